@@ -1,0 +1,144 @@
+"""Audio files -> mono float32 waveforms at the wanted rate, or an `AudioError` that says what is wrong with one."""
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import soxr
+from jaxtyping import Float
+
+# What libsndfile decodes. Folders are searched for these; a manifest may list files of any name.
+AUDIO_EXTENSIONS = frozenset(
+    ".wav .flac .ogg .oga .opus .mp3 .aif .aiff .aifc .au .snd .caf .rf64 .w64 .sph".split()  # noqa: SIM905
+)
+SAMPLE_RATES_HZ = (100, 1_600_000)  # a header outside this range is damaged, and resampling from it exhausts the memory
+BLOCK_VALUES = 2**20  # decoded at a time, over all channels: 4 MiB as float32
+WRONG_SIZE_BYTES = 64  # some writers miscount a WAV's data by the size of a header; more than that is missing audio
+UNKNOWN_SIZE_BYTES = 0x7FFF0000  # programs that write WAV to a pipe declare at least this, for "until the end"
+UNKNOWN_FRAMES = 2**62  # libsndfile's length of a FLAC that does not declare one, which it cannot read to its end
+
+
+class AudioError(ValueError):
+    """An audio file that cannot be used.
+
+    Args:
+        reason: what is wrong, short and the same for every such file, e.g. "silent".
+        path: the file.
+        detail: what was found, and what to do about it.
+    """
+
+    def __init__(self, reason: str, path: Path, detail: str) -> None:
+        super().__init__(reason, path, detail)  # all of them, so that the error survives pickling between processes
+        self.reason, self.path, self.detail = reason, path, detail
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}: {self.detail}"
+
+
+def read_audio(path: Path, sample_rate_hz: int) -> Float[np.ndarray, " sample"]:
+    """Decode a file of any rate, length and number of channels; channels are averaged, the rate is converted by soxr.
+
+    The file is decoded, mixed and resampled block by block, so that only the result is ever in memory as a whole.
+
+    Args:
+        path: WAV, FLAC, Ogg Vorbis, Opus, MP3 or another format of libsndfile.
+        sample_rate_hz: the wanted rate in Hz.
+
+    Raises:
+        AudioError: the file is missing, no audio, empty, damaged, cut short, silent, or has NaN or infinite samples.
+            A file is silent if all samples of the mix are equal. Files that declare their length (FLAC, WAV, AIFF)
+            must hold it; Ogg and MP3 are streams without a binding length, so a cut one is read as far as it goes.
+        ValueError: sample_rate_hz is not positive.
+    """
+    if sample_rate_hz < 1:
+        raise ValueError(f"the sample rate must be positive, got {sample_rate_hz} Hz")
+    _check_file(path)
+    try:
+        # As bytes, because soundfile cannot encode the names of files that are not valid UTF-8.
+        with soundfile.SoundFile(os.fsencode(path)) as file:
+            _check_header(path, file)
+            return _resample(path, _mono_blocks(path, file), file.samplerate, sample_rate_hz)
+    except (soundfile.LibsndfileError, TypeError) as error:  # TypeError: soundfile takes the name for raw samples
+        reason, remedy = _diagnose(error)
+        raise AudioError(reason, path, f"{getattr(error, 'error_string', error)} {remedy}") from error
+
+
+def _diagnose(error: Exception) -> tuple[str, str]:
+    """Reason and remedy for an error of libsndfile, by its error code."""
+    code = getattr(error, "code", 1)
+    if code == 1:
+        return "not audio", "Convert it to WAV or FLAC, or remove it."
+    if code == 2:
+        return "unreadable", "Check its permissions and its disk."
+    return "truncated or damaged", "Fetch or export it again."
+
+
+def _check_file(path: Path) -> None:
+    try:
+        size_bytes = path.stat().st_size
+        if not path.is_file():  # a pipe would be waited on for ever
+            raise AudioError("not audio", path, "it is not a regular file. Remove it from the list.")
+    except OSError as error:  # FileNotFoundError, a dangling or circular link, no permission
+        missing = isinstance(error, FileNotFoundError)
+        raise AudioError(
+            "missing file" if missing else "unreadable", path, f"{error.strerror}. Check the path."
+        ) from error
+    if size_bytes == 0:
+        raise AudioError("empty file", path, "it has 0 bytes. Fetch or export it again.")
+
+
+def _check_header(path: Path, file: soundfile.SoundFile) -> None:
+    low, high = SAMPLE_RATES_HZ
+    if not low <= file.samplerate <= high:
+        detail = f"its header says {file.samplerate} Hz, not within {low} to {high} Hz. Export it again."
+        raise AudioError("implausible sample rate", path, detail)
+    if file.frames > UNKNOWN_FRAMES:
+        detail = (
+            "its header does not say how many samples it has, as after encoding to a pipe. Encode it again to a file."
+        )
+        raise AudioError("unknown length", path, detail)
+    # libsndfile reads what is left of a shortened WAV or AIFF without an error, and only notes it in its log.
+    for declared, found in re.findall(r"^ ?(?:data|SSND) : (\d+) \(should be (\d+)\)", file.extra_info, re.MULTILINE):
+        missing_bytes = int(declared) - int(found)
+        if missing_bytes > WRONG_SIZE_BYTES and int(declared) < UNKNOWN_SIZE_BYTES:
+            detail = f"{missing_bytes} of {declared} bytes of audio are missing. Fetch or export it again."
+            raise AudioError("truncated or damaged", path, detail)
+
+
+def _mono_blocks(path: Path, file: soundfile.SoundFile) -> Iterator[np.ndarray]:
+    """The mean over the channels, block by block, checked on the way."""
+    num_frames = 0
+    low, high = np.inf, -np.inf
+    # A loop over read() and not blocks(), which pads a file that ends early up to its declared length.
+    while len(block := file.read(max(1, BLOCK_VALUES // file.channels), dtype="float32", always_2d=True)):
+        with np.errstate(all="ignore"):
+            mono = block.mean(axis=1)
+        if not np.isfinite(mono).all():
+            detail = f"the first is near {num_frames / file.samplerate:.1f} s. Export it again."
+            raise AudioError("contains NaN or infinite samples", path, detail)
+        num_frames += len(mono)
+        low, high = min(low, mono.min()), max(high, mono.max())
+        yield mono
+    if file.format == "FLAC" and num_frames < file.frames:
+        detail = f"{num_frames} of {file.frames} samples could be decoded. Fetch or export it again."
+        raise AudioError("truncated or damaged", path, detail)
+    if num_frames == 0:
+        raise AudioError("empty file", path, "it holds no samples. Record or export it again.")
+    if low == high:
+        raise AudioError("silent", path, f"all {num_frames} samples are equal. Remove it, or record it again.")
+
+
+def _resample(path: Path, blocks: Iterator[np.ndarray], from_hz: int, to_hz: int) -> np.ndarray:
+    """All blocks as one waveform at the rate ``to_hz``."""
+    if from_hz == to_hz:
+        return np.concatenate(list(blocks))
+    stream = soxr.ResampleStream(from_hz, to_hz, num_channels=1, dtype="float32")
+    resampled = [stream.resample_chunk(block) for block in blocks]
+    resampled.append(stream.resample_chunk(np.zeros(0, np.float32), last=True))
+    wave = np.concatenate(resampled)
+    if len(wave) == 0:
+        raise AudioError("too short", path, f"not one sample is left at {to_hz} Hz. Remove it.")
+    return wave

@@ -1,0 +1,310 @@
+"""The command line: melmask prepare, pretrain, embed, evaluate, mask, report and demo."""
+
+import os
+import shlex
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from tyro.conf import OmitArgPrefixes, Positional
+
+from melmask.train.recipe import RECIPES, Recipe
+
+console = Console(highlight=False)
+EXIT_BAD_INPUT, EXIT_INTERRUPTED = 2, 130
+DEFAULT_RECIPE = "tiny-m2d"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a command; bad input ends with one clear line and exit status 2."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    commands = {
+        "prepare": prepare,
+        "pretrain": pretrain_with(named_recipe(arguments)),
+        "embed": embed,
+        "evaluate": evaluate,
+        "mask": mask,
+        "report": report,
+        "demo": demo,
+    }
+    try:
+        tyro.extras.subcommand_cli_from_dict(commands, prog="melmask", description=DESCRIPTION, args=arguments)
+    except (ValueError, OSError, RuntimeError, ImportError) as error:
+        if os.environ.get("MELMASK_DEBUG"):
+            raise
+        Console(stderr=True, highlight=False).print(f"[bold red]melmask:[/] {error}", markup=True, soft_wrap=True)
+        sys.exit(EXIT_BAD_INPUT)
+    except KeyboardInterrupt:
+        Console(stderr=True).print("interrupted")
+        sys.exit(EXIT_INTERRUPTED)
+
+
+DESCRIPTION = """Learn audio representations without labels by masked prediction on log-mel spectrograms.
+
+The way: prepare a folder of recordings, pretrain an encoder, evaluate it on labelled tasks, write the report."""
+
+
+def prepare(
+    sources: Positional[tuple[Path, ...]],
+    out: Path,
+    workers: int = os.cpu_count() or 1,
+) -> None:
+    """Turn folders of recordings or CSV manifests (path[,label,fold,group]) into a packed store of log-mels.
+
+    Args:
+        sources: folders, searched recursively, and CSV manifests.
+        out: the store's folder; an interrupted one is completed, a finished one is left as it is.
+        workers: processes that decode.
+    """
+    store = prepare_shown(sources, out, workers)
+    seconds = sum({(c.shard, c.start_frame): c.num_frames for c in store.clips}.values()) / store.spec.frames_per_s
+    console.print(
+        f"[bold]{out}[/]: {len(store.clips):,} clips, {seconds / 3600:.2f} h, "
+        f"log-mel mean {store.mean:.3f}, standard deviation {store.std:.3f}"
+    )
+
+
+def prepare_shown(sources: Sequence[Path], out: Path, workers: int, **settings: Any):  # type: ignore[no-untyped-def]
+    """Prepare with a progress bar, and say what was rejected."""
+    from melmask.data.prepare import prepare as prepare_store
+
+    with bar("preparing", "[dim]{task.fields[note]}") as (progress, task):
+
+        def show(done: int, total: int, audio_s: float, num_rejected: int) -> None:
+            rejected = f", {num_rejected} rejected" if num_rejected else ""
+            progress.update(task, completed=done, total=total, note=f"{audio_s / 3600:.2f} h of audio{rejected}")
+
+        store = prepare_store(sources, out, num_workers=workers, progress=show, **settings)
+    if store.rejected:
+        table = Table(title=f"{len(store.rejected)} rejected, listed in {out / 'rejected.csv'}", title_justify="left")
+        table.add_column("reason")
+        table.add_column("files", justify="right")
+        table.add_column("for example")
+        reasons = [rejected.reason for rejected in store.rejected]
+        for reason in sorted(set(reasons), key=lambda reason: (-reasons.count(reason), reason)):
+            example = next(rejected.path for rejected in store.rejected if rejected.reason == reason)
+            table.add_row(reason, str(reasons.count(reason)), str(example))
+        console.print(table)
+    return store
+
+
+def named_recipe(arguments: Sequence[str]) -> str:
+    """The recipe that the arguments name, found before they are parsed, so that --help shows its settings."""
+    for i, argument in enumerate(arguments):
+        if argument.startswith("--recipe="):
+            return argument.removeprefix("--recipe=")
+        if argument == "--recipe" and i + 1 < len(arguments):
+            return arguments[i + 1]
+    return DEFAULT_RECIPE
+
+
+def pretrain_with(recipe: str) -> Callable[..., None]:
+    """The pretrain command, with the settings of that recipe as its defaults."""
+    named = RECIPES.get(recipe, RECIPES[DEFAULT_RECIPE])
+
+    def pretrain(
+        store: Positional[Path],
+        out: Path,
+        settings: OmitArgPrefixes[Recipe] = named,
+        recipe: Annotated[Literal[tuple(RECIPES)], tyro.conf.arg()] = DEFAULT_RECIPE,  # type: ignore[valid-type]
+        resume: bool = False,
+    ) -> None:
+        """Train an encoder on a store by a recipe, with any of its settings changed.
+
+        Args:
+            store: the folder that `melmask prepare` wrote.
+            out: the run's folder.
+            settings: changes of the recipe.
+            recipe: named settings to start from.
+            resume: go on with the run in that folder, with its own recipe.
+        """
+        train_shown(store, out, settings, resume, unchanged=settings == named)
+
+    return pretrain
+
+
+def train_shown(store_folder: Path, out: Path, recipe: Recipe, resume: bool, unchanged: bool) -> None:
+    """Train with a live line; say at the end, or after Ctrl-C, what to do next."""
+    from melmask.data.store import Store
+    from melmask.train import loop
+
+    if resume and unchanged and (out / loop.RECIPE).exists():
+        recipe = Recipe.load(out / loop.RECIPE)
+    store = Store.open(store_folder)
+    note = "loss [bold]{task.fields[loss]}[/] [dim]rank {task.fields[rank]}, {task.fields[rate]}/s[/]"
+    with bar("training", note, loss="-", rank="-", rate="-") as (progress, task):
+
+        def show(line: loop.Progress) -> None:
+            fields = {"loss": f"{line.loss:.4f}", "rank": f"{line.effective_rank:.0f}", "rate": f"{line.samples_per_s:.0f}"}
+            progress.update(task, completed=line.step, total=line.num_steps, **fields)
+            if not console.is_terminal:
+                console.print(
+                    f"step {line.step}/{line.num_steps}  loss {fields['loss']}  rank {fields['rank']}  "
+                    f"{fields['rate']} samples/s  {line.elapsed_s:.0f} s"
+                )
+
+        complete = loop.pretrain(recipe, store, out, resume=resume, report=show)
+    if not complete:
+        console.print(f"stopped and saved; go on with:\n  melmask pretrain {store_folder} --out {out} --resume")
+        sys.exit(EXIT_INTERRUPTED)
+    console.print(f"[bold]{out}[/] is complete: {recipe.size} {recipe.framework}, {recipe.strategy} masking")
+
+
+def embed(run: Positional[Path], paths: Positional[tuple[Path, ...]], out: Path, workers: int = os.cpu_count() or 1) -> None:
+    """Write clip embeddings of recordings to an .npz file: features [clip, dim], path, label, fold, group.
+
+    Args:
+        run: the run's folder, or an encoder file.
+        paths: folders and CSV manifests.
+        out: the file to write.
+        workers: processes that decode.
+    """
+    import tempfile
+
+    import numpy as np
+
+    from melmask.evaluate.embed import FrozenEncoder
+
+    encoder = FrozenEncoder.load(run)
+    with tempfile.TemporaryDirectory(prefix="melmask-") as folder:
+        store = prepare_shown(paths, Path(folder) / "store", workers, spec=encoder.spec)
+        features = embed_shown(encoder, store)
+        columns = {name: [getattr(c.clip, name) or "" for c in store.clips] for name in ("label", "fold", "group")}
+        out.parent.mkdir(parents=True, exist_ok=True)
+        np.savez(out, features=features, path=[str(c.clip.path) for c in store.clips], **columns)
+        rejected = f", {len(store.rejected)} rejected" if store.rejected else ""
+    console.print(f"[bold]{out}[/]: {features.shape[0]:,} embeddings of {features.shape[1]} dimensions{rejected}")
+
+
+def embed_shown(encoder: Any, store: Any, what: str = "embedding") -> Any:
+    with bar(what, "") as (progress, task):
+        return encoder.embed(store, progress=lambda done, total: progress.update(task, completed=done, total=total))
+
+
+def evaluate(
+    run: Positional[Path],
+    task: tuple[Path, ...],
+    probe: tuple[Literal["linear", "logistic", "knn"], ...] = ("logistic",),
+    test_folds: tuple[str, ...] = (),
+    seeds: int = 3,
+    workers: int = os.cpu_count() or 1,
+) -> None:
+    """Probe a run's encoder on labelled tasks, beside its floors; append the results to the run's results.jsonl.
+
+    Args:
+        run: the run's folder.
+        task: CSV files with path,label[,fold][,group].
+        probe: how to read labels from frozen embeddings.
+        test_folds: judge on these folds only; all in turn if none are given.
+        seeds: of the linear probe.
+        workers: processes that decode.
+    """
+    from melmask.evaluate import evaluation
+    from melmask.evaluate.embed import FrozenEncoder
+
+    command, encoder = f"melmask {shlex.join(sys.argv[1:])}", FrozenEncoder.load(run)
+    for path in task:
+        store = prepare_shown([path], evaluation.task_store_folder(path, encoder.spec), workers, spec=encoder.spec)
+        with bar(f"{path.stem}: embedding and probing", "[dim]{task.fields[note]}") as (progress, line):
+
+            def show(what: str, done: int, total: int, progress: Progress = progress, line: Any = line) -> None:
+                progress.update(line, completed=done, total=total, note=what)
+
+            settings = {"probes": probe, "test_folds": test_folds, "num_seeds": seeds, "command": command}
+            results = evaluation.evaluate(encoder, path, store, **settings, progress=show)
+        console.print(results_table(path.stem, results))
+        console.print(f"appended to [bold]{evaluation.append_results(run, results)}[/]")
+
+
+def results_table(task: str, results: Sequence[Any]) -> Table:
+    """Rows of features, columns of probes; each figure with its 95 % interval."""
+    probes = list(dict.fromkeys(result.probe for result in results))
+    first = results[0]
+    folds = f", test folds {', '.join(first.test_folds)}" if first.test_folds else ""
+    caption = f"{first.metric}, 95 % interval; {first.num_clips:,} test clips, {first.num_classes} classes{folds}"
+    table = Table(title=task, caption=caption, title_justify="left", caption_justify="left")
+    table.add_column("features")
+    for probe in probes:
+        num_seeds = max(result.num_seeds for result in results if result.probe == probe)
+        table.add_column(probe + (f" ({num_seeds} seeds)" if num_seeds > 1 else ""), justify="right")
+    for features in dict.fromkeys(result.features for result in results):
+        cells = []
+        for probe in probes:
+            result = next(r for r in results if r.features == features and r.probe == probe)
+            cells.append(f"[bold]{result.score:.3f}[/] [dim]{result.low:.3f} to {result.high:.3f}[/]")
+        table.add_row(features, *cells)
+    return table
+
+
+def mask(
+    file: Positional[Path],
+    out: Path,
+    run: Path | None = None,
+    mask_ratio: float = 0.7,
+    start_s: float = 0.0,
+    length_s: float = 6.08,
+    seed: int = 0,
+) -> None:
+    """Draw a recording's spectrogram and, under it, what each strategy masks at several hint ratios.
+
+    Args:
+        file: a recording.
+        out: the PNG to write.
+        run: take the features that sgim looks at from this run's encoder, not from an untrained one.
+        mask_ratio: share of patches that are masked.
+        start_s: where to start in the recording.
+        length_s: how much of it to show.
+        seed: of the masks.
+    """
+    from melmask.study.masks import save_mask_figure
+
+    save_mask_figure(file, out, run=run, mask_ratio=mask_ratio, start_s=start_s, length_s=length_s, seed=seed)
+    console.print(f"[bold]{out}[/]")
+
+
+def report(runs: Positional[tuple[Path, ...]], out: Path) -> None:
+    """Write one self-contained HTML page about one or more runs.
+
+    Args:
+        runs: folders of runs.
+        out: the folder to write to.
+    """
+    from melmask.study.report import report as write_report
+
+    console.print(f"[bold]{write_report(runs, out)}[/]")
+
+
+def demo(out: Path, seed: int = 0) -> None:
+    """Make the built-in corpus: sampled instruments and synthesised speech, with labels.
+
+    Args:
+        out: the folder for recordings and manifests.
+        seed: of all variation.
+    """
+    from melmask.data.sets.demo import make_demo
+
+    with bar("making the built-in corpus", "") as (progress, task):
+        manifests = make_demo(out, seed=seed, progress=lambda done, total: progress.update(task, completed=done, total=total))
+    for manifest in manifests:
+        console.print(f"[bold]{manifest}[/]")
+
+
+@contextmanager
+def bar(what: str, note: str, **fields: str) -> Iterator[tuple[Progress, Any]]:
+    """A progress bar on the terminal, with a note that follows the task's fields."""
+    columns = (
+        SpinnerColumn(),
+        TextColumn(what),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TextColumn(note),
+        TimeRemainingColumn(elapsed_when_finished=True),
+    )
+    with Progress(*columns, console=console) as progress:
+        yield progress, progress.add_task(what, total=None, note="", **fields)

@@ -1,0 +1,124 @@
+"""Packed store -> batches of random crops, a pure function of (seed, step, part)."""
+
+from collections import deque
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import lru_cache
+
+import numpy as np
+import torch
+
+from melmask.data.store import Store
+from melmask.types import Batch
+
+PREFETCHED_BATCHES = 3
+
+
+def random_state(*key: int) -> np.random.Generator:
+    """A generator for that key, the same on every machine."""
+    return np.random.default_rng(np.random.SeedSequence(key))
+
+
+def trainable_rows(store: Store, exclude: Sequence[str]) -> list[int]:
+    """Rows of the store's table to train on: each recording once, without those that any excluded listing names.
+
+    Args:
+        store: the packed data set.
+        exclude: "SOURCE" or "SOURCE:FOLD".
+
+    Raises:
+        ValueError: an entry matches nothing, or nothing is left.
+    """
+    locations: dict[tuple[str, int], int] = {}
+    excluded: set[tuple[str, int]] = set()
+    unmatched = set(exclude)
+    for row, stored in enumerate(store.clips):
+        location = (stored.shard, stored.start_frame)
+        locations.setdefault(location, row)
+        names = {stored.clip.source, f"{stored.clip.source}:{stored.clip.fold}"}
+        if not names.isdisjoint(exclude):
+            excluded.add(location)
+            unmatched -= names
+    if unmatched:
+        known = sorted({f"{stored.clip.source}:{stored.clip.fold}" for stored in store.clips})
+        raise ValueError(f"exclude {sorted(unmatched)} matches no clip of the store, which has {known}")
+    rows = [row for location, row in locations.items() if location not in excluded]
+    if not rows:
+        raise ValueError(f"exclude {list(exclude)} leaves nothing to train on")
+    return rows
+
+
+class Loader:
+    """Random crops of a store, normalised, with padding at the value of silence marked invalid.
+
+    An epoch visits every recording once per crop length it holds (at least once), in an order drawn anew, so that long
+    recordings are used in proportion. Batch ``step`` is the same whatever ran before, in however many processes.
+
+    Args:
+        store: the packed data set.
+        crop_frames: length of a crop.
+        batch_size: crops of one step, all parts together.
+        seed: of the order and the crops.
+        exclude: as in `trainable_rows`.
+    """
+
+    def __init__(
+        self, store: Store, *, crop_frames: int, batch_size: int, seed: int, exclude: Sequence[str] = ()
+    ) -> None:
+        self.store, self.crop_frames, self.batch_size, self.seed = store, crop_frames, batch_size, seed
+        rows = np.array(trainable_rows(store, exclude))
+        num_frames = np.array([store.clips[row].num_frames for row in rows])
+        self._slots = np.repeat(rows, np.maximum(1, np.rint(num_frames / crop_frames).astype(int)))
+        self._order = lru_cache(maxsize=2)(self._draw_order)
+
+    @property
+    def crops_per_epoch(self) -> int:
+        return len(self._slots)
+
+    def part(self, step: int, part: int = 0, num_parts: int = 1) -> Batch:
+        """Part ``part`` of the batch of ``step``.
+
+        Raises:
+            ValueError: the batch does not divide into that many parts.
+        """
+        if self.batch_size % num_parts:
+            raise ValueError(
+                f"batch_size {self.batch_size} does not divide into {num_parts} parts (processes x accumulate)"
+            )
+        size = self.batch_size // num_parts
+        first = step * self.batch_size + part * size
+        rng = random_state(self.seed, 1, step, part)
+        silence = (self.store.spec.silence - self.store.mean) / self.store.std
+        num_mels = self.store.spec.num_mels
+        log_mel = np.full((size, self.crop_frames, num_mels), silence, dtype=np.float32)
+        num_valid, clips = np.zeros(size, dtype=np.int64), np.zeros(size, dtype=np.int64)
+        for i in range(size):
+            epoch, slot = divmod(first + i, len(self._slots))
+            row = self._slots[self._order(epoch)[slot]]
+            num_frames = self.store.clips[row].num_frames
+            length = min(num_frames, self.crop_frames)
+            start = int(rng.integers(num_frames - length + 1))
+            crop = self.store.log_mel(int(row), start, start + length)
+            np.subtract(crop, self.store.mean, out=log_mel[i, : len(crop)], dtype=np.float32)
+            log_mel[i, : len(crop)] /= self.store.std
+            num_valid[i], clips[i] = len(crop), row
+        frames_last = torch.from_numpy(log_mel).transpose(1, 2).contiguous()
+        return Batch(frames_last, torch.from_numpy(num_valid), torch.from_numpy(clips))
+
+    def prefetch(self, keys: Iterator[tuple[int, int, int]]) -> Generator[Batch, None, None]:
+        """The parts for a sequence of (step, part, num_parts), read ahead by one background thread."""
+        waiting: deque[Future[Batch]] = deque()
+        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="melmask-loader") as reader:
+            try:
+                for key in keys:
+                    waiting.append(reader.submit(self.part, *key))
+                    if len(waiting) > PREFETCHED_BATCHES:
+                        yield waiting.popleft().result()
+                while waiting:
+                    yield waiting.popleft().result()
+            finally:
+                for future in waiting:
+                    future.cancel()
+
+    def _draw_order(self, epoch: int) -> np.ndarray:
+        return random_state(self.seed, 0, epoch).permutation(len(self._slots))

@@ -1,0 +1,319 @@
+"""The demo corpus: four small labelled sets of real sampled instruments and synthesised speech, made without a download.
+
+- ``instruments``: a few notes or beats of one recording; the label is the family. No recording is in two folds.
+- ``chroma``: one sustained note; the label is its pitch class. No instrument is in two folds.
+- ``words``: an English digit, spoken; the label is the word. No voice is in two folds.
+- ``speech_other``: short sentences; the label is the language. No voice is in two folds. Meant for pre-training only:
+  with four sentences a language, a probe may learn the sentences.
+
+Every clip varies in pitch, level, room, background noise and, in some, a quieter note under the labelled sound.
+
+Nothing is redistributed: sounds come, at run time only, from the optional extra ``melmask[demo]``. The SoundFont is
+TimGM6mb.sf2 as PyPI's pretty_midi ships it (GPL-2), sf2utils reads it (GPL-3), and espeak-ng speaks (GPL-3).
+"""
+
+import csv
+import json
+import math
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+from jaxtyping import Float
+from scipy.signal import fftconvolve
+
+from melmask.data.sets.soundfont import RecordedNote, find_soundfont, play, read_soundfont
+from melmask.data.sets.speech import ACCENTS, SENTENCES, VOICES, WORDS, Synthesiser
+
+Wave = Float[np.ndarray, " sample"]
+
+VERSION = 1  # of what the clips sound like: count up with every change to it
+SAMPLE_RATE_HZ = 16_000
+NUM_FOLDS = 5
+MAX_SAMPLES = 40_000
+MIN_CLIPS_PER_TASK = 75  # then each of up to 15 labels is in each of 5 folds
+FINISHED, UNFINISHED = "demo.json", "demo.unfinished.json"
+
+# Presets of General MIDI, counted from 0, by family. A recording that several presets use belongs to the first of them.
+FAMILIES: dict[str, tuple[int, ...]] = {
+    "keys": (0, 2, 4, 5, 6, 7),  # pianos, electric pianos, harpsichord, clavinet
+    "mallets": (8, 9, 10, 11, 12, 13, 14, 108, 112, 114),  # celesta to tubular bells, kalimba, carillon, steel drum
+    "organ": (16, 17, 18, 19, 20, 21, 22),  # pipes, drawbars and free reeds: accordion, harmonica
+    "guitar": (24, 25, 26, 27, 28, 29, 30, 31),
+    "plucked": (15, 45, 46, 104, 105, 106, 107),  # dulcimer, pizzicato, harp, sitar, banjo, shamisen, koto
+    "bass": (32, 33, 34, 35, 36, 37, 38),
+    "strings": (40, 42, 43, 44, 49),  # bowed, solo and sections
+    "brass": (56, 57, 58, 59, 60, 61),
+    "reed": (64, 65, 66, 67, 68, 69, 70, 71, 109, 111),  # saxophones, oboes, bassoon, clarinet, bagpipe, shenai
+    "flute": (72, 73, 74, 75, 76, 77, 78, 79),  # also recorder, pan flute, bottle, shakuhachi, whistle, ocarina
+    "synth": (50, 51, 62, 63, 80, 81, 88, 96),
+    "voice": (52, 53, 54, 85, 102),
+}
+# Recordings of the drum kits, which have no pitch of their own: skins, and all that is metal, wood or rattles.
+BEATEN: dict[str, tuple[str, ...]] = {
+    "drums": (
+        *("Bass Drum New", "Kick Verb", "Snare 1", "Snare 2", "Snare Verb", "Brush Snare", "E Snare", "808 Snare"),
+        *("Acoustic Tom", "Syn Drum Wave", "Timp Drum A1", "Taiko Drum", "M Bongo Tone", "E Bongo Rim", "Quinto Tone"),
+        *("QuintoClosedSlap", "Low Tumba Tone", "Timbale Strike", "Quica Hi Tone", "Quica Downstroke"),
+    ),
+    "percussion": (
+        *("High Hat Closed", "High Hat Foot", "Open High Hat", "808 Hat", "Med Crash Cymbal", "ChinaCrashCymb"),
+        *("Ride Ping", "Ride Bell", "Brass Tambourine", "Cowbell", "Cowbell 808", "Agogo Bell", "Cabasa", "Maracas"),
+        *("Guiro Up", "Guiro Down", "Rosewood Claves", "Wood Block", "Mute Triangle", "Sleigh Bells", "Bell Tree"),
+        *("Castanets", "Drum Stick", "Rim Shot", "Claps 808ish"),
+    ),
+}
+# Copies of the tuba's and trombone's recordings among the horns, and a synthesiser among the strings.
+LEFT_OUT = {"Tuba A#2", "Tuba D2", "Tuba F#2", "Tuba F#3", "Trombone C5", "Trombone G4", "SynthStringsC4"}
+# Bells and the like, whose strongest partials are no harmonics, beating pairs of reeds, bent pitches, and basses.
+NOT_FOR_CHROMA = {8, 9, 14, 21, 22, 31, 78, 88, 104, 112, *FAMILIES["bass"]}
+CHROMA_KEYS = range(60, 84)
+PLAYED_KEYS = range(28, 97)  # E1 to C7
+PITCH_CLASSES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
+
+
+@dataclass(frozen=True)
+class _Task:
+    """A set to be made: the groups that each label may be drawn from, in a fixed order, and how a clip is performed."""
+
+    groups: Mapping[str, Sequence[str]]
+    perform: Callable[[str, str, str, np.random.Generator], Wave]  # from label, fold, group
+
+
+def make_demo(
+    out: Path, *, seed: int = 0, clips_per_task: int = 480, progress: Callable[[int, int], None] | None = None
+) -> list[Path]:
+    """Make the demo corpus, unless it is there already; an unfinished one is made again.
+
+    Args:
+        out: folder for the manifests and, in a folder for each, the recordings: 16 kHz, mono, 16 bit, 0.7 to 2.5 s.
+        seed: of everything that varies; the same seed and versions of the extras give the same bytes.
+        clips_per_task: of each set; speech_other has half as many.
+        progress: called with the number of clips made and of all clips.
+
+    Returns:
+        The manifests instruments.csv, chroma.csv, words.csv and speech_other.csv, with columns path,label,fold,group;
+        folds are "1" to "5".
+
+    Raises:
+        ImportError: the extra is not installed.
+        RuntimeError: the speech synthesiser does not start.
+        ValueError: too few clips, or the folder holds another demo corpus or other files.
+    """
+    if clips_per_task < MIN_CLIPS_PER_TASK:
+        raise ValueError(f"each label needs a clip in each fold, got {clips_per_task} clips: use {MIN_CLIPS_PER_TASK}")
+    num_clips = dict.fromkeys(("instruments", "chroma", "words"), clips_per_task) | {
+        "speech_other": clips_per_task // 2
+    }
+    manifests = [out / f"{name}.csv" for name in num_clips]
+    settings = json.dumps({"version": VERSION, "seed": seed, "clips_per_task": clips_per_task}, indent=2) + "\n"
+    if _is_finished(out, settings):
+        return manifests
+    tasks = _tasks()
+    _clear(out, manifests, settings)
+
+    num_made = 0
+    for number, (name, manifest) in enumerate(zip(num_clips, manifests, strict=True)):
+        rows = []
+        for index, (label, fold, group) in enumerate(_plan(tasks[name].groups, num_clips[name])):
+            rng = np.random.default_rng([seed, number, index])
+            path = out / name / f"{index:04d}.wav"
+            soundfile.write(path, tasks[name].perform(label, fold, group, rng), SAMPLE_RATE_HZ, subtype="PCM_16")
+            rows.append((path.relative_to(out).as_posix(), label, fold, group))
+            num_made += 1
+            if progress:
+                progress(num_made, sum(num_clips.values()))
+        with manifest.open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file, lineterminator="\n").writerows([("path", "label", "fold", "group"), *rows])
+    (out / UNFINISHED).rename(out / FINISHED)
+    return manifests
+
+
+def _is_finished(out: Path, settings: str) -> bool:
+    """Whether this very corpus is there; an error where something else is that should not be written over."""
+    if (out / FINISHED).exists():
+        if (out / FINISHED).read_text() != settings:
+            raise ValueError(f"{out} holds a demo corpus with other settings: choose another folder or remove it")
+        return True
+    if out.exists() and any(out.iterdir()) and not (out / UNFINISHED).exists():
+        raise ValueError(f"{out} holds files that are no demo corpus: choose an empty or a new folder")
+    return False
+
+
+def _clear(out: Path, manifests: Sequence[Path], settings: str) -> None:
+    """Mark the folder as unfinished, then remove what an earlier attempt left there."""
+    out.mkdir(parents=True, exist_ok=True)
+    (out / UNFINISHED).write_text(settings)
+    for manifest in manifests:
+        manifest.unlink(missing_ok=True)
+        shutil.rmtree(manifest.with_suffix(""), ignore_errors=True)
+        manifest.with_suffix("").mkdir()
+
+
+def _plan(groups: Mapping[str, Sequence[str]], num_clips: int) -> Iterator[tuple[str, str, str]]:
+    """Label, fold and group of each clip: labels and folds in turn, and in each as many of its groups as it has clips.
+
+    A group's fold is its place in the list modulo the number of folds, whatever the seed and the number of clips.
+
+    >>> list(_plan({"a": "pqrstuv", "b": "pqrstuv"}, 12))[-4:]
+    [('a', '5', 't'), ('b', '5', 't'), ('a', '1', 'u'), ('b', '1', 'u')]
+    """
+    labels = list(groups)
+    num_rounds = -(-num_clips // (len(labels) * NUM_FOLDS))
+    for index in range(num_clips):
+        turn, label = index // len(labels), labels[index % len(labels)]
+        fold = turn % NUM_FOLDS
+        of_fold = groups[label][fold::NUM_FOLDS]
+        yield label, str(fold + 1), of_fold[turn // NUM_FOLDS * len(of_fold) // num_rounds]
+
+
+class _Orchestra:
+    """The recordings of the SoundFont by family, each in one family only, and what they play."""
+
+    def __init__(self) -> None:
+        presets = read_soundfont(find_soundfont())
+        kits = {note.name: note for (bank, _), notes in presets.items() if bank == 128 for note in notes}
+        taken = set(LEFT_OUT)
+        self.families: dict[str, dict[str, RecordedNote]] = {}
+        self.instruments: dict[str, list[RecordedNote]] = {}
+        for family, programs in FAMILIES.items():
+            self.families[family] = {}
+            for program in programs:
+                notes = [note for note in presets[0, program] if note.name not in taken and _keys(note)]
+                taken.update(note.name for note in notes)
+                for note in notes:
+                    self.families[family].setdefault(_recording(note.name), note)
+                if program not in NOT_FOR_CHROMA:
+                    self.instruments[f"{family}-{program}"] = notes
+        for family, names in BEATEN.items():
+            self.families[family] = {name: kits[name] for name in names}
+        self.groups = {family: list(notes) for family, notes in self.families.items()}
+        self.in_tune = [
+            name
+            for name, notes in self.instruments.items()
+            if all(_choices(notes, c) for c in range(len(PITCH_CLASSES)))
+        ]
+
+    def phrase(self, family: str, group: str, duration_s: float, rng: np.random.Generator) -> Wave:
+        """One to four notes or beats of one recording."""
+        note, num_beats = self.families[family][group], int(rng.integers(1, 5))
+        beat_s = duration_s / num_beats
+        if family in BEATEN:
+            keys = rng.uniform(note.lowest_key - 2, note.highest_key + 2, num_beats)
+        else:
+            keys = rng.choice(_keys(note), num_beats) + rng.uniform(-0.3, 0.3)
+        beats = [play(note, key, beat_s, SAMPLE_RATE_HZ) for key in keys.tolist()]
+        return np.concatenate([_fitted(beat, round(beat_s * SAMPLE_RATE_HZ)) for beat in beats])
+
+    def note(self, instrument: str, pitch_class: str, duration_s: float, rng: np.random.Generator) -> Wave:
+        """One sustained note, at most 10 cents out of tune."""
+        choices = _choices(self.instruments[instrument], PITCH_CLASSES.index(pitch_class))
+        note, key = choices[rng.integers(len(choices))]
+        return play(note, key + rng.uniform(-0.1, 0.1), duration_s, SAMPLE_RATE_HZ)
+
+    def other(self, fold: str, families: Sequence[str], duration_s: float, rng: np.random.Generator) -> Wave:
+        """A phrase of any recording of a fold, to be heard under a clip of that fold."""
+        family = str(rng.choice(families))
+        return self.phrase(family, str(rng.choice(self.groups[family][int(fold) - 1 :: NUM_FOLDS])), duration_s, rng)
+
+
+def _tasks() -> dict[str, _Task]:
+    """The four sets, on instruments that are loaded once."""
+    orchestra, synthesiser = _Orchestra(), Synthesiser(SAMPLE_RATE_HZ)
+
+    def instruments(label: str, fold: str, group: str, rng: np.random.Generator) -> Wave:
+        duration_s = rng.uniform(1.2, 2.0)
+        others = [family for family in orchestra.families if family != label]
+        under = orchestra.other(fold, others, duration_s, rng)
+        return _scene(orchestra.phrase(label, group, duration_s, rng), under, rng)
+
+    def chroma(label: str, fold: str, group: str, rng: np.random.Generator) -> Wave:
+        duration_s = rng.uniform(1.2, 2.0)
+        under = orchestra.other(fold, list(BEATEN), duration_s, rng)  # nothing with a pitch
+        return _scene(orchestra.note(group, label, duration_s, rng), under, rng)
+
+    def speak(text: str, voice: str, fold: str, rng: np.random.Generator) -> Wave:
+        rate, pitch, pitch_range = (int(rng.integers(low, high)) for low, high in ((130, 220), (35, 66), (35, 66)))
+        spoken = synthesiser.say(text, voice, words_per_minute=rate, pitch=pitch, pitch_range=pitch_range)
+        before, after = (round(rng.uniform(0.1, 0.4) * SAMPLE_RATE_HZ) for _ in range(2))
+        spoken = np.pad(spoken, (before, after))[:MAX_SAMPLES]
+        under = orchestra.other(fold, list(FAMILIES), len(spoken) / SAMPLE_RATE_HZ, rng)
+        return _scene(spoken, under, rng)
+
+    def words(label: str, fold: str, group: str, rng: np.random.Generator) -> Wave:
+        return speak(label, f"{rng.choice(ACCENTS)}+{group}", fold, rng)
+
+    def speech_other(label: str, fold: str, group: str, rng: np.random.Generator) -> Wave:
+        return speak(str(rng.choice(SENTENCES[label])), f"{label}+{group}", fold, rng)
+
+    return {
+        "instruments": _Task(orchestra.groups, instruments),
+        "chroma": _Task(dict.fromkeys(PITCH_CLASSES, orchestra.in_tune), chroma),
+        "words": _Task(dict.fromkeys(WORDS, VOICES), words),
+        "speech_other": _Task(dict.fromkeys(SENTENCES, VOICES), speech_other),
+    }
+
+
+def _recording(name: str) -> str:
+    """What recordings of the same thing have in common: sides of a stereo pair, pitches of one synthetic waveform."""
+    before, wave, _ = name.partition("Wave ")
+    return before + wave.strip() if wave else name.removesuffix(" L").removesuffix(" R")
+
+
+def _keys(note: RecordedNote) -> range:
+    """MIDI keys at which a note sounds like itself: those of its preset, not too far from the recording."""
+    lowest = max(note.lowest_key, PLAYED_KEYS.start, math.ceil(note.root_key - 24))
+    return range(lowest, min(note.highest_key + 1, PLAYED_KEYS.stop, math.floor(note.root_key + 13)))
+
+
+def _choices(notes: Sequence[RecordedNote], pitch_class: int) -> list[tuple[RecordedNote, int]]:
+    """The ways to play a pitch class in the two octaves of the chroma set."""
+    return [(note, key) for note in notes for key in _keys(note) if key in CHROMA_KEYS and key % 12 == pitch_class]
+
+
+def _scene(sound: Wave, under: Wave, rng: np.random.Generator) -> Wave:
+    """A sound in a room with noise and, in three of ten cases, something quieter under it; the peak is -20 to -3 dB."""
+    sound = sound / _rms(sound)
+    if rng.random() < 0.3:
+        sound = sound + _db(rng.uniform(-20, -8)) * _fitted(under, len(sound)) / _rms(under)
+    if rng.random() < 0.7:
+        sound = _reverberated(sound, rng)
+    noise = _noise(len(sound), rng)
+    sound = sound + _rms(sound) * _db(-rng.uniform(10, 40)) * noise / _rms(noise)
+    return (sound / np.abs(sound).max() * _db(rng.uniform(-20, -3))).astype(np.float32)
+
+
+def _reverberated(sound: Wave, rng: np.random.Generator) -> Wave:
+    """With a short synthetic reverberation: noise that decays exponentially, after a moment of silence."""
+    reverberation_s = rng.uniform(0.1, 0.7)  # until it is 60 dB down
+    time_s = np.arange(round(reverberation_s * SAMPLE_RATE_HZ)) / SAMPLE_RATE_HZ
+    response = rng.standard_normal(len(time_s)) * _db(-60 * time_s / reverberation_s)
+    response = np.pad(response, (int(rng.integers(0, 480)), 0))  # up to 30 ms
+    wet = fftconvolve(sound, response)[: len(sound)]
+    return sound + _db(rng.uniform(-15, 0)) * _rms(sound) * wet / _rms(wet)
+
+
+def _noise(num_samples: int, rng: np.random.Generator) -> Wave:
+    """Coloured noise, anywhere from white to brown."""
+    spectrum = np.fft.rfft(rng.standard_normal(num_samples))
+    spectrum[1:] *= np.arange(1, len(spectrum)) ** -rng.uniform(0, 1)
+    spectrum[0] = 0
+    return np.fft.irfft(spectrum, num_samples)
+
+
+def _fitted(sound: Wave, num_samples: int) -> Wave:
+    """Cut, or with silence added, to a number of samples."""
+    return np.pad(sound[:num_samples], (0, max(0, num_samples - len(sound))))
+
+
+def _rms(sound: Wave) -> float:
+    return float(np.sqrt(np.mean(np.square(sound, dtype=np.float64))))
+
+
+def _db(level: Any) -> Any:
+    """Decibels to an amplitude."""
+    return 10 ** (level / 20)

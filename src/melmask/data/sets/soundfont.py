@@ -1,0 +1,173 @@
+"""Recorded notes of a SoundFont (.sf2): read with sf2utils, played at any pitch.
+
+A SoundFont holds short recordings of real instruments. Its presets say which recording serves which keys, how it is tuned,
+which stretch to repeat while a key is held, and how its loudness runs. This is what is honoured here; a preset's filters,
+vibrato and stereo layers are not. The first layer of a preset that uses a recording decides how it is tuned.
+
+Source: SoundFont Technical Specification 2.04 (Creative Technology, 2006), sections 8.1 and 9.1.
+"""
+
+import importlib.util
+import logging
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soxr
+from jaxtyping import Float
+
+REMEDY = "pip install 'melmask[demo]'"
+
+
+@dataclass(frozen=True)
+class RecordedNote:
+    """One recording of a preset, and how the preset plays it.
+
+    Args:
+        name: the recording's name in the SoundFont.
+        wave: the recording, full scale 1.
+        rate_hz: its sample rate.
+        lowest_key: first MIDI key the preset plays with it.
+        highest_key: last MIDI key the preset plays with it.
+        root_key: the MIDI key, as a fraction, that the recording sounds at when played at rate_hz.
+        loop: [start, stop) in samples, repeated while the key is held; None for a recording that is played once.
+        attack_s: time from silence to full level.
+        hold_s: time at full level.
+        decay_s: time in which the level would fall by 100 dB.
+        sustain_db: level below full at which the decay ends.
+    """
+
+    name: str
+    wave: Float[np.ndarray, " sample"]
+    rate_hz: int
+    lowest_key: int
+    highest_key: int
+    root_key: float
+    loop: tuple[int, int] | None
+    attack_s: float
+    hold_s: float
+    decay_s: float
+    sustain_db: float
+
+
+def find_soundfont() -> Path:
+    """TimGM6mb.sf2, which PyPI's pretty_midi ships, found without importing the package.
+
+    Raises:
+        ImportError: pretty_midi, or the SoundFont in it, is missing.
+    """
+    package = importlib.util.find_spec("pretty_midi")
+    fonts = sorted(Path(package.origin).parent.rglob("TimGM6mb.sf2")) if package and package.origin else []
+    if not fonts:
+        raise ImportError(f"the demo corpus needs the SoundFont TimGM6mb.sf2 that pretty_midi ships: {REMEDY}")
+    return fonts[0]
+
+
+def read_soundfont(path: Path) -> dict[tuple[int, int], list[RecordedNote]]:
+    """Every preset's recorded notes, each recording once, ordered by pitch.
+
+    Args:
+        path: an .sf2 file.
+
+    Returns:
+        Notes by (bank, program); bank 0 holds the melodic presets, bank 128 the drum kits.
+
+    Raises:
+        ImportError: sf2utils, or on Python 3.13 and later the audioop module that it needs, is missing.
+    """
+    try:
+        from sf2utils.sf2parse import Sf2File
+    except ImportError as error:
+        raise ImportError(f"the demo corpus reads its SoundFont with sf2utils ({error}): {REMEDY}") from error
+
+    with path.open("rb") as file, _quiet_logging():
+        presets = [preset for preset in Sf2File(file).presets if preset.name != "EOP"]
+        return {(preset.bank, preset.preset): _notes_of(preset) for preset in presets}
+
+
+def play(note: RecordedNote, key: float, duration_s: float, sample_rate_hz: int) -> Float[np.ndarray, " sample"]:
+    """A recorded note, played at a pitch.
+
+    Args:
+        note: what to play.
+        key: MIDI key; a fraction detunes.
+        duration_s: how long the key is held. A recording without a loop may end earlier.
+        sample_rate_hz: of the result.
+
+    Returns:
+        At most duration_s of sound, faded out over the last 30 ms.
+
+    Deviates: resampled band-limited, where the specification interpolates; no release phase but the short fade.
+    """
+    played_rate_hz = note.rate_hz * 2.0 ** ((key - note.root_key) / 12)
+    num_needed = math.ceil(duration_s * played_rate_hz)
+    wave = note.wave
+    if note.loop and num_needed > note.loop[1]:
+        start, stop = note.loop
+        wave = np.concatenate([wave[:stop], np.resize(wave[start:stop], num_needed - stop)])
+    sound = soxr.resample(wave[:num_needed], played_rate_hz, sample_rate_hz)
+    sound = sound * _envelope(note, len(sound), sample_rate_hz)
+    num_faded = min(len(sound), round(0.03 * sample_rate_hz))
+    sound[len(sound) - num_faded :] *= np.linspace(1, 0, num_faded)
+    return sound.astype(np.float32)
+
+
+def _envelope(note: RecordedNote, num_samples: int, sample_rate_hz: int) -> Float[np.ndarray, " sample"]:
+    """Linear attack, hold, then a fall at constant dB per second to the sustain level."""
+    time_s = np.arange(num_samples) / sample_rate_hz
+    fallen_db = (time_s - note.attack_s - note.hold_s).clip(0) * 100 / note.decay_s
+    return (time_s / note.attack_s).clip(0, 1) * 10 ** (-fallen_db.clip(0, note.sustain_db) / 20)
+
+
+def _notes_of(preset: Any) -> list[RecordedNote]:
+    """The recordings a preset uses; zones of one recording that are tuned alike are one note with all their keys."""
+    notes: dict[str, RecordedNote] = {}
+    for layer in preset.bags:
+        for zone in layer.instrument.bags if layer.instrument else []:
+            if zone.sample is None:
+                continue
+            note = _note_of(zone)
+            known = notes.get(note.name, note)
+            if known.root_key == note.root_key:
+                lowest = min(known.lowest_key, note.lowest_key)
+                highest = max(known.highest_key, note.highest_key)
+                notes[note.name] = replace(known, lowest_key=lowest, highest_key=highest)
+    return sorted(notes.values(), key=lambda note: (note.lowest_key, note.name))
+
+
+def _note_of(zone: Any) -> RecordedNote:
+    """One zone of a preset as a note."""
+    sample = zone.sample
+    wave = np.frombuffer(bytes(sample.raw_sample_data), dtype=np.int16) / np.float32(32768)
+    root = sample.original_pitch if zone.base_note is None else zone.base_note
+    shift_cents = 100 * (zone.tuning or 0) + (zone.fine_tuning or 0) + sample.pitch_correction
+    start, stop = max(0, zone.cooked_loop_start), min(len(wave), zone.cooked_loop_end)
+    lowest, highest = zone.key_range or (0, 127)
+    return RecordedNote(
+        name=sample.name.strip(),
+        wave=wave,
+        rate_hz=sample.sample_rate,
+        lowest_key=lowest,
+        highest_key=highest,
+        root_key=root - shift_cents / 100,
+        loop=(start, stop) if zone.sample_loop and stop - start > 1 else None,
+        attack_s=zone.volume_envelope_attack or 1e-3,
+        hold_s=zone.volume_envelope_hold or 0.0,
+        decay_s=zone.volume_envelope_decay or 1e-3,
+        sustain_db=zone.volume_envelope_sustain or 0.0,
+    )
+
+
+@contextmanager
+def _quiet_logging() -> Iterator[None]:
+    """Silence sf2utils, which logs a warning about every short loop, and by that sets up logging for the whole program."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)

@@ -1,0 +1,171 @@
+"""The packed store: what it looks like on disk, and how it is read. It is written by `melmask.data.prepare`.
+
+A store is a folder with
+
+* ``shards/*.npy``: log-mels as float16 [frame, mel]; a clip is a range of rows, so a crop is one contiguous read
+* ``clips.csv``: one row per listing, CLIP_COLUMNS; rows with the same recording share its frames
+* ``rejected.csv``: every listing that is not in clips.csv, REJECTED_COLUMNS
+* ``store.json``: the front end, mean and deviation, counts, fingerprint; written last, so that it marks a whole store
+"""
+
+import csv
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from jaxtyping import Float16
+
+from melmask.data.manifest import Clip, Rejected
+from melmask.logmel import LogMelSpec
+
+FORMAT_VERSION = 1
+CLIP_COLUMNS = ("path", "label", "fold", "group", "source", "shard", "start_frame", "num_frames")
+REJECTED_COLUMNS = ("path", "reason", "detail", "source")
+MAX_OPEN_SHARDS = 1024  # memory maps per process; Linux allows 65,530
+
+
+@dataclass(frozen=True)
+class StoredClip:
+    """A clip and where its frames lie.
+
+    Args:
+        clip: the listing.
+        shard: file name in the folder ``shards``.
+        start_frame: its first row in the shard.
+        num_frames: its number of rows.
+    """
+
+    clip: Clip
+    shard: str
+    start_frame: int
+    num_frames: int
+
+
+class Store:
+    """A prepared data set: cheap to open, safe to hand to other processes, read-only. Use `Store.open`.
+
+    Args:
+        folder: where it lies.
+        info: the content of store.json.
+        clips: the rows of clips.csv.
+        rejected: the rows of rejected.csv.
+    """
+
+    def __init__(self, folder: Path, info: dict[str, Any], clips: list[StoredClip], rejected: list[Rejected]) -> None:
+        self.folder, self.info, self.clips, self.rejected = folder, info, clips, rejected
+        self.spec = LogMelSpec.from_dict(info["spec"])
+        self.mean: float = info["mean"]
+        self.std: float = info["std"]
+        self.fingerprint: str = info["fingerprint"]
+        self._shard = lru_cache(MAX_OPEN_SHARDS)(self._open_shard)
+
+    @classmethod
+    def open(cls, folder: Path) -> "Store":
+        """Read the tables; log-mels are mapped into memory when asked for.
+
+        Raises:
+            ValueError: the folder is no store, is not complete, or was written by another version of the format.
+        """
+        if not (folder / "store.json").is_file():
+            raise ValueError(f"{folder} holds no complete store: write or resume it with `melmask prepare`")
+        info = json.loads((folder / "store.json").read_text(encoding="utf-8"))
+        if info["format_version"] != FORMAT_VERSION:
+            raise ValueError(
+                f"{folder} has format {info['format_version']}, this melmask reads {FORMAT_VERSION}: prepare it again"
+            )
+        clips = [
+            StoredClip(
+                Clip(Path(path), label or None, fold or None, group or None, source),
+                shard,
+                int(start_frame),
+                int(num_frames),
+            )
+            for path, label, fold, group, source, shard, start_frame, num_frames in _read_rows(folder / "clips.csv")
+        ]
+        rejected = [
+            Rejected(Path(path), reason, detail, source)
+            for path, reason, detail, source in _read_rows(folder / "rejected.csv")
+        ]
+        return cls(folder, info, clips, rejected)
+
+    def log_mel(self, index: int, start: int = 0, stop: int | None = None) -> Float16[np.ndarray, "frame mel"]:
+        """Natural-log mel frames of a clip, not normalised, as a read-only view of the file.
+
+        Args:
+            index: row in `clips`.
+            start: first frame of the crop.
+            stop: one past its last frame; the clip's end if not given.
+
+        Raises:
+            IndexError: the crop reaches beyond the clip.
+        """
+        stored = self.clips[index]
+        stop = stored.num_frames if stop is None else stop
+        if not 0 <= start <= stop <= stored.num_frames:
+            raise IndexError(f"frames {start} to {stop} are not within clip {index} of {stored.num_frames} frames")
+        return self._shard(stored.shard)[stored.start_frame + start : stored.start_frame + stop]
+
+    def _open_shard(self, name: str) -> np.ndarray:
+        # asarray, because slicing numpy.memmap itself is several times slower.
+        return np.asarray(np.load(self.folder / "shards" / name, mmap_mode="r"))
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled as its folder, not as the mapped data."""
+        return Store.open, (self.folder.absolute(),)
+
+
+def write_tables(folder: Path, clips: Sequence[StoredClip], rejected: Sequence[Rejected]) -> None:
+    """Write clips.csv and rejected.csv."""
+    clip_rows = (
+        (c.clip.path, c.clip.label, c.clip.fold, c.clip.group, c.clip.source, c.shard, c.start_frame, c.num_frames)
+        for c in clips
+    )
+    _write_rows(folder / "clips.csv", CLIP_COLUMNS, clip_rows)
+    rejected_rows = ((r.path, r.reason, r.detail, r.source) for r in rejected)
+    _write_rows(folder / "rejected.csv", REJECTED_COLUMNS, rejected_rows)
+
+
+def write_json(path: Path, values: dict[str, Any]) -> None:
+    """Write a JSON file, whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path to write to, put in the place of ``path`` once its content is safely on the disk."""
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _open_csv(path: Path, mode: str) -> IO[str]:
+    # File names on Linux are bytes and need not be UTF-8: surrogateescape gives them back as they were.
+    return path.open(mode, newline="", encoding="utf-8", errors="surrogateescape")
+
+
+def _read_rows(path: Path) -> list[list[str]]:
+    with _open_csv(path, "r") as file:
+        return list(csv.reader(file))[1:]
+
+
+def _write_rows(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    with replacing(path) as temporary, _open_csv(temporary, "w") as file:
+        writer = csv.writer(file)
+        writer.writerow(header)
+        writer.writerows(rows)

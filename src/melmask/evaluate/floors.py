@@ -1,0 +1,34 @@
+"""The floor: what a clip's log-mel spectrogram says without any encoder."""
+
+import numpy as np
+from jaxtyping import Float
+
+NUM_SEGMENTS = 4
+
+
+def logmel_statistics(log_mel: Float[np.ndarray, "frame mel"]) -> Float[np.ndarray, " dim"]:
+    """Statistics of each mel band over time, as features that any encoder has to beat.
+
+    Args:
+        log_mel: one clip, frame-major as it lies in the store, in any float type; one frame is enough.
+
+    Returns:
+        float32, 7 values a band, all bands of the first kind first: mean, standard deviation, standard deviation of the
+        differences of adjacent frames (0 for one frame), and the means of four equal segments in time (of clips shorter
+        than four frames, some segments are the same frame).
+
+    Raises:
+        ValueError: no frames.
+
+    >>> logmel_statistics(np.zeros((98, 80), np.float16)).shape
+    (560,)
+    """
+    num_frames = len(log_mel)
+    if not num_frames:
+        raise ValueError("log-mel statistics of a clip of 0 frames: leave empty recordings out of the table")
+    values = log_mel.astype(np.float64)
+    change = np.diff(values, axis=0) if num_frames > 1 else np.zeros_like(values)
+    starts = np.arange(NUM_SEGMENTS) * num_frames // NUM_SEGMENTS
+    stops = np.maximum((np.arange(NUM_SEGMENTS) + 1) * num_frames // NUM_SEGMENTS, starts + 1)
+    segments = [values[start:stop].mean(axis=0) for start, stop in zip(starts, stops, strict=True)]
+    return np.concatenate([values.mean(axis=0), values.std(axis=0), change.std(axis=0), *segments]).astype(np.float32)

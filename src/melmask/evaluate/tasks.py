@@ -1,0 +1,233 @@
+"""Labelled evaluation sets: one table in, splits out that keep groups apart.
+
+A table is a CSV with the columns ``path,label`` and, as far as they exist, ``fold`` (or ``split``) and ``group``. Several
+labels of a clip are joined by ``;``. A group (a speaker, a source recording, a machine) never stands on both sides.
+"""
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool, Float, Int, Shaped
+
+from melmask.data.manifest import Clip, read_manifest
+from melmask.evaluate.metrics import Metric
+
+OFFICIAL = {"train": "train", "val": "valid", "valid": "valid", "validation": "valid", "dev": "valid", "test": "test"}
+NUM_FOLDS = 5
+NUM_VALID_PARTS = 10  # the validation split drawn from a training split is one of ten parts
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """One labelled evaluation set; row i of everything is clip i.
+
+    Args:
+        name: for reports.
+        paths: the recordings.
+        classes: names of the classes, sorted.
+        targets: a class per clip, or class flags if any clip has several labels.
+        folds: name of each clip's fold, or of its official split; None: not given.
+        groups: name of each clip's group; None: not given, so every clip is a group of its own.
+    """
+
+    name: str
+    paths: tuple[Path, ...]
+    classes: tuple[str, ...]
+    targets: Int[np.ndarray, " clip"] | Bool[np.ndarray, "clip class"]
+    folds: Shaped[np.ndarray, " clip"] | None = None
+    groups: Shaped[np.ndarray, " clip"] | None = None
+
+    @property
+    def is_multilabel(self) -> bool:
+        return self.targets.ndim == 2
+
+    @property
+    def metric(self) -> Metric:
+        return "mAP" if self.is_multilabel else "accuracy"
+
+    @property
+    def flags(self) -> Bool[np.ndarray, "clip class"]:
+        """Class flags, of one label a clip as well."""
+        return self.targets if self.is_multilabel else self.targets[:, None] == np.arange(len(self.classes))
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """One training and its test, as rows of the task; settings and epochs are chosen on ``valid``, never on ``test``."""
+
+    name: str
+    train: Int[np.ndarray, " train"]
+    valid: Int[np.ndarray, " valid"]
+    test: Int[np.ndarray, " test"]
+    notes: tuple[str, ...] = ()
+
+
+def read_task(table: Path) -> Task:
+    """The task in a CSV ``path,label[,fold|split][,group]``, named after its file.
+
+    Raises:
+        ValueError: `read_manifest` or `make_task` finds a fault, or there are both a fold and a split column.
+    """
+    clips = read_manifest(table)
+    with table.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
+        rows = list(csv.DictReader(file))
+    if "split" in rows[0]:
+        if "fold" in rows[0]:
+            raise ValueError(f"{table} has both a fold and a split column: keep the one to be used")
+        clips = [replace(clip, fold=row["split"] or None) for clip, row in zip(clips, rows, strict=True)]
+    return make_task(table.stem, clips)
+
+
+def make_task(name: str, clips: Sequence[Clip]) -> Task:
+    """The task of labelled clips, checked.
+
+    Args:
+        name: for reports.
+        clips: all with different paths. Labels are class names; several joined by ``;`` anywhere make the task
+            multi-label, and then no label is a label too. Folds are given for all clips or for none. A clip without a
+            group, where others have one, stands for itself.
+
+    Raises:
+        ValueError: a path twice, a label or a fold missing, or fewer than two classes.
+    """
+    first_row: dict[Path, int] = {}
+    for row, clip in enumerate(clips):
+        if first_row.setdefault(clip.path, row) != row:
+            raise ValueError(f"{clip.path} is in task {name} twice: keep one row, with several labels joined by ';'")
+    labels = [[part.strip() for part in (clip.label or "").split(";") if part.strip()] for clip in clips]
+    classes = tuple(sorted({part for parts in labels for part in parts}))
+    if len(classes) < 2:
+        raise ValueError(f"task {name} has the classes {list(classes)}: at least two are needed")
+    index = {label: number for number, label in enumerate(classes)}
+    flags = np.zeros((len(clips), len(classes)), np.bool_)
+    for row, parts in enumerate(labels):
+        flags[row, [index[part] for part in parts]] = True
+    is_multilabel = any(len(parts) > 1 for parts in labels)
+    unlabelled = np.flatnonzero(~flags.any(axis=1))
+    if len(unlabelled) and not is_multilabel:
+        raise ValueError(f"{clips[unlabelled[0]].path} in task {name} has no label: give it one or leave it out")
+    without_fold = [clip.path for clip in clips if not clip.fold]
+    if 0 < len(without_fold) < len(clips):
+        raise ValueError(f"{without_fold[0]} in task {name} has no fold but others have: give all clips one, or none")
+    return Task(
+        name=name,
+        paths=tuple(clip.path for clip in clips),
+        classes=classes,
+        targets=flags if is_multilabel else flags.argmax(axis=1),
+        folds=None if without_fold else np.array([clip.fold for clip in clips]),
+        groups=np.array([clip.group or f"alone: {clip.path}" for clip in clips]) if any(c.group for c in clips) else None,
+    )
+
+
+def splits_of(task: Task, *, test_folds: Sequence[str] | None = None, seed: int = 0) -> list[Split]:
+    """The trainings and tests that the task's folds ask for.
+
+    Folds named train, val (valid, validation, dev) and test are one official split. Any other names are folds to be left
+    out one by one. A task without folds is dealt into five, evenly in classes and with groups kept whole. Without an
+    official validation split, a tenth of the training clips becomes one, drawn in the same way.
+
+    Args:
+        task: what to split.
+        test_folds: only these folds as test, of those left out one by one; each gets the same split as if all were asked for.
+        seed: of what is drawn.
+
+    Raises:
+        ValueError: folds that cannot be tested on, or a group on both sides of a test.
+    """
+    notes: tuple[str, ...] = ()
+    folds = task.folds
+    if folds is None:
+        folds, notes = _deal_folds(task, seed)
+    names = sorted(set(folds.tolist()), key=lambda name: (not name.isdecimal(), name.zfill(20)))
+    roles = np.array([OFFICIAL.get(fold.lower(), "") for fold in folds])
+    official = bool(np.any(roles))
+    if official and not (np.all(roles) and {"train", "test"} <= set(roles)):
+        raise ValueError(f"task {task.name} has the splits {names}: need train and test, optionally val, and no others")
+    if len(names) < 2:
+        raise ValueError(f"task {task.name} has only the fold {names}: two are needed, or no fold column at all")
+    testable = ["test"] if official else names
+    unknown = sorted(set(test_folds or ()) - set(testable))
+    if unknown:
+        raise ValueError(f"task {task.name} has no test fold {unknown}: choose from {testable}")
+
+    result = []
+    for number, name in enumerate(testable):
+        if test_folds and name not in test_folds:
+            continue
+        is_test = roles == "test" if official else folds == name
+        _check_groups(task, is_test, name)
+        train, more = np.flatnonzero(~is_test & (roles != "valid")), notes
+        valid = np.flatnonzero(roles == "valid")
+        if not len(valid):
+            train, valid, drawn = _draw_valid(task, train, np.random.default_rng([seed, number]))
+            more += drawn
+        result.append(Split(name, train, valid, np.flatnonzero(is_test), more))
+    return result
+
+
+def group_numbers(task: Task) -> Int[np.ndarray, " clip"]:
+    """Each clip's group as a number; clips without groups are groups of their own."""
+    if task.groups is None:
+        return np.arange(len(task.paths))
+    return np.unique(task.groups, return_inverse=True)[1]
+
+
+def _check_groups(task: Task, is_test: Bool[np.ndarray, " clip"], name: str) -> None:
+    if task.groups is None:
+        return
+    both = np.intersect1d(task.groups[is_test], task.groups[~is_test])
+    if len(both):
+        raise ValueError(
+            f"group {both[0]!r} of task {task.name} stands both in test fold {name!r} and outside it ({len(both)} such "
+            "groups): move each into one fold, or name it group@fold where this is meant"
+        )
+
+
+def _deal_folds(task: Task, seed: int) -> tuple[Shaped[np.ndarray, " clip"], tuple[str, ...]]:
+    """Folds for a task that has none, and the note that says so."""
+    groups = group_numbers(task)
+    num_folds = min(NUM_FOLDS, int(groups.max()) + 1)
+    if num_folds < 2:
+        raise ValueError(f"task {task.name} is a single group: give it folds, or leave the groups out")
+    dealt = _deal(task.flags, groups, num_folds, np.random.default_rng(seed))
+    by_group = "" if task.groups is None else ", groups kept whole"
+    return (dealt + 1).astype(str), (f"no folds given: dealt into {num_folds} with seed {seed}{by_group}",)
+
+
+def _draw_valid(
+    task: Task, train: Int[np.ndarray, " train"], rng: np.random.Generator
+) -> tuple[Int[np.ndarray, " rest"], Int[np.ndarray, " valid"], tuple[str, ...]]:
+    """Set a tenth of the training clips aside: of ten parts the one nearest to it that leaves the most classes behind."""
+    if len(train) < 2:
+        raise ValueError(f"task {task.name} leaves {len(train)} training clips: at least two are needed")
+    groups, notes = np.unique(group_numbers(task)[train], return_inverse=True)[1], ()
+    if groups.max() == 0:
+        groups, notes = np.arange(len(train)), ("one training group only: validation clips are of the same group",)
+    flags = task.flags[train]
+    num_parts = min(NUM_VALID_PARTS, int(groups.max()) + 1)
+    part = _deal(flags, groups, num_parts, rng)
+    num_classes_left = [int(flags[part != candidate].any(axis=0).sum()) for candidate in range(num_parts)]
+    distance = np.abs(np.bincount(part, minlength=num_parts) - len(train) / NUM_VALID_PARTS)
+    chosen = min(range(num_parts), key=lambda candidate: (-num_classes_left[candidate], distance[candidate]))
+    return train[part != chosen], train[part == chosen], notes
+
+
+def _deal(
+    flags: Bool[np.ndarray, "clip class"], groups: Int[np.ndarray, " clip"], num_parts: int, rng: np.random.Generator
+) -> Int[np.ndarray, " clip"]:
+    """Deal whole groups, the largest first, each to the part that holds the least of its classes so far."""
+    size = np.full((len(flags), 1), 1e-3)  # counts as a class of little weight: decides where the classes leave a tie
+    counts: Float[np.ndarray, "group class"] = np.zeros((int(groups.max()) + 1, flags.shape[1] + 1))
+    np.add.at(counts, groups, np.hstack([flags, size]))
+    share = counts / np.maximum(counts.sum(axis=0), 1e-9)
+    held = np.zeros((num_parts, counts.shape[1]))
+    part_of_group = np.zeros(len(counts), np.int64)
+    shuffled = rng.permutation(len(counts))
+    for group in shuffled[np.argsort(-counts[shuffled, -1], kind="stable")]:
+        part = int(np.argmin(held @ share[group]))
+        held[part] += counts[group]
+        part_of_group[group] = part
+    return part_of_group[groups]

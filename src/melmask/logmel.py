@@ -1,0 +1,201 @@
+"""The front end: waveform -> log-mel spectrogram. The only place with its constants."""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+EPSILON = float(torch.finfo(torch.float32).eps)
+
+
+@dataclass(frozen=True)
+class LogMelSpec:
+    """Every setting of the front end.
+
+    Args:
+        sample_rate_hz: rate of the waveform.
+        n_fft: samples in the Hann window and in its Fourier transform; even.
+        hop_length: samples from one frame to the next.
+        num_mels: mel bands.
+        fmin_hz: lower edge of the lowest band.
+        fmax_hz: upper edge of the highest band.
+
+    Raises:
+        ValueError: a setting is out of range, or the bands are too narrow for n_fft.
+
+    >>> LogMelSpec().frames_per_s
+    100.0
+    """
+
+    sample_rate_hz: int = 16_000
+    n_fft: int = 400
+    hop_length: int = 160
+    num_mels: int = 80
+    fmin_hz: float = 50.0
+    fmax_hz: float = 8_000.0
+
+    def __post_init__(self) -> None:
+        for name in ("sample_rate_hz", "n_fft", "hop_length", "num_mels"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.n_fft % 2:
+            raise ValueError(f"n_fft must be even, so that frames are centred, got {self.n_fft}: use {self.n_fft + 1}")
+        if self.hop_length > self.n_fft:
+            raise ValueError(
+                f"hop_length {self.hop_length} exceeds n_fft {self.n_fft}, so that samples are never seen: "
+                f"use at most {self.n_fft}"
+            )
+        if not 0 <= self.fmin_hz < self.fmax_hz:
+            raise ValueError(f"need 0 <= fmin_hz < fmax_hz, got {self.fmin_hz} and {self.fmax_hz}")
+        if self.fmax_hz > self.sample_rate_hz / 2:
+            raise ValueError(
+                f"fmax_hz {self.fmax_hz} exceeds half the sample rate of {self.sample_rate_hz} Hz: "
+                f"use at most {self.sample_rate_hz / 2}"
+            )
+        num_empty = int((_triangles(self).max(axis=1) == 0).sum())
+        if num_empty:
+            raise ValueError(
+                f"{num_empty} of {self.num_mels} mel bands fall between the bins of n_fft {self.n_fft}: "
+                "use fewer bands or a larger n_fft"
+            )
+
+    @property
+    def frames_per_s(self) -> float:
+        return self.sample_rate_hz / self.hop_length
+
+    @property
+    def silence(self) -> float:
+        """The value of digital silence, the lowest there is."""
+        return math.log(EPSILON)
+
+    def num_frames(self, num_samples: int) -> int:
+        """Frames of a waveform of ``num_samples``."""
+        return 1 + num_samples // self.hop_length
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "LogMelSpec":
+        """The inverse of `to_dict`, as read from JSON.
+
+        Raises:
+            ValueError: a name is missing or unknown.
+        """
+        names = {field.name for field in fields(cls)}
+        if set(values) != names:
+            raise ValueError(f"a LogMelSpec has the settings {sorted(names)}, got {sorted(values)}")
+        return cls(**values)
+
+
+def mel_filterbank(spec: LogMelSpec) -> Float[Tensor, "mel bin"]:
+    """Triangular mel filters, as a matrix on power spectra.
+
+    Args:
+        spec: sample_rate_hz and fmin_hz in Hz; n_fft in samples.
+
+    Returns:
+        Non-negative weights; mel = num_mels, bin = n_fft // 2 + 1. Each band has the same area.
+
+    Source: Slaney (1998), "Auditory Toolbox". Deviates: not at all.
+
+    >>> mel_filterbank(LogMelSpec()).shape
+    torch.Size([80, 201])
+    """
+    return torch.from_numpy(_triangles(spec)).float()
+
+
+class LogMel(nn.Module):
+    """Waveforms -> natural log of mel power, always in float32, also under autocast.
+
+    Args:
+        spec: the settings.
+    """
+
+    window: Tensor
+    filterbank: Tensor
+
+    def __init__(self, spec: LogMelSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        window = torch.hann_window(spec.n_fft, dtype=torch.float64).float()  # more exact than computed in float32
+        self.register_buffer("window", window, persistent=False)
+        self.register_buffer("filterbank", mel_filterbank(spec), persistent=False)
+
+    def forward(self, wave: Float[Tensor, "b sample"]) -> Float[Tensor, "b mel frame"]:
+        """Frame i is centred on sample i * hop_length, with the ends padded by reflection.
+
+        Returns:
+            Log-mel values; frame = 1 + sample // hop_length.
+
+        Raises:
+            ValueError: the waveform is too short for the padding.
+        """
+        return self._log_mel(self._pad(wave))
+
+    def in_blocks(
+        self, wave: Float[Tensor, "b sample"], block_frames: int = 2**13
+    ) -> Iterator[Float[Tensor, "b mel frame"]]:
+        """The same frames, some at a time, so that an hour of audio needs no more memory than a minute.
+
+        Args:
+            wave: waveforms.
+            block_frames: frames in one block; the last has the rest.
+        """
+        padded, hop_length = self._pad(wave), self.spec.hop_length
+        num_frames = self.spec.num_frames(wave.shape[1])
+        for start in range(0, num_frames, block_frames):
+            last = min(start + block_frames, num_frames) - 1
+            yield self._log_mel(padded[:, start * hop_length : last * hop_length + self.spec.n_fft])
+
+    def _pad(self, wave: Tensor) -> Tensor:
+        pad = self.spec.n_fft // 2
+        if wave.shape[1] <= pad:
+            raise ValueError(
+                f"a waveform of {wave.shape[1]} samples is too short: reflect padding needs more than n_fft / 2 = {pad}"
+            )
+        return F.pad(wave.float(), (pad, pad), mode="reflect")
+
+    def _log_mel(self, padded: Tensor) -> Tensor:
+        with torch.autocast(padded.device.type, enabled=False):
+            spectrum = torch.stft(
+                padded,
+                self.spec.n_fft,
+                self.spec.hop_length,
+                window=self.window.float(),  # float() because the model around may have been cast to bfloat16
+                center=False,
+                return_complex=True,
+            )
+            power = spectrum.real.square() + spectrum.imag.square()
+            return (self.filterbank.float() @ power).add(EPSILON).log()
+
+
+def _triangles(spec: LogMelSpec) -> np.ndarray:
+    """The filterbank in float64; also run by every LogMelSpec to check itself, hence plain NumPy."""
+    edges_hz = _mel_to_hz(np.linspace(_hz_to_mel(spec.fmin_hz), _hz_to_mel(spec.fmax_hz), spec.num_mels + 2))
+    bins_hz = np.arange(spec.n_fft // 2 + 1) * (spec.sample_rate_hz / spec.n_fft)
+    low, centre, high = edges_hz[:-2, None], edges_hz[1:-1, None], edges_hz[2:, None]
+    rising, falling = (bins_hz - low) / (centre - low), (high - bins_hz) / (high - centre)
+    return np.maximum(0, np.minimum(rising, falling)) * (2 / (high - low))
+
+
+# Slaney's mel scale: 200/3 Hz a mel up to 1 kHz, then 27 mels for every factor of 6.4.
+_LINEAR_HZ_PER_MEL, _LOG_FROM_HZ, _MELS_PER_NEPER = 200 / 3, 1000.0, 27 / math.log(6.4)
+_LOG_FROM_MEL = _LOG_FROM_HZ / _LINEAR_HZ_PER_MEL
+
+
+def _hz_to_mel(hz: float) -> float:
+    if hz < _LOG_FROM_HZ:
+        return hz / _LINEAR_HZ_PER_MEL
+    return _LOG_FROM_MEL + _MELS_PER_NEPER * math.log(hz / _LOG_FROM_HZ)
+
+
+def _mel_to_hz(mel: np.ndarray) -> np.ndarray:
+    above = _LOG_FROM_HZ * np.exp((mel - _LOG_FROM_MEL) / _MELS_PER_NEPER)
+    return np.where(mel < _LOG_FROM_MEL, mel * _LINEAR_HZ_PER_MEL, above)

@@ -1,0 +1,88 @@
+"""What to mask: strategies that rank patches, and `draw`, which everything uses to turn a ranking into a `Mask`."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Generator, Tensor
+
+from melmask.masking.base import MaskingStrategy, num_valid_masked_of, num_visible_of, split, with_hints, within_valid
+from melmask.masking.blocks import InverseBlock
+from melmask.masking.dispersion import Dispersion
+from melmask.masking.schedule import HintSchedule
+from melmask.masking.selfguided import SelfGuided
+from melmask.masking.uniform import Random
+from melmask.types import Mask, PatchGrid
+
+__all__ = ["STRATEGIES", "HintSchedule", "MaskingStrategy", "draw", "make_strategy", "split", "with_hints"]
+
+STRATEGIES: dict[str, type] = {"random": Random, "ibm": InverseBlock, "sgim": SelfGuided, "dwm": Dispersion}
+
+
+def make_strategy(name: str, options: Mapping[str, Any] | None = None) -> MaskingStrategy:
+    """The strategy of that name with its options set.
+
+    Raises:
+        ValueError: no such strategy, or an option it does not have.
+    """
+    if name not in STRATEGIES:
+        raise ValueError(f"no masking strategy {name!r}; there are: {', '.join(sorted(STRATEGIES))}")
+    known = set(STRATEGIES[name].__dataclass_fields__) - {"needs"}
+    for option in options or {}:
+        if option not in known:
+            raise ValueError(f"{name} has no option {option!r}; it has: {', '.join(sorted(known)) or 'none'}")
+    return STRATEGIES[name](**(options or {}))
+
+
+def draw(
+    strategy: str | MaskingStrategy,
+    *,
+    grid: PatchGrid,
+    batch_size: int,
+    mask_ratio: float,
+    rng: Generator,
+    guide: Float[Tensor, "b n d"] | None = None,
+    hint_ratio: float = 0.0,
+    valid: Bool[Tensor, "b n"] | None = None,
+) -> Mask:
+    """Draw a mask for every sample of a batch.
+
+    Args:
+        strategy: a name in `STRATEGIES` or an instance.
+        grid: the samples' patches.
+        batch_size: samples.
+        mask_ratio: share of patches to mask, in (0, 1).
+        rng: the only source of chance; on CPU the same masks result whatever the guide's device.
+        guide: what ``strategy.needs`` says: the patches for dwm, the encoder's features for sgim, else None.
+        hint_ratio: share of an informed mask that is given back to chance, in [0, 1]. Strategies that look at
+            nothing have no hints to give.
+        valid: False for padding, which then takes its proportional part of both roles and never more.
+
+    Returns:
+        The mask, on the guide's device (without a guide, the generator's), with the same counts in every sample.
+
+    Raises:
+        ValueError: a setting is out of range, or the guide is missing, of the wrong shape or not finite.
+
+    >>> mask = draw("random", grid=PatchGrid(5, 38), batch_size=2, mask_ratio=0.7, rng=torch.Generator())
+    >>> mask.visible.shape, mask.masked.shape
+    (torch.Size([2, 57]), torch.Size([2, 133]))
+    """
+    if isinstance(strategy, str):
+        strategy = make_strategy(strategy)
+    if strategy.needs != "nothing":
+        if guide is None:
+            raise ValueError(f"{type(strategy).__name__} needs the {strategy.needs} as its guide")
+        if guide.shape[:2] != (batch_size, grid.num_patches):
+            raise ValueError(f"the guide is {tuple(guide.shape)}, not [{batch_size}, {grid.num_patches}, ...]")
+    num_masked = grid.num_patches - num_visible_of(grid.num_patches, mask_ratio)
+    priority = strategy.priority(batch_size, grid, num_masked, rng, guide)
+    padded = valid is not None and not bool(valid.all())
+    if strategy.needs != "nothing":
+        if padded:
+            priority = priority.masked_fill(~valid, -torch.inf)
+        priority = with_hints(priority, num_valid_masked_of(valid, num_masked) if padded else num_masked, hint_ratio, rng)
+    if padded:
+        priority = within_valid(priority, valid, num_masked, rng)
+    return split(priority, num_masked)

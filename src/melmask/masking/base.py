@@ -1,0 +1,161 @@
+"""How a mask is made: a strategy ranks the patches, hints give a share of its choice back to chance, one cut splits them.
+
+A strategy never counts. Because `split` is the only place that cuts, every strategy has exact, fixed counts, and
+hints, schedules and validity compose with all of them.
+"""
+
+import math
+from typing import Literal, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Generator, Tensor
+
+from melmask.types import Mask, PatchGrid
+
+Needs = Literal["nothing", "patches", "features"]
+
+
+@runtime_checkable
+class MaskingStrategy(Protocol):
+    """What to mask. ``needs`` says what `priority` gets as its guide: nothing, the patches or the encoder's features."""
+
+    needs: Needs
+
+    def priority(
+        self, batch_size: int, grid: PatchGrid, num_masked: int, rng: Generator, guide: Float[Tensor, "b n d"] | None
+    ) -> Float[Tensor, "b n"]:
+        """Rank every patch of every sample: the higher, the sooner it is masked.
+
+        Args:
+            batch_size: samples.
+            grid: their patches.
+            num_masked: how many the cut will mask; only block shapes depend on it.
+            rng: the only source of chance.
+            guide: what ``needs`` asks for, or None.
+        """
+        ...
+
+
+def num_visible_of(num_patches: int, mask_ratio: float) -> int:
+    """floor(N (1 - r) + 1e-9): the small term keeps 0.8 from losing a patch to rounding.
+
+    Raises:
+        ValueError: the ratio is outside (0, 1), or leaves no patch visible or none masked.
+
+    >>> num_visible_of(190, 0.7), num_visible_of(10, 0.8)
+    (57, 2)
+    """
+    if not 0.0 < mask_ratio < 1.0:
+        raise ValueError(f"mask_ratio must lie between 0 and 1, both excluded, got {mask_ratio}")
+    num_visible = math.floor(num_patches * (1 - mask_ratio) + 1e-9)
+    if not 0 < num_visible < num_patches:
+        raise ValueError(
+            f"mask_ratio {mask_ratio} of {num_patches} patches leaves {num_visible} visible: "
+            "use another ratio or a longer crop"
+        )
+    return num_visible
+
+
+def uniform(shape: tuple[int, ...], rng: Generator) -> Tensor:
+    """Uniform noise in [0, 1), drawn where the generator lives so that every device sees the same."""
+    return torch.rand(shape, generator=rng, device=rng.device)
+
+
+def top(priority: Float[Tensor, "b n"], count: int | Int[Tensor, " b"]) -> Bool[Tensor, "b n"]:
+    """True for the ``count`` highest of each sample (one count, or one a sample); equal ones go by position."""
+    order = priority.argsort(dim=1, descending=True, stable=True)
+    limit = count[:, None] if isinstance(count, Tensor) else count
+    chosen = torch.arange(priority.shape[1], device=priority.device).expand_as(order) < limit
+    return torch.zeros_like(chosen).scatter(1, order, chosen)
+
+
+def break_ties(score: Float[Tensor, "b n"], rng: Generator) -> Float[Tensor, "b n"]:
+    """The ranks of ``score`` (highest largest) with equal scores ordered by chance, so that no position is favoured."""
+    shuffle = uniform(score.shape, rng).to(score.device).argsort(dim=1)
+    order = shuffle.gather(1, score.gather(1, shuffle).argsort(dim=1, stable=True))
+    rank = torch.arange(score.shape[1], dtype=torch.float32, device=score.device).expand_as(score)
+    return torch.empty_like(rank).scatter(1, order, rank)
+
+
+def split(priority: Float[Tensor, "b n"], num_masked: int) -> Mask:
+    """Cut a ranking into a mask: the ``num_masked`` highest of each sample are masked. The only place that cuts.
+
+    Raises:
+        ValueError: a priority is NaN.
+    """
+    if priority.isnan().any():
+        raise ValueError("a masking priority is NaN: check the guide for NaN or infinite values")
+    masked = top(priority, num_masked)
+    order = masked.to(torch.uint8).argsort(dim=1, stable=True)
+    num_visible = priority.shape[1] - num_masked
+    return Mask(visible=order[:, :num_visible], masked=order[:, num_visible:])
+
+
+def num_hints_of(num_masked: int, hint_ratio: float) -> int:
+    """u = floor(m h): how many masked patches are given back to chance.
+
+    Raises:
+        ValueError: the hint ratio is outside [0, 1].
+    """
+    check_hint_ratio(hint_ratio)
+    return math.floor(num_masked * hint_ratio + 1e-9)
+
+
+def check_hint_ratio(hint_ratio: float) -> None:
+    if not 0.0 <= hint_ratio <= 1.0:
+        raise ValueError(f"hint_ratio must lie in [0, 1], got {hint_ratio}")
+
+
+def with_hints(
+    priority: Float[Tensor, "b n"], num_masked: int | Int[Tensor, " b"], hint_ratio: float, rng: Generator
+) -> Float[Tensor, "b n"]:
+    """Give a share of an informed mask back to chance; the result is a ranking again, to be cut at ``num_masked``.
+
+    Of the informed choice M0 (the ``num_masked`` highest) a uniform subset S of m - u patches stays masked, and a
+    uniform u-subset of all patches outside S joins it, with u = floor(m h). At h = 1 the mask is exactly uniform.
+
+    Args:
+        priority: an informed strategy's ranking.
+        num_masked: m, the cut it is meant for; one for all samples, or one a sample.
+        hint_ratio: h in [0, 1].
+        rng: the only source of chance.
+
+    Raises:
+        ValueError: the hint ratio is outside [0, 1].
+
+    Source: arXiv 2603.23810 ("hints"). Deviates: the new masked patches may come from M0's given-back part too, so
+    that h = 1 is uniform random masking without a special case.
+    """
+    check_hint_ratio(hint_ratio)
+    if hint_ratio == 0:
+        return priority
+    if isinstance(num_masked, int):
+        num_stay: int | Tensor = num_masked - num_hints_of(num_masked, hint_ratio)
+    else:
+        num_stay = num_masked - (num_masked * hint_ratio + 1e-9).floor().long()
+    noise = uniform((2, *priority.shape), rng).to(priority.device)
+    informed = top(priority, num_masked)
+    stays = top(noise[0] + informed, num_stay)
+    return noise[1] + 2.0 * stays
+
+
+def num_valid_masked_of(valid: Bool[Tensor, "b n"], num_masked: int) -> Int[Tensor, " b"]:
+    """The masked patches' share that falls on sound, in each sample: k - floor(k V / N) of its k valid patches."""
+    num_valid, num_patches = valid.sum(dim=1), valid.shape[1]
+    return num_valid - num_valid * (num_patches - num_masked) // num_patches
+
+
+def within_valid(
+    priority: Float[Tensor, "b n"], valid: Bool[Tensor, "b n"], num_masked: int, rng: Generator
+) -> Float[Tensor, "b n"]:
+    """Spread the cut over sound and padding in proportion, so that neither starves the other.
+
+    Sound is masked by its ranking, padding by chance. Without this an informed strategy, to which padding is
+    worthless, would spend the whole masked budget on sound and leave mostly padding visible.
+    """
+    num_valid_masked = num_valid_masked_of(valid, num_masked)
+    sound = top(priority.masked_fill(~valid, -torch.inf), num_valid_masked)
+    noise = uniform(priority.shape, rng).to(priority.device)
+    padding = top(noise.masked_fill(valid, -torch.inf), num_masked - num_valid_masked)
+    return (sound | padding).float()

@@ -1,0 +1,174 @@
+"""The look of every picture: colours, type, and how a spectrogram, a mask and a figure file are drawn."""
+
+import dataclasses
+import io
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import lru_cache, wraps
+from typing import Any, ParamSpec
+
+import matplotlib
+import numpy as np
+from jaxtyping import Bool, Float
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import LinearSegmentedColormap, to_rgba
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from numpy import ndarray
+from torch import Tensor
+
+from melmask.logmel import LogMelSpec, mel_filterbank
+from melmask.types import PatchGrid
+
+INK, MUTED, LINE, COVER = "#1d2733", "#66717f", "#d5dae1", "#dde3ea"
+FLOOR_COLOURS = ("#9aa5b1", "#c3cad2")
+# Okabe and Ito's palette, told apart by colour-blind readers, without its yellow and black.
+RUN_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
+SPECTROGRAM = "magma"
+# Seldom masked is teal, as often as by chance is paper, often masked is orange: safe for colour-blind readers.
+PREFERENCE = LinearSegmentedColormap.from_list("preference", ["#0b4f5c", "#5fa8ad", "#f4f2ee", "#eda35c", "#a8480b"])
+ERROR = "viridis"
+WIDTH_IN, DPI = 10.0, 160
+TICKS_HZ = (100, 250, 500, 1000, 2000, 4000, 8000, 16000)
+SMALL = 7.5
+
+_STYLE: dict[str, Any] = {
+    "font.family": "DejaVu Sans",
+    "font.size": 8.5,
+    "text.color": INK,
+    "axes.edgecolor": LINE,
+    "axes.labelcolor": MUTED,
+    "axes.labelsize": 8,
+    "axes.titlesize": 8.5,
+    "axes.titlelocation": "left",
+    "axes.titlepad": 5,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "grid.color": "#e9ecf0",
+    "grid.linewidth": 0.7,
+    "xtick.color": LINE,
+    "ytick.color": LINE,
+    "xtick.labelcolor": MUTED,
+    "ytick.labelcolor": MUTED,
+    "xtick.labelsize": SMALL,
+    "ytick.labelsize": SMALL,
+    "xtick.major.size": 3,
+    "ytick.major.size": 3,
+    "lines.linewidth": 1.5,
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+    "figure.dpi": DPI,
+    "savefig.dpi": "figure",
+    "figure.constrained_layout.h_pad": 0.06,
+    "figure.constrained_layout.w_pad": 0.06,
+    "image.interpolation": "nearest",
+}
+
+P = ParamSpec("P")
+
+
+@contextmanager
+def styled() -> Iterator[None]:
+    """Matplotlib's defaults with melmask's look on top, whatever the user's own settings are."""
+    with matplotlib.rc_context(matplotlib.rcParamsDefault | _STYLE | {"backend": matplotlib.rcParams["backend"]}):
+        yield
+
+
+def in_style(draw: Callable[P, Figure]) -> Callable[P, Figure]:
+    """Run a function that draws a figure with melmask's look."""
+
+    @wraps(draw)
+    def styled_draw(*args: P.args, **kwargs: P.kwargs) -> Figure:
+        with styled():
+            return draw(*args, **kwargs)
+
+    return styled_draw
+
+
+def new_figure(height_in: float, width_in: float = WIDTH_IN) -> Figure:
+    """An empty figure with its own Agg canvas: no global state, nothing to close."""
+    figure = Figure(figsize=(width_in, height_in), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def png_of(figure: Figure) -> bytes:
+    """The figure as PNG, the same bytes for the same figure."""
+    buffer = io.BytesIO()
+    with styled():
+        figure.savefig(buffer, format="png", metadata={"Software": None})
+    return buffer.getvalue()
+
+
+@lru_cache(maxsize=8)
+def band_centres_hz(spec: LogMelSpec) -> ndarray:
+    """The frequency at the peak of every mel band, read off the filterbank on a fine frequency axis."""
+    fine = dataclasses.replace(spec, n_fft=2**16)
+    return mel_filterbank(fine).argmax(dim=1).numpy() * (fine.sample_rate_hz / fine.n_fft)
+
+
+def band_of_hz(spec: LogMelSpec, hz: float) -> float:
+    """Where a frequency lies on the axis of mel bands, between bands as a fraction."""
+    return float(np.interp(hz, band_centres_hz(spec), np.arange(spec.num_mels)))
+
+
+def name_hz(hz: float) -> str:
+    """
+    >>> name_hz(500), name_hz(4000)
+    ('500', '4k')
+    """
+    return f"{hz / 1000:g}k" if hz >= 1000 else f"{hz:g}"
+
+
+def colour_limits(log_mel: Float[ndarray, "..."] | Float[Tensor, "..."]) -> tuple[float, float]:
+    """Robust ends of the colour scale, so that one click or a silent gap does not take all of it."""
+    low, high = np.percentile(np.asarray(log_mel), (2, 99.7))
+    return float(low), float(max(high, low + 1e-3))
+
+
+def show_log_mel(
+    axes: Axes, log_mel: Float[Tensor, "mel frame"], spec: LogMelSpec, limits: tuple[float, float]
+) -> AxesImage:
+    """A spectrogram with time in seconds and low frequencies at the bottom; ticks are left to the caller."""
+    num_mels, num_frames = log_mel.shape
+    extent = (0, num_frames / spec.frames_per_s, -0.5, num_mels - 0.5)
+    image = axes.imshow(
+        log_mel.numpy(), origin="lower", aspect="auto", cmap=SPECTROGRAM, vmin=limits[0], vmax=limits[1], extent=extent
+    )
+    axes.spines[:].set_visible(False)
+    return image
+
+
+def show_patches(
+    axes: Axes, values: Float[ndarray, "freq time *rgba"], patch_shape: tuple[int, int], spec: LogMelSpec, **settings: Any
+) -> AxesImage:
+    """One value or colour for every patch, on the same axes as the spectrogram."""
+    freq, time = values.shape[:2]
+    extent = (0, time * patch_shape[1] / spec.frames_per_s, -0.5, freq * patch_shape[0] - 0.5)
+    axes.spines[:].set_visible(False)
+    return axes.imshow(values, origin="lower", aspect="auto", extent=extent, **settings)
+
+
+def cover(axes: Axes, masked: Bool[ndarray, "freq time"], patch_shape: tuple[int, int], spec: LogMelSpec) -> AxesImage:
+    """Cover the masked patches of a spectrogram with one calm colour."""
+    colour = np.zeros((*masked.shape, 4))
+    colour[masked] = to_rgba(COVER)
+    return show_patches(axes, colour, patch_shape, spec)
+
+
+def on_grid(flat: Tensor, grid: PatchGrid) -> ndarray:
+    """One value a patch as an image [freq, time]."""
+    return flat.reshape(grid.freq, grid.time).numpy()
+
+
+def label_axes(axes: Axes, spec: LogMelSpec, *, time: bool = True, frequency: bool = True) -> None:
+    """Ticks in seconds and, at their place among the mel bands, in Hz."""
+    axes.set_xticks([]) if not time else axes.set_xlabel("time in s", loc="right", labelpad=1)
+    if frequency:
+        ticks = [hz for hz in TICKS_HZ if spec.fmin_hz <= hz <= band_centres_hz(spec)[-1] * 1.05]
+        axes.set_yticks([band_of_hz(spec, hz) for hz in ticks], [name_hz(hz) for hz in ticks])
+        axes.set_ylabel("frequency in Hz", labelpad=2)
+    else:
+        axes.set_yticks([])

@@ -1,0 +1,58 @@
+"""One process or many, told by torchrun's environment."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import distributed, nn
+from torch.nn.parallel import DistributedDataParallel
+
+
+@dataclass(frozen=True)
+class World:
+    """Which of how many processes this is, and the device it computes on."""
+
+    rank: int
+    size: int
+    device: torch.device
+
+    @property
+    def is_first(self) -> bool:
+        return self.rank == 0
+
+    def wrap(self, model: nn.Module) -> nn.Module:
+        """The model with gradients averaged over all processes."""
+        if self.size == 1:
+            return model
+        return DistributedDataParallel(model, device_ids=[self.device] if self.device.type == "cuda" else None)
+
+    def wait(self) -> None:
+        if self.size > 1:
+            distributed.barrier()
+
+    def any(self, flag: bool) -> bool:
+        """True everywhere if true in any process."""
+        if self.size == 1:
+            return flag
+        shared = torch.tensor(float(flag), device=self.device)
+        distributed.all_reduce(shared, distributed.ReduceOp.MAX)
+        return bool(shared.item())
+
+
+@contextmanager
+def join_world() -> Iterator[World]:
+    """Join the processes that torchrun started (nccl on GPUs, gloo on CPUs), or be the only one."""
+    size, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
+    device = torch.device("cpu")
+    if torch.cuda.is_available():
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        torch.cuda.set_device(device)
+    if size > 1:
+        distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield World(rank, size, device)
+    finally:
+        if size > 1:
+            distributed.destroy_process_group()

@@ -1,0 +1,311 @@
+"""The training loop: one for every framework and every strategy."""
+
+import json
+import signal
+import time
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager, nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import AdamW
+from torch.utils.tensorboard import SummaryWriter
+
+from melmask.data.loader import Loader, random_state
+from melmask.data.store import Store
+from melmask.masking import draw
+from melmask.masking.laws import guidance
+from melmask.models import M2D, MSMMAE, Loss
+from melmask.patches import patchify, valid_patches
+from melmask.train.checkpoint import CHECKPOINT, ENCODER, FrontEnd, load_checkpoint, save_checkpoint, save_encoder
+from melmask.train.distributed import World, join_world
+from melmask.train.monitors import effective_rank, feature_deviation
+from melmask.train.recipe import Recipe
+from melmask.train.schedule import learning_rate
+from melmask.types import Batch, Mask
+
+RECIPE, LOG, DATA = "recipe.json", "log.jsonl", "data.json"
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One line of the log: where the run stands and how it does."""
+
+    step: int
+    num_steps: int
+    loss: float
+    learning_rate: float
+    grad_norm: float
+    effective_rank: float
+    feature_deviation: float
+    hint_ratio: float | None
+    guidance: float | None
+    samples_per_s: float
+    elapsed_s: float
+
+
+class Diverged(RuntimeError):
+    """The loss is no longer finite."""
+
+
+def pretrain(
+    recipe: Recipe,
+    store: Store,
+    run: Path,
+    *,
+    resume: bool = False,
+    report: Callable[[Progress], None] = lambda progress: None,
+) -> bool:
+    """Train by the recipe and leave a run folder: recipe, checkpoint, encoder, log and TensorBoard events.
+
+    Args:
+        recipe: every setting.
+        store: the packed data set.
+        run: the folder to make, or with ``resume`` to go on with.
+        resume: go on from the last checkpoint, to the same weights as if never stopped; start where there is none.
+        report: called with every line of the log, in the first process.
+
+    Returns:
+        True when the run is complete; False when it was interrupted and saved.
+
+    Raises:
+        ValueError: the folder is in use, or the recipe or data differ from the run that is to be resumed.
+        Diverged: the loss is not finite; the last good checkpoint is kept.
+    """
+    with join_world() as world, stop_requests() as stop_requested:
+        loader = Loader(
+            store, crop_frames=recipe.crop_frames, batch_size=recipe.batch_size, seed=recipe.seed, exclude=recipe.exclude
+        )
+        recipe.grid(store.spec.num_mels)
+        if world.is_first:
+            open_run(run, recipe, store, resume)
+        world.wait()
+        return Trainer(recipe, loader, run, world, report).train(resume, stop_requested)
+
+
+class Trainer:
+    """A model, its optimiser and its data, moved on step by step."""
+
+    def __init__(
+        self, recipe: Recipe, loader: Loader, run: Path, world: World, report: Callable[[Progress], None]
+    ) -> None:
+        self.recipe, self.loader, self.run, self.world, self.report = recipe, loader, run, world, report
+        self.num_steps = recipe.num_steps(loader.crops_per_epoch)
+        torch.manual_seed(recipe.seed)
+        self.model: M2D | MSMMAE = recipe.make_model().to(world.device)
+        self.wrapped = world.wrap(self.model)
+        self.optimiser = make_optimiser(self.model, recipe)
+        self.strategy, self.hints = recipe.make_strategy(), recipe.hints()
+        self.grid = recipe.grid(loader.store.spec.num_mels)
+        self.autocast = autocast_for(recipe.precision, world.device)
+        self.finite = torch.ones((), dtype=torch.bool, device=world.device)
+
+    def train(self, resume: bool, stop_requested: Callable[[], bool]) -> bool:
+        """Run all steps that are left; False if a stop was requested first."""
+        first = load_checkpoint(self.run, self.model, self.optimiser) if resume and self.has_checkpoint() else 0
+        recipe, started, logged = self.recipe, time.monotonic(), (first, time.monotonic())
+        with self._log(first) as log, closing(self._parts(first)) as parts:
+            for step in range(first, self.num_steps):
+                loss, grad_norm = self.step(step, parts)
+                done = step + 1
+                if done % recipe.log_every == 0 or done == self.num_steps:
+                    self.check_finite(done)
+                    now = time.monotonic()
+                    rate = (done - logged[0]) * recipe.batch_size / (now - logged[1])
+                    log(self.progress(step, loss, grad_norm, rate, now - started))
+                    logged = (done, now)
+                stopping = self.world.any(stop_requested())
+                if done % recipe.save_every == 0 or done == self.num_steps or stopping:
+                    self.save(done)
+                if stopping and done < self.num_steps:
+                    return False
+        return True
+
+    def step(self, step: int, parts: Iterator[Batch]) -> tuple[Loss, Tensor]:
+        """One optimiser step over all accumulated parts."""
+        recipe = self.recipe
+        for group in self.optimiser.param_groups:
+            group["lr"] = learning_rate(step, self.num_steps, recipe.learning_rate, recipe.warmup)
+        for i in range(recipe.accumulate):
+            last = i == recipe.accumulate - 1
+            syncs = nullcontext() if last or self.world.size == 1 else self.wrapped.no_sync()  # type: ignore[operator]
+            with syncs:
+                loss = self.loss(step, self.world.rank * recipe.accumulate + i, next(parts))
+                (loss.value / recipe.accumulate).backward()
+            self.finite &= loss.value.detach().isfinite()
+        grad_norm = nn.utils.clip_grad_norm_(self.model.parameters(), recipe.grad_clip)
+        self.optimiser.step()
+        self.optimiser.zero_grad(set_to_none=True)
+        self.model.after_step((step + 1) / self.num_steps)
+        return loss, grad_norm
+
+    def loss(self, step: int, part: int, batch: Batch) -> Loss:
+        """Patches, mask, model: the loss of one part of a batch."""
+        log_mel = batch.log_mel.to(self.world.device, non_blocking=True)
+        patches = patchify(log_mel, self.recipe.patch_shape)
+        padded = bool((batch.num_valid_frames < self.recipe.crop_frames).any())
+        valid = None
+        if padded:
+            valid = valid_patches(batch.num_valid_frames, self.grid, self.recipe.patch_shape).to(self.world.device)
+        with self.autocast():
+            mask = self.mask(step, part, patches, valid)
+            return self.wrapped(patches, self.grid, mask, valid)
+
+    def mask(self, step: int, part: int, patches: Tensor, valid: Tensor | None) -> Mask:
+        """The mask of one part: chance from (seed, step, part), the guide from what the strategy needs."""
+        seed = int(random_state(self.recipe.seed, 2, step, part).integers(2**63))
+        guide = None
+        if self.strategy.needs == "patches":
+            guide = patches
+        elif self.strategy.needs == "features":
+            with torch.no_grad():
+                guide = self.model.encoder(patches, self.grid)[:, 1:]
+        mask = draw(
+            self.strategy,
+            grid=self.grid,
+            batch_size=len(patches),
+            mask_ratio=self.recipe.mask_ratio,
+            rng=torch.Generator().manual_seed(seed),
+            guide=guide,
+            hint_ratio=self.hints(step / self.num_steps),
+            valid=valid,
+        )
+        return Mask(mask.visible.to(patches.device), mask.masked.to(patches.device))
+
+    def progress(self, step: int, loss: Loss, grad_norm: Tensor, rate: float, elapsed_s: float) -> Progress:
+        features = loss.features.reshape(-1, loss.features.shape[2])
+        hint_ratio = lam = None
+        if self.strategy.needs != "nothing":
+            hint_ratio = self.hints(step / self.num_steps)
+            lam = guidance(self.grid.num_patches, loss.per_patch.shape[1], hint_ratio)
+        return Progress(
+            step=step + 1,
+            num_steps=self.num_steps,
+            loss=float(loss.value.detach()),
+            learning_rate=self.optimiser.param_groups[0]["lr"],
+            grad_norm=float(grad_norm),
+            effective_rank=effective_rank(features),
+            feature_deviation=feature_deviation(features),
+            hint_ratio=hint_ratio,
+            guidance=lam,
+            samples_per_s=rate,
+            elapsed_s=elapsed_s,
+        )
+
+    def check_finite(self, step: int) -> None:
+        """Raise `Diverged` in every process if a loss was not finite in any."""
+        if self.world.any(not bool(self.finite)):
+            kept = f"the last good checkpoint is kept in {self.run}" if self.has_checkpoint() else "none was saved yet"
+            raise Diverged(
+                f"the loss is not finite by step {step}; {kept}. Try a lower learning rate, a longer warm-up or "
+                "precision float32"
+            )
+
+    def save(self, step: int) -> None:
+        self.check_finite(step)
+        if self.world.is_first:
+            store = self.loader.store
+            save_checkpoint(self.run, self.model, self.optimiser, step)
+            front_end = FrontEnd(store.spec, store.mean, store.std)
+            save_encoder(self.run / ENCODER, self.model.encoder, front_end, self.recipe.crop_frames)
+        self.world.wait()
+
+    def has_checkpoint(self) -> bool:
+        return (self.run / CHECKPOINT).exists()
+
+    def _parts(self, first: int) -> Generator[Batch, None, None]:
+        """This process's parts of every batch from step ``first`` on."""
+        accumulate, num_parts = self.recipe.accumulate, self.recipe.accumulate * self.world.size
+        keys = (
+            (step, self.world.rank * accumulate + i, num_parts)
+            for step in range(first, self.num_steps)
+            for i in range(accumulate)
+        )
+        return self.loader.prefetch(keys)
+
+    @contextmanager
+    def _log(self, first: int) -> Iterator[Callable[[Progress], None]]:
+        """Write lines to log.jsonl, TensorBoard and the caller; lines after the resumed step are dropped first."""
+        if not self.world.is_first:
+            yield lambda progress: None
+            return
+        path = self.run / LOG
+        kept = [line for line in read_log(self.run) if line["step"] <= first]
+        path.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        with path.open("a", buffering=1) as lines, SummaryWriter(str(self.run), purge_step=first) as board:
+
+            def log(progress: Progress) -> None:
+                values = asdict(progress)
+                lines.write(json.dumps(values) + "\n")
+                for name, value in values.items():
+                    if isinstance(value, float):
+                        board.add_scalar(name, value, progress.step)
+                self.report(progress)
+
+            yield log
+
+
+def make_optimiser(model: nn.Module, recipe: Recipe) -> AdamW:
+    """AdamW with weight decay on matrices, none on norms, biases and tokens."""
+    trained = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    decayed = [p for name, p in trained if p.ndim == 2]
+    rest = [p for name, p in trained if p.ndim != 2]
+    groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": rest, "weight_decay": 0.0}]
+    return AdamW(groups, lr=recipe.learning_rate, betas=recipe.betas, fused=True)
+
+
+def autocast_for(precision: str, device: torch.device) -> Callable[[], Any]:
+    """A maker of autocast contexts: bfloat16 if asked for, or with "auto" if the hardware computes in it."""
+    native = torch.cuda.is_bf16_supported() if device.type == "cuda" else torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    use_bf16 = precision == "bf16" or (precision == "auto" and native)
+    return lambda: torch.autocast(device.type, torch.bfloat16, enabled=use_bf16)
+
+
+def open_run(run: Path, recipe: Recipe, store: Store, resume: bool) -> None:
+    """Make the run folder, or check that it is the one to go on with."""
+    data = {"store": str(store.folder.resolve()), "fingerprint": store.fingerprint, "mean": store.mean, "std": store.std}
+    if (run / RECIPE).exists():
+        if not resume:
+            raise ValueError(f"{run} already holds a run: resume it, or choose another folder")
+        if Recipe.load(run / RECIPE) != recipe:
+            raise ValueError(f"{run} was started with another recipe: resume it with its own, or choose another folder")
+        if json.loads((run / DATA).read_text())["fingerprint"] != store.fingerprint:
+            raise ValueError(f"{run} was trained on other data than {store.folder}: resume it with its own store")
+        return
+    run.mkdir(parents=True, exist_ok=True)
+    (run / DATA).write_text(json.dumps(data, indent=2) + "\n")
+    recipe.save(run / RECIPE)
+
+
+def read_log(run: Path) -> list[dict[str, Any]]:
+    """The lines of a run's log; a last line cut off by a kill is left out."""
+    path, lines = run / LOG, []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            lines.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return lines
+
+
+@contextmanager
+def stop_requests() -> Iterator[Callable[[], bool]]:
+    """Turn Ctrl-C and SIGTERM into a question the loop asks after each step; a second Ctrl-C interrupts at once."""
+    asked: list[int] = []
+
+    def ask(number: int, frame: object) -> None:
+        asked.append(number)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    try:
+        before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:  # not in the main thread, where signals cannot be handled
+        before = {}
+    try:
+        yield lambda: bool(asked)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

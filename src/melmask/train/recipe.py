@@ -1,0 +1,176 @@
+"""Every setting of one training, with named defaults."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from melmask.masking import HintSchedule, MaskingStrategy, make_strategy
+from melmask.masking.base import num_visible_of
+from melmask.models import M2D, MSMMAE, Framework, make_model
+from melmask.types import PatchGrid
+from melmask.vit import SIZES, Size
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Every setting of one training. A run is reproduced by its recipe, its store and the number of processes.
+
+    Args:
+        framework: how to learn from masks.
+        size: width and depth of the encoder, a name in `melmask.vit.SIZES`.
+        patch_shape: (freq, time) of a patch, in mel bands and frames.
+        crop_frames: length of the random crops, in frames.
+        decoder_dim: width of MSM-MAE's decoder or M2D's predictor.
+        decoder_depth: its blocks.
+        decoder_heads: its attention heads.
+        strategy: what to mask, a name in `melmask.masking.STRATEGIES`.
+        strategy_options: settings of the strategy.
+        mask_ratio: share of patches that are masked.
+        hint_power: k in h = 1 - progress^k, for informed strategies.
+        hint_start: share of the run that is plain random masking first.
+        hint_constant: this hint ratio throughout, instead.
+        steps: optimiser steps; 0 to count in epochs.
+        epochs: passes over the store, counted in crops; 0 to count in steps.
+        batch_size: crops in one optimiser step, over all processes and accumulated parts.
+        accumulate: parts into which a process cuts its share of the batch to save memory.
+        learning_rate: peak of the schedule, for this batch size.
+        warmup: share of the run in which the learning rate rises linearly; a cosine to zero follows.
+        weight_decay: AdamW's, on matrices only.
+        betas: AdamW's.
+        grad_clip: largest norm of the gradient.
+        ema: M2D's decay at the first and the last step, linear between.
+        precision: "auto" takes bf16 autocast where the hardware computes in it.
+        exclude: "SOURCE" or "SOURCE:FOLD" clips of the store that must not be trained on.
+        seed: of the weights, the crops and the masks.
+        log_every: steps between two lines of the log.
+        save_every: steps between two checkpoints.
+    """
+
+    framework: Framework = "m2d"
+    size: str = "base"
+    patch_shape: tuple[int, int] = (16, 16)
+    crop_frames: int = 608
+    decoder_dim: int = 512
+    decoder_depth: int = 8
+    decoder_heads: int = 16
+    strategy: str = "random"
+    strategy_options: dict[str, bool | int | float | str] = field(default_factory=dict)
+    mask_ratio: float = 0.7
+    hint_power: float = 2.0
+    hint_start: float = 1 / 6
+    hint_constant: float | None = None
+    steps: int = 0
+    epochs: float = 0.0
+    batch_size: int = 2048
+    accumulate: int = 1
+    learning_rate: float = 2.4e-3
+    warmup: float = 1 / 15
+    weight_decay: float = 0.05
+    betas: tuple[float, float] = (0.9, 0.95)
+    grad_clip: float = 3.0
+    ema: tuple[float, float] = (0.99995, 0.99999)
+    precision: Literal["auto", "float32", "bf16"] = "auto"
+    exclude: tuple[str, ...] = ()
+    seed: int = 0
+    log_every: int = 20
+    save_every: int = 500
+
+    def __post_init__(self) -> None:
+        if self.size not in SIZES:
+            raise ValueError(f"no size {self.size!r}; there are: {', '.join(SIZES)}")
+        if (self.steps > 0) == (self.epochs > 0):
+            raise ValueError(f"set either steps or epochs, got steps {self.steps} and epochs {self.epochs}")
+        for name in ("batch_size", "accumulate", "crop_frames", "log_every", "save_every", "learning_rate", "grad_clip"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        if not 0.0 <= self.warmup < 1.0:
+            raise ValueError(f"warmup is a share of the run in [0, 1), got {self.warmup}")
+        if not all(0.0 <= decay <= 1.0 for decay in self.ema):
+            raise ValueError(f"ema decays must lie in [0, 1], got {self.ema}")
+        if self.crop_frames < self.patch_shape[1]:
+            raise ValueError(f"crop_frames {self.crop_frames} is shorter than one patch of {self.patch_shape[1]} frames")
+        for check in (self.make_strategy, self.hints, lambda: self.decoder_size):
+            check()
+
+    @property
+    def decoder_size(self) -> Size:
+        return Size(self.decoder_dim, self.decoder_depth, self.decoder_heads)
+
+    def make_strategy(self) -> MaskingStrategy:
+        return make_strategy(self.strategy, self.strategy_options)
+
+    def make_model(self) -> M2D | MSMMAE:
+        return make_model(self.framework, SIZES[self.size], self.decoder_size, self.patch_shape, self.ema)
+
+    def hints(self) -> HintSchedule:
+        return HintSchedule(self.hint_power, self.hint_start, self.hint_constant)
+
+    def grid(self, num_mels: int) -> PatchGrid:
+        """The grid of a training crop.
+
+        Raises:
+            ValueError: the crop is smaller than a patch, or the mask ratio leaves one side empty.
+        """
+        grid = PatchGrid(num_mels // self.patch_shape[0], self.crop_frames // self.patch_shape[1])
+        num_visible_of(grid.num_patches, self.mask_ratio)
+        return grid
+
+    def num_steps(self, crops_per_epoch: int) -> int:
+        """Optimiser steps of the run on a store with that many crops."""
+        return self.steps or max(1, round(self.epochs * crops_per_epoch / self.batch_size))
+
+    def replace(self, changes: Mapping[str, Any]) -> "Recipe":
+        """This recipe with some settings changed; setting steps unsets epochs and the reverse."""
+        changes = dict(changes)
+        if changes.get("steps"):
+            changes.setdefault("epochs", 0.0)
+        elif changes.get("epochs"):
+            changes.setdefault("steps", 0)
+        return dataclasses.replace(self, **changes)
+
+    def save(self, path: Path) -> None:
+        path.write_text(json.dumps(dataclasses.asdict(self), indent=2) + "\n")
+
+    @staticmethod
+    def load(path: Path) -> "Recipe":
+        """Read a recipe.
+
+        Raises:
+            ValueError: the file is no recipe, or one of another version.
+        """
+        try:
+            saved = json.loads(path.read_text())
+            tuples = {name: tuple(saved[name]) for name in ("patch_shape", "betas", "ema", "exclude")}
+            return Recipe(**{**saved, **tuples})
+        except (TypeError, KeyError, json.JSONDecodeError) as error:
+            raise ValueError(f"{path} is no recipe of this version of melmask: {error}") from error
+
+
+_PAPER = Recipe(epochs=300.0)
+_TINY = Recipe(
+    size="tiny", crop_frames=208, decoder_dim=192, decoder_depth=4, decoder_heads=3, steps=5000, batch_size=64,
+    learning_rate=1e-3, warmup=0.05, ema=(0.9995, 0.99999),
+)  # fmt: skip
+_MICRO = Recipe(
+    size="micro", crop_frames=96, decoder_dim=32, decoder_depth=1, decoder_heads=2, steps=100, batch_size=16,
+    learning_rate=1e-3, warmup=0.1, ema=(0.99, 0.999), precision="float32", log_every=5, save_every=50,
+)  # fmt: skip
+
+
+def _msm_mae(recipe: Recipe, **changes: Any) -> Recipe:
+    return dataclasses.replace(recipe, framework="msm-mae", mask_ratio=0.75, **changes)
+
+
+RECIPES: dict[str, Recipe] = {
+    "micro-m2d": _MICRO,
+    "micro-msm-mae": _msm_mae(_MICRO),
+    "tiny-m2d": _TINY,
+    "tiny-msm-mae": _msm_mae(_TINY),
+    "small-m2d": dataclasses.replace(_PAPER, size="small"),
+    "small-msm-mae": _msm_mae(_PAPER, size="small", decoder_dim=384, decoder_depth=4, decoder_heads=6),
+    "base-m2d": _PAPER,
+    "base-msm-mae": _msm_mae(_PAPER, decoder_dim=384, decoder_depth=4, decoder_heads=6),
+}

@@ -1,0 +1,48 @@
+"""Shared by all tests: small recordings, and a store made of them by the real preparation."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from melmask.data.prepare import prepare
+from melmask.data.store import Store
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Tiny tensors are slower on many threads, and the runner may run elsewhere too."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def chirp(seconds: float, low_hz: float, high_hz: float, rng: np.random.Generator) -> np.ndarray:
+    """A gliding tone in noise."""
+    time_s = np.arange(int(seconds * 16_000)) / 16_000
+    phase = 2 * np.pi * (low_hz * time_s + (high_hz - low_hz) * time_s**2 / (2 * seconds))
+    return (0.3 * np.sin(phase) + 0.02 * rng.standard_normal(len(time_s))).astype(np.float32)
+
+
+@pytest.fixture(scope="session")
+def recordings(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A manifest of 24 recordings of 0.4 to 3 s: rising and falling chirps, in three folds and six groups."""
+    folder, rng = tmp_path_factory.mktemp("recordings"), np.random.default_rng(0)
+    lines = ["path,label,fold,group"]
+    for i in range(24):
+        low, high = sorted(rng.uniform(200, 5000, 2))
+        rising = i % 2 == 0
+        sound = chirp(rng.uniform(0.4, 3.0), low if rising else high, high if rising else low, rng)
+        soundfile.write(folder / f"{i:02}.wav", sound, 16_000)
+        lines.append(f"{i:02}.wav,{'rising' if rising else 'falling'},{i // 2 % 3 + 1},g{i // 2 % 6}")
+    (folder / "chirps.csv").write_text("\n".join(lines) + "\n")
+    return folder / "chirps.csv"
+
+
+@pytest.fixture(scope="session")
+def store(recordings: Path, tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """The recordings, prepared."""
+    return prepare([recordings], tmp_path_factory.mktemp("stores") / "chirps", num_workers=0)

@@ -1,0 +1,90 @@
+"""Exact resume: a run killed at any moment ends with the same weights as one never killed."""
+
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from melmask.train import loop
+from melmask.train.checkpoint import CHECKPOINT, read_tensors
+from melmask.train.recipe import RECIPES
+
+
+def recipe(framework, **changes):
+    settings = {"steps": 14, "batch_size": 8, "save_every": 4, "log_every": 1, "strategy": "dwm", **changes}
+    return dataclasses.replace(RECIPES[f"micro-{framework}"], **settings)
+
+
+def assert_same(run, other):
+    (weights, metadata), (expected, expected_metadata) = read_tensors(run / CHECKPOINT), read_tensors(other / CHECKPOINT)
+    assert metadata == expected_metadata and weights.keys() == expected.keys()
+    for name in weights:
+        assert torch.equal(weights[name], expected[name]), name
+    losses = [[line["loss"] for line in loop.read_log(folder)] for folder in (run, other)]
+    assert losses[0] == losses[1]
+
+
+class Killed(BaseException):
+    """Stands for a kill: nothing catches it."""
+
+
+@pytest.mark.parametrize("framework", ["m2d", "msm-mae"])
+def test_killed_between_checkpoints(framework, store, tmp_path):
+    loop.pretrain(recipe(framework), store, tmp_path / "whole")
+
+    def kill_at_ten(line):
+        if line.step == 10:
+            raise Killed
+
+    with pytest.raises(Killed):
+        loop.pretrain(recipe(framework), store, tmp_path / "killed", report=kill_at_ten)
+    assert read_tensors(tmp_path / "killed" / CHECKPOINT)[1]["step"] == "8"
+    assert loop.pretrain(recipe(framework), store, tmp_path / "killed", resume=True)
+    assert_same(tmp_path / "killed", tmp_path / "whole")
+
+
+def test_killed_for_real(store, tmp_path):
+    settings = recipe("m2d", steps=60, save_every=5)
+    loop.pretrain(settings, store, tmp_path / "whole")
+    code = (
+        "import sys; from pathlib import Path; import torch; torch.set_num_threads(1)\n"
+        "from melmask.data.store import Store; from melmask.train import loop; from melmask.train.recipe import Recipe\n"
+        "store, recipe, run = map(Path, sys.argv[1:])\n"
+        "loop.pretrain(Recipe.load(recipe), Store.open(store), run, resume=True)\n"
+    )
+    settings.save(tmp_path / "settings.json")
+    arguments = [sys.executable, "-c", code, store.folder, tmp_path / "settings.json", tmp_path / "killed"]
+    process = subprocess.Popen(list(map(str, arguments)), env={**os.environ, "PYTHONWARNINGS": "ignore"})
+    deadline = time.monotonic() + 120
+    while len(loop.read_log(tmp_path / "killed")) < 12 and process.poll() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert loop.pretrain(settings, store, tmp_path / "killed", resume=True)
+    assert_same(tmp_path / "killed", tmp_path / "whole")
+
+
+def test_a_stopped_run_goes_on(store, tmp_path):
+    loop.pretrain(recipe("m2d"), store, tmp_path / "whole")
+
+    def stop_at_three(line):
+        if line.step == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    assert not loop.pretrain(recipe("m2d"), store, tmp_path / "stopped", report=stop_at_three)
+    assert loop.pretrain(recipe("m2d"), store, tmp_path / "stopped", resume=True)
+    assert_same(tmp_path / "stopped", tmp_path / "whole")
+
+
+def test_resuming_a_complete_run_changes_nothing(store, tmp_path):
+    loop.pretrain(recipe("m2d"), store, tmp_path / "run")
+    before = (tmp_path / "run" / CHECKPOINT).read_bytes()
+    assert loop.pretrain(recipe("m2d"), store, tmp_path / "run", resume=True)
+    assert (tmp_path / "run" / CHECKPOINT).read_bytes() == before
+    assert len(loop.read_log(tmp_path / "run")) == 14

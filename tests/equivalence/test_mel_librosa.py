@@ -1,0 +1,54 @@
+"""The front end against librosa."""
+
+import librosa
+import numpy as np
+import pytest
+import torch
+
+from melmask.logmel import EPSILON, LogMel, LogMelSpec, mel_filterbank
+
+SPECS = [
+    LogMelSpec(),
+    LogMelSpec(32_000, 1024, 320, 128, 50.0, 16_000.0),
+    LogMelSpec(44_100, 2048, 441, 128, 0.0, 22_050.0),
+    LogMelSpec(16_000, 1024, 160, 64, 300.0, 7_600.0),
+]
+
+
+def sounds(rate_hz: int) -> np.ndarray:
+    """Noise, a click, and a loud tone over fainter noise.
+
+    The noise is not fainter still because far below a loud tone the rounding of a float32 Fourier transform shows.
+    """
+    rng = np.random.default_rng(0)
+    time_s = np.arange(rate_hz) / rate_hz
+    noise = 0.1 * rng.standard_normal(rate_hz)
+    click = np.zeros(rate_hz)
+    click[rate_hz // 3] = 0.9
+    tone = 0.5 * np.sin(2 * np.pi * 440 * time_s) + 2e-2 * rng.standard_normal(rate_hz)
+    return np.stack([noise, click, tone]).astype(np.float32)
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_filterbank(spec: LogMelSpec) -> None:
+    expected = librosa.filters.mel(
+        sr=spec.sample_rate_hz, n_fft=spec.n_fft, n_mels=spec.num_mels, fmin=spec.fmin_hz, fmax=spec.fmax_hz
+    )
+    assert np.abs(mel_filterbank(spec).numpy() - expected).max() < 1e-4 * expected.max()
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_log_mel(spec: LogMelSpec) -> None:
+    waves = sounds(spec.sample_rate_hz)
+    power = librosa.feature.melspectrogram(
+        y=waves,
+        sr=spec.sample_rate_hz,
+        n_fft=spec.n_fft,
+        hop_length=spec.hop_length,
+        n_mels=spec.num_mels,
+        fmin=spec.fmin_hz,
+        fmax=spec.fmax_hz,
+        pad_mode="reflect",
+    )
+    expected = np.log(power + np.float32(EPSILON))
+    assert np.abs(LogMel(spec)(torch.from_numpy(waves)).numpy() - expected).max() < 1e-4

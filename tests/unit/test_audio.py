@@ -1,0 +1,187 @@
+"""Decoding: formats, rates, channels, memory, and every way in which a file can be bad."""
+
+import pickle
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import soxr
+
+from melmask.audio import AudioError, read_audio
+
+RATE_HZ = 16_000
+
+
+def tone(rate_hz: int, duration_s: float = 1.0, channels: int = 1) -> np.ndarray:
+    """A chirp of falling level, so that a shift, a swap or a wrong scale shows; channel c has the level 1 / (c + 1)."""
+    time_s = np.arange(int(rate_hz * duration_s)) / rate_hz
+    wave = 0.5 * np.exp(-time_s) * np.sin(2 * np.pi * (200 + 400 * time_s) * time_s)
+    return (wave[:, None] / np.arange(1, channels + 1)).astype(np.float32)
+
+
+def reason_of(path: Path) -> str:
+    with pytest.raises(AudioError) as caught:
+        read_audio(path, RATE_HZ)
+    assert str(path) in str(caught.value)
+    assert caught.value.reason in str(caught.value)
+    return caught.value.reason
+
+
+@pytest.mark.parametrize(
+    ("container", "coding", "tolerance"),
+    [
+        ("WAV", "PCM_16", 1e-4),
+        ("WAV", "PCM_24", 1e-6),
+        ("WAV", "FLOAT", 1e-6),
+        ("FLAC", "PCM_16", 1e-4),
+        ("AIFF", "PCM_16", 1e-4),
+        ("OGG", "VORBIS", 0.03),
+        ("OGG", "OPUS", 0.15),  # shifts by a part of a sample
+        ("MP3", "MPEG_LAYER_III", 0.05),
+    ],
+)
+@pytest.mark.parametrize("rate_hz", [16_000, 48_000])
+def test_round_trip(tmp_path: Path, container: str, coding: str, tolerance: float, rate_hz: int) -> None:
+    wave = tone(rate_hz)
+    path = tmp_path / f"tone.{container.lower()}"
+    soundfile.write(path, wave, rate_hz, format=container, subtype=coding)
+    decoded = read_audio(path, RATE_HZ)
+    expected = soxr.resample(wave[:, 0], rate_hz, RATE_HZ)
+    assert decoded.dtype == np.float32
+    assert decoded.shape == expected.shape
+    assert np.abs(decoded - expected).max() < tolerance
+
+
+@pytest.mark.parametrize("rate_hz", [8_000, 11_025, 22_050, 44_100, 96_000])
+def test_resampled_in_blocks_as_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rate_hz: int) -> None:
+    monkeypatch.setattr("melmask.audio.BLOCK_VALUES", 1000)
+    wave = tone(rate_hz, 0.5)
+    soundfile.write(tmp_path / "tone.wav", wave, rate_hz, subtype="FLOAT")
+    decoded, expected = read_audio(tmp_path / "tone.wav", RATE_HZ), soxr.resample(wave[:, 0], rate_hz, RATE_HZ)
+    assert decoded.shape == expected.shape
+    assert np.abs(decoded - expected).max() < 1e-6
+
+
+def test_channels_are_averaged(tmp_path: Path) -> None:
+    wave = tone(RATE_HZ, 0.2, channels=3)
+    soundfile.write(tmp_path / "tone.wav", wave, RATE_HZ, subtype="FLOAT")
+    assert np.abs(read_audio(tmp_path / "tone.wav", RATE_HZ) - wave.mean(axis=1)).max() < 1e-7
+
+
+def test_many_channels_never_stand_in_memory(tmp_path: Path) -> None:
+    path, num_frames = tmp_path / "array.wav", 96_000 * 20
+    with soundfile.SoundFile(path, "w", 96_000, 8, "PCM_16") as file:
+        for _ in range(20):
+            file.write(tone(96_000, 1.0, channels=8))
+    tracemalloc.start()
+    try:
+        decoded = read_audio(path, RATE_HZ)
+        peak_bytes = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert len(decoded) == RATE_HZ * 20
+    assert peak_bytes < 0.25 * num_frames * 8 * 4  # a quarter of the file as float32, and no more for longer files
+
+
+def test_unicode_and_undecodable_names(tmp_path: Path) -> None:
+    for name in ("größe ñ 音.wav", "latin-\udce9.wav"):  # the second is the byte 0xE9, no valid UTF-8
+        soundfile.write(tmp_path / "plain.wav", tone(RATE_HZ, 0.1), RATE_HZ)
+        (tmp_path / "plain.wav").rename(tmp_path / name)
+        assert len(read_audio(tmp_path / name, RATE_HZ)) == RATE_HZ // 10
+
+
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.95])
+@pytest.mark.parametrize("extension", ["flac", "wav", "aiff"])
+def test_truncated(tmp_path: Path, extension: str, share: float) -> None:
+    path = tmp_path / f"cut.{extension}"
+    soundfile.write(path, tone(RATE_HZ, 2.0), RATE_HZ, subtype="PCM_16")
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * share)])
+    assert reason_of(path) == "truncated or damaged"
+
+
+def test_flac_shorter_than_declared(tmp_path: Path) -> None:
+    path = tmp_path / "short.flac"
+    soundfile.write(path, tone(RATE_HZ), RATE_HZ)
+    content = bytearray(path.read_bytes())
+    content[22:26] = (3 * RATE_HZ).to_bytes(4, "big")  # low 32 bits of the number of samples in STREAMINFO
+    path.write_bytes(content)
+    assert reason_of(path) == "truncated or damaged"
+    content[22:26] = bytes(4)
+    path.write_bytes(content)
+    assert reason_of(path) == "unknown length"
+
+
+def test_wav_written_to_a_pipe_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "piped.wav"
+    soundfile.write(path, tone(RATE_HZ), RATE_HZ, subtype="PCM_16")
+    content = bytearray(path.read_bytes())
+    content[4:8] = content[40:44] = b"\xff" * 4  # sizes of the RIFF and data chunks: not known
+    path.write_bytes(content)
+    assert len(read_audio(path, RATE_HZ)) == RATE_HZ
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_samples_that_are_no_numbers(tmp_path: Path, value: float) -> None:
+    wave = tone(RATE_HZ, channels=2)
+    wave[1234, 1] = value
+    soundfile.write(tmp_path / "bad.wav", wave, RATE_HZ, subtype="FLOAT")
+    assert reason_of(tmp_path / "bad.wav") == "contains NaN or infinite samples"
+
+
+@pytest.mark.parametrize("level", [0.0, 0.25])
+def test_constant_is_silent(tmp_path: Path, level: float) -> None:
+    soundfile.write(tmp_path / "still.wav", np.full(RATE_HZ, level), 44_100)
+    assert reason_of(tmp_path / "still.wav") == "silent"
+
+
+def test_opposite_channels_are_silent_as_a_mix(tmp_path: Path) -> None:
+    wave = tone(RATE_HZ)
+    soundfile.write(tmp_path / "opposite.wav", np.hstack([wave, -wave]), RATE_HZ, subtype="FLOAT")
+    assert reason_of(tmp_path / "opposite.wav") == "silent"
+
+
+def test_one_loud_sample_is_sound(tmp_path: Path) -> None:
+    wave = np.zeros(RATE_HZ)
+    wave[500] = 0.5
+    soundfile.write(tmp_path / "click.wav", wave, RATE_HZ)
+    assert read_audio(tmp_path / "click.wav", RATE_HZ).max() == 0.5
+
+
+def test_no_audio(tmp_path: Path) -> None:
+    (tmp_path / "text.wav").write_text("no audio at all\n" * 50)
+    (tmp_path / "samples.raw").write_bytes(bytes(1000))  # soundfile takes this name for headerless samples
+    (tmp_path / "folder.wav").mkdir()
+    (tmp_path / "nothing.wav").touch()
+    (tmp_path / "loop.wav").symlink_to(tmp_path / "loop.wav")
+    soundfile.write(tmp_path / "header.wav", np.zeros(0), RATE_HZ)
+    assert reason_of(tmp_path / "text.wav") == "not audio"
+    assert reason_of(tmp_path / "samples.raw") == "not audio"
+    assert reason_of(tmp_path / "folder.wav") == "not audio"
+    assert reason_of(tmp_path / "nothing.wav") == "empty file"
+    assert reason_of(tmp_path / "header.wav") == "empty file"
+    assert reason_of(tmp_path / "missing.wav") == "missing file"
+    assert reason_of(tmp_path / "loop.wav") == "unreadable"
+
+
+def test_implausible_rate(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "slow.wav", tone(RATE_HZ, 0.1), 10)
+    assert reason_of(tmp_path / "slow.wav") == "implausible sample rate"
+
+
+def test_too_short_to_resample(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "short.wav", np.array([0.1, -0.1]), 384_000)
+    assert reason_of(tmp_path / "short.wav") == "too short"
+
+
+def test_wanted_rate_must_be_positive(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="-1 Hz"):
+        read_audio(tmp_path / "any.wav", -1)
+
+
+def test_error_survives_pickling() -> None:
+    error = AudioError("silent", Path("a.wav"), "all samples are equal")
+    copy = pickle.loads(pickle.dumps(error))
+    assert (copy.reason, copy.path, copy.detail, str(copy)) == (error.reason, error.path, error.detail, str(error))

@@ -1,0 +1,88 @@
+"""Batches: deterministic in (seed, step, part), every recording used in proportion, padding marked."""
+
+import numpy as np
+import pytest
+import torch
+
+from melmask.data.loader import Loader, trainable_rows
+
+
+def make(store, **changes):
+    return Loader(store, **{"crop_frames": 96, "batch_size": 8, "seed": 3, **changes})
+
+
+def test_a_batch_depends_on_seed_step_and_part_alone(store):
+    fresh, used = make(store), make(store)
+    for step in range(5):
+        used.part(step)
+    again, first = used.part(7), fresh.part(7)
+    assert torch.equal(first.log_mel, again.log_mel) and torch.equal(first.clip, again.clip)
+    assert not torch.equal(first.log_mel, fresh.part(8).log_mel)
+    assert not torch.equal(first.log_mel, make(store, seed=4).part(7).log_mel)
+
+
+def test_parts_make_up_the_batch(store):
+    loader = make(store)
+    parts = [loader.part(2, part, 4).clip for part in range(4)]
+    assert torch.equal(torch.cat(parts), loader.part(2).clip)
+
+
+def test_an_epoch_visits_every_recording_in_proportion_to_its_length(store):
+    loader = make(store, batch_size=1)
+    visits = np.bincount([int(loader.part(step).clip) for step in range(loader.crops_per_epoch)], minlength=len(store))
+    expected = [max(1, round(stored.num_frames / 96)) for stored in store.clips]
+    assert visits.tolist() == expected
+
+
+def test_crops_reach_both_ends_of_a_recording(store):
+    loader = make(store, batch_size=64)
+    longest = max(range(len(store)), key=lambda row: store.clips[row].num_frames)
+    whole = (np.asarray(store.log_mel(longest), dtype=np.float32) - store.mean) / store.std
+    starts = set()
+    for step in range(60):
+        batch = loader.part(step)
+        for i in (batch.clip == longest).nonzero().flatten().tolist():
+            crop = batch.log_mel[i].T.numpy()
+            matches = [s for s in range(len(whole) - 95) if np.allclose(whole[s], crop[0], atol=1e-5)]
+            assert any(np.allclose(whole[s : s + 96], crop, atol=1e-5) for s in matches)
+            starts.add(matches[0])
+    assert min(starts) < 0.2 * len(whole) and max(starts) + 96 > 0.8 * len(whole)
+
+
+def test_padding_has_the_value_of_silence_and_is_marked(store):
+    loader = make(store, crop_frames=320)
+    batch = loader.part(0)
+    silence = (store.spec.silence - store.mean) / store.std
+    assert (batch.num_valid_frames < 320).any()
+    for log_mel, num_valid, clip in zip(batch.log_mel, batch.num_valid_frames, batch.clip, strict=True):
+        assert int(num_valid) == min(320, store.clips[int(clip)].num_frames)
+        assert torch.allclose(log_mel[:, int(num_valid) :], torch.tensor(silence, dtype=torch.float32))
+    assert batch.log_mel[:, :, 0].mean() > silence  # silence lies below the mean, not above it as zeros would
+
+
+def test_prefetch_gives_the_same_batches_in_order_and_ends_early(store):
+    loader = make(store)
+    keys = [(step, 0, 1) for step in range(9)]
+    for key, batch in zip(keys, loader.prefetch(iter(keys)), strict=True):
+        assert torch.equal(batch.log_mel, loader.part(*key).log_mel)
+    endless = loader.prefetch((step, 0, 1) for step in range(10**9))
+    next(endless)
+    endless.close()
+
+
+def test_excluded_listings_are_never_drawn(store):
+    loader = make(store, exclude=("chirps:2",))
+    drawn = {int(clip) for step in range(30) for clip in loader.part(step).clip}
+    assert {store.clips[row].clip.fold for row in drawn} == {"1", "3"}
+
+
+def test_an_exclusion_that_matches_nothing_is_an_error(store):
+    with pytest.raises(ValueError, match=r"chirps:9.*chirps:1"):
+        trainable_rows(store, ("chirps:9",))
+    with pytest.raises(ValueError, match="nothing to train on"):
+        trainable_rows(store, ("chirps",))
+
+
+def test_a_batch_that_does_not_divide_is_an_error(store):
+    with pytest.raises(ValueError, match="does not divide into 3"):
+        make(store).part(0, 0, 3)

@@ -1,0 +1,110 @@
+"""The loop: it learns, it logs, it stops cleanly, it refuses what would lose work."""
+
+import dataclasses
+import json
+import os
+import signal
+
+import pytest
+import torch
+
+from melmask.models import M2D
+from melmask.train import loop
+from melmask.train.checkpoint import CHECKPOINT, load_encoder, read_tensors
+from melmask.train.monitors import effective_rank, feature_deviation
+from melmask.train.recipe import RECIPES, Recipe
+
+
+def micro(framework="m2d", **changes):
+    return dataclasses.replace(RECIPES[f"micro-{framework}"], **{"steps": 12, "batch_size": 8, "log_every": 3, **changes})
+
+
+@pytest.mark.parametrize("framework", ["m2d", "msm-mae"])
+@pytest.mark.parametrize("strategy", ["random", "ibm", "sgim", "dwm"])
+def test_a_run_folder_holds_everything(framework, strategy, store, tmp_path):
+    run = tmp_path / "run"
+    lines = []
+    assert loop.pretrain(micro(framework, strategy=strategy), store, run, report=lines.append)
+    assert [line.step for line in lines] == [3, 6, 9, 12]
+    assert loop.read_log(run) == [dataclasses.asdict(line) for line in lines]
+    assert Recipe.load(run / "recipe.json") == micro(framework, strategy=strategy)
+    assert json.loads((run / "data.json").read_text())["fingerprint"] == store.fingerprint
+    assert list(run.glob("events.out.tfevents.*"))
+    encoder, front_end, crop_frames = load_encoder(run / "encoder.safetensors")
+    weights, metadata = read_tensors(run / CHECKPOINT)
+    assert metadata["step"] == "12" and crop_frames == 96 and front_end.mean == store.mean
+    for name, value in encoder.state_dict().items():
+        assert torch.equal(value, weights[f"model.encoder.{name}"])
+    informed = strategy in ("sgim", "dwm")
+    assert all((line.guidance is not None) == informed for line in lines)
+
+
+@pytest.mark.parametrize(("framework", "factor"), [("m2d", 0.8), ("msm-mae", 0.97)])
+def test_training_lowers_the_loss(framework, factor, store, tmp_path):
+    recipe = micro(framework, steps=80, batch_size=16, learning_rate=3e-3, log_every=8)
+    loop.pretrain(recipe, store, tmp_path / "run")
+    losses = [line["loss"] for line in loop.read_log(tmp_path / "run")]
+    assert min(losses[-3:]) < factor * losses[0]
+
+
+def test_the_schedule_of_hints_is_followed(store, tmp_path):
+    recipe = micro(strategy="dwm", hint_start=0.5, log_every=1)
+    loop.pretrain(recipe, store, tmp_path / "run")
+    hints = [line["hint_ratio"] for line in loop.read_log(tmp_path / "run")]
+    assert hints[:6] == [1.0] * 6
+    assert hints[6:] == pytest.approx([1 - (step / 12) ** 2 for step in range(6, 12)])
+
+
+def test_a_run_is_not_overwritten(store, tmp_path):
+    loop.pretrain(micro(), store, tmp_path / "run")
+    before = (tmp_path / "run" / CHECKPOINT).read_bytes()
+    with pytest.raises(ValueError, match="already holds a run"):
+        loop.pretrain(micro(), store, tmp_path / "run")
+    with pytest.raises(ValueError, match="another recipe"):
+        loop.pretrain(micro(seed=5), store, tmp_path / "run", resume=True)
+    assert (tmp_path / "run" / CHECKPOINT).read_bytes() == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_request_saves_and_says_so(number, store, tmp_path):
+    def stop_at_six(line):
+        if line.step == 6:
+            os.kill(os.getpid(), number)
+
+    handler = signal.getsignal(number)
+    assert not loop.pretrain(micro(), store, tmp_path / "run", report=stop_at_six)
+    assert read_tensors(tmp_path / "run" / CHECKPOINT)[1]["step"] == "6"
+    assert signal.getsignal(number) is handler
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(store, tmp_path, monkeypatch):
+    forward, calls = M2D.forward, []
+
+    def diverge_at_eight(self, *arguments):
+        loss = forward(self, *arguments)
+        calls.append(1)
+        return dataclasses.replace(loss, value=loss.value * float("nan")) if len(calls) == 8 else loss
+
+    monkeypatch.setattr(M2D, "forward", diverge_at_eight)
+    with pytest.raises(loop.Diverged, match="last good checkpoint is kept"):
+        loop.pretrain(micro(save_every=4, log_every=20), store, tmp_path / "run")
+    weights, metadata = read_tensors(tmp_path / "run" / CHECKPOINT)
+    assert metadata["step"] == "4" and all(value.isfinite().all() for value in weights.values())
+
+
+def test_only_matrices_decay():
+    model = micro().make_model()
+    decayed, rest = loop.make_optimiser(model, micro()).param_groups
+    assert decayed["weight_decay"] == 0.05 and rest["weight_decay"] == 0.0
+    assert all(p.ndim == 2 for p in decayed["params"])
+    names = {id(p): name for name, p in model.named_parameters()}
+    assert all(("norm" in n or "bias" in n or "token" in n) for n in (names[id(p)] for p in rest["params"]))
+    assert len(decayed["params"]) + len(rest["params"]) == sum(p.requires_grad for p in model.parameters())
+
+
+def test_monitors_tell_collapse_from_health():
+    rng = torch.Generator().manual_seed(0)
+    healthy = torch.randn(500, 16, generator=rng)
+    collapsed = healthy[:1].expand(500, -1) + 1e-4 * healthy
+    assert effective_rank(healthy) > 15 and effective_rank(collapsed) < 1.1
+    assert feature_deviation(healthy) > 0.9 and feature_deviation(collapsed) < 1e-3
