@@ -1,0 +1,1 @@
+"""Self-supervised audio representations by masked prediction on log-mel spectrograms."""

@@ -3,28 +3,47 @@
 import os
 import shlex
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
+import numpy as np
 import tyro
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 from tyro.conf import OmitArgPrefixes, Positional
 
+from melmask.data.prepare import prepare as prepare_store
+from melmask.data.store import Store
+from melmask.logmel import LogMelSpec
 from melmask.train.recipe import RECIPES, Recipe
 
 console = Console(highlight=False)
 EXIT_BAD_INPUT, EXIT_INTERRUPTED = 2, 130
-DEFAULT_RECIPE = "tiny-m2d"
+DEFAULT_RECIPE, DEFAULT_SPEC = "tiny-m2d", LogMelSpec()
+NUM_CORES = os.cpu_count() or 1
+
+DESCRIPTION = """Learn audio representations without labels by masked prediction on log-mel spectrograms.
+
+The way: prepare a folder of recordings, pretrain an encoder, evaluate it on labelled tasks, write the report."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run a command; bad input ends with one clear line and exit status 2."""
+    """Run a command; bad input ends with one clear line and exit status 2 (the whole story with MELMASK_DEBUG=1)."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
-    commands = {
+    commands: dict[str, Callable[..., Any]] = {
         "prepare": prepare,
         "pretrain": pretrain_with(named_recipe(arguments)),
         "embed": embed,
@@ -38,23 +57,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (ValueError, OSError, RuntimeError, ImportError) as error:
         if os.environ.get("MELMASK_DEBUG"):
             raise
-        Console(stderr=True, highlight=False).print(f"[bold red]melmask:[/] {error}", markup=True, soft_wrap=True)
+        Console(stderr=True, highlight=False, soft_wrap=True).print(f"[bold red]melmask:[/] {escape(str(error))}")
         sys.exit(EXIT_BAD_INPUT)
     except KeyboardInterrupt:
         Console(stderr=True).print("interrupted")
         sys.exit(EXIT_INTERRUPTED)
 
 
-DESCRIPTION = """Learn audio representations without labels by masked prediction on log-mel spectrograms.
-
-The way: prepare a folder of recordings, pretrain an encoder, evaluate it on labelled tasks, write the report."""
-
-
-def prepare(
-    sources: Positional[tuple[Path, ...]],
-    out: Path,
-    workers: int = os.cpu_count() or 1,
-) -> None:
+def prepare(sources: Positional[tuple[Path, ...]], out: Path, workers: int = NUM_CORES) -> None:
     """Turn folders of recordings or CSV manifests (path[,label,fold,group]) into a packed store of log-mels.
 
     Args:
@@ -63,35 +73,38 @@ def prepare(
         workers: processes that decode.
     """
     store = prepare_shown(sources, out, workers)
-    seconds = sum({(c.shard, c.start_frame): c.num_frames for c in store.clips}.values()) / store.spec.frames_per_s
+    frames = {(stored.shard, stored.start_frame): stored.num_frames for stored in store.clips}
     console.print(
-        f"[bold]{out}[/]: {len(store.clips):,} clips, {seconds / 3600:.2f} h, "
+        f"[bold]{out}[/]: {len(store.clips):,} clips, {sum(frames.values()) / store.spec.frames_per_s / 3600:.2f} h, "
         f"log-mel mean {store.mean:.3f}, standard deviation {store.std:.3f}"
     )
 
 
-def prepare_shown(sources: Sequence[Path], out: Path, workers: int, **settings: Any):  # type: ignore[no-untyped-def]
+def prepare_shown(sources: Sequence[Path], out: Path, workers: int, spec: LogMelSpec = DEFAULT_SPEC) -> Store:
     """Prepare with a progress bar, and say what was rejected."""
-    from melmask.data.prepare import prepare as prepare_store
-
-    with bar("preparing", "[dim]{task.fields[note]}") as (progress, task):
+    with bar("preparing") as (progress, task):
 
         def show(done: int, total: int, audio_s: float, num_rejected: int) -> None:
-            rejected = f", {num_rejected} rejected" if num_rejected else ""
+            rejected = f", [red]{num_rejected} rejected[/]" if num_rejected else ""
             progress.update(task, completed=done, total=total, note=f"{audio_s / 3600:.2f} h of audio{rejected}")
 
-        store = prepare_store(sources, out, num_workers=workers, progress=show, **settings)
+        store = prepare_store(sources, out, spec=spec, num_workers=workers, progress=show)
     if store.rejected:
-        table = Table(title=f"{len(store.rejected)} rejected, listed in {out / 'rejected.csv'}", title_justify="left")
-        table.add_column("reason")
-        table.add_column("files", justify="right")
-        table.add_column("for example")
-        reasons = [rejected.reason for rejected in store.rejected]
-        for reason in sorted(set(reasons), key=lambda reason: (-reasons.count(reason), reason)):
-            example = next(rejected.path for rejected in store.rejected if rejected.reason == reason)
-            table.add_row(reason, str(reasons.count(reason)), str(example))
-        console.print(table)
+        console.print(rejections_table(store, out / "rejected.csv"))
     return store
+
+
+def rejections_table(store: Store, listed_in: Path) -> Table:
+    """How many files were rejected for which reason."""
+    reasons = [rejected.reason for rejected in store.rejected]
+    table = Table(title=f"{len(reasons)} rejected, listed in {listed_in}", title_justify="left")
+    table.add_column("reason")
+    table.add_column("files", justify="right")
+    table.add_column("for example", overflow="fold")
+    for reason in sorted(set(reasons), key=lambda reason: (-reasons.count(reason), reason)):
+        example = store.rejected[reasons.index(reason)].path
+        table.add_row(reason, f"{reasons.count(reason):,}", escape(example.name))
+    return table
 
 
 def named_recipe(arguments: Sequence[str]) -> str:
@@ -104,15 +117,15 @@ def named_recipe(arguments: Sequence[str]) -> str:
     return DEFAULT_RECIPE
 
 
-def pretrain_with(recipe: str) -> Callable[..., None]:
+def pretrain_with(recipe_name: str) -> Callable[..., None]:
     """The pretrain command, with the settings of that recipe as its defaults."""
-    named = RECIPES.get(recipe, RECIPES[DEFAULT_RECIPE])
+    named = RECIPES.get(recipe_name, RECIPES[DEFAULT_RECIPE])
 
     def pretrain(
         store: Positional[Path],
         out: Path,
         settings: OmitArgPrefixes[Recipe] = named,
-        recipe: Annotated[Literal[tuple(RECIPES)], tyro.conf.arg()] = DEFAULT_RECIPE,  # type: ignore[valid-type]
+        recipe: Literal[tuple(RECIPES)] = DEFAULT_RECIPE,  # type: ignore[valid-type]
         resume: bool = False,
     ) -> None:
         """Train an encoder on a store by a recipe, with any of its settings changed.
@@ -120,43 +133,38 @@ def pretrain_with(recipe: str) -> Callable[..., None]:
         Args:
             store: the folder that `melmask prepare` wrote.
             out: the run's folder.
-            settings: changes of the recipe.
+            settings: the recipe's settings, to be changed at will.
             recipe: named settings to start from.
             resume: go on with the run in that folder, with its own recipe.
         """
-        train_shown(store, out, settings, resume, unchanged=settings == named)
+        train_shown(store, out, settings, resume, is_changed=settings != named)
 
     return pretrain
 
 
-def train_shown(store_folder: Path, out: Path, recipe: Recipe, resume: bool, unchanged: bool) -> None:
+def train_shown(store_folder: Path, out: Path, recipe: Recipe, resume: bool, is_changed: bool) -> None:
     """Train with a live line; say at the end, or after Ctrl-C, what to do next."""
-    from melmask.data.store import Store
     from melmask.train import loop
 
-    if resume and unchanged and (out / loop.RECIPE).exists():
+    if resume and not is_changed and (out / loop.RECIPE).exists():
         recipe = Recipe.load(out / loop.RECIPE)
-    store = Store.open(store_folder)
-    note = "loss [bold]{task.fields[loss]}[/] [dim]rank {task.fields[rank]}, {task.fields[rate]}/s[/]"
-    with bar("training", note, loss="-", rank="-", rate="-") as (progress, task):
+    with bar("training") as (progress, task):
 
         def show(line: loop.Progress) -> None:
-            fields = {"loss": f"{line.loss:.4f}", "rank": f"{line.effective_rank:.0f}", "rate": f"{line.samples_per_s:.0f}"}
-            progress.update(task, completed=line.step, total=line.num_steps, **fields)
+            note = f"loss [bold]{line.loss:.4f}[/]  rank {line.effective_rank:.0f}  {line.samples_per_s:.0f} samples/s"
+            progress.update(task, completed=line.step, total=line.num_steps, note=note)
             if not console.is_terminal:
-                console.print(
-                    f"step {line.step}/{line.num_steps}  loss {fields['loss']}  rank {fields['rank']}  "
-                    f"{fields['rate']} samples/s  {line.elapsed_s:.0f} s"
-                )
+                console.print(f"step {line.step}/{line.num_steps}  {note}  {line.elapsed_s:.0f} s")
 
-        complete = loop.pretrain(recipe, store, out, resume=resume, report=show)
+        complete = loop.pretrain(recipe, Store.open(store_folder), out, resume=resume, report=show)
     if not complete:
-        console.print(f"stopped and saved; go on with:\n  melmask pretrain {store_folder} --out {out} --resume")
+        command = shlex.join(["melmask", "pretrain", str(store_folder), "--out", str(out), "--resume"])
+        console.print(f"stopped and saved; go on with\n  {command}", soft_wrap=True)
         sys.exit(EXIT_INTERRUPTED)
     console.print(f"[bold]{out}[/] is complete: {recipe.size} {recipe.framework}, {recipe.strategy} masking")
 
 
-def embed(run: Positional[Path], paths: Positional[tuple[Path, ...]], out: Path, workers: int = os.cpu_count() or 1) -> None:
+def embed(run: Positional[Path], paths: Positional[tuple[Path, ...]], out: Path, workers: int = NUM_CORES) -> None:
     """Write clip embeddings of recordings to an .npz file: features [clip, dim], path, label, fold, group.
 
     Args:
@@ -165,26 +173,27 @@ def embed(run: Positional[Path], paths: Positional[tuple[Path, ...]], out: Path,
         out: the file to write.
         workers: processes that decode.
     """
-    import tempfile
-
-    import numpy as np
-
     from melmask.evaluate.embed import FrozenEncoder
 
     encoder = FrozenEncoder.load(run)
     with tempfile.TemporaryDirectory(prefix="melmask-") as folder:
-        store = prepare_shown(paths, Path(folder) / "store", workers, spec=encoder.spec)
-        features = embed_shown(encoder, store)
-        columns = {name: [getattr(c.clip, name) or "" for c in store.clips] for name in ("label", "fold", "group")}
+        store = prepare_shown(paths, Path(folder) / "store", workers, encoder.spec)
+        with bar("embedding") as (progress, task):
+            features = encoder.embed(
+                store, progress=lambda done, total: progress.update(task, completed=done, total=total)
+            )
+        clips = [stored.clip for stored in store.clips]
         out.parent.mkdir(parents=True, exist_ok=True)
-        np.savez(out, features=features, path=[str(c.clip.path) for c in store.clips], **columns)
-        rejected = f", {len(store.rejected)} rejected" if store.rejected else ""
+        np.savez(
+            out,
+            features=features,
+            path=np.array([str(clip.path) for clip in clips]),
+            label=np.array([clip.label or "" for clip in clips]),
+            fold=np.array([clip.fold or "" for clip in clips]),
+            group=np.array([clip.group or "" for clip in clips]),
+        )
+    rejected = f"; {len(store.rejected)} files rejected, see above" if store.rejected else ""
     console.print(f"[bold]{out}[/]: {features.shape[0]:,} embeddings of {features.shape[1]} dimensions{rejected}")
-
-
-def embed_shown(encoder: Any, store: Any, what: str = "embedding") -> Any:
-    with bar(what, "") as (progress, task):
-        return encoder.embed(store, progress=lambda done, total: progress.update(task, completed=done, total=total))
 
 
 def evaluate(
@@ -193,7 +202,7 @@ def evaluate(
     probe: tuple[Literal["linear", "logistic", "knn"], ...] = ("logistic",),
     test_folds: tuple[str, ...] = (),
     seeds: int = 3,
-    workers: int = os.cpu_count() or 1,
+    workers: int = NUM_CORES,
 ) -> None:
     """Probe a run's encoder on labelled tasks, beside its floors; append the results to the run's results.jsonl.
 
@@ -208,37 +217,45 @@ def evaluate(
     from melmask.evaluate import evaluation
     from melmask.evaluate.embed import FrozenEncoder
 
-    command, encoder = f"melmask {shlex.join(sys.argv[1:])}", FrozenEncoder.load(run)
-    for path in task:
-        store = prepare_shown([path], evaluation.task_store_folder(path, encoder.spec), workers, spec=encoder.spec)
-        with bar(f"{path.stem}: embedding and probing", "[dim]{task.fields[note]}") as (progress, line):
+    encoder, command = FrozenEncoder.load(run), f"melmask {shlex.join(sys.argv[1:])}"
+    for table in task:
+        store = prepare_shown([table], evaluation.task_store_folder(table, encoder.spec), workers, encoder.spec)
+        with bar(table.stem) as (progress, line):
 
-            def show(what: str, done: int, total: int, progress: Progress = progress, line: Any = line) -> None:
+            def show(what: str, done: int, total: int, progress: Progress = progress, line: TaskID = line) -> None:
                 progress.update(line, completed=done, total=total, note=what)
 
-            settings = {"probes": probe, "test_folds": test_folds, "num_seeds": seeds, "command": command}
-            results = evaluation.evaluate(encoder, path, store, **settings, progress=show)
-        console.print(results_table(path.stem, results))
+            results = evaluation.evaluate(
+                encoder,
+                table,
+                store,
+                probes=probe,
+                test_folds=test_folds,
+                num_seeds=seeds,
+                command=command,
+                progress=show,
+            )
+        console.print(results_table(results))
         console.print(f"appended to [bold]{evaluation.append_results(run, results)}[/]")
 
 
-def results_table(task: str, results: Sequence[Any]) -> Table:
+def results_table(results: Sequence[Any]) -> Table:
     """Rows of features, columns of probes; each figure with its 95 % interval."""
-    probes = list(dict.fromkeys(result.probe for result in results))
     first = results[0]
-    folds = f", test folds {', '.join(first.test_folds)}" if first.test_folds else ""
-    caption = f"{first.metric}, 95 % interval; {first.num_clips:,} test clips, {first.num_classes} classes{folds}"
-    table = Table(title=task, caption=caption, title_justify="left", caption_justify="left")
+    judged = f"test folds {', '.join(first.test_folds)}" if first.test_folds else "all folds"
+    caption = f"{first.metric}, 95 % interval; {first.num_clips:,} test clips, {first.num_classes} classes, {judged}"
+    if first.rejected:
+        caption += f"; {first.rejected} clips rejected"
+    table = Table(title=first.task, caption=caption, title_justify="left", caption_justify="left")
     table.add_column("features")
+    probes = list(dict.fromkeys(result.probe for result in results))
     for probe in probes:
         num_seeds = max(result.num_seeds for result in results if result.probe == probe)
         table.add_column(probe + (f" ({num_seeds} seeds)" if num_seeds > 1 else ""), justify="right")
+    scores = {(result.features, result.probe): result for result in results}
     for features in dict.fromkeys(result.features for result in results):
-        cells = []
-        for probe in probes:
-            result = next(r for r in results if r.features == features and r.probe == probe)
-            cells.append(f"[bold]{result.score:.3f}[/] [dim]{result.low:.3f} to {result.high:.3f}[/]")
-        table.add_row(features, *cells)
+        row = [scores[features, probe] for probe in probes]
+        table.add_row(features, *(f"[bold]{r.score:.3f}[/] [dim]{r.low:.3f} to {r.high:.3f}[/]" for r in row))
     return table
 
 
@@ -277,7 +294,7 @@ def report(runs: Positional[tuple[Path, ...]], out: Path) -> None:
     """
     from melmask.study.report import report as write_report
 
-    console.print(f"[bold]{write_report(runs, out)}[/]")
+    console.print(f"the report: [bold]{write_report(runs, out)}[/]", soft_wrap=True)
 
 
 def demo(out: Path, seed: int = 0) -> None:
@@ -289,22 +306,26 @@ def demo(out: Path, seed: int = 0) -> None:
     """
     from melmask.data.sets.demo import make_demo
 
-    with bar("making the built-in corpus", "") as (progress, task):
-        manifests = make_demo(out, seed=seed, progress=lambda done, total: progress.update(task, completed=done, total=total))
+    with bar("making the built-in corpus") as (progress, task):
+
+        def show(done: int, total: int) -> None:
+            progress.update(task, completed=done, total=total)
+
+        manifests = make_demo(out, seed=seed, progress=show)
     for manifest in manifests:
         console.print(f"[bold]{manifest}[/]")
 
 
 @contextmanager
-def bar(what: str, note: str, **fields: str) -> Iterator[tuple[Progress, Any]]:
-    """A progress bar on the terminal, with a note that follows the task's fields."""
+def bar(what: str) -> Iterator[tuple[Progress, TaskID]]:
+    """A progress bar on the terminal, with room for a note."""
     columns = (
         SpinnerColumn(),
         TextColumn(what),
         BarColumn(bar_width=24),
         MofNCompleteColumn(),
-        TextColumn(note),
+        TextColumn("{task.fields[note]}"),
         TimeRemainingColumn(elapsed_when_finished=True),
     )
     with Progress(*columns, console=console) as progress:
-        yield progress, progress.add_task(what, total=None, note="", **fields)
+        yield progress, progress.add_task(what, total=None, note="")

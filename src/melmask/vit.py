@@ -35,6 +35,20 @@ SIZES = {
 }
 
 
+def attend(
+    query: Float[Tensor, "b h k e"], key: Float[Tensor, "b h k e"], value: Float[Tensor, "b h k e"]
+) -> Float[Tensor, "b h k e"]:
+    """Scaled dot-product attention, in the form that is fastest where it runs.
+
+    On a CPU, training on a hundred tokens, the fused kernel's backward pass costs more than the explicit products do
+    (a bf16 training step of tiny-m2d is 1.35 times as fast without it); everywhere else the fused kernel wins.
+    """
+    if query.is_cuda or not torch.is_grad_enabled():
+        return F.scaled_dot_product_attention(query, key, value)
+    scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-2, -1)
+    return scores.softmax(dim=-1).to(value.dtype) @ value
+
+
 class Attention(nn.Module):
     """Multi-head self-attention over all tokens."""
 
@@ -47,7 +61,7 @@ class Attention(nn.Module):
     def forward(self, tokens: Float[Tensor, "b k d"]) -> Float[Tensor, "b k d"]:
         b, k, d = tokens.shape
         query, key, value = self.qkv(tokens).view(b, k, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
-        mixed = F.scaled_dot_product_attention(query, key, value)
+        mixed = attend(query, key, value)
         return self.proj(mixed.transpose(1, 2).reshape(b, k, d))
 
 

@@ -14,7 +14,8 @@ from melmask.train.recipe import RECIPES
 
 CODE = (
     "import sys; from pathlib import Path; import torch; torch.set_num_threads(1)\n"
-    "from melmask.data.store import Store; from melmask.train import loop; from melmask.train.recipe import Recipe\n"
+    "from melmask.data.store import Store; from melmask.train import loop\n"
+    "from melmask.train.recipe import Recipe\n"
     "store, recipe, run = map(Path, sys.argv[1:])\n"
     "loop.pretrain(Recipe.load(recipe), Store.open(store), run)\n"
 )

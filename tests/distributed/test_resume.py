@@ -21,7 +21,10 @@ def recipe(framework, **changes):
 
 
 def assert_same(run, other):
-    (weights, metadata), (expected, expected_metadata) = read_tensors(run / CHECKPOINT), read_tensors(other / CHECKPOINT)
+    (weights, metadata), (expected, expected_metadata) = (
+        read_tensors(run / CHECKPOINT),
+        read_tensors(other / CHECKPOINT),
+    )
     assert metadata == expected_metadata and weights.keys() == expected.keys()
     for name in weights:
         assert torch.equal(weights[name], expected[name]), name
@@ -53,7 +56,8 @@ def test_killed_for_real(store, tmp_path):
     loop.pretrain(settings, store, tmp_path / "whole")
     code = (
         "import sys; from pathlib import Path; import torch; torch.set_num_threads(1)\n"
-        "from melmask.data.store import Store; from melmask.train import loop; from melmask.train.recipe import Recipe\n"
+        "from melmask.data.store import Store; from melmask.train import loop\n"
+        "from melmask.train.recipe import Recipe\n"
         "store, recipe, run = map(Path, sys.argv[1:])\n"
         "loop.pretrain(Recipe.load(recipe), Store.open(store), run, resume=True)\n"
     )

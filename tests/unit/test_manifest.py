@@ -48,7 +48,7 @@ def test_bad_manifest(tmp_path: Path, text: str, message: str) -> None:
 
 
 def test_huge_cell(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="line 2: .*field limit"):
+    with pytest.raises(ValueError, match=r"line 2: .*field limit"):
         read_manifest(write(tmp_path / "bad.csv", "path\n" + "x" * 200_000 + "\n"))
 
 
@@ -61,7 +61,7 @@ def test_missing_sources(tmp_path: Path) -> None:
         find_clips([tmp_path / "none.csv"])
     with pytest.raises(ValueError, match="does not exist"):
         find_clips([tmp_path / "none"])
-    with pytest.raises(ValueError, match="neither a folder nor a .csv"):
+    with pytest.raises(ValueError, match="neither a folder nor"):
         find_clips([write(tmp_path / "a.wav")])
     with pytest.raises(ValueError, match="no audio files below"):
         find_clips([write(tmp_path / "texts/a.txt").parent])

@@ -105,8 +105,8 @@ def _find_recordings(clips: Iterable[Clip]) -> tuple[dict[Path, Recording], list
         try:
             stat = clip.path.stat()
             recordings[clip.path] = Recording(clip.path.resolve(), stat.st_size, stat.st_mtime_ns)
-        except OSError as error:
-            detail = f"{error.strerror}. Check the path, or remove the line."
+        except (OSError, ValueError) as error:  # ValueError: no operating system could have such a name
+            detail = f"{error}. Check the path, or remove the line."
             missing.append(Rejected(clip.path, "missing file", detail, clip.source))
     return recordings, missing
 
@@ -155,7 +155,7 @@ def _make(
 
 def _is_current(out: Path, inputs: str) -> bool:
     path = out / "store.json"
-    return path.exists() and json.loads(path.read_text(encoding="utf-8"))["inputs"] == inputs
+    return path.exists() and json.loads(path.read_text(encoding="utf-8")).get("inputs") == inputs
 
 
 def _write_store(

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -82,7 +83,9 @@ class FrozenEncoder:
             ValueError: the store was made with other log-mel settings.
         """
         if store.spec != self.spec:
-            raise ValueError(f"{store.folder} was made with {store.spec}, the encoder with {self.spec}: prepare it anew")
+            raise ValueError(
+                f"{store.folder} was made with {store.spec}, the encoder with {self.spec}: prepare it anew"
+            )
         rows = range(len(store.clips)) if rows is None else rows
         chunks = self._chunks_by_length(store, rows)
         total, done = sum(map(len, chunks.values())), 0
@@ -107,7 +110,7 @@ class FrozenEncoder:
             num_columns = -(-store.clips[row].num_frames // step)
             num_chunks = -(-num_columns // per_chunk)
             edges = np.linspace(0, num_columns, num_chunks + 1).round().astype(int)
-            for first, last in zip(edges[:-1], edges[1:], strict=True):
+            for first, last in pairwise(edges):
                 chunks[int(last - first) * step].append((i, int(first) * step))
         return chunks
 

@@ -62,7 +62,7 @@ class Result:
 
 
 def task_store_folder(table: Path, spec: LogMelSpec) -> Path:
-    """Where the prepared log-mels of a task are kept between evaluations: $MELMASK_CACHE, or the user's cache folder."""
+    """Where the prepared log-mels of a task are kept for the next time: $MELMASK_CACHE, or the user's cache folder."""
     user_cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "melmask"
     key = hashlib.sha256(f"{table.resolve()} {spec}".encode()).hexdigest()[:12]
     return Path(os.environ.get("MELMASK_CACHE") or user_cache) / "tasks" / f"{table.stem}-{key}"
@@ -132,9 +132,7 @@ def append_results(run: Path, results: Sequence[Result]) -> Path:
     return path
 
 
-def _features(
-    name: str, encoder: FrozenEncoder, store: Store, progress: Callable[[str, int, int], None]
-) -> np.ndarray:
+def _features(name: str, encoder: FrozenEncoder, store: Store, progress: Callable[[str, int, int], None]) -> np.ndarray:
     if name == LOGMEL_STATISTICS:
         return np.stack([logmel_statistics(store.log_mel(row)) for row in range(len(store))])
     chosen = encoder if name == ENCODER else encoder.untrained(seed=0)

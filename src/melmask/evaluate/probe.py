@@ -6,42 +6,41 @@ training clips lack, seeds and the score. A `Probe` only fits and predicts.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float32, Int
-from scipy.optimize import minimize
-from scipy.special import expit, log_softmax, softmax
 from torch import Tensor
 from torch.nn import functional as F
 
 from melmask.evaluate.metrics import Metric, Score, score_of, score_with_interval
 from melmask.evaluate.tasks import Split, Task, group_numbers, splits_of
 
-Targets = Int[np.ndarray, " clip"] | Bool[np.ndarray, "clip class"]
-Features = Float32[np.ndarray, "clip dim"]
+Features = Float32[np.ndarray, "_ dim"]
+Targets = Int[np.ndarray, " _"] | Bool[np.ndarray, "_ num_classes"]
 FEW_GROUPS = 10
 
 
+@runtime_checkable
 class Probe(Protocol):
-    """A classifier on features that come standardised; it may look at ``valid`` to choose, and never sees test labels."""
+    """A classifier; it may look at ``valid`` to choose settings or epochs, and never sees test labels."""
 
     is_seeded: ClassVar[bool]  # whether a second seed could give another result
 
     def fit_predict(
-        self,
-        train_x: Float32[np.ndarray, "train dim"],
-        train_y: Int[np.ndarray, " train"] | Bool[np.ndarray, "train class"],
-        valid_x: Float32[np.ndarray, "valid dim"],
-        valid_y: Int[np.ndarray, " valid"] | Bool[np.ndarray, "valid class"],
-        test_x: Float32[np.ndarray, "test dim"],
-        *,
-        num_classes: int,
-        multilabel: bool,
-        seed: int,
-    ) -> Float32[np.ndarray, "test class"]:
-        """Probabilities of the classes for each test clip."""
+        self, train_x: Features, train_y: Targets, valid_x: Features, valid_y: Targets, test_x: Features,
+        *, num_classes: int, multilabel: bool, seed: int,
+    ) -> Float32[np.ndarray, "test num_classes"]:  # fmt: skip
+        """Probabilities of the classes for each test clip.
+
+        Args:
+            train_x, valid_x, test_x: features, already standardised on the training clips.
+            train_y, valid_y: a class per clip, or class flags if multilabel.
+            num_classes: all of them occur in train_y.
+            multilabel: whether a clip may have any number of classes.
+            seed: of everything drawn.
+        """
         ...
 
 
@@ -50,15 +49,13 @@ class LinearProbe:
     """One linear layer, trained with Adam; the epoch with the best validation score counts.
 
     Args:
-        learning_rate: M2D's runs on features of base size (3840 values a clip) use 3e-5. The logits of a step grow with
-            the number of features, and at 3e-5 features of a tiny encoder or a few hundred clips are far from fitted
-            after 200 epochs; 1e-3 reaches the best validation epoch within the patience on those, and on large ones too.
+        learning_rate: of Adam.
         weight_decay: of Adam, added to the gradient.
         batch_size: at most; fewer clips are one batch.
         max_epochs: an epoch is one pass over the training clips.
-        patience: epochs without a better validation score after which training stops.
+        patience: training stops after so many epochs without a better validation score.
 
-    Source: EVAR, the evaluation package of BYOL-A and M2D (arXiv 2404.06095). Deviates: the default learning rate.
+    Source: EVAR, the evaluation package of M2D (arXiv 2404.06095). Deviates: the default learning rate.
     """
 
     learning_rate: float = 1e-3
@@ -69,122 +66,93 @@ class LinearProbe:
     is_seeded: ClassVar[bool] = True
 
     def fit_predict(
-        self,
-        train_x: Float32[np.ndarray, "train dim"],
-        train_y: Int[np.ndarray, " train"] | Bool[np.ndarray, "train class"],
-        valid_x: Float32[np.ndarray, "valid dim"],
-        valid_y: Int[np.ndarray, " valid"] | Bool[np.ndarray, "valid class"],
-        test_x: Float32[np.ndarray, "test dim"],
-        *,
-        num_classes: int,
-        multilabel: bool,
-        seed: int,
-    ) -> Float32[np.ndarray, "test class"]:
-        """Probabilities of the classes for each test clip."""
+        self, train_x: Features, train_y: Targets, valid_x: Features, valid_y: Targets, test_x: Features,
+        *, num_classes: int, multilabel: bool, seed: int,
+    ) -> Float32[np.ndarray, "test num_classes"]:  # fmt: skip
+        """See `Probe`."""
         rng = torch.Generator().manual_seed(seed)
-        x, valid = torch.from_numpy(train_x), torch.from_numpy(valid_x)
-        y = torch.from_numpy(train_y).to(x.dtype if multilabel else torch.int64)
-        loss_of = F.binary_cross_entropy_with_logits if multilabel else F.cross_entropy
-        bound = x.shape[1] ** -0.5
-        weight = torch.empty(x.shape[1], num_classes).uniform_(-bound, bound, generator=rng).requires_grad_()
-        bias = torch.zeros(num_classes, requires_grad=True)
-        adam = torch.optim.Adam([weight, bias], self.learning_rate, weight_decay=self.weight_decay, fused=True)
-        best_score, best_epoch, best = -1.0, -1, (weight, bias)
+        train, valid, test = (_with_one(x) for x in (train_x, valid_x, test_x))
+        y = _targets(train_y)
+        bound = train.shape[1] ** -0.5
+        weight = torch.empty(train.shape[1], num_classes).uniform_(-bound, bound, generator=rng).requires_grad_()
+        adam = torch.optim.Adam([weight], self.learning_rate, weight_decay=self.weight_decay, fused=True)
+        best_score, best_epoch, best_weight = -1.0, 0, weight.detach()
         for epoch in range(self.max_epochs):
-            for batch in torch.randperm(len(x), generator=rng).split(self.batch_size):
+            for batch in torch.randperm(len(train), generator=rng).split(self.batch_size):
                 adam.zero_grad()
-                loss_of(torch.addmm(bias, x[batch], weight), y[batch]).backward()
+                _loss(train[batch] @ weight, y[batch]).backward()
                 adam.step()
-            with torch.no_grad():
-                score = score_of(valid_y, torch.addmm(bias, valid, weight).numpy())
+            score = score_of(valid_y, (valid @ weight.detach()).numpy())
             if score > best_score:
-                best_score, best_epoch, best = score, epoch, (weight.detach().clone(), bias.detach().clone())
+                best_score, best_epoch, best_weight = score, epoch, weight.detach().clone()
             elif epoch - best_epoch >= self.patience:
                 break
-        logits: Tensor = torch.addmm(best[1], torch.from_numpy(test_x), best[0])
-        return (logits.sigmoid() if multilabel else logits.softmax(dim=1)).detach().numpy()
+        return _probabilities(test @ best_weight, multilabel)
 
 
 @dataclass(frozen=True)
 class LogisticProbe:
-    """Logistic regression to its optimum by L-BFGS: the fast probe without chance.
+    """Logistic regression by L-BFGS: the fast probe without chance.
 
     The strength is the one with the best validation score (of equals, the most regularised), found along the grid from
-    strong to weak, each start being the last optimum; it is then fitted again to training and validation clips together.
+    strong to weak regularisation, each fit starting at the last one's weights; the chosen one is then fitted on to
+    training and validation clips together.
 
     Args:
-        strengths: the weight C of the summed loss against half the squared weights, as in scikit-learn; ascending.
-        max_iterations: of L-BFGS, for each strength.
+        strengths: weights C of the summed loss against half the squared weights, as in scikit-learn; ascending.
+        max_iterations: of L-BFGS, for each fit; weakly regularised fits of many classes end here, near the optimum.
     """
 
-    strengths: tuple[float, ...] = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
-    max_iterations: int = 200
+    strengths: tuple[float, ...] = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
+    max_iterations: int = 100
     is_seeded: ClassVar[bool] = False
 
     def fit_predict(
-        self,
-        train_x: Float32[np.ndarray, "train dim"],
-        train_y: Int[np.ndarray, " train"] | Bool[np.ndarray, "train class"],
-        valid_x: Float32[np.ndarray, "valid dim"],
-        valid_y: Int[np.ndarray, " valid"] | Bool[np.ndarray, "valid class"],
-        test_x: Float32[np.ndarray, "test dim"],
-        *,
-        num_classes: int,
-        multilabel: bool,
-        seed: int,
-    ) -> Float32[np.ndarray, "test class"]:
-        """Probabilities of the classes for each test clip."""
-        y, more_y = _flags(train_y, num_classes), _flags(valid_y, num_classes)
-        weight = np.zeros((train_x.shape[1] + 1, num_classes))
-        best_score, best_strength, best_weight = -1.0, 0.0, weight
+        self, train_x: Features, train_y: Targets, valid_x: Features, valid_y: Targets, test_x: Features,
+        *, num_classes: int, multilabel: bool, seed: int,
+    ) -> Float32[np.ndarray, "test num_classes"]:  # fmt: skip
+        """See `Probe`."""
+        train, valid, test = (_with_one(x) for x in (train_x, valid_x, test_x))
+        y, valid_targets = _targets(train_y), _targets(valid_y)
+        weight = torch.zeros(train.shape[1], num_classes)
+        best_score, best_strength, best_weight = -1.0, self.strengths[0], weight
         for strength in self.strengths:
-            weight = self.fit(train_x, y, strength, start=weight, multilabel=multilabel)
-            score = score_of(valid_y, _logits(valid_x, weight))
+            weight = self.fit(train, y, strength, weight)
+            score = score_of(valid_y, (valid @ weight).numpy())
             if score > best_score:
                 best_score, best_strength, best_weight = score, strength, weight
-        both_x, both_y = np.concatenate([train_x, valid_x]), np.concatenate([y, more_y])
-        weight = self.fit(both_x, both_y, best_strength, start=best_weight, multilabel=multilabel)
-        logits = _logits(test_x, weight)
-        return (expit(logits) if multilabel else softmax(logits, axis=1)).astype(np.float32)
+        weight = self.fit(torch.cat([train, valid]), torch.cat([y, valid_targets]), best_strength, best_weight)
+        return _probabilities(test @ weight, multilabel)
 
     def fit(
-        self,
-        x: Float32[np.ndarray, "clip dim"],
-        y: Float32[np.ndarray, "clip class"],
-        strength: float,
-        *,
-        start: Float[np.ndarray, "dim1 class"],
-        multilabel: bool,
-    ) -> Float[np.ndarray, "dim1 class"]:
+        self, x: Float[Tensor, "clip dim1"], y: Tensor, strength: float, start: Float[Tensor, "dim1 num_classes"]
+    ) -> Float[Tensor, "dim1 num_classes"]:
         """The weights that minimise mean loss + |weights|^2 / (2 C clips); the last row is the bias, which is free."""
-        decay = 1 / (strength * len(x))
+        weight = start.clone().requires_grad_()
+        decay = 1 / (2 * strength * len(x))
+        solver = torch.optim.LBFGS(
+            [weight], max_iter=self.max_iterations, tolerance_grad=1e-5, history_size=10, line_search_fn="strong_wolfe"
+        )
 
-        def objective(flat: np.ndarray) -> tuple[float, np.ndarray]:
-            weight = flat.reshape(start.shape)
-            logits = _logits(x, weight)
-            if multilabel:
-                loss, probability = np.logaddexp(0, logits) - y * logits, expit(logits)
-            else:
-                log_probability = log_softmax(logits, axis=1)
-                loss, probability = -y * log_probability, np.exp(log_probability)
-            error = (probability - y) / len(x)
-            gradient = np.concatenate([x.T @ error, error.sum(axis=0)[None]]) .astype(np.float64)
-            gradient[:-1] += decay * weight[:-1]
-            return float(loss.sum(dtype=np.float64)) / len(x) + decay / 2 * float((weight[:-1] ** 2).sum()), gradient.ravel()
+        def objective() -> Tensor:
+            solver.zero_grad()
+            loss = _loss(x @ weight, y) + decay * weight[:-1].square().sum()
+            loss.backward()
+            return loss
 
-        options = {"maxiter": self.max_iterations, "gtol": 1e-5, "ftol": 1e-9}
-        return minimize(objective, start.ravel(), jac=True, method="L-BFGS-B", options=options).x.reshape(start.shape)
+        solver.step(objective)
+        return weight.detach()
 
 
 @dataclass(frozen=True)
 class KnnProbe:
-    """A vote of the nearest training and validation clips by cosine; nothing is trained and nothing chosen.
+    """A vote of the nearest training and validation clips by cosine; nothing is trained, and nothing chosen.
 
     Args:
         num_neighbours: k, or all clips if there are fewer.
         temperature: a neighbour's vote weighs exp(cosine / temperature).
 
-    Source: Wu et al. (2018), arXiv 1805.01978, with the k of EVAR-like evaluations. Deviates: features are standardised.
+    Source: Wu et al. (2018), arXiv 1805.01978. Deviates: k is 10, and features are standardised.
     """
 
     num_neighbours: int = 10
@@ -192,36 +160,164 @@ class KnnProbe:
     is_seeded: ClassVar[bool] = False
 
     def fit_predict(
-        self,
-        train_x: Float32[np.ndarray, "train dim"],
-        train_y: Int[np.ndarray, " train"] | Bool[np.ndarray, "train class"],
-        valid_x: Float32[np.ndarray, "valid dim"],
-        valid_y: Int[np.ndarray, " valid"] | Bool[np.ndarray, "valid class"],
-        test_x: Float32[np.ndarray, "test dim"],
-        *,
-        num_classes: int,
-        multilabel: bool,
-        seed: int,
-    ) -> Float32[np.ndarray, "test class"]:
-        """Share of the votes of each class for each test clip."""
-        bank = F.normalize(torch.from_numpy(np.concatenate([train_x, valid_x])))
-        flags = torch.from_numpy(np.concatenate([_flags(train_y, num_classes), _flags(valid_y, num_classes)]))
-        k = min(self.num_neighbours, len(bank))
+        self, train_x: Features, train_y: Targets, valid_x: Features, valid_y: Targets, test_x: Features,
+        *, num_classes: int, multilabel: bool, seed: int,
+    ) -> Float32[np.ndarray, "test num_classes"]:  # fmt: skip
+        """See `Probe`; the probabilities are shares of the votes."""
+        bank = F.normalize(torch.tensor(np.concatenate([train_x, valid_x])))
+        targets = torch.cat([_targets(train_y), _targets(valid_y)])
+        flags = targets if multilabel else F.one_hot(targets, num_classes).float()
         votes = []
-        for queries in F.normalize(torch.from_numpy(test_x)).split(1024):
-            cosine, neighbour = (queries @ bank.T).topk(k)
+        for queries in F.normalize(torch.tensor(test_x)).split(1024):
+            cosine, neighbour = (queries @ bank.T).topk(min(self.num_neighbours, len(bank)))
             share = (cosine / self.temperature).softmax(dim=1)
-            votes.append((share[:, :, None] * flags[neighbour]).sum(dim=1))
+            votes.append(torch.einsum("qk,qkc->qc", share, flags[neighbour]))
         return torch.cat(votes).numpy()
 
 
 PROBES: dict[str, Probe] = {"linear": LinearProbe(), "logistic": LogisticProbe(), "knn": KnnProbe()}
 
 
-def _flags(targets: Targets, num_classes: int) -> Float32[np.ndarray, "clip class"]:
-    flags = targets if targets.ndim == 2 else targets[:, None] == np.arange(num_classes)
-    return flags.astype(np.float32)
+@dataclass(frozen=True, eq=False)
+class ProbeResult:
+    """What a probe found on a task.
+
+    Args:
+        probe: its name.
+        task: its name.
+        metric: what the scores are.
+        score: over all test clips.
+        per_fold: the mean over seeds, by test fold.
+        predictions: probabilities, averaged over seeds; NaN for clips that no fold asked for tested.
+        notes: what a reader of the score has to know, for people.
+    """
+
+    probe: str
+    task: str
+    metric: Metric
+    score: Score
+    per_fold: dict[str, float]
+    predictions: Float32[np.ndarray, "clip num_classes"]
+    notes: tuple[str, ...]
 
 
-def _logits(x: Features, weight: Float[np.ndarray, "dim1 class"]) -> Float32[np.ndarray, "clip class"]:
-    return x @ weight[:-1].astype(np.float32) + weight[-1].astype(np.float32)
+def run_probe(
+    name: str | Probe,
+    features: Float[np.ndarray, "clip dim"],
+    task: Task,
+    *,
+    test_folds: Sequence[str] | None = None,
+    num_seeds: int = 3,
+    seed: int = 0,
+) -> ProbeResult:
+    """Train and test a probe on each of the task's splits.
+
+    Args:
+        name: a key of `PROBES`, or a probe with settings of its own.
+        features: row i is clip i of the task.
+        task: labels, folds and groups.
+        test_folds: only these as test; None for all.
+        num_seeds: trainings per split, with the seeds seed, seed + 1, ...; a probe without chance is trained once.
+        seed: also of drawn folds, drawn validation splits and the interval.
+
+    Raises:
+        ValueError: an unknown probe, no seeds, features that do not fit the task or are not finite, or the task cannot
+            be split.
+    """
+    if isinstance(name, str) and name not in PROBES:
+        raise ValueError(f"no probe {name!r}: choose from {sorted(PROBES)}")
+    if num_seeds < 1:
+        raise ValueError(f"{num_seeds} seeds: at least one training is needed")
+    _check_features(features, task)
+    probe = PROBES[name] if isinstance(name, str) else name
+    trainings = range(seed, seed + (num_seeds if probe.is_seeded else 1))
+    scores = np.full((len(trainings), *task.flags.shape), np.nan, np.float32)
+    fold_of, per_fold, notes = np.full(len(features), -1), {}, []
+    for number, split in enumerate(splits_of(task, test_folds=test_folds, seed=seed)):
+        scores[:, split.test], split_notes = _predict(probe, features, task, split, trainings)
+        fold_of[split.test] = number
+        per_fold[split.name] = float(np.mean([score_of(task.targets[split.test], s[split.test]) for s in scores]))
+        notes += [*split.notes, *split_notes]
+
+    tested = np.flatnonzero(fold_of >= 0)
+    groups = group_numbers(task)[tested]
+    num_groups = len(np.unique(groups))
+    if num_groups == 1:
+        notes.append("all test clips are of one group: the interval is over clips, and says nothing of other groups")
+    elif num_groups < FEW_GROUPS:
+        notes.append(f"the interval rests on {num_groups} groups only")
+    score = score_with_interval(
+        task.targets[tested], scores[:, tested], folds=fold_of[tested], groups=groups, seed=seed
+    )
+    label = name if isinstance(name, str) else type(probe).__name__
+    unique_notes = tuple(dict.fromkeys(notes))
+    return ProbeResult(label, task.name, task.metric, score, per_fold, scores.mean(axis=0), unique_notes)
+
+
+def _predict(
+    probe: Probe, features: Float[np.ndarray, "clip dim"], task: Task, split: Split, seeds: Sequence[int]
+) -> tuple[Float32[np.ndarray, "seed test num_classes"], list[str]]:
+    """Probabilities of the split's test clips; 0 for classes that its training clips lack."""
+    notes = []
+    trained = np.flatnonzero(task.flags[split.train].any(axis=0))
+    lacks = np.setdiff1d(np.flatnonzero(task.flags.any(axis=0)), trained)
+    valid = split.valid
+    if len(lacks):
+        names = ", ".join(task.classes[label] for label in lacks[:5]) + (", ..." if len(lacks) > 5 else "")
+        num_test = int(task.flags[split.test][:, lacks].any(axis=1).sum())
+        notes.append(f"fold {split.name}: no training clips of {names}; never predicted, in {num_test} test clips")
+        valid = valid[task.flags[valid][:, trained].any(axis=1)]
+    if not len(valid):
+        raise ValueError(f"fold {split.name}: no validation clip has a class of the training clips: check the splits")
+
+    def targets(clips: Int[np.ndarray, " _"]) -> np.ndarray:
+        flags = task.flags[clips][:, trained]
+        return flags if task.is_multilabel else flags.argmax(axis=1)
+
+    train_x, valid_x, test_x = _standardise(features[split.train], features[valid], features[split.test])
+    scores = np.zeros((len(seeds), len(split.test), len(task.classes)), np.float32)
+    for row, seed in enumerate(seeds):
+        scores[row][:, trained] = probe.fit_predict(
+            train_x, targets(split.train), valid_x, targets(valid), test_x,
+            num_classes=len(trained), multilabel=task.is_multilabel, seed=seed,
+        )  # fmt: skip
+    return scores, notes
+
+
+def _standardise(train: np.ndarray, *others: np.ndarray) -> list[Features]:
+    """Zero mean and unit deviation on the training clips; features that are constant there become 0 everywhere."""
+    mean, deviation = train.mean(axis=0, dtype=np.float64), train.std(axis=0, dtype=np.float64)
+    varies = deviation > np.finfo(np.float32).eps * np.abs(mean)  # below this, float32 features vary by rounding only
+    scale = np.where(varies, 1 / np.where(varies, deviation, 1), 0)
+    return [((x - mean) * scale).astype(np.float32) for x in (train, *others)]
+
+
+def _check_features(features: Float[np.ndarray, "clip dim"], task: Task) -> None:
+    if len(features) != len(task.paths):
+        raise ValueError(f"{len(features)} rows of features, {len(task.paths)} clips in {task.name}: embed it again")
+    bad = np.flatnonzero(~np.isfinite(features).all(axis=1))
+    if len(bad):
+        raise ValueError(
+            f"features of clip {bad[0]} ({task.paths[bad[0]]}) are not finite, and of {len(bad) - 1} more: check the "
+            "recording and the encoder's weights, or leave the clip out of the table"
+        )
+
+
+def _with_one(x: Features) -> Float32[Tensor, "_ dim1"]:
+    """Features and a 1, whose weight is the bias."""
+    return F.pad(torch.tensor(x), (0, 1), value=1.0)
+
+
+def _targets(targets: Targets) -> Tensor:
+    return torch.tensor(targets, dtype=torch.float32 if targets.ndim == 2 else torch.int64)
+
+
+def _loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """Cross-entropy; for several labels a clip its sum over classes, each fitted on its own."""
+    if targets.ndim == 1:
+        return F.cross_entropy(logits, targets)
+    return F.binary_cross_entropy_with_logits(logits, targets, reduction="sum") / len(targets)
+
+
+def _probabilities(logits: Tensor, multilabel: bool) -> Float32[np.ndarray, "_ num_classes"]:
+    return (logits.sigmoid() if multilabel else logits.softmax(dim=1)).numpy()

@@ -1,7 +1,7 @@
 """Labelled evaluation sets: one table in, splits out that keep groups apart.
 
-A table is a CSV with the columns ``path,label`` and, as far as they exist, ``fold`` (or ``split``) and ``group``. Several
-labels of a clip are joined by ``;``. A group (a speaker, a source recording, a machine) never stands on both sides.
+A table is a CSV ``path,label[,fold|split][,group]``; several labels of a clip are joined by ``;``. A group (a speaker,
+a source recording, a machine) never stands on both sides of a test.
 """
 
 import csv
@@ -56,7 +56,7 @@ class Task:
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """One training and its test, as rows of the task; settings and epochs are chosen on ``valid``, never on ``test``."""
+    """One training and its test, as rows of the task; settings and epochs are chosen on ``valid``, never ``test``."""
 
     name: str
     train: Int[np.ndarray, " train"]
@@ -109,6 +109,7 @@ def make_task(name: str, clips: Sequence[Clip]) -> Task:
     unlabelled = np.flatnonzero(~flags.any(axis=1))
     if len(unlabelled) and not is_multilabel:
         raise ValueError(f"{clips[unlabelled[0]].path} in task {name} has no label: give it one or leave it out")
+    groups = [clip.group or f"alone: {clip.path}" for clip in clips]
     without_fold = [clip.path for clip in clips if not clip.fold]
     if 0 < len(without_fold) < len(clips):
         raise ValueError(f"{without_fold[0]} in task {name} has no fold but others have: give all clips one, or none")
@@ -118,20 +119,20 @@ def make_task(name: str, clips: Sequence[Clip]) -> Task:
         classes=classes,
         targets=flags if is_multilabel else flags.argmax(axis=1),
         folds=None if without_fold else np.array([clip.fold for clip in clips]),
-        groups=np.array([clip.group or f"alone: {clip.path}" for clip in clips]) if any(c.group for c in clips) else None,
+        groups=np.array(groups) if any(clip.group for clip in clips) else None,
     )
 
 
 def splits_of(task: Task, *, test_folds: Sequence[str] | None = None, seed: int = 0) -> list[Split]:
     """The trainings and tests that the task's folds ask for.
 
-    Folds named train, val (valid, validation, dev) and test are one official split. Any other names are folds to be left
-    out one by one. A task without folds is dealt into five, evenly in classes and with groups kept whole. Without an
-    official validation split, a tenth of the training clips becomes one, drawn in the same way.
+    Folds named train, val (valid, validation, dev) and test are one official split. Any other names are folds, each
+    left out for testing in its turn. A task without folds is dealt into five, evenly in classes and with groups kept
+    whole. Without an official validation split, a tenth of the training clips becomes one, drawn in the same way.
 
     Args:
         task: what to split.
-        test_folds: only these folds as test, of those left out one by one; each gets the same split as if all were asked for.
+        test_folds: only these as test, each with the same training clips as if all had been asked for; None for all.
         seed: of what is drawn.
 
     Raises:
@@ -159,12 +160,12 @@ def splits_of(task: Task, *, test_folds: Sequence[str] | None = None, seed: int 
             continue
         is_test = roles == "test" if official else folds == name
         _check_groups(task, is_test, name)
-        train, more = np.flatnonzero(~is_test & (roles != "valid")), notes
-        valid = np.flatnonzero(roles == "valid")
+        train, valid = np.flatnonzero(~is_test & (roles != "valid")), np.flatnonzero(roles == "valid")
         if not len(valid):
-            train, valid, drawn = _draw_valid(task, train, np.random.default_rng([seed, number]))
-            more += drawn
-        result.append(Split(name, train, valid, np.flatnonzero(is_test), more))
+            train, valid = _draw_valid(task, train, np.random.default_rng([seed, number]))
+        shared = () if task.groups is None else np.intersect1d(task.groups[train], task.groups[valid])
+        more = (f"fold {name}: training and validation share {len(shared)} groups",) if len(shared) else ()
+        result.append(Split(name, train, valid, np.flatnonzero(is_test), notes + more))
     return result
 
 
@@ -199,20 +200,20 @@ def _deal_folds(task: Task, seed: int) -> tuple[Shaped[np.ndarray, " clip"], tup
 
 def _draw_valid(
     task: Task, train: Int[np.ndarray, " train"], rng: np.random.Generator
-) -> tuple[Int[np.ndarray, " rest"], Int[np.ndarray, " valid"], tuple[str, ...]]:
-    """Set a tenth of the training clips aside: of ten parts the one nearest to it that leaves the most classes behind."""
+) -> tuple[Int[np.ndarray, " rest"], Int[np.ndarray, " valid"]]:
+    """A tenth of the training clips set aside: of ten parts the one that leaves most classes, nearest in size."""
     if len(train) < 2:
         raise ValueError(f"task {task.name} leaves {len(train)} training clips: at least two are needed")
-    groups, notes = np.unique(group_numbers(task)[train], return_inverse=True)[1], ()
+    groups = np.unique(group_numbers(task)[train], return_inverse=True)[1]
     if groups.max() == 0:
-        groups, notes = np.arange(len(train)), ("one training group only: validation clips are of the same group",)
+        groups = np.arange(len(train))
     flags = task.flags[train]
     num_parts = min(NUM_VALID_PARTS, int(groups.max()) + 1)
     part = _deal(flags, groups, num_parts, rng)
     num_classes_left = [int(flags[part != candidate].any(axis=0).sum()) for candidate in range(num_parts)]
     distance = np.abs(np.bincount(part, minlength=num_parts) - len(train) / NUM_VALID_PARTS)
     chosen = min(range(num_parts), key=lambda candidate: (-num_classes_left[candidate], distance[candidate]))
-    return train[part != chosen], train[part == chosen], notes
+    return train[part != chosen], train[part == chosen]
 
 
 def _deal(

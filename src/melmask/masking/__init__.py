@@ -1,6 +1,7 @@
 """What to mask: strategies that rank patches, and `draw`, which everything uses to turn a ranking into a `Mask`."""
 
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from melmask.types import Mask, PatchGrid
 
 __all__ = ["STRATEGIES", "HintSchedule", "MaskingStrategy", "draw", "make_strategy", "split", "with_hints"]
 
-STRATEGIES: dict[str, type] = {"random": Random, "ibm": InverseBlock, "sgim": SelfGuided, "dwm": Dispersion}
+STRATEGIES: dict[str, type[Any]] = {"random": Random, "ibm": InverseBlock, "sgim": SelfGuided, "dwm": Dispersion}
 
 
 def make_strategy(name: str, options: Mapping[str, Any] | None = None) -> MaskingStrategy:
@@ -28,7 +29,7 @@ def make_strategy(name: str, options: Mapping[str, Any] | None = None) -> Maskin
     """
     if name not in STRATEGIES:
         raise ValueError(f"no masking strategy {name!r}; there are: {', '.join(sorted(STRATEGIES))}")
-    known = set(STRATEGIES[name].__dataclass_fields__) - {"needs"}
+    known = {field.name for field in fields(STRATEGIES[name])}
     for option in options or {}:
         if option not in known:
             raise ValueError(f"{name} has no option {option!r}; it has: {', '.join(sorted(known)) or 'none'}")
@@ -76,13 +77,19 @@ def draw(
             raise ValueError(f"{type(strategy).__name__} needs the {strategy.needs} as its guide")
         if guide.shape[:2] != (batch_size, grid.num_patches):
             raise ValueError(f"the guide is {tuple(guide.shape)}, not [{batch_size}, {grid.num_patches}, ...]")
+    if valid is not None and valid.shape != (batch_size, grid.num_patches):
+        raise ValueError(f"valid is {tuple(valid.shape)}, not [{batch_size}, {grid.num_patches}]")
     num_masked = grid.num_patches - num_visible_of(grid.num_patches, mask_ratio)
-    priority = strategy.priority(batch_size, grid, num_masked, rng, guide)
-    padded = valid is not None and not bool(valid.all())
+    # Autocast would rank by products rounded to bfloat16, and so mask otherwise than without it.
+    with torch.autocast((rng if guide is None else guide).device.type, enabled=False):
+        priority = strategy.priority(batch_size, grid, num_masked, rng, guide)
+    if valid is not None:
+        valid = None if bool(valid.all()) else valid.to(priority.device)
     if strategy.needs != "nothing":
-        if padded:
-            priority = priority.masked_fill(~valid, -torch.inf)
-        priority = with_hints(priority, num_valid_masked_of(valid, num_masked) if padded else num_masked, hint_ratio, rng)
-    if padded:
+        choice: int | Tensor = num_masked
+        if valid is not None:
+            priority, choice = priority.masked_fill(~valid, -torch.inf), num_valid_masked_of(valid, num_masked)
+        priority = with_hints(priority, choice, hint_ratio, rng)
+    if valid is not None:
         priority = within_valid(priority, valid, num_masked, rng)
     return split(priority, num_masked)

@@ -1,4 +1,4 @@
-"""How a mask is made: a strategy ranks the patches, hints give a share of its choice back to chance, one cut splits them.
+"""How a mask is made: a strategy ranks the patches, hints give a share of it back to chance, one cut splits them.
 
 A strategy never counts. Because `split` is the only place that cuts, every strategy has exact, fixed counts, and
 hints, schedules and validity compose with all of them.
@@ -18,7 +18,7 @@ Needs = Literal["nothing", "patches", "features"]
 
 @runtime_checkable
 class MaskingStrategy(Protocol):
-    """What to mask. ``needs`` says what `priority` gets as its guide: nothing, the patches or the encoder's features."""
+    """What to mask. ``needs`` says what `priority` is guided by: nothing, the patches or the encoder's features."""
 
     needs: Needs
 
@@ -63,7 +63,13 @@ def uniform(shape: tuple[int, ...], rng: Generator) -> Tensor:
 
 
 def top(priority: Float[Tensor, "b n"], count: int | Int[Tensor, " b"]) -> Bool[Tensor, "b n"]:
-    """True for the ``count`` highest of each sample (one count, or one a sample); equal ones go by position."""
+    """True for the ``count`` highest of each sample (one count, or one a sample); equal ones go by position.
+
+    Raises:
+        ValueError: a priority is NaN, which would be ranked first in silence.
+    """
+    if priority.isnan().any():
+        raise ValueError("a masking priority is NaN: check the guide for NaN or infinite values")
     order = priority.argsort(dim=1, descending=True, stable=True)
     limit = count[:, None] if isinstance(count, Tensor) else count
     chosen = torch.arange(priority.shape[1], device=priority.device).expand_as(order) < limit
@@ -84,8 +90,6 @@ def split(priority: Float[Tensor, "b n"], num_masked: int) -> Mask:
     Raises:
         ValueError: a priority is NaN.
     """
-    if priority.isnan().any():
-        raise ValueError("a masking priority is NaN: check the guide for NaN or infinite values")
     masked = top(priority, num_masked)
     order = masked.to(torch.uint8).argsort(dim=1, stable=True)
     num_visible = priority.shape[1] - num_masked
@@ -103,6 +107,7 @@ def num_hints_of(num_masked: int, hint_ratio: float) -> int:
 
 
 def check_hint_ratio(hint_ratio: float) -> None:
+    """Raise ValueError unless the hint ratio lies in [0, 1]."""
     if not 0.0 <= hint_ratio <= 1.0:
         raise ValueError(f"hint_ratio must lie in [0, 1], got {hint_ratio}")
 
@@ -133,7 +138,7 @@ def with_hints(
     if isinstance(num_masked, int):
         num_stay: int | Tensor = num_masked - num_hints_of(num_masked, hint_ratio)
     else:
-        num_stay = num_masked - (num_masked * hint_ratio + 1e-9).floor().long()
+        num_stay = num_masked - (num_masked.double() * hint_ratio + 1e-9).floor().long()
     noise = uniform((2, *priority.shape), rng).to(priority.device)
     informed = top(priority, num_masked)
     stays = top(noise[0] + informed, num_stay)

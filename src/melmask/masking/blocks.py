@@ -46,8 +46,8 @@ class InverseBlock:
 
     def num_centres(self, grid: PatchGrid, num_masked: int) -> int:
         """How many centres the paper's rule draws on this grid."""
-        visible_share = 1 - num_masked / grid.num_patches
-        return int(grid.num_patches * (visible_share + self.adjust) / self.side**2)
+        num_visible = grid.num_patches - num_masked
+        return int((num_visible + grid.num_patches * self.adjust) / self.side**2 + 1e-9)
 
     def priority(
         self, batch_size: int, grid: PatchGrid, num_masked: int, rng: Generator, guide: Tensor | None

@@ -20,6 +20,8 @@ def dispersion(patches: Float[Tensor, "b n p"], statistic: Literal["mad", "varia
         ValueError: a value is NaN or infinite.
     """
     values = patches.float()
+    # Measured from a value of its own, a constant patch is exactly zero everywhere; around its rounded mean it is not.
+    values = values - values[:, :, :1]
     deviation = values - values.mean(dim=2, keepdim=True)
     weight = deviation.abs().mean(dim=2) if statistic == "mad" else deviation.square().mean(dim=2)
     if not weight.isfinite().all():
@@ -61,7 +63,7 @@ class Dispersion:
         weight = dispersion(guide, self.statistic)
         if self.deterministic:
             return break_ties(weight, rng)
-        # Minus the log of an exponential is Gumbel noise. The floor ranks zero weights below all others, in random order.
+        # Minus the log of an exponential is Gumbel noise. The floor ranks zero weights below all others, by chance.
         floor = torch.finfo(torch.float32).tiny
         exponential = torch.empty(batch_size, grid.num_patches, device=rng.device).exponential_(generator=rng)
         return weight.clamp(min=floor).log() - exponential.clamp(min=floor).log().to(weight.device)

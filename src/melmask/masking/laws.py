@@ -35,9 +35,7 @@ def guidance(num_patches: int, num_masked: int, hint_ratio: float) -> float:
     return (num_masked - num_hints) * (num_patches - num_masked) / (num_masked * outside)
 
 
-def with_hints_probabilities(
-    inclusion: Float[Tensor, " n"], num_masked: int, hint_ratio: float
-) -> Float[Tensor, " n"]:
+def with_hints_probabilities(inclusion: Float[Tensor, " n"], num_masked: int, hint_ratio: float) -> Float[Tensor, " n"]:
     """P(i masked) after hints, from the inclusion probabilities π_i of the informed choice."""
     mean = num_masked / len(inclusion)
     return mean + guidance(len(inclusion), num_masked, hint_ratio) * (inclusion - mean)
@@ -81,7 +79,7 @@ def inclusion_probabilities(weights: Float[Tensor, " n"], num_masked: int) -> Fl
 
 
 def _positive_inclusion(weight: np.ndarray, num_masked: int) -> np.ndarray:
-    """π for positive weights: the integral over arrival times s, on a logarithmic axis, of density times the count law."""
+    """π for positive weights: the integral of density times count law over arrival times s, on a logarithmic axis."""
     weight = weight / weight.mean()
     # Times outside these ends carry less than 1e-12 of any patch's arrival.
     log_low, log_high = np.log(1e-13 / weight.max()), np.log(40.0 / weight.min())

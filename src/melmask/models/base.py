@@ -59,19 +59,22 @@ class MaskedDecoder(nn.Module):
         return self.pred(self.norm(take(tokens[:, 1:], mask.masked)))
 
 
+def counted(mask: Mask, valid: Bool[Tensor, "b n"] | None) -> Float[Tensor, "b m"]:
+    """One for every masked patch that counts in the loss, zero for padding."""
+    if valid is None:
+        return torch.ones_like(mask.masked, dtype=torch.float32)
+    return valid.gather(1, mask.masked).float()
+
+
 def mean_over_valid(
     per_patch: Float[Tensor, "b m"], mask: Mask, valid: Bool[Tensor, "b n"] | None
 ) -> Float[Tensor, ""]:
     """The mean error over masked patches, padding left out; zero if all of them are padding."""
-    if valid is None:
-        return per_patch.mean()
-    counted = valid.gather(1, mask.masked).to(per_patch.dtype)
-    return (per_patch * counted).sum() / counted.sum().clamp(min=1.0)
+    weight = counted(mask, valid)
+    return (per_patch * weight).sum() / weight.sum().clamp(min=1.0)
 
 
-def normalised_patches(
-    patches: Float[Tensor, "b n p"], mask: Mask, eps: float = 1e-6
-) -> Float[Tensor, "b m p"]:
+def normalised_patches(patches: Float[Tensor, "b n p"], mask: Mask, eps: float = 1e-6) -> Float[Tensor, "b m p"]:
     """The masked patches, each with zero mean and unit variance over its values: what a decoder is to rebuild."""
     target = take(patches, mask.masked).float()
     mean, variance = target.mean(dim=2, keepdim=True), target.var(dim=2, keepdim=True)

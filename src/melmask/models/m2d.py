@@ -1,15 +1,18 @@
 """M2D: predict, from the visible patches, what a slowly following encoder makes of the masked ones."""
 
 import copy
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from melmask.models.base import Loss, MaskedDecoder, mean_over_valid
+from melmask.models.base import Loss, MaskedDecoder, counted, mean_over_valid
 from melmask.types import Mask, PatchGrid
 from melmask.vit import Encoder, Size
+
+Standardise = Literal["patch", "batch"]
 
 
 class M2D(nn.Module):
@@ -25,8 +28,11 @@ class M2D(nn.Module):
         predictor: the same of the predictor; 512 wide, 8 deep, 16 heads at base.
         patch_shape: (freq, time) of a patch.
         ema: the EMA's decay at the first and at the last step, linear between.
+        standardise: what each target is standardised over: "patch", its own features, or "batch", for every feature
+            all masked patches of the batch. Over the batch, what all targets share is no longer rewarded, so that
+            an EMA fast enough for runs of a few thousand steps does not collapse.
 
-    Source: arXiv 2210.14648 and 2404.06095. Deviates: padding is left out of the loss.
+    Source: arXiv 2210.14648 and 2404.06095. Deviates: padding is left out of the loss; "batch" is melmask's own.
     """
 
     def __init__(
@@ -35,9 +41,10 @@ class M2D(nn.Module):
         predictor: Size,
         patch_shape: tuple[int, int],
         ema: tuple[float, float] = (0.99995, 0.99999),
+        standardise: Standardise = "patch",
     ) -> None:
         super().__init__()
-        self.ema = ema
+        self.ema, self.standardise = ema, standardise
         self.encoder = Encoder(encoder, patch_shape)
         self.target = copy.deepcopy(self.encoder).requires_grad_(False)
         self.predictor = MaskedDecoder(predictor, encoder.dim, encoder.dim)
@@ -56,8 +63,12 @@ class M2D(nn.Module):
         latent = self.encoder(patches, grid, mask.visible)
         predicted = self.predictor(latent, grid, mask)
         with torch.no_grad():
-            target = self.target(patches, grid, mask.masked)[:, 1:]
-        per_patch = feature_distance(predicted, target)
+            target = self.target(patches, grid, mask.masked)[:, 1:].float()
+            if self.standardise == "patch":
+                target = standardised_over_features(target)
+            else:
+                target = standardised_over_batch(target, counted(mask, valid))
+        per_patch = unit_distance(predicted.float(), target)
         return Loss(mean_over_valid(per_patch, mask, valid), per_patch.detach(), latent[:, 1:].detach())
 
     @torch.no_grad()
@@ -71,11 +82,24 @@ class M2D(nn.Module):
         torch._foreach_lerp_(list(self.target.parameters()), list(self.encoder.parameters()), 1.0 - decay)
 
 
-def feature_distance(
+def standardised_over_features(target: Float[Tensor, "b m d"], eps: float = 1e-6) -> Float[Tensor, "b m d"]:
+    """Every vector with zero mean and unit variance over its own features."""
+    mean, variance = target.mean(dim=2, keepdim=True), target.var(dim=2, keepdim=True, unbiased=False)
+    return (target - mean) / torch.sqrt(variance + eps)
+
+
+def standardised_over_batch(
+    target: Float[Tensor, "b m d"], counted: Float[Tensor, "b m"], eps: float = 1e-6
+) -> Float[Tensor, "b m d"]:
+    """Every feature with zero mean and unit variance over those vectors of the batch that are counted."""
+    share = (counted / counted.sum().clamp(min=1.0))[:, :, None]
+    mean = (target * share).sum(dim=(0, 1))
+    variance = ((target - mean).square() * share).sum(dim=(0, 1))
+    return (target - mean) / torch.sqrt(variance + eps)
+
+
+def unit_distance(
     predicted: Float[Tensor, "b m d"], target: Float[Tensor, "b m d"], eps: float = 1e-6
 ) -> Float[Tensor, "b m"]:
-    """2 - 2 cos(prediction, standardised target), which is the squared distance of the two as unit vectors."""
-    target = target.float()
-    mean, variance = target.mean(dim=2, keepdim=True), target.var(dim=2, keepdim=True, unbiased=False)
-    standard = (target - mean) / torch.sqrt(variance + eps)
-    return 2.0 - 2.0 * F.cosine_similarity(predicted.float(), standard, dim=2, eps=eps)
+    """2 - 2 cos: the squared distance of the two as unit vectors."""
+    return 2.0 - 2.0 * F.cosine_similarity(predicted, target, dim=2, eps=eps)

@@ -1,20 +1,21 @@
 """Pictures of spectrograms, masks and predictions."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
 from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
+from matplotlib.gridspec import SubplotSpec
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from melmask.logmel import LogMelSpec
 from melmask.masking import MaskingStrategy, draw, make_strategy
-from melmask.masking.base import num_visible_of
 from melmask.masking.laws import guidance
 from melmask.patches import grid_of, patchify
 from melmask.study import style
@@ -22,7 +23,6 @@ from melmask.types import PatchGrid
 from melmask.vit import SIZES, Encoder
 
 NUM_DRAWS = 200
-LOOKS_AT = {"nothing": "looks at nothing", "patches": "looks at the patches", "features": "looks at features"}
 
 
 @style.in_style
@@ -36,12 +36,13 @@ def mask_figure(
     mask_ratio: float = 0.7,
     seed: int = 0,
     features: Float[Tensor, "n d"] | None = None,
-    features_from: str = "a given encoder",
-    title: str = "",
+    features_from: str = "the encoder",
+    title: str = "Log-mel spectrogram",
 ) -> Figure:
     """A spectrogram, and under it what each strategy masks of it: single masks, and how often each patch is masked.
 
-    Strategies that look at something are drawn at every hint ratio, the others, which take no hints, as often anew.
+    Strategies that look at something are drawn at every hint ratio, from the same choice M0; the others, which take no
+    hints, as often anew.
 
     Args:
         log_mel: a normalised spectrogram; a rest that fills no patch is shown on top only.
@@ -59,47 +60,147 @@ def mask_figure(
     Raises:
         ValueError: an unknown strategy, a setting out of range, or a spectrogram smaller than a patch.
     """
-    grid = grid_of(log_mel, patch_shape)
-    patches = patchify(log_mel[None], patch_shape)
+    grid, patches = grid_of(log_mel, patch_shape), patchify(log_mel[None], patch_shape)
     if features is None:
         features, features_from = untrained_features(patches, grid, patch_shape, seed), "an untrained encoder"
     guides = {"nothing": None, "patches": patches, "features": features[None]}
-    num_columns = max(1, len(hint_ratios)) + 1
+    looks_at = {
+        "nothing": "looks at nothing and takes no hints",
+        "patches": "looks at the values inside each patch",
+        "features": f"looks at the features of {features_from}",
+    }
+    num_masks = max(1, len(hint_ratios))
 
-    figure = style.new_figure(2.35 + 1.23 * len(strategies))
-    rows = figure.add_gridspec(1 + len(strategies), num_columns, height_ratios=[1.45] + [1.0] * len(strategies))
+    figure = style.new_figure(2.15 + 1.43 * len(strategies))
+    heights = [1.5] + [0.24, 1.0] * len(strategies)
+    rows = figure.add_gridspec(len(heights), num_masks + 1, height_ratios=heights)
     limits = style.colour_limits(log_mel)
     top = figure.add_subplot(rows[0, :-1])
     style.show_log_mel(top, log_mel, spec, limits)
     style.label_axes(top, spec)
-    top.set_title(title or "log-mel spectrogram", fontsize=10, fontweight="bold")
-    _key(figure.add_subplot(rows[0, -1]), grid, mask_ratio, seed)
+    top.set_title(title, fontsize=11, fontweight="bold", pad=8)
+    _key(figure, rows[0, -1], mask_ratio)
 
-    for row, name in enumerate(strategies, start=1):
+    for i, name in enumerate(strategies):
+        row = 2 * i + 2
         strategy = make_strategy(name)
-        guide = guides[strategy.needs]
-        note = f"features of {features_from}" if strategy.needs == "features" else LOOKS_AT[strategy.needs]
-        hints = hint_ratios if strategy.needs != "nothing" else [None] * max(1, len(hint_ratios))
-        for column, hint_ratio in enumerate(hints):
-            rng = torch.Generator().manual_seed(seed + column)
-            masked = masked_share(strategy, guide, grid, mask_ratio, hint_ratio or 0.0, 1, rng)
+        style.head(figure.add_subplot(rows[row - 1, :]), name, looks_at[strategy.needs])
+        guide, informed = guides[strategy.needs], strategy.needs != "nothing"
+        for column in range(num_masks):
+            rng = torch.Generator().manual_seed(seed + (0 if informed else column))
+            hint_ratio = hint_ratios[column] if informed else None
+            masked = masked_share(strategy, grid, mask_ratio, rng, guide, hint_ratio or 0.0) > 0
             axes = figure.add_subplot(rows[row, column])
-            show_mask(axes, log_mel, masked > 0, patch_shape, spec, limits)
-            _mask_title(axes, name, grid, masked, hint_ratio, f"draw {column + 1}")
-            if column == 0:
-                axes.set_ylabel(f"{name}\n{note.replace(' of ', ' of' + chr(10))}", labelpad=4)
-        rng = torch.Generator().manual_seed(seed)
-        share = masked_share(strategy, guide, grid, mask_ratio, 0.0, NUM_DRAWS, rng)
-        axes = figure.add_subplot(rows[row, -1])
-        show_frequency(axes, share, mask_ratio, patch_shape, spec)
-        axes.set_title(f"{name}: how often masked", fontweight="bold")
+            show_mask(axes, log_mel, style.on_grid(masked, grid), patch_shape, spec, limits)
+            axes.set_title(f"{name}, {mask_words(masked, hint_ratio, f'draw {column + 1}')}")
+        share = masked_share(
+            strategy, grid, mask_ratio, torch.Generator().manual_seed(seed), guide, num_draws=NUM_DRAWS
+        )
+        axes = figure.add_subplot(rows[row, num_masks])
+        show_frequency(axes, style.on_grid(share, grid), mask_ratio, patch_shape, spec)
+        axes.set_title(
+            f"{name}, {NUM_DRAWS} draws" + (" at h = 0, λ = 1" if informed else "") + f"\n{range_words(share)}"
+        )
     return figure
+
+
+def _key(figure: Figure, place: SubplotSpec, mask_ratio: float) -> None:
+    """How to read the panels: the colour of masked patches and the scale of frequencies."""
+    rows = place.subgridspec(3, 1, height_ratios=[5.2, 0.8, 1.6])
+    text = figure.add_subplot(rows[0])
+    text.set_axis_off()
+    text.add_patch(Rectangle((0, 0.80), 0.09, 0.15, facecolor=style.COVER, transform=text.transAxes, clip_on=False))
+    text.text(0.13, 0.875, "masked patch", va="center", transform=text.transAxes)
+    words = (
+        "h  hint ratio: share of the choice\n    that is given back to chance\n"
+        "λ  guidance: how much of the\n    preference survives"
+    )
+    small: dict[str, Any] = {"color": style.MUTED, "fontsize": style.SMALL, "linespacing": 1.5, "in_layout": False}
+    text.text(0, 0.70, words, va="top", transform=text.transAxes, **small)
+    bar = figure.add_subplot(rows[1])
+    scale = ScalarMappable(preference_scale(mask_ratio), style.PREFERENCE)
+    colours = figure.colorbar(
+        scale, cax=bar, orientation="horizontal", ticks=[0, mask_ratio, 1], spacing="proportional"
+    )
+    colours.outline.set_visible(False)
+    bar.set_xticklabels(["never", f"as by chance, {mask_ratio:.0%}".replace("%", " %"), "always"], in_layout=False)
+    never, _, always = bar.get_xticklabels()
+    never.set_horizontalalignment("left")
+    always.set_horizontalalignment("right")
+    bar.set_title("Last column: how often a patch is masked", fontsize=style.SMALL, color=style.MUTED, in_layout=False)
+
+
+def preference_scale(mask_ratio: float) -> TwoSlopeNorm:
+    """Frequencies 0..1 with plain chance in the middle of the colours."""
+    return TwoSlopeNorm(vmin=0.0, vcenter=mask_ratio, vmax=1.0)
+
+
+def mask_words(masked: Bool[Tensor, " n"], hint_ratio: float | None, otherwise: str) -> str:
+    """Hint ratio, guidance and exact counts of a mask, for its title."""
+    num_masked = int(masked.sum())
+    counts = f"{len(masked) - num_masked} visible, {num_masked} masked"
+    if hint_ratio is None:
+        return f"{otherwise}\n{counts}"
+    return f"h = {hint_ratio:g}, λ = {guidance(len(masked), num_masked, hint_ratio):.2g}\n{counts}"
+
+
+def range_words(share: Float[Tensor, " n"]) -> str:
+    return f"masked {float(share.min()):.0%} to {float(share.max()):.0%}".replace("%", " %")
+
+
+def masked_share(
+    strategy: MaskingStrategy,
+    grid: PatchGrid,
+    mask_ratio: float,
+    rng: torch.Generator,
+    guide: Float[Tensor, "1 n d"] | None,
+    hint_ratio: float = 0.0,
+    num_draws: int = 1,
+) -> Float[Tensor, " n"]:
+    """The share of ``num_draws`` masks of one input in which each patch is masked."""
+    masks = draw(
+        strategy,
+        grid=grid,
+        batch_size=num_draws,
+        mask_ratio=mask_ratio,
+        rng=rng,
+        guide=None if guide is None else guide.expand(num_draws, -1, -1),
+        hint_ratio=hint_ratio,
+    )
+    return masks.masked.flatten().bincount(minlength=grid.num_patches) / num_draws
 
 
 def untrained_features(
     patches: Float[Tensor, "1 n p"], grid: PatchGrid, patch_shape: tuple[int, int], seed: int
 ) -> Float[Tensor, "n d"]:
-    """Features of the smallest published encoder size with fresh weights."""
-    with torch.random.fork_rng(devices=[]), torch.inference_mode():
+    """Features of a small encoder with fresh weights."""
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)
         return Encoder(SIZES["tiny"], patch_shape)(patches, grid)[0, 1:]
+
+
+def show_mask(
+    axes: Axes,
+    log_mel: Float[Tensor, "mel frame"],
+    masked: Bool[np.ndarray, "freq time"],
+    patch_shape: tuple[int, int],
+    spec: LogMelSpec,
+    limits: tuple[float, float],
+) -> None:
+    """The visible patches of a spectrogram, the masked ones covered."""
+    freq, time = masked.shape
+    style.show_log_mel(axes, log_mel[: freq * patch_shape[0], : time * patch_shape[1]], spec, limits)
+    style.cover(axes, masked, patch_shape, spec)
+    axes.set(xticks=[], yticks=[])
+
+
+def show_frequency(
+    axes: Axes,
+    share: Float[np.ndarray, "freq time"],
+    mask_ratio: float,
+    patch_shape: tuple[int, int],
+    spec: LogMelSpec,
+) -> None:
+    """How often each patch is masked, as a heat map around plain chance."""
+    style.show_patches(axes, share, patch_shape, spec, cmap=style.PREFERENCE, norm=preference_scale(mask_ratio))
+    axes.set(xticks=[], yticks=[])

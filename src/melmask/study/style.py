@@ -12,9 +12,11 @@ import numpy as np
 from jaxtyping import Bool, Float
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import LinearSegmentedColormap, to_rgba
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Colormap, LinearSegmentedColormap, ListedColormap, to_rgba
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
+from matplotlib.ticker import MaxNLocator
 from numpy import ndarray
 from torch import Tensor
 
@@ -22,27 +24,39 @@ from melmask.logmel import LogMelSpec, mel_filterbank
 from melmask.types import PatchGrid
 
 INK, MUTED, LINE, COVER = "#1d2733", "#66717f", "#d5dae1", "#dde3ea"
-FLOOR_COLOURS = ("#9aa5b1", "#c3cad2")
-# Okabe and Ito's palette, told apart by colour-blind readers, without its yellow and black.
-RUN_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
-SPECTROGRAM = "magma"
+FLOOR_COLOUR = "#c3cad2"
+# Okabe and Ito's palette, told apart by colour-blind readers, without its yellow and black; then darker ones.
+RUN_COLOURS = (
+    "#0072b2",
+    "#d55e00",
+    "#009e73",
+    "#cc79a7",
+    "#56b4e9",
+    "#e69f00",
+    "#5b4a8a",
+    "#7f8c3f",
+    "#8c4a2f",
+    "#444c56",
+)
+# Magma without its blackest end, which would outweigh everything else on a light page.
+SPECTROGRAM = ListedColormap(matplotlib.colormaps["magma"](np.linspace(0.07, 0.99, 256)), "magma")
 # Seldom masked is teal, as often as by chance is paper, often masked is orange: safe for colour-blind readers.
 PREFERENCE = LinearSegmentedColormap.from_list("preference", ["#0b4f5c", "#5fa8ad", "#f4f2ee", "#eda35c", "#a8480b"])
 ERROR = "viridis"
 WIDTH_IN, DPI = 10.0, 160
-TICKS_HZ = (100, 250, 500, 1000, 2000, 4000, 8000, 16000)
+TICKS_HZ = (100, 500, 1000, 2000, 4000, 8000, 16000)
 SMALL = 7.5
 
-_STYLE: dict[str, Any] = {
+_STYLE: Any = {
     "font.family": "DejaVu Sans",
     "font.size": 8.5,
     "text.color": INK,
     "axes.edgecolor": LINE,
     "axes.labelcolor": MUTED,
     "axes.labelsize": 8,
-    "axes.titlesize": 8.5,
+    "axes.titlesize": 8,
     "axes.titlelocation": "left",
-    "axes.titlepad": 5,
+    "axes.titlepad": 4,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.axisbelow": True,
@@ -61,7 +75,7 @@ _STYLE: dict[str, Any] = {
     "legend.fontsize": 8,
     "figure.dpi": DPI,
     "savefig.dpi": "figure",
-    "figure.constrained_layout.h_pad": 0.06,
+    "figure.constrained_layout.h_pad": 0.025,
     "figure.constrained_layout.w_pad": 0.06,
     "image.interpolation": "nearest",
 }
@@ -72,7 +86,9 @@ P = ParamSpec("P")
 @contextmanager
 def styled() -> Iterator[None]:
     """Matplotlib's defaults with melmask's look on top, whatever the user's own settings are."""
-    with matplotlib.rc_context(matplotlib.rcParamsDefault | _STYLE | {"backend": matplotlib.rcParams["backend"]}):
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(_STYLE)
         yield
 
 
@@ -91,6 +107,7 @@ def new_figure(height_in: float, width_in: float = WIDTH_IN) -> Figure:
     """An empty figure with its own Agg canvas: no global state, nothing to close."""
     figure = Figure(figsize=(width_in, height_in), layout="constrained")
     FigureCanvasAgg(figure)
+    figure.get_layout_engine().set(rect=(0.006, 0.008, 0.988, 0.984))  # type: ignore[union-attr, call-arg]
     return figure
 
 
@@ -142,7 +159,11 @@ def show_log_mel(
 
 
 def show_patches(
-    axes: Axes, values: Float[ndarray, "freq time *rgba"], patch_shape: tuple[int, int], spec: LogMelSpec, **settings: Any
+    axes: Axes,
+    values: Float[ndarray, "freq time *rgba"],
+    patch_shape: tuple[int, int],
+    spec: LogMelSpec,
+    **settings: Any,
 ) -> AxesImage:
     """One value or colour for every patch, on the same axes as the spectrogram."""
     freq, time = values.shape[:2]
@@ -156,6 +177,41 @@ def cover(axes: Axes, masked: Bool[ndarray, "freq time"], patch_shape: tuple[int
     colour = np.zeros((*masked.shape, 4))
     colour[masked] = to_rgba(COVER)
     return show_patches(axes, colour, patch_shape, spec)
+
+
+def head(axes: Axes, name: str, note: str) -> None:
+    """A headline that fills an axes of its own: a bold name and what is to be said about it."""
+    axes.set_axis_off()
+    bold = axes.text(0, 0, name, fontsize=10, fontweight="bold", va="baseline", in_layout=False)
+    axes.annotate(
+        note, (1, 0), (7, 2), xycoords=bold, textcoords="offset points", va="baseline", color=MUTED, in_layout=False
+    )
+
+
+def scale_above(axes: Axes, image: ScalarMappable) -> None:
+    """A small colour scale over the right end of a panel, on the line of its title."""
+    bar = axes.inset_axes((0.66, 1.075, 0.34, 0.045))
+    scale = axes.figure.colorbar(image, cax=bar, orientation="horizontal", ticks=MaxNLocator(nbins=3))
+    scale.outline.set_visible(False)
+    bar.tick_params(labeltop=True, labelbottom=False, top=False, bottom=False, pad=0)
+
+
+def few_ticks() -> MaxNLocator:
+    """Ticks for a narrow panel."""
+    return MaxNLocator(nbins=4)
+
+
+def error_colours() -> Colormap:
+    """Colours of errors; places without one are covered like masked patches."""
+    return matplotlib.colormaps[ERROR].with_extremes(bad=COVER)
+
+
+def shortened(name: str, num_letters: int = 24) -> str:
+    """
+    >>> shortened("dog: 1-100032-A-0.opus", 12)
+    'dog: 1-1000…'
+    """
+    return name if len(name) <= num_letters else name[: num_letters - 1] + "…"
 
 
 def on_grid(flat: Tensor, grid: PatchGrid) -> ndarray:

@@ -77,7 +77,11 @@ def pretrain(
     """
     with join_world() as world, stop_requests() as stop_requested:
         loader = Loader(
-            store, crop_frames=recipe.crop_frames, batch_size=recipe.batch_size, seed=recipe.seed, exclude=recipe.exclude
+            store,
+            crop_frames=recipe.crop_frames,
+            batch_size=recipe.batch_size,
+            seed=recipe.seed,
+            exclude=recipe.exclude,
         )
         recipe.grid(store.spec.num_mels)
         if world.is_first:
@@ -266,7 +270,12 @@ def autocast_for(precision: str, device: torch.device) -> Callable[[], Any]:
 
 def open_run(run: Path, recipe: Recipe, store: Store, resume: bool) -> None:
     """Make the run folder, or check that it is the one to go on with."""
-    data = {"store": str(store.folder.resolve()), "fingerprint": store.fingerprint, "mean": store.mean, "std": store.std}
+    data = {
+        "store": str(store.folder.resolve()),
+        "fingerprint": store.fingerprint,
+        "mean": store.mean,
+        "std": store.std,
+    }
     if (run / RECIPE).exists():
         if not resume:
             raise ValueError(f"{run} already holds a run: resume it, or choose another folder")

@@ -16,7 +16,9 @@ from melmask.train.recipe import RECIPES, Recipe
 
 
 def micro(framework="m2d", **changes):
-    return dataclasses.replace(RECIPES[f"micro-{framework}"], **{"steps": 12, "batch_size": 8, "log_every": 3, **changes})
+    return dataclasses.replace(
+        RECIPES[f"micro-{framework}"], **{"steps": 12, "batch_size": 8, "log_every": 3, **changes}
+    )
 
 
 @pytest.mark.parametrize("framework", ["m2d", "msm-mae"])

@@ -10,7 +10,9 @@ from melmask.train.schedule import learning_rate
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_survives_the_disk(name, tmp_path):
-    recipe = dataclasses.replace(RECIPES[name], strategy="dwm", strategy_options={"statistic": "variance"}, exclude=("a:1",))
+    recipe = dataclasses.replace(
+        RECIPES[name], strategy="dwm", strategy_options={"statistic": "variance"}, exclude=("a:1",)
+    )
     recipe.save(tmp_path / "recipe.json")
     assert Recipe.load(tmp_path / "recipe.json") == recipe
 
@@ -28,8 +30,8 @@ def test_the_papers_settings_are_the_default():
     ("changes", "message"),
     [
         ({"size": "huge"}, "no size 'huge'"),
-        ({"epochs": 3.0}, "either steps or epochs"),
-        ({"steps": 0}, "either steps or epochs"),
+        ({"epochs": 3.0}, "one of steps and epochs"),
+        ({"steps": 0}, "one of steps and epochs"),
         ({"batch_size": 0}, "batch_size must be positive"),
         ({"strategy": "dvm"}, "there are: dwm, ibm, random, sgim"),
         ({"strategy": "dwm", "strategy_options": {"side": 3}}, "dwm has no option 'side'"),

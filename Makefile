@@ -1,0 +1,46 @@
+# make quickstart   the main job on the built-in corpus (or DATA=/folder/or.csv), from an empty clone
+# make test         the tests, from an empty clone
+# Both set everything up themselves in .venv, and may be called again at any time.
+
+SHELL := /bin/bash
+PYTHON ?= $(shell for python in python3.13 python3.12 python3.11 python3; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
+BIN := .venv/bin
+DATA ?=
+
+.PHONY: setup quickstart test test-slow lint bench clean
+
+setup: .venv/.ready
+
+.venv/.ready: requirements.txt pyproject.toml
+	@test -n "$(PYTHON)" || { echo "melmask needs Python 3.11 or newer: apt-get install python3 python3-venv"; exit 1; }
+	@echo "== setting up .venv with $$($(PYTHON) --version): a few minutes the first time, nothing later"
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv \
+		|| { rm -rf .venv; echo "making .venv failed: apt-get install python3-venv"; exit 1; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	@touch $@
+
+quickstart: setup
+	@PATH="$(CURDIR)/$(BIN):$$PATH" bash examples/quickstart.sh "$(DATA)"
+
+test: setup
+	@echo "== the default tests (the slow ones: make test-slow)"
+	$(BIN)/python -m pytest -q
+
+test-slow: setup
+	@echo "== the slow tests"
+	$(BIN)/python -m pytest -q -m slow --timeout=1800
+
+lint: setup
+	@echo "== style and types"
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: setup
+	@echo "== speed, as ratios within one run"
+	$(BIN)/python benchmarks/throughput.py
+
+clean:
+	rm -rf .venv out .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,47 @@
+#!/usr/bin/env bash
+# The main job, from recordings to an encoder and its evidence: what `make quickstart` runs.
+#   examples/quickstart.sh                   on the built-in corpus
+#   examples/quickstart.sh /my/recordings    on a folder
+#   examples/quickstart.sh /my/table.csv     on a manifest path,label[,fold][,group], with its labels as the task
+# Calling it again goes on where it was stopped. STEPS and OUT may be set.
+set -euo pipefail
+
+data=${1:-}
+steps=${STEPS:-260}
+say() { printf '\n\033[1m== %s\033[0m\n' "$*"; }
+run() { printf '$ %s\n' "$*"; "$@"; }
+
+if [[ -z $data ]]; then
+  out=${OUT:-out/quickstart}
+  say "the built-in corpus: sampled instruments and synthesised speech"
+  run melmask demo --out "$out/corpus"
+  sources=("$out"/corpus/{instruments,chroma,words,speech_other}.csv)
+  tasks=("$out"/corpus/{instruments,chroma,words}.csv)
+  # No clip of the folds that judge is trained on.
+  settings=(--exclude instruments:5 chroma:5 words:5)
+  judge=(--test-folds 5)
+else
+  out=${OUT:-out/quickstart-$(basename "${data%.csv}")}
+  sources=("$data")
+  tasks=() settings=() judge=()
+  if [[ $data == *.csv ]] && head -n 1 "$data" | grep -qw label; then tasks=("$data"); fi
+fi
+
+say "recordings -> packed log-mel spectrograms"
+run melmask prepare "${sources[@]}" --out "$out/store"
+
+for strategy in random dwm; do
+  say "an encoder, with $strategy masking"
+  run melmask pretrain "$out/store" --recipe tiny-msm-mae --strategy "$strategy" --steps "$steps" --batch-size 32 \
+    --resume --out "$out/$strategy" "${settings[@]}"
+done
+
+if ((${#tasks[@]})); then
+  for strategy in random dwm; do
+    say "what the encoder of $strategy masking knows, beside its floors"
+    MELMASK_CACHE="$out/cache" run melmask evaluate "$out/$strategy" --task "${tasks[@]}" --probe logistic knn "${judge[@]}"
+  done
+fi
+
+say "the report"
+run melmask report "$out/random" "$out/dwm" --out "$out/report"

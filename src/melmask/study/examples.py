@@ -1,0 +1,156 @@
+"""What a run does on a few crops of its own data: the masks it draws, what it predicts, and where it errs."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from melmask.data.loader import Loader
+from melmask.data.store import Store
+from melmask.masking import MaskingStrategy, draw
+from melmask.models import M2D, MSMMAE
+from melmask.patches import patchify, place, take, valid_patches
+from melmask.study.runs import Run
+from melmask.types import Batch, Mask, PatchGrid
+
+NUM_CROPS = 64
+PARTS = 16  # crops that go through a model at once
+MASKS_PER_CROP = 2
+VARIANCE_EPS = 1e-6  # of normalised_patches
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Crops of a run's data, and what of them is sound.
+
+    Args:
+        log_mel: normalised crops of the run's length.
+        patches: the same, cut.
+        valid: False for patches of padding.
+        grid: the patches' layout.
+        names: label of each crop's recording, or its file's stem.
+        files: the file of each crop.
+        shown: the crops to look at singly.
+    """
+
+    log_mel: Float[Tensor, "b mel frame"]
+    patches: Float[Tensor, "b n p"]
+    valid: Bool[Tensor, "b n"]
+    grid: PatchGrid
+    names: tuple[str, ...]
+    files: tuple[str, ...]
+    shown: tuple[int, ...]
+
+
+def examples_of(run: Run, store: Store, num_shown: int, seed: int = 0) -> Examples:
+    """Random crops as the run was trained on; those to be shown are the first that hold sound throughout.
+
+    Args:
+        run: for its crop length, patches and exclusions.
+        store: its data.
+        num_shown: crops to be shown.
+        seed: of the choice; runs of equal crop length on one store get the same crops.
+    """
+    recipe = run.recipe
+    batch = Loader(store, crop_frames=recipe.crop_frames, batch_size=NUM_CROPS, seed=seed, exclude=recipe.exclude).part(
+        0
+    )
+    grid = recipe.grid(store.spec.num_mels)
+    clips = [store.clips[int(row)].clip for row in batch.clip]
+    return Examples(
+        log_mel=batch.log_mel,
+        patches=patchify(batch.log_mel, recipe.patch_shape),
+        valid=valid_patches(batch.num_valid_frames, grid, recipe.patch_shape),
+        grid=grid,
+        names=tuple(clip.label or clip.path.stem for clip in clips),
+        files=tuple(clip.path.name for clip in clips),
+        shown=_eventful(batch, store, num_shown),
+    )
+
+
+def _eventful(batch: Batch, store: Store, num_shown: int) -> tuple[int, ...]:
+    """The first crops of different recordings without silence and padding; failing those, the ones with least of it."""
+    silence = (store.spec.silence - store.mean) / store.std
+    silent = (batch.log_mel.amax(dim=1) < silence + 1e-2).float().mean(dim=1)
+    first = {int(clip): i for i, clip in reversed(list(enumerate(batch.clip)))}
+    order = sorted(first.values(), key=lambda i: (float(silent[i]), i))
+    return tuple(order[:num_shown])
+
+
+@torch.no_grad()
+def guide_of(
+    strategy: MaskingStrategy, model: M2D | MSMMAE | None, patches: Float[Tensor, "b n p"], grid: PatchGrid
+) -> Float[Tensor, "b n d"] | None:
+    """What the strategy looks at: nothing, the patches, or the features that the model's encoder has now.
+
+    Raises:
+        ValueError: features are needed and there is no model.
+    """
+    if strategy.needs == "features":
+        if model is None:
+            raise ValueError("the strategy looks at the encoder's features, and the run has not saved an encoder yet")
+        return model.encoder(patches, grid)[:, 1:]
+    return patches if strategy.needs == "patches" else None
+
+
+def band_frequency(run: Run, examples: Examples, seed: int = 0) -> Float[Tensor, " freq"]:
+    """How often the patches of each frequency band are masked when the schedule of hints has run out.
+
+    Averaged over all crops, time and draws; patches of padding are left out.
+    """
+    recipe, grid, strategy = run.recipe, examples.grid, run.recipe.make_strategy()
+    rng = torch.Generator().manual_seed(seed)
+    num_masked, hint_ratio = torch.zeros(examples.valid.shape), recipe.hints()(1.0)
+    for part in torch.arange(NUM_CROPS).split(PARTS):
+        patches = examples.patches[part].repeat_interleave(8, dim=0)
+        mask = draw(
+            strategy,
+            grid=grid,
+            batch_size=len(patches),
+            mask_ratio=recipe.mask_ratio,
+            rng=rng,
+            guide=guide_of(strategy, run.model, patches, grid),
+            hint_ratio=hint_ratio,
+            valid=examples.valid[part].repeat_interleave(8, dim=0),
+        )
+        masked = torch.zeros(len(patches), grid.num_patches).scatter(1, mask.masked, 1.0)
+        num_masked[part] = masked.reshape(len(part), 8, -1).mean(dim=1)
+    counted = examples.valid.float()
+    by_band = (len(counted), grid.freq, grid.time)
+    return (num_masked * counted).reshape(by_band).sum(dim=(0, 2)) / counted.reshape(by_band).sum(dim=(0, 2))
+
+
+def random_masks(run: Run, grid: PatchGrid, num_samples: int, seed: int) -> Mask:
+    """Uniform masks at the run's mask ratio, the same for all runs of that ratio and grid."""
+    rng = torch.Generator().manual_seed(seed)
+    return draw("random", grid=grid, batch_size=num_samples, mask_ratio=run.recipe.mask_ratio, rng=rng)
+
+
+@torch.no_grad()
+def reconstruct(model: MSMMAE, patches: Float[Tensor, "b n p"], grid: PatchGrid, mask: Mask) -> Float[Tensor, "b n p"]:
+    """The input with every masked patch replaced by its prediction; visible patches stay as they are.
+
+    The decoder predicts patches of zero mean and unit variance, so each gets the true patch's mean and deviation.
+    """
+    predicted = model.decoder(model.encoder(patches, grid, mask.visible), grid, mask)
+    true = take(patches, mask.masked)
+    deviation = (true.var(dim=2, keepdim=True) + VARIANCE_EPS).sqrt()
+    return place(patches, mask.masked, predicted * deviation + true.mean(dim=2, keepdim=True))
+
+
+@torch.no_grad()
+def error_by_patch(run: Run, model: M2D | MSMMAE, examples: Examples, seed: int = 0) -> Float[Tensor, " n"]:
+    """The model's own error at every place of the grid, averaged over the crops and random masks; padding left out.
+
+    NaN where no crop had sound and a mask.
+    """
+    total, count = torch.zeros(examples.grid.num_patches), torch.zeros(examples.grid.num_patches)
+    for part in torch.arange(NUM_CROPS).repeat(MASKS_PER_CROP).split(PARTS):
+        seed += 1
+        mask = random_masks(run, examples.grid, len(part), seed)
+        error = model(examples.patches[part], examples.grid, mask).per_patch
+        counted = examples.valid[part].gather(1, mask.masked).float()
+        total.index_add_(0, mask.masked.flatten(), (error * counted).flatten())
+        count.index_add_(0, mask.masked.flatten(), counted.flatten())
+    return total / count

@@ -1,0 +1,191 @@
+"""A run's folder, read for a report: what was asked for, how it went, what it was worth, and on which data."""
+
+import dataclasses
+import json
+import shlex
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from melmask.data.store import Store
+from melmask.evaluate.evaluation import RESULTS
+from melmask.logmel import LogMelSpec
+from melmask.masking.base import num_visible_of
+from melmask.masking.laws import guidance
+from melmask.models import M2D, MSMMAE
+from melmask.train.checkpoint import CHECKPOINT, ENCODER, load_encoder, read_tensors
+from melmask.train.loop import DATA, RECIPE, read_log
+from melmask.train.recipe import RECIPES, Recipe
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run's folder.
+
+    Args:
+        folder: where it lies.
+        name: what reports call it; different for all runs of a report.
+        recipe: its settings.
+        data: the content of data.json; empty if there is none.
+        log: the lines of its log.
+        results: its evaluations, the newest of each kind.
+        store: its data; None if it is not to be had, and then ``store_problem`` says why.
+        store_problem: empty, or what is missing.
+    """
+
+    folder: Path
+    name: str
+    recipe: Recipe
+    data: Mapping[str, Any]
+    log: Sequence[Mapping[str, Any]]
+    results: Sequence[Mapping[str, Any]]
+    store: Store | None
+    store_problem: str
+
+    @property
+    def num_steps(self) -> int | None:
+        """Optimiser steps that were asked for; None if the recipe counts epochs and nothing is logged yet."""
+        return self.log[-1]["num_steps"] if self.log else self.recipe.steps or None
+
+    @property
+    def num_steps_done(self) -> int:
+        return self.log[-1]["step"] if self.log else 0
+
+    @property
+    def is_complete(self) -> bool:
+        return self.num_steps_done == self.num_steps
+
+    @property
+    def is_informed(self) -> bool:
+        """Whether its masks look at something, so that hints and guidance apply."""
+        return self.recipe.make_strategy().needs != "nothing"
+
+    @property
+    def mean_guidance(self) -> float | None:
+        """λ, averaged over all steps of the run; None where it does not apply or cannot be known."""
+        if not self.is_informed or self.num_steps is None or self.spec is None:
+            return None
+        num_patches, hints = self.recipe.grid(self.spec.num_mels).num_patches, self.recipe.hints()
+        num_masked = num_patches - num_visible_of(num_patches, self.recipe.mask_ratio)
+        values = (guidance(num_patches, num_masked, hints(step / self.num_steps)) for step in range(self.num_steps))
+        return sum(values) / self.num_steps
+
+    @cached_property
+    def spec(self) -> LogMelSpec | None:
+        """Its front end, from the store or else from the encoder it saved."""
+        if self.store:
+            return self.store.spec
+        return load_encoder(self.folder / ENCODER)[1].spec if (self.folder / ENCODER).exists() else None
+
+    @cached_property
+    def model(self) -> M2D | MSMMAE | None:
+        """The whole model with the weights of its last checkpoint, in evaluation mode; None if none was saved.
+
+        Raises:
+            ValueError: the checkpoint is damaged or of another model.
+        """
+        if not (self.folder / CHECKPOINT).exists():
+            return None
+        tensors, _ = read_tensors(self.folder / CHECKPOINT)
+        model = self.recipe.make_model()
+        try:
+            model.load_state_dict({k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")})
+        except RuntimeError as error:
+            raise ValueError(f"{self.folder / CHECKPOINT} is of another model than its recipe: {error}") from error
+        return model.eval().requires_grad_(False)
+
+    @property
+    def pretrain_command(self) -> str:
+        """The command that makes this run again: the nearest named recipe and what differs from it."""
+        name, changes = nearest_recipe(self.recipe)
+        parts = ["melmask", "pretrain", str(self.data.get("store", "STORE")), "--out", str(self.folder)]
+        return shlex.join([*parts, "--recipe", name, *changes])
+
+
+def read_runs(folders: Sequence[Path]) -> list[Run]:
+    """Read the runs of a report.
+
+    Args:
+        folders: of runs, each once.
+
+    Raises:
+        ValueError: no folders, one of them twice, or one that is no run.
+    """
+    if not folders:
+        raise ValueError("a report needs at least one run: name the folders that `melmask pretrain` wrote")
+    twice = [folder for folder, times in Counter(folder.resolve() for folder in folders).items() if times > 1]
+    if twice:
+        raise ValueError(f"the run {twice[0]} is given more than once: name it once")
+    for folder in folders:
+        if not (folder / RECIPE).is_file():
+            raise ValueError(f"{folder} is no run: it holds no {RECIPE}; make one with `melmask pretrain`")
+    return [_read_run(folder, name) for folder, name in zip(folders, _names(folders), strict=True)]
+
+
+def _read_run(folder: Path, name: str) -> Run:
+    data = json.loads((folder / DATA).read_text()) if (folder / DATA).exists() else {}
+    store, problem = _find_store(data)
+    return Run(folder, name, Recipe.load(folder / RECIPE), data, read_log(folder), read_results(folder), store, problem)
+
+
+def _find_store(data: Mapping[str, Any]) -> tuple[Store | None, str]:
+    """The store a run was trained on, or what stands in the way."""
+    if "store" not in data:
+        return None, f"the run has no {DATA}, so its store is not known"
+    folder = Path(data["store"])
+    if not folder.exists():
+        return None, f"the store {folder} does not exist any more"
+    try:
+        store = Store.open(folder)
+    except ValueError as error:
+        return None, str(error)
+    if store.fingerprint != data["fingerprint"]:
+        return None, f"the store {folder} now holds other data than the run was trained on"
+    return store, ""
+
+
+def _names(folders: Sequence[Path]) -> list[str]:
+    """The last part of each path, and as many more as it takes to tell the runs apart."""
+    paths = [folder.resolve() for folder in folders]
+    for num_parts in range(1, max(len(path.parts) for path in paths) + 1):
+        names = ["/".join(path.parts[-num_parts:]) for path in paths]
+        if len(set(names)) == len(names):
+            break
+    return names
+
+
+def read_results(folder: Path) -> list[dict[str, Any]]:
+    """A run's evaluations; of those with the same features, task and probe, the last. A line cut off is left out."""
+    path, newest = folder / RESULTS, {}
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            result = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        newest[result["features"], result["task"], result["probe"]] = result
+    return list(newest.values())
+
+
+def nearest_recipe(recipe: Recipe) -> tuple[str, list[str]]:
+    """The named recipe with the fewest other settings, and the arguments that change it into ``recipe``."""
+    changes = {name: _changes(named, recipe) for name, named in RECIPES.items()}
+    name = min(changes, key=lambda name: len(changes[name]))
+    return name, [part for setting, value in changes[name].items() for part in _argument(setting, value)]
+
+
+def _changes(before: Recipe, after: Recipe) -> dict[str, Any]:
+    values = {field.name: getattr(after, field.name) for field in dataclasses.fields(Recipe)}
+    return {name: value for name, value in values.items() if value != getattr(before, name)}
+
+
+def _argument(setting: str, value: Any) -> list[str]:
+    """A setting as it is written on the command line."""
+    flag = f"--{setting.replace('_', '-')}"
+    if isinstance(value, Mapping):
+        return [flag, *(str(part) for item in value.items() for part in item)]
+    if isinstance(value, (tuple, list)):
+        return [flag, *map(str, value)]
+    return [flag, str(value)]

@@ -1,0 +1,126 @@
+"""The whole way as a user goes it: recordings -> store -> run -> embeddings, evaluation and report, by the commands."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import soundfile
+
+from melmask import cli
+from melmask.evaluate.embed import FrozenEncoder
+from melmask.train.loop import read_log
+
+
+@pytest.fixture(scope="module")
+def way(recordings, tmp_path_factory):
+    """A folder with a store, and two small runs on it, made by the commands."""
+    folder = tmp_path_factory.mktemp("way")
+    cli.main(["prepare", str(recordings), "--out", str(folder / "store"), "--workers", "1"])
+    for recipe, strategy in (("micro-m2d", "dwm"), ("micro-msm-mae", "random")):
+        settings = ["--recipe", recipe, "--strategy", strategy, "--steps", "20", "--out", str(folder / recipe)]
+        cli.main(["pretrain", str(folder / "store"), *settings])
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory, monkeypatch):
+    monkeypatch.setenv("MELMASK_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+def test_training_left_a_log_in_the_run(way):
+    lines = read_log(way / "micro-m2d")
+    assert lines[-1]["step"] == 20 and lines[-1]["loss"] < lines[0]["loss"]
+
+
+def test_embed_writes_one_vector_a_clip_and_says_what_was_rejected(way, recordings, tmp_path, capsys):
+    folder = tmp_path / "clips"
+    folder.mkdir()
+    for i in range(3):
+        samples, rate = soundfile.read(recordings.parent / f"{i:02}.wav")
+        soundfile.write(folder / f"{i}.flac", samples, rate)
+    (folder / "broken.wav").write_text("no audio")
+    cli.main(["embed", str(way / "micro-m2d"), str(folder), "--out", str(tmp_path / "e.npz"), "--workers", "1"])
+    written = np.load(tmp_path / "e.npz")
+    assert written["features"].shape == (3, 5 * 32) and np.isfinite(written["features"]).all()
+    assert [path.rsplit("/", 1)[1] for path in written["path"]] == ["0.flac", "1.flac", "2.flac"]
+    printed = capsys.readouterr().out
+    assert "broken.wav" in printed and "1 files rejected" in printed
+
+
+def test_evaluate_prints_both_floors_and_appends_the_figures(way, recordings, capsys):
+    run = way / "micro-msm-mae"
+    cli.main(["evaluate", str(run), "--task", str(recordings), "--probe", "logistic", "knn", "--workers", "1"])
+    printed = capsys.readouterr().out
+    lines = [json.loads(line) for line in (run / "results.jsonl").read_text().splitlines()]
+    expected = {(f, p) for f in ("encoder", "untrained", "log-mel statistics") for p in ("logistic", "knn")}
+    assert {(line["features"], line["probe"]) for line in lines} == expected
+    for line in lines:
+        assert line["features"] in printed and f"{line['score']:.3f}" in printed
+        assert 0 <= line["low"] <= line["score"] <= line["high"] <= 1
+        assert line["task"] == "chirps" and line["num_clips"] == 24 and line["num_classes"] == 2
+    floor = next(line for line in lines if (line["features"], line["probe"]) == ("log-mel statistics", "logistic"))
+    assert floor["score"] > 0.6  # rising and falling chirps differ in their segments' means
+
+
+def test_the_report_is_one_page_about_all_runs(way, recordings, tmp_path):
+    cli.main(["evaluate", str(way / "micro-m2d"), "--task", str(recordings), "--workers", "1"])
+    cli.main(["report", str(way / "micro-m2d"), str(way / "micro-msm-mae"), "--out", str(tmp_path / "report")])
+    (page,) = (tmp_path / "report").glob("*.html")
+    text = page.read_text()
+    score = json.loads((way / "micro-m2d" / "results.jsonl").read_text().splitlines()[0])["score"]
+    assert f"{score:.3f}" in text and "micro-m2d" in text and "micro-msm-mae" in text
+    assert "data:image/" in text and 'src="http' not in text
+
+
+def test_mask_draws_a_picture(recordings, way, tmp_path):
+    cli.main(["mask", str(recordings.parent / "00.wav"), "--out", str(tmp_path / "plain.png")])
+    cli.main(
+        ["mask", str(recordings.parent / "00.wav"), "--out", str(tmp_path / "run.png"), "--run", str(way / "micro-m2d")]
+    )
+    for name in ("plain.png", "run.png"):
+        assert (tmp_path / name).read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+
+
+def test_a_clip_embeds_the_same_alone_and_in_company(way, store):
+    encoder = FrozenEncoder.load(way / "micro-m2d")
+    together = encoder.embed(store)
+    shortest = min(range(len(store)), key=lambda row: store.clips[row].num_frames)
+    longest = max(range(len(store)), key=lambda row: store.clips[row].num_frames)
+    assert store.clips[longest].num_frames > 2 * store.clips[shortest].num_frames
+    for row in (shortest, longest):
+        alone = encoder.embed(store, [row])[0]
+        assert np.allclose(alone, together[row], atol=1e-5)
+    assert not np.allclose(together[shortest], together[longest], atol=1e-2)
+
+
+def test_pretraining_stops_at_ctrl_c_and_says_how_to_go_on(way, tmp_path):
+    command = [sys.executable, "-m", "melmask", "pretrain", way / "store", "--recipe", "micro-m2d", "--steps", "100000"]
+    process = subprocess.Popen([*map(str, command), "--out", str(tmp_path / "run")], stdout=subprocess.PIPE, text=True)
+    for line in process.stdout:
+        if line.startswith("step 20/"):
+            break
+    process.send_signal(2)
+    rest, _ = process.communicate(timeout=60)
+    assert process.returncode == 130 and "--resume" in rest
+    saved = read_log(tmp_path / "run")[-1]["step"]
+    assert saved >= 20
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["prepare", "nowhere", "--out", "s"], "nowhere"),
+        (["pretrain", "nowhere", "--out", "r"], "no complete store"),
+        (["embed", "nowhere", ".", "--out", "e.npz"], "nowhere"),
+        (["report", "nowhere", "--out", "p"], "nowhere"),
+    ],
+)
+def test_bad_input_is_one_clear_line(arguments, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as exit_:
+        cli.main(arguments)
+    assert exit_.value.code == 2
+    printed = capsys.readouterr().err
+    assert message in printed and "Traceback" not in printed
