@@ -4,8 +4,7 @@ import os
 import shlex
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,24 +12,15 @@ import numpy as np
 import tyro
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    SpinnerColumn,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-)
-from rich.table import Table
+from rich.progress import Progress, TaskID
 from tyro.conf import OmitArgPrefixes, Positional
 
 from melmask.data.prepare import prepare as prepare_store
 from melmask.data.store import Store
 from melmask.logmel import LogMelSpec
+from melmask.terminal import bar, console, rejections_table, results_table
 from melmask.train.recipe import RECIPES, Recipe
 
-console = Console(highlight=False)
 EXIT_BAD_INPUT, EXIT_INTERRUPTED = 2, 130
 DEFAULT_RECIPE, DEFAULT_SPEC = "tiny-m2d", LogMelSpec()
 NUM_CORES = os.cpu_count() or 1
@@ -92,19 +82,6 @@ def prepare_shown(sources: Sequence[Path], out: Path, workers: int, spec: LogMel
     if store.rejected:
         console.print(rejections_table(store, out / "rejected.csv"))
     return store
-
-
-def rejections_table(store: Store, listed_in: Path) -> Table:
-    """How many files were rejected for which reason."""
-    reasons = [rejected.reason for rejected in store.rejected]
-    table = Table(title=f"{len(reasons)} rejected, listed in {listed_in}", title_justify="left")
-    table.add_column("reason")
-    table.add_column("files", justify="right")
-    table.add_column("for example", overflow="fold")
-    for reason in sorted(set(reasons), key=lambda reason: (-reasons.count(reason), reason)):
-        example = store.rejected[reasons.index(reason)].path
-        table.add_row(reason, f"{reasons.count(reason):,}", escape(example.name))
-    return table
 
 
 def named_recipe(arguments: Sequence[str]) -> str:
@@ -236,27 +213,9 @@ def evaluate(
                 progress=show,
             )
         console.print(results_table(results))
+        for note in dict.fromkeys(note for result in results for note in result.notes):
+            console.print(f"[dim]note: {escape(note)}[/]")
         console.print(f"appended to [bold]{evaluation.append_results(run, results)}[/]")
-
-
-def results_table(results: Sequence[Any]) -> Table:
-    """Rows of features, columns of probes; each figure with its 95 % interval."""
-    first = results[0]
-    judged = f"test folds {', '.join(first.test_folds)}" if first.test_folds else "all folds"
-    caption = f"{first.metric}, 95 % interval; {first.num_clips:,} test clips, {first.num_classes} classes, {judged}"
-    if first.rejected:
-        caption += f"; {first.rejected} clips rejected"
-    table = Table(title=first.task, caption=caption, title_justify="left", caption_justify="left")
-    table.add_column("features")
-    probes = list(dict.fromkeys(result.probe for result in results))
-    for probe in probes:
-        num_seeds = max(result.num_seeds for result in results if result.probe == probe)
-        table.add_column(probe + (f" ({num_seeds} seeds)" if num_seeds > 1 else ""), justify="right")
-    scores = {(result.features, result.probe): result for result in results}
-    for features in dict.fromkeys(result.features for result in results):
-        row = [scores[features, probe] for probe in probes]
-        table.add_row(features, *(f"[bold]{r.score:.3f}[/] [dim]{r.low:.3f} to {r.high:.3f}[/]" for r in row))
-    return table
 
 
 def mask(
@@ -314,18 +273,3 @@ def demo(out: Path, seed: int = 0) -> None:
         manifests = make_demo(out, seed=seed, progress=show)
     for manifest in manifests:
         console.print(f"[bold]{manifest}[/]")
-
-
-@contextmanager
-def bar(what: str) -> Iterator[tuple[Progress, TaskID]]:
-    """A progress bar on the terminal, with room for a note."""
-    columns = (
-        SpinnerColumn(),
-        TextColumn(what),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[note]}"),
-        TimeRemainingColumn(elapsed_when_finished=True),
-    )
-    with Progress(*columns, console=console) as progress:
-        yield progress, progress.add_task(what, total=None, note="")

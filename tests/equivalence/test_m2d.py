@@ -7,7 +7,7 @@ import torch
 
 from melmask.masking import draw
 from melmask.models import M2D
-from melmask.models.m2d import feature_distance
+from melmask.models.m2d import standardised_over_batch, standardised_over_features, unit_distance
 from melmask.types import Mask, PatchGrid
 from melmask.vit import Size
 
@@ -34,36 +34,54 @@ def cosine(one: list[float], other: list[float]) -> float:
     return dot / math.sqrt(sum(a * a for a in one)) / math.sqrt(sum(b * b for b in other))
 
 
-def test_the_loss_is_that_of_a_slow_loop(model):
-    patches, mask = torch.randn(3, 15, 16), masks()
-    predictions = []
-    model.predictor.register_forward_hook(lambda module, args, output: predictions.append(output))
-    loss = model(patches, GRID, mask)
-    errors = []
-    for sample in range(3):
-        # The target encoder sees the masked patches of this sample and nothing else.
-        index = mask.masked[sample : sample + 1]
-        target = model.target(patches[sample : sample + 1], GRID, index)[0, 1:].double()
-        for place in range(len(index[0])):
-            feature = target[place].tolist()
-            mean = sum(feature) / 32
-            deviation = math.sqrt(sum((x - mean) ** 2 for x in feature) / 32)
-            standard = [(x - mean) / deviation for x in feature]
-            error = 2 - 2 * cosine(predictions[0][sample, place].tolist(), standard)
-            assert float(loss.per_patch[sample, place]) == pytest.approx(error, abs=1e-5)
-            errors.append(error)
-    assert float(loss.value) == pytest.approx(sum(errors) / len(errors), abs=1e-5)
+def standardised(values: list[float]) -> tuple[float, float]:
+    """Mean and deviation of a list."""
+    mean = sum(values) / len(values)
+    return mean, math.sqrt(sum((x - mean) ** 2 for x in values) / len(values))
+
+
+@pytest.mark.parametrize("standardise", ["patch", "batch"])
+@pytest.mark.parametrize("padded", [False, True])
+def test_the_loss_is_that_of_a_slow_loop(model, standardise, padded):
+    model.standardise = standardise
+    patches, mask, predictions = torch.randn(3, 15, 16), masks(), []
+    valid = (torch.arange(5) < torch.tensor([5, 3, 1])[:, None]).repeat(1, 3) if padded else None
+    model.predictor.register_forward_hook(lambda module, args, output: predictions.append(output.detach()))
+    loss = model(patches, GRID, mask, valid)
+
+    # The target encoder sees the masked patches of one sample and nothing else.
+    targets = [
+        model.target(patches[s : s + 1], GRID, mask.masked[s : s + 1])[0, 1:].double().tolist() for s in range(3)
+    ]
+    places = [(s, k) for s in range(3) for k in range(11)]
+    counted = [(s, k) for s, k in places if valid is None or valid[s, mask.masked[s, k]]]
+    assert len(counted) == (20 if padded else 33)
+    errors = {}
+    for s, k in places:
+        if standardise == "patch":
+            moments = [standardised(targets[s][k])] * 32
+        else:
+            moments = [standardised([targets[i][j][feature] for i, j in counted]) for feature in range(32)]
+        standard = [(x - mean) / deviation for x, (mean, deviation) in zip(targets[s][k], moments, strict=True)]
+        errors[s, k] = 2 - 2 * cosine(predictions[0][s, k].tolist(), standard)
+        assert float(loss.per_patch[s, k]) == pytest.approx(errors[s, k], abs=1e-5)
+    assert float(loss.value.detach()) == pytest.approx(sum(errors[place] for place in counted) / len(counted), abs=1e-5)
 
 
 def test_the_loss_is_the_squared_distance_of_unit_vectors():
     torch.manual_seed(1)
-    predicted, target = torch.randn(2, 4, 8), 5 * torch.randn(2, 4, 8) + 3
-    standard = (target - target.mean(dim=2, keepdim=True)) / target.std(dim=2, keepdim=True)
-    apart = torch.nn.functional.normalize(predicted, dim=2) - torch.nn.functional.normalize(standard, dim=2)
-    torch.testing.assert_close(feature_distance(predicted, target), apart.square().sum(dim=2), atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(feature_distance(standard, target), torch.zeros(2, 4), atol=1e-5, rtol=0)
-    torch.testing.assert_close(feature_distance(-standard, target), torch.full((2, 4), 4.0), atol=1e-5, rtol=0)
-    assert feature_distance(torch.zeros(1, 2, 8), torch.ones(1, 2, 8)).isfinite().all()  # nothing to compare
+    one, other = torch.randn(2, 4, 8), torch.randn(2, 4, 8)
+    apart = torch.nn.functional.normalize(one, dim=2) - torch.nn.functional.normalize(other, dim=2)
+    torch.testing.assert_close(unit_distance(one, other), apart.square().sum(dim=2), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(unit_distance(one, 3 * one), torch.zeros(2, 4), atol=1e-5, rtol=0)
+    torch.testing.assert_close(unit_distance(one, -one), torch.full((2, 4), 4.0), atol=1e-5, rtol=0)
+
+
+def test_targets_that_say_nothing_stay_finite():
+    same = torch.ones(2, 3, 8)
+    assert unit_distance(torch.zeros(2, 3, 8), standardised_over_features(same)).isfinite().all()
+    for counted in (torch.ones(2, 3), torch.zeros(2, 3)):
+        assert unit_distance(torch.zeros(2, 3, 8), standardised_over_batch(same, counted)).isfinite().all()
 
 
 def test_the_target_starts_as_the_online_encoder_and_shares_nothing_with_it():

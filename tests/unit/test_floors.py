@@ -1,5 +1,7 @@
 """Log-mel statistics, against the same thing written out band by band."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -15,8 +17,8 @@ def test_statistics_of_each_band(num_frames: int, dtype: type) -> None:
     edges = [num_frames * quarter // 4 for quarter in range(5)]
     for band in range(3):
         values = [float(value) for value in log_mel[:, band]]
-        change = [later - sooner for sooner, later in zip(values[:-1], values[1:], strict=True)]
-        segments = [np.mean(values[a:b]) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+        change = [later - sooner for sooner, later in pairwise(values)]
+        segments = [np.mean(values[a:b]) for a, b in pairwise(edges)]
         expected = [np.mean(values), np.std(values), np.std(change), *segments]
         assert result[band::3] == pytest.approx(expected, abs=1e-4)
 

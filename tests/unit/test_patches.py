@@ -54,8 +54,8 @@ def test_a_grid_without_patches_is_refused(freq, time):
 @given(orders=st.lists(st.permutations(range(7)), min_size=1, max_size=3), count=st.integers(0, 7))
 def test_what_is_placed_is_what_is_taken(orders, count):
     index = torch.tensor(orders)[:, :count]
-    tokens = torch.arange(len(orders) * 7 * 2.0).view(-1, 7, 2)
-    new = -1 - torch.arange(len(orders) * count * 2.0).view(-1, count, 2)
+    tokens = torch.arange(len(orders) * 7 * 2.0).view(len(orders), 7, 2)
+    new = -1 - torch.arange(len(orders) * count * 2.0).view(len(orders), count, 2)
     before = tokens.clone()
     placed, taken = place(tokens, index, new), take(tokens, index)
     assert torch.equal(tokens, before)

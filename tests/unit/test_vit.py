@@ -51,7 +51,8 @@ def encoder() -> Encoder:
     return randomised(Encoder(Size(dim=32, depth=3, heads=4), (8, 8))).eval()
 
 
-def test_the_encoder_is_transformers_vit(encoder):
+@pytest.mark.parametrize("training", [False, True])  # attention has another form with gradients
+def test_the_encoder_is_transformers_vit(encoder, training):
     config = ViTConfig(
         image_size=32, patch_size=8, num_channels=1, hidden_size=32, num_hidden_layers=3, num_attention_heads=4,
         intermediate_size=128, layer_norm_eps=LAYER_NORM_EPS,
@@ -60,7 +61,7 @@ def test_the_encoder_is_transformers_vit(encoder):
     reference.load_state_dict(as_transformers(encoder), strict=True)
     image = torch.randn(3, 1, 32, 32)
     patches = image.view(3, 4, 8, 4, 8).transpose(2, 3).reshape(3, 16, 64)
-    with torch.no_grad():
+    with torch.set_grad_enabled(training):
         theirs, ours = reference(image).last_hidden_state, encoder(patches, GRID)
     assert ours.shape == (3, 17, 32)
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)

@@ -41,6 +41,7 @@ class Result:
         test_folds: folds that were judged on; empty for all.
         command: what was typed.
         version: of melmask.
+        notes: what a reader of the score has to know.
     """
 
     task: str
@@ -59,6 +60,7 @@ class Result:
     test_folds: tuple[str, ...]
     command: str
     version: str
+    notes: tuple[str, ...] = ()
 
 
 def task_store_folder(table: Path, spec: LogMelSpec) -> Path:
@@ -100,7 +102,8 @@ def evaluate(
         vectors = _features(features, encoder, store, progress)
         for done, probe in enumerate(probes):
             progress(f"{features}: {probe}", done, len(probes))
-            score = run_probe(probe, vectors, task, test_folds=tuple(test_folds) or None, num_seeds=num_seeds).score
+            found = run_probe(probe, vectors, task, test_folds=tuple(test_folds) or None, num_seeds=num_seeds)
+            score = found.score
             results.append(
                 Result(
                     task=task.name,
@@ -119,8 +122,10 @@ def evaluate(
                     test_folds=tuple(test_folds),
                     command=command,
                     version=version("melmask"),
+                    notes=found.notes,
                 )
             )
+    progress("", 1, 1)
     return results
 
 

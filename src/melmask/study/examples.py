@@ -16,7 +16,7 @@ from melmask.types import Batch, Mask, PatchGrid
 
 NUM_CROPS = 64
 PARTS = 16  # crops that go through a model at once
-MASKS_PER_CROP = 2
+MASKS_PER_CROP, DRAWS_PER_CROP = 2, 8
 VARIANCE_EPS = 1e-6  # of normalised_patches
 
 
@@ -63,10 +63,15 @@ def examples_of(run: Run, store: Store, num_shown: int, seed: int = 0) -> Exampl
         patches=patchify(batch.log_mel, recipe.patch_shape),
         valid=valid_patches(batch.num_valid_frames, grid, recipe.patch_shape),
         grid=grid,
-        names=tuple(clip.label or clip.path.stem for clip in clips),
-        files=tuple(clip.path.name for clip in clips),
+        names=tuple(_readable(clip.label or clip.path.stem) for clip in clips),
+        files=tuple(_readable(clip.path.name) for clip in clips),
         shown=_eventful(batch, store, num_shown),
     )
+
+
+def _readable(name: str) -> str:
+    """A name that can be printed; file names that are not UTF-8 hold bytes that cannot."""
+    return name.encode("utf-8", "replace").decode()
 
 
 def _eventful(batch: Batch, store: Store, num_shown: int) -> tuple[int, ...]:
@@ -103,7 +108,7 @@ def band_frequency(run: Run, examples: Examples, seed: int = 0) -> Float[Tensor,
     rng = torch.Generator().manual_seed(seed)
     num_masked, hint_ratio = torch.zeros(examples.valid.shape), recipe.hints()(1.0)
     for part in torch.arange(NUM_CROPS).split(PARTS):
-        patches = examples.patches[part].repeat_interleave(8, dim=0)
+        patches = examples.patches[part].repeat_interleave(DRAWS_PER_CROP, dim=0)
         mask = draw(
             strategy,
             grid=grid,
@@ -112,10 +117,10 @@ def band_frequency(run: Run, examples: Examples, seed: int = 0) -> Float[Tensor,
             rng=rng,
             guide=guide_of(strategy, run.model, patches, grid),
             hint_ratio=hint_ratio,
-            valid=examples.valid[part].repeat_interleave(8, dim=0),
+            valid=examples.valid[part].repeat_interleave(DRAWS_PER_CROP, dim=0),
         )
         masked = torch.zeros(len(patches), grid.num_patches).scatter(1, mask.masked, 1.0)
-        num_masked[part] = masked.reshape(len(part), 8, -1).mean(dim=1)
+        num_masked[part] = masked.reshape(len(part), DRAWS_PER_CROP, -1).mean(dim=1)
     counted = examples.valid.float()
     by_band = (len(counted), grid.freq, grid.time)
     return (num_masked * counted).reshape(by_band).sum(dim=(0, 2)) / counted.reshape(by_band).sum(dim=(0, 2))

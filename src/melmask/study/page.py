@@ -51,7 +51,8 @@ def section(anchor: str, title: str, *parts: str) -> str:
 
 
 def file_name(*words: str) -> str:
-    """
+    """Words as the name of a file, without anything that a file system or an address may not like.
+
     >>> file_name("masks", "A <b>/c")
     'masks-A-b-c'
     """

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -30,6 +30,7 @@ def schedule_figure(
     strategy: MaskingStrategy,
     strategy_name: str,
     guide: Float[Tensor, "b n d"] | None,
+    valid: Bool[Tensor, "b n"],
     grid: PatchGrid,
     patch_shape: tuple[int, int],
     spec: LogMelSpec,
@@ -46,6 +47,7 @@ def schedule_figure(
         strategy: what masks them.
         strategy_name: its name.
         guide: what the strategy looks at.
+        valid: False for patches of padding.
         grid: the crops' patches.
         patch_shape: (freq, time) of a patch.
         spec: the front end.
@@ -58,16 +60,18 @@ def schedule_figure(
     informed = strategy.needs != "nothing"
     for row, (crop, name) in enumerate(zip(log_mel, names, strict=True)):
         limits = style.colour_limits(crop)
-        own = None if guide is None else guide[row : row + 1]
+        own, sound = None if guide is None else guide[row : row + 1], valid[row : row + 1]
         _show_input(panels[row, 0], crop, spec, limits, name, time=row == len(log_mel) - 1)
         for axes, (number, (stage, hint_ratio)) in zip(panels[row, 1:], enumerate(stages), strict=False):
             rng = torch.Generator().manual_seed(seed + (0 if informed else number))
-            masked = masked_share(strategy, grid, mask_ratio, rng, own, hint_ratio if informed else 0.0) > 0
+            masked = (
+                masked_share(strategy, grid, mask_ratio, rng, own, hint_ratio if informed else 0.0, valid=sound) > 0
+            )
             show_mask(axes, crop, style.on_grid(masked, grid), patch_shape, spec, limits)
             words = mask_words(masked, hint_ratio if informed else None, strategy_name)
             axes.set_title(f"{stage}: {words}" if row == 0 else "")
         share = masked_share(
-            strategy, grid, mask_ratio, torch.Generator().manual_seed(seed), own, stages[-1][1], NUM_DRAWS
+            strategy, grid, mask_ratio, torch.Generator().manual_seed(seed), own, stages[-1][1], NUM_DRAWS, sound
         )
         show_frequency(panels[row, -1], style.on_grid(share, grid), mask_ratio, patch_shape, spec)
         panels[row, -1].set_title((f"{NUM_DRAWS} draws, {stages[-1][0]}\n" if row == 0 else "") + range_words(share))

@@ -69,7 +69,8 @@ def mask_figure(
         "patches": "looks at the values inside each patch",
         "features": f"looks at the features of {features_from}",
     }
-    num_masks = max(1, len(hint_ratios))
+    hint_ratios = tuple(hint_ratios) or (0.0,)
+    num_masks = len(hint_ratios)
 
     figure = style.new_figure(2.15 + 1.43 * len(strategies))
     heights = [1.5] + [0.24, 1.0] * len(strategies)
@@ -156,8 +157,9 @@ def masked_share(
     guide: Float[Tensor, "1 n d"] | None,
     hint_ratio: float = 0.0,
     num_draws: int = 1,
+    valid: Bool[Tensor, "1 n"] | None = None,
 ) -> Float[Tensor, " n"]:
-    """The share of ``num_draws`` masks of one input in which each patch is masked."""
+    """The share of ``num_draws`` masks of one input in which each patch is masked; ``valid`` is False for padding."""
     masks = draw(
         strategy,
         grid=grid,
@@ -166,6 +168,7 @@ def masked_share(
         rng=rng,
         guide=None if guide is None else guide.expand(num_draws, -1, -1),
         hint_ratio=hint_ratio,
+        valid=None if valid is None else valid.expand(num_draws, -1),
     )
     return masks.masked.flatten().bincount(minlength=grid.num_patches) / num_draws
 

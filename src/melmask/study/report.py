@@ -42,8 +42,8 @@ def report(runs: Sequence[Path], out: Path) -> Path:
         "Predictions": showcase.predictions(material),
         "Provenance": sections.provenance(material, out),
     }
-    (out / TABLE_CSV).write_text(as_csv(found), encoding="utf-8")
-    (out / TABLE_MARKDOWN).write_text(markdown(columns, rows), encoding="utf-8")
+    (out / TABLE_CSV).write_text(as_csv(found), encoding="utf-8", errors="replace")
+    (out / TABLE_MARKDOWN).write_text(markdown(columns, rows), encoding="utf-8", errors="replace")
     html = page.fill(
         title=escape(found[0].name if len(found) == 1 else f"{len(found)} runs compared"),
         summary=sections.summary(material),
@@ -51,5 +51,5 @@ def report(runs: Sequence[Path], out: Path) -> Path:
         sections="\n".join(page.section(title.lower(), title, *parts) for title, parts in chapters.items()),
         version=escape(version("melmask")),
     )
-    (out / PAGE).write_text(html, encoding="utf-8")
+    (out / PAGE).write_text(html, encoding="utf-8", errors="replace")
     return out / PAGE

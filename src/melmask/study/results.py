@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from melmask.evaluate.evaluation import ENCODER, UNTRAINED
 from melmask.study.runs import Run
 
-FLOOR_LABELS = {"untrained": "untrained encoder", "log-mel statistics": "log-mel statistics"}
-ENCODER = "encoder"
+FLOOR_LABELS = {UNTRAINED: "untrained encoder"}
 
 Cell = Mapping[str, Any]
 

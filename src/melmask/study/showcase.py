@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from html import escape
-from pathlib import Path
 
 import torch
 
@@ -138,6 +137,7 @@ def _mask_examples(material: Material, run: Run, examples: Examples) -> str:
         strategy,
         recipe.strategy,
         guide_of(strategy, run.model, examples.patches[shown], examples.grid),
+        examples.valid[shown],
         examples.grid,
         recipe.patch_shape,
         run.spec,
@@ -154,7 +154,7 @@ def _mask_examples(material: Material, run: Run, examples: Examples) -> str:
 
 
 def _files(examples: Examples, shown: Sequence[int]) -> str:
-    return f"Recordings, from the top: {', '.join(Path(examples.files[i]).name for i in shown)}."
+    return f"Recordings, from the top: {', '.join(examples.files[i] for i in shown)}."
 
 
 def _prediction_examples(material: Material, run: Run, examples: Examples) -> list[str]:

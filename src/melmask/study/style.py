@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache, wraps
@@ -44,7 +45,7 @@ SPECTROGRAM = ListedColormap(matplotlib.colormaps["magma"](np.linspace(0.07, 0.9
 PREFERENCE = LinearSegmentedColormap.from_list("preference", ["#0b4f5c", "#5fa8ad", "#f4f2ee", "#eda35c", "#a8480b"])
 ERROR = "viridis"
 WIDTH_IN, DPI = 10.0, 160
-TICKS_HZ = (100, 500, 1000, 2000, 4000, 8000, 16000)
+TICKS_HZ = (100.0, 500.0, 1000.0, 2000.0, 4000.0, 8000.0, 16000.0)
 SMALL = 7.5
 
 _STYLE: Any = {
@@ -73,6 +74,7 @@ _STYLE: Any = {
     "lines.linewidth": 1.5,
     "legend.frameon": False,
     "legend.fontsize": 8,
+    "text.parse_math": False,  # names of files and classes may hold dollar signs
     "figure.dpi": DPI,
     "savefig.dpi": "figure",
     "figure.constrained_layout.h_pad": 0.025,
@@ -112,9 +114,10 @@ def new_figure(height_in: float, width_in: float = WIDTH_IN) -> Figure:
 
 
 def png_of(figure: Figure) -> bytes:
-    """The figure as PNG, the same bytes for the same figure."""
+    """The figure as PNG, the same bytes for the same figure; letters the font lacks are drawn as boxes."""
     buffer = io.BytesIO()
-    with styled():
+    with styled(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
         figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()
 
@@ -133,7 +136,7 @@ def band_of_hz(spec: LogMelSpec, hz: float) -> float:
 
 def name_hz(hz: float) -> str:
     """
-    >>> name_hz(500), name_hz(4000)
+    >>> name_hz(500.0), name_hz(4000.0)
     ('500', '4k')
     """
     return f"{hz / 1000:g}k" if hz >= 1000 else f"{hz:g}"
@@ -207,7 +210,8 @@ def error_colours() -> Colormap:
 
 
 def shortened(name: str, num_letters: int = 24) -> str:
-    """
+    """A name cut to fit a panel.
+
     >>> shortened("dog: 1-100032-A-0.opus", 12)
     'dog: 1-1000…'
     """

@@ -121,7 +121,7 @@ def _load_library() -> tuple[ctypes.CDLL, bytes]:
     try:
         # A file in use cannot be removed on Windows; on other systems it lives on without its name.
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-            library = ctypes.CDLL(shutil.copy(path, Path(folder) / path.name))
+            library = ctypes.CDLL(str(shutil.copy(path, folder)))
     except OSError as error:
         raise RuntimeError(f"espeak-ng does not load from {path} ({error}): reinstall espeakng-loader") from error
     library.espeak_Initialize.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_char_p, ctypes.c_int]

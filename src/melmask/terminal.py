@@ -1,0 +1,75 @@
+"""What the command line shows: progress bars and tables."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from melmask.data.store import Store
+from melmask.evaluate.evaluation import Result
+
+console = Console(highlight=False)
+
+
+@contextmanager
+def bar(what: str) -> Iterator[tuple[Progress, TaskID]]:
+    """A progress bar on the terminal, with room for a note."""
+    columns = (
+        SpinnerColumn(),
+        TextColumn(what),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[note]}"),
+        TimeRemainingColumn(elapsed_when_finished=True),
+    )
+    with Progress(*columns, console=console) as progress:
+        yield progress, progress.add_task(what, total=None, note="")
+
+
+def rejections_table(store: Store, listed_in: Path) -> Table:
+    """How many files were rejected for which reason."""
+    reasons = [rejected.reason for rejected in store.rejected]
+    table = Table(title=f"{len(reasons)} rejected, listed in {listed_in}", title_justify="left")
+    table.add_column("reason")
+    table.add_column("files", justify="right")
+    table.add_column("for example", overflow="fold")
+    for reason in sorted(set(reasons), key=lambda reason: (-reasons.count(reason), reason)):
+        example = store.rejected[reasons.index(reason)].path
+        table.add_row(reason, f"{reasons.count(reason):,}", escape(example.name))
+    return table
+
+
+def results_table(results: Sequence[Result]) -> Table:
+    """Rows of features, columns of probes; each figure with its 95 % interval."""
+    first = results[0]
+    judged = f"test folds {', '.join(first.test_folds)}" if first.test_folds else "all folds"
+    caption = (
+        f"{first.metric} in %, 95 % interval; {first.num_clips:,} test clips, {first.num_classes} classes, {judged}"
+    )
+    if first.rejected:
+        caption += f"; {first.rejected} clips rejected"
+    table = Table(title=first.task, caption=caption, title_justify="left", caption_justify="left")
+    table.add_column("features")
+    probes = list(dict.fromkeys(result.probe for result in results))
+    for probe in probes:
+        num_seeds = max(result.num_seeds for result in results if result.probe == probe)
+        table.add_column(probe + (f" ({num_seeds} seeds)" if num_seeds > 1 else ""), justify="right")
+    scores = {(result.features, result.probe): result for result in results}
+    for features in dict.fromkeys(result.features for result in results):
+        row = [scores[features, probe] for probe in probes]
+        table.add_row(
+            features, *(f"[bold]{100 * r.score:.1f}[/] [dim]{100 * r.low:.1f} to {100 * r.high:.1f}[/]" for r in row)
+        )
+    return table

@@ -1,0 +1,101 @@
+"""The rules of the house, read from the source: who imports whom, what is documented, and how long a file is."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import melmask
+
+SOURCE = Path(melmask.__file__).parent
+FILES = sorted(SOURCE.rglob("*.py"))
+MAX_LINES = 330
+
+# Each room and the rooms it may import from; none from itself upwards. A room is a module or folder of melmask.
+GROUND = {"types"}
+FRONT = GROUND | {"audio", "patches", "logmel"}
+LEARNING = FRONT | {"masking", "vit", "models", "data"}
+MAY_IMPORT = {
+    "types": set(),
+    "audio": GROUND,
+    "patches": GROUND,
+    "logmel": GROUND,
+    "masking": FRONT,
+    "vit": FRONT,
+    "models": FRONT | {"vit"},
+    "data": FRONT,
+    "train": LEARNING,
+    "evaluate": LEARNING | {"train"},
+    "hub": LEARNING | {"train"},
+    "study": LEARNING | {"train", "evaluate", "hub"},
+    "terminal": LEARNING | {"train", "evaluate"},
+    "cli": LEARNING | {"train", "evaluate", "hub", "study", "terminal"},
+    "__main__": {"cli"},
+    "__init__": set(),
+}
+ONLY_IN = {"tyro": {"cli"}, "rich": {"cli", "terminal"}, "matplotlib": {"study"}, "transformers": set(), "librosa": set()}
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(SOURCE).with_suffix("").parts[0]
+
+
+def imports_of(path: Path) -> set[str]:
+    """The dotted names a file imports, anywhere in it; ``from a import b`` counts as a.b."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno} imports relatively: name the package in full"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def upward_imports(path: Path) -> list[str]:
+    """What a file imports from rooms that it may not know."""
+    room = room_of(path)
+    rooms = {name.split(".")[1] for name in imports_of(path) if name.startswith("melmask.")}
+    return sorted(rooms - MAY_IMPORT[room] - {room})
+
+
+by_file = pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
+
+
+@by_file
+def test_imports_run_one_way(path):
+    assert room_of(path) in MAY_IMPORT, f"{path.name} is in no room of the house: give it one in MAY_IMPORT"
+    assert not upward_imports(path)
+
+
+@by_file
+def test_a_library_is_known_only_where_it_belongs(path):
+    libraries = {name.split(".")[0] for name in imports_of(path)}
+    for library, rooms in ONLY_IN.items():
+        assert library not in libraries or room_of(path) in rooms, f"{path.name} imports {library}"
+
+
+@by_file
+def test_everything_public_has_a_docstring(path):
+    tree = ast.parse(path.read_text())
+    assert not tree.body or ast.get_docstring(tree), f"{path.name} does not say what it is"
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+            assert ast.get_docstring(node), f"{path.name}:{node.lineno} {node.name} has no docstring"
+
+
+@by_file
+def test_files_are_short_and_named_for_what_they_hold(path):
+    assert len(path.read_text().splitlines()) <= MAX_LINES
+    assert path.stem not in ("utils", "util", "helpers", "misc", "common")
+
+
+def test_the_rules_are_not_circular_and_would_catch_a_breach(tmp_path):
+    for room, below in MAY_IMPORT.items():
+        assert room not in below and all(room not in MAY_IMPORT[other] for other in below)
+    breach = SOURCE / "models" / "base.py"
+    assert "masking" not in MAY_IMPORT[room_of(breach)] and "models" not in MAY_IMPORT["masking"]
+    file = tmp_path / "example.py"
+    file.write_text("def f():\n    from melmask import masking\n    import matplotlib.pyplot as plt\n")
+    assert imports_of(file) == {"melmask.masking", "matplotlib.pyplot"}
+    assert len(FILES) > 20
