@@ -9,7 +9,7 @@ set -euo pipefail
 data=${1:-}
 steps=${STEPS:-260}
 say() { if [[ -t 1 ]]; then printf '\n\033[1m== %s\033[0m\n' "$*"; else printf '\n== %s\n' "$*"; fi; }
-run() { printf '$ %s\n' "$*"; "$@"; }
+run() { printf '$'; printf ' %q' "$@"; echo; "$@"; }
 
 if [[ -z $data ]]; then
   out=${OUT:-out/quickstart}
@@ -32,7 +32,7 @@ run melmask prepare "${sources[@]}" --out "$out/store"
 
 for strategy in random dwm; do
   say "an encoder, with $strategy masking"
-  run melmask pretrain "$out/store" --recipe tiny-msm-mae --strategy "$strategy" --steps "$steps" --batch-size 32 \
+  run melmask pretrain "$out/store" --recipe tiny-msm-mae --strategy "$strategy" --steps "$steps" --log-every 10 \
     --resume --out "$out/$strategy" "${settings[@]}"
 done
 

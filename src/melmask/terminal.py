@@ -1,5 +1,6 @@
 """What the command line shows: progress bars and tables."""
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +21,8 @@ from rich.table import Table
 from melmask.data.store import Store
 from melmask.evaluate.evaluation import Result
 
-console = Console(highlight=False)
+# Of the processes that torchrun starts, only the first speaks.
+console = Console(highlight=False, quiet=os.environ.get("RANK", "0") != "0")
 
 
 @contextmanager

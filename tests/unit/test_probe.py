@@ -62,12 +62,8 @@ def test_separable_classes_are_read(name: str) -> None:
     assert result.score.value > 0.97
     assert result.score.num_clips == 240
     assert result.score.num_seeds == (2 if name == "linear" else 1)
-    assert (result.probe, result.task, result.metric, list(result.per_fold)) == (
-        name,
-        "toy",
-        "accuracy",
-        ["0", "1", "2"],
-    )
+    assert (result.probe, result.task, result.metric) == (name, "toy", "accuracy")
+    assert list(result.per_fold) == ["0", "1", "2"]
     assert np.mean(list(result.per_fold.values())) == pytest.approx(result.score.value)
     assert result.predictions.sum(axis=1) == pytest.approx(np.ones(240), abs=1e-5)
 
@@ -298,7 +294,7 @@ def test_arguments_are_checked() -> None:
 
 def test_group_on_both_sides_is_refused_by_name() -> None:
     features, task = _clusters(spread=2)
-    groups = task.groups.copy()
+    groups = task.groups.astype(object)
     groups[[0, 1]] = "speaker 7"
     with pytest.raises(ValueError, match="'speaker 7'"):
         run_probe("knn", features, replace(task, groups=groups))

@@ -5,10 +5,12 @@ import dataclasses
 import json
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import tyro
 
 from melmask.data.store import Store
@@ -30,6 +32,15 @@ def result(features: str, score: float, **changes: Any) -> Result:
         "num_dims": 160, "rejected": 0, "test_folds": (), "command": "melmask evaluate run", "version": "0.1.0",
     }  # fmt: skip
     return Result(**{**values, **changes})
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread_from_the_start() -> Iterator[None]:
+    """The runs and the page are made before a fixture of each test could see to it."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -148,8 +159,8 @@ def test_folders_that_make_no_report_are_refused(trained: list[Path], tmp_path: 
 @pytest.mark.parametrize("name", ["micro-m2d", "tiny-msm-mae", "base-m2d"])
 def test_the_command_of_a_run_makes_its_recipe(name: str) -> None:
     changes = {
-        "strategy": "dwm", "strategy_options": {"statistic": "variance"}, "steps": 7, "epochs": 0.0, "hint_constant": 0.5,
-        "exclude": ("esc50:5", "fsdd"), "ema": (0.9, 0.99), "patch_shape": (16, 8),
+        "strategy": "dwm", "strategy_options": {"statistic": "variance"}, "steps": 7, "epochs": 0.0,
+        "hint_constant": 0.5, "exclude": ("esc50:5", "fsdd"), "ema": (0.9, 0.99), "patch_shape": (16, 8),
     }  # fmt: skip
     recipe = dataclasses.replace(RECIPES[name], **changes)
     nearest, arguments = runs.nearest_recipe(recipe)

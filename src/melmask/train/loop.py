@@ -263,9 +263,16 @@ def make_optimiser(model: nn.Module, recipe: Recipe) -> AdamW:
 
 def autocast_for(precision: str, device: torch.device) -> Callable[[], Any]:
     """A maker of autocast contexts: bfloat16 if asked for, or with "auto" if the hardware computes in it."""
-    native = torch.cuda.is_bf16_supported() if device.type == "cuda" else torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    use_bf16 = precision == "bf16" or (precision == "auto" and native)
+    use_bf16 = precision == "bf16" or (precision == "auto" and computes_in_bf16(device))
     return lambda: torch.autocast(device.type, torch.bfloat16, enabled=use_bf16)
+
+
+def computes_in_bf16(device: torch.device) -> bool:
+    """Whether the hardware itself multiplies in bfloat16; where it is emulated, bfloat16 is slower than float32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")  # absent in some versions of torch
+    return any(getattr(torch.cpu, check, lambda: False)() for check in checks)
 
 
 def open_run(run: Path, recipe: Recipe, store: Store, resume: bool) -> None:

@@ -4,7 +4,7 @@
 - ``chroma``: one sustained note; the label is its pitch class. No instrument is in two folds.
 - ``words``: an English digit, spoken; the label is the word. No voice is in two folds.
 - ``speech_other``: short sentences; the label is the language. No voice is in two folds. Meant for pre-training only:
-  with four sentences a language, a probe may learn the sentences.
+  with four sentences in each language, a probe may learn the sentences.
 
 Every clip varies in pitch, level, room, background noise and, in some, a quieter note under the labelled sound.
 
@@ -40,19 +40,19 @@ FINISHED, UNFINISHED = "demo.json", "demo.unfinished.json"
 
 # Presets of General MIDI, counted from 0, by family. A recording that several presets use belongs to the first of them.
 FAMILIES: dict[str, tuple[int, ...]] = {
-    "keys": (0, 2, 4, 5, 6, 7),  # pianos, electric pianos, harpsichord, clavinet
-    "mallets": (8, 9, 10, 11, 12, 13, 14, 108, 112, 114),  # celesta to tubular bells, kalimba, carillon, steel drum
-    "organ": (16, 17, 18, 19, 20, 21, 22),  # pipes, drawbars and free reeds: accordion, harmonica
-    "guitar": (24, 25, 26, 27, 28, 29, 30, 31),
-    "plucked": (15, 45, 46, 104, 105, 106, 107),  # dulcimer, pizzicato, harp, sitar, banjo, shamisen, koto
-    "bass": (32, 33, 34, 35, 36, 37, 38),
-    "strings": (40, 42, 43, 44, 49),  # bowed, solo and sections
-    "brass": (56, 57, 58, 59, 60, 61),
-    "reed": (64, 65, 66, 67, 68, 69, 70, 71, 109, 111),  # saxophones, oboes, bassoon, clarinet, bagpipe, shenai
-    "flute": (72, 73, 74, 75, 76, 77, 78, 79),  # also recorder, pan flute, bottle, shakuhachi, whistle, ocarina
-    "synth": (50, 51, 62, 63, 80, 81, 88, 96),
-    "voice": (52, 53, 54, 85, 102),
+    "keys": (0, 2, 4, 5),  # acoustic and electric pianos
+    "organ": (16, 17, 18, 19),  # drawbars and pipes
+    "guitar": (24, 25, 26, 27),  # nylon, steel, jazz, clean electric
+    "distorted_guitar": (29, 30),
+    "bass": (33, 34, 35, 36, 37),  # fingered, picked, fretless, slapped
+    "strings": (40, 42, 43, 44, 49),  # bowed: violin, cello, double bass, sections
+    "brass": (56, 57, 58, 59, 60, 61),  # trumpet, trombone, tuba, muted trumpet, horns, section
+    "reed": (64, 65, 66, 67, 68, 69, 70, 71),  # saxophones, oboe, English horn, bassoon, clarinet
+    "flute": (72, 73, 74, 75, 77, 79),  # piccolo, flute, recorder, pan flute, shakuhachi, ocarina
+    "voice": (52, 53),  # choirs that sing "ah" and "doo"
 }
+# Further presets with a clear pitch, for chroma: harpsichord, clavinet, mallets, reed organ, harp and lutes, synthesisers.
+OTHERS = (6, 7, 10, 11, 12, 13, 20, 28, 45, 46, 50, 51, 62, 80, 96, 105, 106, 107, 108, 109, 111, 114)
 # Recordings of the drum kits, which have no pitch of their own: skins, and all that is metal, wood or rattles.
 BEATEN: dict[str, tuple[str, ...]] = {
     "drums": (
@@ -69,9 +69,7 @@ BEATEN: dict[str, tuple[str, ...]] = {
 }
 # Copies of the tuba's and trombone's recordings among the horns, and a synthesiser among the strings.
 LEFT_OUT = {"Tuba A#2", "Tuba D2", "Tuba F#2", "Tuba F#3", "Trombone C5", "Trombone G4", "SynthStringsC4"}
-# Bells and the like, whose strongest partials are no harmonics, beating pairs of reeds, bent pitches, and basses.
-NOT_FOR_CHROMA = {8, 9, 14, 21, 22, 31, 78, 88, 104, 112, *FAMILIES["bass"]}
-CHROMA_KEYS = range(60, 84)
+CHROMA_KEYS = range(36, 96)  # C2 to B6
 PLAYED_KEYS = range(28, 97)  # E1 to C7
 PITCH_CLASSES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
 
@@ -180,15 +178,13 @@ class _Orchestra:
         taken = set(LEFT_OUT)
         self.families: dict[str, dict[str, RecordedNote]] = {}
         self.instruments: dict[str, list[RecordedNote]] = {}
-        for family, programs in FAMILIES.items():
-            self.families[family] = {}
+        for family, programs in [*FAMILIES.items(), ("other", OTHERS)]:
             for program in programs:
                 notes = [note for note in presets[0, program] if note.name not in taken and _keys(note)]
                 taken.update(note.name for note in notes)
-                for note in notes:
-                    self.families[family].setdefault(_recording(note.name), note)
-                if program not in NOT_FOR_CHROMA:
-                    self.instruments[f"{family}-{program}"] = notes
+                self.instruments[f"{family}-{program}"] = notes
+                if family in FAMILIES:
+                    self.families.setdefault(family, {}).update((_recording(note.name), note) for note in notes)
         for family, names in BEATEN.items():
             self.families[family] = {name: kits[name] for name in names}
         self.groups = {family: list(notes) for family, notes in self.families.items()}
@@ -276,14 +272,14 @@ def _choices(notes: Sequence[RecordedNote], pitch_class: int) -> list[tuple[Reco
 
 
 def _scene(sound: Wave, under: Wave, rng: np.random.Generator) -> Wave:
-    """A sound in a room with noise and, in three of ten cases, something quieter under it; the peak is -20 to -3 dB."""
+    """A sound in a room with noise and, in a quarter of cases, something quieter under it; the peak is -20 to -3 dB."""
     sound = sound / _rms(sound)
-    if rng.random() < 0.3:
-        sound = sound + _db(rng.uniform(-20, -8)) * _fitted(under, len(sound)) / _rms(under)
+    if rng.random() < 0.25:
+        sound = sound + _db(rng.uniform(-24, -10)) * _fitted(under, len(sound)) / _rms(under)
     if rng.random() < 0.7:
         sound = _reverberated(sound, rng)
     noise = _noise(len(sound), rng)
-    sound = sound + _rms(sound) * _db(-rng.uniform(10, 40)) * noise / _rms(noise)
+    sound = sound + _rms(sound) * _db(-rng.uniform(12, 40)) * noise / _rms(noise)
     return (sound / np.abs(sound).max() * _db(rng.uniform(-20, -3))).astype(np.float32)
 
 
@@ -294,7 +290,7 @@ def _reverberated(sound: Wave, rng: np.random.Generator) -> Wave:
     response = rng.standard_normal(len(time_s)) * _db(-60 * time_s / reverberation_s)
     response = np.pad(response, (int(rng.integers(0, 480)), 0))  # up to 30 ms
     wet = fftconvolve(sound, response)[: len(sound)]
-    return sound + _db(rng.uniform(-15, 0)) * _rms(sound) * wet / _rms(wet)
+    return sound + _db(rng.uniform(-20, -3)) * _rms(sound) * wet / _rms(wet)
 
 
 def _noise(num_samples: int, rng: np.random.Generator) -> Wave:

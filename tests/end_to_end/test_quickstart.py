@@ -1,0 +1,47 @@
+"""The quickstart as a newcomer runs it: minutes, so only with `make test-slow`."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).parents[2] / "examples" / "quickstart.sh"
+
+
+def quickstart(out: Path, *arguments: str, **settings: str) -> str:
+    search = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": search, "OUT": str(out), **settings}
+    done = subprocess.run(
+        ["bash", str(SCRIPT), *arguments], env=environment, capture_output=True, text=True, timeout=1500, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_the_built_in_corpus_teaches_both_encoders_words(tmp_path):
+    printed = quickstart(tmp_path / "out")
+    page = Path(printed.strip().splitlines()[-1].removeprefix("the report: "))
+    assert page.is_file() and page.parent == tmp_path / "out" / "report"
+    for strategy in ("random", "dwm"):
+        lines = [json.loads(line) for line in (tmp_path / "out" / strategy / "results.jsonl").read_text().splitlines()]
+        scores = {(line["task"], line["probe"], line["features"]): line["score"] for line in lines}
+        assert {task for task, _, _ in scores} == {"instruments", "chroma", "words"}
+        # 90 clips: a difference of .1 is two standard errors. Voices heard in no training told apart by nothing else.
+        assert scores["words", "logistic", "encoder"] > scores["words", "logistic", "untrained"] + 0.1
+    assert "already" not in quickstart(tmp_path / "out")  # again: nothing is trained anew, nothing breaks
+
+
+@pytest.mark.slow
+def test_a_folder_of_ones_own_goes_the_same_way(recordings, tmp_path):
+    (tmp_path / "my sounds").mkdir()
+    for path in recordings.parent.glob("*.wav"):
+        (tmp_path / "my sounds" / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "my sounds" / "broken.wav").write_text("no audio")
+    printed = quickstart(tmp_path / "an out", str(tmp_path / "my sounds"), STEPS="5")
+    assert "1 rejected" in printed and (tmp_path / "an out" / "report" / "report.html").is_file()
+    assert (tmp_path / "an out" / "store" / "rejected.csv").read_text().count("broken.wav") == 1
