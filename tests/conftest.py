@@ -11,7 +11,7 @@ from melmask.data.prepare import prepare
 from melmask.data.store import Store
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="session")
 def one_thread():
     """Tiny tensors are slower on many threads, and the runner may run elsewhere too."""
     before = torch.get_num_threads()

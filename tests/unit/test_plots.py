@@ -118,6 +118,12 @@ def test_masked_share_is_exact_on_average_and_respects_padding() -> None:
     assert share[valid[0]].mean().item() == pytest.approx(11 / 15)  # padding takes its proportional part
 
 
+def test_plain_chance_is_the_exact_share_and_not_the_asked_ratio(log_mel: torch.Tensor) -> None:
+    drawn = plots.mask_figure(log_mel, SPEC, PATCH, strategies=["random"], mask_ratio=0.75)
+    assert "as by chance, 77 %" in texts_of(drawn)  # 23 of 30
+    assert drawn.axes[-1].images[0].norm.vcenter == pytest.approx(23 / 30)
+
+
 def test_axes_are_at_the_mel_bands() -> None:
     expected = librosa.mel_frequencies(SPEC.num_mels + 2, fmin=SPEC.fmin_hz, fmax=SPEC.fmax_hz)[1:-1]
     assert style.band_centres_hz(SPEC) == pytest.approx(expected, abs=0.5)

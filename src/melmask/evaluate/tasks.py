@@ -182,8 +182,8 @@ def _check_groups(task: Task, is_test: Bool[np.ndarray, " clip"], name: str) -> 
     both = np.intersect1d(task.groups[is_test], task.groups[~is_test])
     if len(both):
         raise ValueError(
-            f"group {str(both[0])!r} of task {task.name} stands both in test fold {name!r} and outside it ({len(both)} such "
-            "groups): move each into one fold, or name it group@fold where this is meant"
+            f"group {str(both[0])!r} of task {task.name} stands both in test fold {name!r} and outside it ({len(both)} "
+            "such groups): move each into one fold, or name it group@fold where this is meant"
         )
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from melmask.logmel import LogMelSpec
 from melmask.masking import MaskingStrategy
+from melmask.masking.base import num_visible_of
 from melmask.models import Framework
 from melmask.patches import unpatchify
 from melmask.study import style
@@ -58,6 +59,7 @@ def schedule_figure(
     figure = style.new_figure(1.32 * len(log_mel) + 0.1)
     panels = figure.subplots(len(log_mel), len(stages) + 2, squeeze=False)
     informed = strategy.needs != "nothing"
+    by_chance = 1 - num_visible_of(grid.num_patches, mask_ratio) / grid.num_patches
     for row, (crop, name) in enumerate(zip(log_mel, names, strict=True)):
         limits = style.colour_limits(crop)
         own, sound = None if guide is None else guide[row : row + 1], valid[row : row + 1]
@@ -73,7 +75,7 @@ def schedule_figure(
         share = masked_share(
             strategy, grid, mask_ratio, torch.Generator().manual_seed(seed), own, stages[-1][1], NUM_DRAWS, sound
         )
-        show_frequency(panels[row, -1], style.on_grid(share, grid), mask_ratio, patch_shape, spec)
+        show_frequency(panels[row, -1], style.on_grid(share, grid), by_chance, patch_shape, spec)
         panels[row, -1].set_title((f"{NUM_DRAWS} draws, {stages[-1][0]}\n" if row == 0 else "") + range_words(share))
     return figure
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from melmask.logmel import LogMelSpec
 from melmask.masking import MaskingStrategy, draw, make_strategy
+from melmask.masking.base import num_visible_of
 from melmask.masking.laws import guidance
 from melmask.patches import grid_of, patchify
 from melmask.study import style
@@ -80,7 +81,8 @@ def mask_figure(
     style.show_log_mel(top, log_mel, spec, limits)
     style.label_axes(top, spec)
     top.set_title(title, fontsize=11, fontweight="bold", pad=8)
-    _key(figure, rows[0, -1], mask_ratio)
+    by_chance = 1 - num_visible_of(grid.num_patches, mask_ratio) / grid.num_patches
+    _key(figure, rows[0, -1], by_chance)
 
     for i, name in enumerate(strategies):
         row = 2 * i + 2
@@ -98,14 +100,14 @@ def mask_figure(
             strategy, grid, mask_ratio, torch.Generator().manual_seed(seed), guide, num_draws=NUM_DRAWS
         )
         axes = figure.add_subplot(rows[row, num_masks])
-        show_frequency(axes, style.on_grid(share, grid), mask_ratio, patch_shape, spec)
+        show_frequency(axes, style.on_grid(share, grid), by_chance, patch_shape, spec)
         axes.set_title(
             f"{name}, {NUM_DRAWS} draws" + (" at h = 0, λ = 1" if informed else "") + f"\n{range_words(share)}"
         )
     return figure
 
 
-def _key(figure: Figure, place: SubplotSpec, mask_ratio: float) -> None:
+def _key(figure: Figure, place: SubplotSpec, by_chance: float) -> None:
     """How to read the panels: the colour of masked patches and the scale of frequencies."""
     rows = place.subgridspec(3, 1, height_ratios=[5.2, 0.8, 1.6])
     text = figure.add_subplot(rows[0])
@@ -119,21 +121,19 @@ def _key(figure: Figure, place: SubplotSpec, mask_ratio: float) -> None:
     small: dict[str, Any] = {"color": style.MUTED, "fontsize": style.SMALL, "linespacing": 1.5, "in_layout": False}
     text.text(0, 0.70, words, va="top", transform=text.transAxes, **small)
     bar = figure.add_subplot(rows[1])
-    scale = ScalarMappable(preference_scale(mask_ratio), style.PREFERENCE)
-    colours = figure.colorbar(
-        scale, cax=bar, orientation="horizontal", ticks=[0, mask_ratio, 1], spacing="proportional"
-    )
+    scale = ScalarMappable(preference_scale(by_chance), style.PREFERENCE)
+    colours = figure.colorbar(scale, cax=bar, orientation="horizontal", ticks=[0, by_chance, 1], spacing="proportional")
     colours.outline.set_visible(False)
-    bar.set_xticklabels(["never", f"as by chance, {mask_ratio:.0%}".replace("%", " %"), "always"], in_layout=False)
+    bar.set_xticklabels(["never", f"as by chance, {by_chance:.0%}".replace("%", " %"), "always"], in_layout=False)
     never, _, always = bar.get_xticklabels()
     never.set_horizontalalignment("left")
     always.set_horizontalalignment("right")
     bar.set_title("Last column: how often a patch is masked", fontsize=style.SMALL, color=style.MUTED, in_layout=False)
 
 
-def preference_scale(mask_ratio: float) -> TwoSlopeNorm:
+def preference_scale(by_chance: float) -> TwoSlopeNorm:
     """Frequencies 0..1 with plain chance in the middle of the colours."""
-    return TwoSlopeNorm(vmin=0.0, vcenter=mask_ratio, vmax=1.0)
+    return TwoSlopeNorm(vmin=0.0, vcenter=by_chance, vmax=1.0)
 
 
 def mask_words(masked: Bool[Tensor, " n"], hint_ratio: float | None, otherwise: str) -> str:
@@ -200,10 +200,10 @@ def show_mask(
 def show_frequency(
     axes: Axes,
     share: Float[np.ndarray, "freq time"],
-    mask_ratio: float,
+    by_chance: float,
     patch_shape: tuple[int, int],
     spec: LogMelSpec,
 ) -> None:
     """How often each patch is masked, as a heat map around plain chance."""
-    style.show_patches(axes, share, patch_shape, spec, cmap=style.PREFERENCE, norm=preference_scale(mask_ratio))
+    style.show_patches(axes, share, patch_shape, spec, cmap=style.PREFERENCE, norm=preference_scale(by_chance))
     axes.set(xticks=[], yticks=[])

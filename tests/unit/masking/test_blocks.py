@@ -104,6 +104,13 @@ def test_squares_of_any_side_fit_any_grid(side, blocks):
         assert mask.num_patches == grid.num_patches
 
 
+def test_every_patch_can_be_a_centre():
+    centres = InverseBlock()._centres(5000, PatchGrid(5, 38), 133, seeded(6))
+    # Two draws of 190 a sample: 52.6 expected at each patch, none below 15 or above 110 (Poisson, below 1e-8 in all).
+    times = centres.sum(dim=0)
+    assert times.min() > 15 and times.max() < 110
+
+
 def test_squares_reach_the_corners_and_are_clipped_there():
     grid = PatchGrid(8, 8)
     strategy = InverseBlock(side=3)

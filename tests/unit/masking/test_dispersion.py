@@ -35,6 +35,15 @@ def test_weights_are_the_textbook_statistics(values):
 
 
 @pytest.mark.parametrize("statistic", ["mad", "variance"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_weighed_in_float32(statistic, dtype):
+    patches = (300 * torch.randn(4, 65, 16, generator=seeded(1))).to(dtype)  # squares overflow in float16
+    weight = dispersion(patches, statistic)
+    assert weight.dtype == torch.float32
+    assert torch.equal(weight, dispersion(patches.float(), statistic))
+
+
+@pytest.mark.parametrize("statistic", ["mad", "variance"])
 @pytest.mark.parametrize("num_values", [256, 64, 37])
 def test_constant_patches_weigh_exactly_nothing(statistic, num_values):
     # Around its mean rounded in float32 a constant like 0.1 deviates by 1e-8, and silence would be drawn.
