@@ -33,7 +33,13 @@ MAY_IMPORT = {
     "__main__": {"cli"},
     "__init__": set(),
 }
-ONLY_IN = {"tyro": {"cli"}, "rich": {"cli", "terminal"}, "matplotlib": {"study"}, "transformers": set(), "librosa": set()}
+ONLY_IN = {
+    "tyro": {"cli"},
+    "rich": {"cli", "terminal"},
+    "matplotlib": {"study"},
+    "transformers": set(),
+    "librosa": set(),
+}
 
 
 def room_of(path: Path) -> str:

@@ -83,14 +83,15 @@ def list_sources(sources: Sequence[Path]) -> tuple[list[Clip], list[Rejected]]:
 
 
 def read_manifest(path: Path, source: str | None = None) -> list[Clip]:
-    """The rows of a CSV with the columns ``path[,label,fold,group]``; other columns are passed over.
+    """The rows of a CSV with the columns ``path[,label,fold,group]``; ``split`` may stand for fold, others are ignored.
 
     Args:
         path: the CSV, in UTF-8. Paths in it are absolute, or relative to its folder. Listed files are not opened.
         source: name for `Clip.source`; the file's name without .csv if not given.
 
     Raises:
-        ValueError: no such file, no column ``path``, no rows, or a malformed row; the message has file and line.
+        ValueError: no such file, no column ``path``, both ``fold`` and ``split``, no rows, or a malformed row; the
+            message has file and line.
     """
     if not path.is_file():
         raise ValueError(f"{path} does not exist: check the path of the manifest")
@@ -104,6 +105,8 @@ def read_manifest(path: Path, source: str | None = None) -> list[Clip]:
                 raise ValueError(
                     f"{path}, line 1: no column 'path' (found: {found}): add a header line path,label,fold,group"
                 )
+            if {"fold", "split"} <= set(reader.fieldnames or []):
+                raise ValueError(f"{path}, line 1: both a fold and a split column: keep the one to be used")
             for row in reader:
                 if None in row:
                     raise ValueError(
@@ -112,6 +115,7 @@ def read_manifest(path: Path, source: str | None = None) -> list[Clip]:
                 if not row["path"]:
                     raise ValueError(f"{path}, line {reader.line_num}: no path: name the audio file or remove the line")
                 label, fold, group = (row.get(column) or None for column in ("label", "fold", "group"))
+                fold = fold or row.get("split") or None
                 clips.append(Clip(folder / row["path"], label, fold, group, source or path.stem))
         except csv.Error as error:
             raise ValueError(f"{path}, line {reader.line_num + 1}: {error}: save the manifest as plain CSV") from error

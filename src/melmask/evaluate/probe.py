@@ -51,8 +51,8 @@ class LinearProbe:
     The problem is convex, so weights start at 0: what is left to chance, and to seeds, is the order of the clips.
 
     Args:
-        learning_rate: None is 1 / num_features, with which a step of Adam moves a logit by about 1 whatever the width. M2D's
-            3e-5 on 3840 features is a ninth of it: on 2,000 clips, 200 epochs of that are far from a fit.
+        learning_rate: None is 1 / num_features: a step of Adam moves a logit by about 1, whatever the width. M2D's 3e-5
+            on 3840 features is a ninth of it: on 2,000 clips, 200 epochs of that are far from a fit.
         weight_decay: of Adam, added to the gradient.
         batch_size: at most; fewer clips are one batch.
         max_epochs: an epoch is one pass over the training clips.

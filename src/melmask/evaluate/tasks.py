@@ -4,9 +4,8 @@ A table is a CSV ``path,label[,fold|split][,group]``; several labels of a clip a
 a source recording, a machine) never stands on both sides of a test.
 """
 
-import csv
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -69,16 +68,9 @@ def read_task(table: Path) -> Task:
     """The task in a CSV ``path,label[,fold|split][,group]``, named after its file.
 
     Raises:
-        ValueError: `read_manifest` or `make_task` finds a fault, or there are both a fold and a split column.
+        ValueError: `read_manifest` or `make_task` finds a fault.
     """
-    clips = read_manifest(table)
-    with table.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
-        rows = list(csv.DictReader(file))
-    if "split" in rows[0]:
-        if "fold" in rows[0]:
-            raise ValueError(f"{table} has both a fold and a split column: keep the one to be used")
-        clips = [replace(clip, fold=row["split"] or None) for clip, row in zip(clips, rows, strict=True)]
-    return make_task(table.stem, clips)
+    return make_task(table.stem, read_manifest(table))
 
 
 def make_task(name: str, clips: Sequence[Clip]) -> Task:

@@ -1,4 +1,4 @@
-"""The demo corpus: four small labelled sets of real sampled instruments and synthesised speech, made without a download.
+"""The demo corpus: four small labelled sets of sampled instruments and synthesised speech, made without a download.
 
 - ``instruments``: a few notes or beats of one recording; the label is the family. No recording is in two folds.
 - ``chroma``: one sustained note; the label is its pitch class. No instrument is in two folds.
@@ -6,7 +6,8 @@
 - ``speech_other``: short sentences; the label is the language. No voice is in two folds. Meant for pre-training only:
   with four sentences in each language, a probe may learn the sentences.
 
-Every clip varies in pitch, level, room, background noise and, in some, a quieter note under the labelled sound.
+Clips vary in pitch, length, level, room and background noise; under some lies a quieter phrase of another instrument,
+whose recording belongs to the same fold. A recording, instrument or voice has its fold whatever the seed.
 
 Nothing is redistributed: sounds come, at run time only, from the optional extra ``melmask[demo]``. The SoundFont is
 TimGM6mb.sf2 as PyPI's pretty_midi ships it (GPL-2), sf2utils reads it (GPL-3), and espeak-ng speaks (GPL-3).
@@ -26,7 +27,16 @@ import soundfile
 from jaxtyping import Float
 from scipy.signal import fftconvolve
 
-from melmask.data.sets.soundfont import RecordedNote, find_soundfont, play, read_soundfont
+from melmask.data.sets.soundfont import (
+    BEATEN,
+    FAMILIES,
+    LEFT_OUT,
+    OTHERS,
+    RecordedNote,
+    find_soundfont,
+    play,
+    read_soundfont,
+)
 from melmask.data.sets.speech import ACCENTS, SENTENCES, VOICES, WORDS, Synthesiser
 
 Wave = Float[np.ndarray, " sample"]
@@ -34,43 +44,12 @@ Wave = Float[np.ndarray, " sample"]
 VERSION = 1  # of what the clips sound like: count up with every change to it
 SAMPLE_RATE_HZ = 16_000
 NUM_FOLDS = 5
-MAX_SAMPLES = 40_000
-MIN_CLIPS_PER_TASK = 75  # then each of up to 15 labels is in each of 5 folds
+MAX_SPEECH_SAMPLES = 40_000  # 2.5 s
+MIN_CLIPS_PER_TASK = 60  # then each of up to 12 labels is in each of 5 folds
 FINISHED, UNFINISHED = "demo.json", "demo.unfinished.json"
 
-# Presets of General MIDI, counted from 0, by family. A recording that several presets use belongs to the first of them.
-FAMILIES: dict[str, tuple[int, ...]] = {
-    "keys": (0, 2, 4, 5),  # acoustic and electric pianos
-    "organ": (16, 17, 18, 19),  # drawbars and pipes
-    "guitar": (24, 25, 26, 27),  # nylon, steel, jazz, clean electric
-    "distorted_guitar": (29, 30),
-    "bass": (33, 34, 35, 36, 37),  # fingered, picked, fretless, slapped
-    "strings": (40, 42, 43, 44, 49),  # bowed: violin, cello, double bass, sections
-    "brass": (56, 57, 58, 59, 60, 61),  # trumpet, trombone, tuba, muted trumpet, horns, section
-    "reed": (64, 65, 66, 67, 68, 69, 70, 71),  # saxophones, oboe, English horn, bassoon, clarinet
-    "flute": (72, 73, 74, 75, 77, 79),  # piccolo, flute, recorder, pan flute, shakuhachi, ocarina
-    "voice": (52, 53),  # choirs that sing "ah" and "doo"
-}
-# Further presets with a clear pitch, for chroma: harpsichord, clavinet, mallets, reed organ, harp and lutes, synthesisers.
-OTHERS = (6, 7, 10, 11, 12, 13, 20, 28, 45, 46, 50, 51, 62, 80, 96, 105, 106, 107, 108, 109, 111, 114)
-# Recordings of the drum kits, which have no pitch of their own: skins, and all that is metal, wood or rattles.
-BEATEN: dict[str, tuple[str, ...]] = {
-    "drums": (
-        *("Bass Drum New", "Kick Verb", "Snare 1", "Snare 2", "Snare Verb", "Brush Snare", "E Snare", "808 Snare"),
-        *("Acoustic Tom", "Syn Drum Wave", "Timp Drum A1", "Taiko Drum", "M Bongo Tone", "E Bongo Rim", "Quinto Tone"),
-        *("QuintoClosedSlap", "Low Tumba Tone", "Timbale Strike", "Quica Hi Tone", "Quica Downstroke"),
-    ),
-    "percussion": (
-        *("High Hat Closed", "High Hat Foot", "Open High Hat", "808 Hat", "Med Crash Cymbal", "ChinaCrashCymb"),
-        *("Ride Ping", "Ride Bell", "Brass Tambourine", "Cowbell", "Cowbell 808", "Agogo Bell", "Cabasa", "Maracas"),
-        *("Guiro Up", "Guiro Down", "Rosewood Claves", "Wood Block", "Mute Triangle", "Sleigh Bells", "Bell Tree"),
-        *("Castanets", "Drum Stick", "Rim Shot", "Claps 808ish"),
-    ),
-}
-# Copies of the tuba's and trombone's recordings among the horns, and a synthesiser among the strings.
-LEFT_OUT = {"Tuba A#2", "Tuba D2", "Tuba F#2", "Tuba F#3", "Trombone C5", "Trombone G4", "SynthStringsC4"}
-CHROMA_KEYS = range(36, 96)  # C2 to B6
-PLAYED_KEYS = range(28, 97)  # E1 to C7
+KEYS = range(28, 88)  # E1 to D#6
+SHORTEST_RECORDING_S = 0.01  # what is shorter is a single cycle for the top of the keyboard, that sounds like nothing
 PITCH_CLASSES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
 
 
@@ -88,7 +67,7 @@ def make_demo(
     """Make the demo corpus, unless it is there already; an unfinished one is made again.
 
     Args:
-        out: folder for the manifests and, in a folder for each, the recordings: 16 kHz, mono, 16 bit, 0.7 to 2.5 s.
+        out: folder for the manifests and, in a folder for each, the recordings: 16 kHz, mono, 16 bit, 0.4 to 2.5 s.
         seed: of everything that varies; the same seed and versions of the extras give the same bytes.
         clips_per_task: of each set; speech_other has half as many.
         progress: called with the number of clips made and of all clips.
@@ -104,9 +83,8 @@ def make_demo(
     """
     if clips_per_task < MIN_CLIPS_PER_TASK:
         raise ValueError(f"each label needs a clip in each fold, got {clips_per_task} clips: use {MIN_CLIPS_PER_TASK}")
-    num_clips = dict.fromkeys(("instruments", "chroma", "words"), clips_per_task) | {
-        "speech_other": clips_per_task // 2
-    }
+    num_clips = dict.fromkeys(("instruments", "chroma", "words"), clips_per_task)
+    num_clips["speech_other"] = clips_per_task // 2
     manifests = [out / f"{name}.csv" for name in num_clips]
     settings = json.dumps({"version": VERSION, "seed": seed, "clips_per_task": clips_per_task}, indent=2) + "\n"
     if _is_finished(out, settings):
@@ -127,7 +105,7 @@ def make_demo(
                 progress(num_made, sum(num_clips.values()))
         with manifest.open("w", newline="", encoding="utf-8") as file:
             csv.writer(file, lineterminator="\n").writerows([("path", "label", "fold", "group"), *rows])
-    (out / UNFINISHED).rename(out / FINISHED)
+    (out / UNFINISHED).replace(out / FINISHED)  # at once, so that a finished corpus is whole
     return manifests
 
 
@@ -183,15 +161,15 @@ class _Orchestra:
                 notes = [note for note in presets[0, program] if note.name not in taken and _keys(note)]
                 taken.update(note.name for note in notes)
                 self.instruments[f"{family}-{program}"] = notes
-                if family in FAMILIES:
-                    self.families.setdefault(family, {}).update((_recording(note.name), note) for note in notes)
+                if family in FAMILIES:  # the sides of a stereo pair are one recording
+                    by_name = {note.name.removesuffix(" L").removesuffix(" R"): note for note in notes}
+                    self.families.setdefault(family, {}).update(by_name)
         for family, names in BEATEN.items():
             self.families[family] = {name: kits[name] for name in names}
         self.groups = {family: list(notes) for family, notes in self.families.items()}
-        self.in_tune = [
-            name
-            for name, notes in self.instruments.items()
-            if all(_choices(notes, c) for c in range(len(PITCH_CLASSES)))
+        # Instruments that can play every pitch class.
+        self.chromatic = [
+            name for name, notes in self.instruments.items() if all(_choices(notes, c) for c in range(12))
         ]
 
     def phrase(self, family: str, group: str, duration_s: float, rng: np.random.Generator) -> Wave:
@@ -209,7 +187,8 @@ class _Orchestra:
         """One sustained note, at most 10 cents out of tune."""
         choices = _choices(self.instruments[instrument], PITCH_CLASSES.index(pitch_class))
         note, key = choices[rng.integers(len(choices))]
-        return play(note, key + rng.uniform(-0.1, 0.1), duration_s, SAMPLE_RATE_HZ)
+        sound = play(note, key + rng.uniform(-0.1, 0.1), duration_s, SAMPLE_RATE_HZ)
+        return _fitted(sound, round(duration_s * SAMPLE_RATE_HZ))
 
     def other(self, fold: str, families: Sequence[str], duration_s: float, rng: np.random.Generator) -> Wave:
         """A phrase of any recording of a fold, to be heard under a clip of that fold."""
@@ -236,7 +215,7 @@ def _tasks() -> dict[str, _Task]:
         rate, pitch, pitch_range = (int(rng.integers(low, high)) for low, high in ((130, 220), (35, 66), (35, 66)))
         spoken = synthesiser.say(text, voice, words_per_minute=rate, pitch=pitch, pitch_range=pitch_range)
         before, after = (round(rng.uniform(0.1, 0.4) * SAMPLE_RATE_HZ) for _ in range(2))
-        spoken = np.pad(spoken, (before, after))[:MAX_SAMPLES]
+        spoken = np.pad(spoken, (before, after))[:MAX_SPEECH_SAMPLES]
         under = orchestra.other(fold, list(FAMILIES), len(spoken) / SAMPLE_RATE_HZ, rng)
         return _scene(spoken, under, rng)
 
@@ -248,27 +227,23 @@ def _tasks() -> dict[str, _Task]:
 
     return {
         "instruments": _Task(orchestra.groups, instruments),
-        "chroma": _Task(dict.fromkeys(PITCH_CLASSES, orchestra.in_tune), chroma),
+        "chroma": _Task(dict.fromkeys(PITCH_CLASSES, orchestra.chromatic), chroma),
         "words": _Task(dict.fromkeys(WORDS, VOICES), words),
         "speech_other": _Task(dict.fromkeys(SENTENCES, VOICES), speech_other),
     }
 
 
-def _recording(name: str) -> str:
-    """What recordings of the same thing have in common: sides of a stereo pair, pitches of one synthetic waveform."""
-    before, wave, _ = name.partition("Wave ")
-    return before + wave.strip() if wave else name.removesuffix(" L").removesuffix(" R")
-
-
 def _keys(note: RecordedNote) -> range:
-    """MIDI keys at which a note sounds like itself: those of its preset, not too far from the recording."""
-    lowest = max(note.lowest_key, PLAYED_KEYS.start, math.ceil(note.root_key - 24))
-    return range(lowest, min(note.highest_key + 1, PLAYED_KEYS.stop, math.floor(note.root_key + 13)))
+    """MIDI keys at which a note sounds like itself: those of its preset, not too far from the recording; maybe none."""
+    if len(note.wave) < SHORTEST_RECORDING_S * note.rate_hz:
+        return range(0)
+    lowest = max(note.lowest_key, KEYS.start, math.ceil(note.root_key - 20))
+    return range(lowest, min(note.highest_key + 1, KEYS.stop, math.floor(note.root_key + 5)))
 
 
 def _choices(notes: Sequence[RecordedNote], pitch_class: int) -> list[tuple[RecordedNote, int]]:
-    """The ways to play a pitch class in the two octaves of the chroma set."""
-    return [(note, key) for note in notes for key in _keys(note) if key in CHROMA_KEYS and key % 12 == pitch_class]
+    """The ways to play a pitch class."""
+    return [(note, key) for note in notes for key in _keys(note) if key % 12 == pitch_class]
 
 
 def _scene(sound: Wave, under: Wave, rng: np.random.Generator) -> Wave:

@@ -1,8 +1,8 @@
 """Recorded notes of a SoundFont (.sf2): read with sf2utils, played at any pitch.
 
-A SoundFont holds short recordings of real instruments. Its presets say which recording serves which keys, how it is tuned,
-which stretch to repeat while a key is held, and how its loudness runs. This is what is honoured here; a preset's filters,
-vibrato and stereo layers are not. The first layer of a preset that uses a recording decides how it is tuned.
+A SoundFont holds short recordings of real instruments. Its presets say which recording serves which keys, how it is
+tuned, which stretch to repeat while a key is held, and how its loudness runs. This is what is honoured here; a preset's
+filters, vibrato and layers are not. The first layer of a preset that uses a recording decides how it is tuned.
 
 Source: SoundFont Technical Specification 2.04 (Creative Technology, 2006), sections 8.1 and 9.1.
 """
@@ -10,6 +10,7 @@ Source: SoundFont Technical Specification 2.04 (Creative Technology, 2006), sect
 import importlib.util
 import logging
 import math
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -21,6 +22,41 @@ import soxr
 from jaxtyping import Float
 
 REMEDY = "pip install 'melmask[demo]'"
+
+# Presets of General MIDI, counted from 0, by family. A recording that several presets use belongs to the first of them.
+FAMILIES: dict[str, tuple[int, ...]] = {
+    "keys": (0, 2, 4, 5),  # acoustic and electric pianos
+    "organ": (16, 17, 18, 19),  # drawbars and pipes
+    "guitar": (24, 25, 26, 27),  # nylon, steel, jazz, clean electric
+    "distorted_guitar": (29, 30),
+    "bass": (32, 33, 34, 35, 36, 37),  # acoustic, fingered, picked, fretless, slapped
+    "strings": (40, 42, 43, 44, 49),  # bowed: violin, cello, double bass, sections
+    "brass": (56, 57, 58, 59, 60, 61),  # trumpet, trombone, tuba, muted trumpet, horns, section
+    "reed": (64, 65, 66, 67, 68, 69, 70, 71),  # saxophones, oboe, English horn, bassoon, clarinet
+    "flute": (72, 73, 74, 75, 79),  # piccolo, flute, recorder, pan flute, ocarina
+    "voice": (52, 53),  # choirs that sing "ah" and "doo"
+}
+# Further presets with a clear pitch, for chroma: harpsichord, clavinet, mallets, harp and lutes, synthesisers.
+OTHERS = (6, 7, 10, 11, 12, 13, 28, 45, 46, 50, 51, 62, 96, 105, 106, 107, 108, 109, 111, 114)
+# Recordings of the drum kits, which have no pitch of their own: skins, and all that is metal, wood or rattles.
+BEATEN: dict[str, tuple[str, ...]] = {
+    "drums": (
+        *("Bass Drum New", "Kick Verb", "Snare 1", "Snare 2", "Snare Verb", "Brush Snare", "E Snare", "808 Snare"),
+        *("Acoustic Tom", "Syn Drum Wave", "Timp Drum A1", "Taiko Drum", "M Bongo Tone", "E Bongo Rim", "Quinto Tone"),
+        *("QuintoClosedSlap", "Low Tumba Tone", "Timbale Strike", "Quica Hi Tone", "Quica Downstroke"),
+    ),
+    "percussion": (
+        *("High Hat Closed", "High Hat Foot", "Open High Hat", "808 Hat", "Med Crash Cymbal", "ChinaCrashCymb"),
+        *("Ride Ping", "Ride Bell", "Brass Tambourine", "Cowbell", "Cowbell 808", "Agogo Bell", "Cabasa", "Maracas"),
+        *("Guiro Up", "Guiro Down", "Rosewood Claves", "Wood Block", "Mute Triangle", "Sleigh Bells", "Bell Tree"),
+        *("Castanets", "Drum Stick", "Rim Shot", "Claps 808ish"),
+    ),
+}
+# The tuba's and trombone's recordings once more among the horns, a synthesiser among the strings, high notes of basses.
+LEFT_OUT = {
+    *("Tuba A#2", "Tuba D2", "Tuba F#2", "Tuba F#3", "Trombone C5", "Trombone G4", "SynthStringsC4"),
+    *("Acoustic Bass A31", "Fingered Bass G3", "Pick Bass D4", "Fretless BassDb4", "Slap Bass 2 C4"),
+}
 
 
 @dataclass(frozen=True)
@@ -80,9 +116,14 @@ def read_soundfont(path: Path) -> dict[tuple[int, int], list[RecordedNote]]:
         ImportError: sf2utils, or on Python 3.13 and later the audioop module that it needs, is missing.
     """
     try:
-        from sf2utils.sf2parse import Sf2File
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # it imports audioop
+            from sf2utils.sf2parse import Sf2File
     except ImportError as error:
-        raise ImportError(f"the demo corpus reads its SoundFont with sf2utils ({error}): {REMEDY}") from error
+        raise ImportError(
+            f"the demo corpus reads its SoundFont with sf2utils ({error}): {REMEDY}; "
+            "from Python 3.13 on, also pip install audioop-lts"
+        ) from error
 
     with path.open("rb") as file, _quiet_logging():
         presets = [preset for preset in Sf2File(file).presets if preset.name != "EOP"]
@@ -164,7 +205,7 @@ def _note_of(zone: Any) -> RecordedNote:
 
 @contextmanager
 def _quiet_logging() -> Iterator[None]:
-    """Silence sf2utils, which logs a warning about every short loop, and by that sets up logging for the whole program."""
+    """Silence sf2utils: its warnings about short loops go to the root logger, and set up logging for the program."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

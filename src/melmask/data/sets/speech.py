@@ -1,10 +1,10 @@
 """Synthesised speech in many languages and voices: espeak-ng, called through ctypes.
 
 The library keeps the state of its voice, filters and noise in process-wide variables, so that what a word sounds like
-depends on everything said before it. A `Synthesiser` therefore loads a copy of the library of its own: the same calls in
-the same order give the same samples, whoever else uses espeak-ng in the process.
+depends on everything said before it. A `Synthesiser` therefore loads a copy of the library of its own: the same calls
+in the same order give the same samples, whoever else uses espeak-ng in the process.
 
-Source: espeak-ng's speak_lib.h, https://github.com/espeak-ng/espeak-ng. Called, not linked; nothing of it is shipped here.
+Source: espeak-ng's speak_lib.h, https://github.com/espeak-ng/espeak-ng. Called, not linked; nothing of it ships here.
 """
 
 import ctypes
