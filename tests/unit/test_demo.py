@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 from jaxtyping import Float
+from scipy.signal import butter, sosfilt
 
 from melmask.data.sets import demo
 from melmask.data.sets.demo import make_demo
@@ -142,12 +143,12 @@ def test_a_folder_with_something_else_is_left_alone(corpus: Path, tmp_path: Path
 
 # Struck, plucked, bowed, blown and sung, at notes recorded at other pitches than they are played at.
 @pytest.mark.parametrize("program", [0, 4, 12, 16, 24, 29, 40, 44, 52, 56, 65, 68, 73])
-@pytest.mark.parametrize("key", [59, 64, 70, 77])
+@pytest.mark.parametrize("key", [59, 65, 70, 77])
 def test_notes_have_the_pitch_of_their_key(
     presets: dict[tuple[int, int], list[RecordedNote]], program: int, key: int
 ) -> None:
     note = next(note for note in presets[0, program] if note.lowest_key <= key <= note.highest_key)
-    heard = key_of(play(note, key, 0.7, 16_000)[1600:9600])
+    heard = key_of(play(note, float(key), 0.7, 16_000)[1600:9600])
     octaves = round((heard - key) / 12)  # organs sound an octave lower by design; the pitch class is what counts
     assert abs(heard - key - 12 * octaves) < 0.3
 
@@ -155,17 +156,17 @@ def test_notes_have_the_pitch_of_their_key(
 def test_held_notes_repeat_their_loop_and_others_end(presets: dict[tuple[int, int], list[RecordedNote]]) -> None:
     violin = next(note for note in presets[0, 40] if note.lowest_key <= 60 <= note.highest_key)
     assert len(violin.wave) < violin.rate_hz / 10
-    held = play(violin, 60, 3.0, 16_000)
+    held = play(violin, 60.0, 3.0, 16_000)
     assert len(held) == 48_000
     assert np.sqrt(np.mean(held[-8000:-800] ** 2)) > 0.3 * np.sqrt(np.mean(held[8000:16000] ** 2))
     snare = next(note for note in presets[128, 0] if note.name == "Snare 1")
     assert snare.loop is None
-    assert len(play(snare, 38, 3.0, 16_000)) < 8000
+    assert len(play(snare, 38.0, 3.0, 16_000)) < 8000
 
 
 def test_struck_notes_decay(presets: dict[tuple[int, int], list[RecordedNote]]) -> None:
     marimba = next(note for note in presets[0, 12] if note.lowest_key <= 60 <= note.highest_key)
-    struck = play(marimba, 60, 2.0, 16_000)
+    struck = play(marimba, 60.0, 2.0, 16_000)
     assert np.abs(struck[-8000:]).max() < 0.05 * np.abs(struck[:4000]).max()
 
 
@@ -198,8 +199,9 @@ def test_speech_rate_and_pitch_are_heard() -> None:
     synthesiser = Synthesiser()
     slow, fast = (synthesiser.say("seven", "en-us+m1", words_per_minute=rate) for rate in (100, 250))
     assert len(slow) > 1.5 * len(fast)
-    low, high = (synthesiser.say("nine", "en-us+m1", pitch=pitch, pitch_range=0)[1600:4800] for pitch in (20, 80))
-    assert key_of(high) - key_of(low) > 4
+    fundamental = butter(4, 300, fs=16_000, output="sos")  # without the formants
+    low, high = (synthesiser.say("nine", "en-us+m1", pitch=pitch, pitch_range=0) for pitch in (20, 80))
+    assert key_of(sosfilt(fundamental, high)[1600:4800]) - key_of(sosfilt(fundamental, low)[1600:4800]) > 4
 
 
 def test_unknown_voices_and_empty_texts_are_refused() -> None:

@@ -39,7 +39,7 @@ from melmask.data.sets.soundfont import (
 )
 from melmask.data.sets.speech import ACCENTS, SENTENCES, VOICES, WORDS, Synthesiser
 
-Wave = Float[np.ndarray, " sample"]
+Wave = Float[np.ndarray, " _sample"]  # of any length; those of one call need not agree
 
 VERSION = 1  # of what the clips sound like: count up with every change to it
 SAMPLE_RATE_HZ = 16_000
