@@ -47,6 +47,7 @@ def missing(text: str, command: str = "") -> str:
 
 
 def section(anchor: str, title: str, *parts: str) -> str:
+    """A chapter of the page, with a heading that can be linked to."""
     return f'<section id="{anchor}">\n<h2>{escape(title)}</h2>\n' + "\n".join(parts) + "\n</section>"
 
 

@@ -146,6 +146,7 @@ def mask_words(masked: Bool[Tensor, " n"], hint_ratio: float | None, otherwise: 
 
 
 def range_words(share: Float[Tensor, " n"]) -> str:
+    """The smallest and the largest share, in words."""
     return f"masked {float(share.min()):.0%} to {float(share.max()):.0%}".replace("%", " %")
 
 

@@ -39,6 +39,7 @@ def in_whole_squares(visible: torch.Tensor, side: int) -> torch.Tensor:
         (5, 13, 0.75, 5, 0.07, 0),
         (8, 64, 0.8, 5, 0.07, 5),
         (10, 10, 0.9, 2, 0.1, 5),  # exactly five: none may be lost to rounding
+        (10, 10, 0.99, 1, 0.29, 30),  # 100 * 0.29 is just below 29
         (2, 5, 0.8, 1, 0.0, 2),
         (3, 6, 0.8, 1, 0.0, 3),
     ],
