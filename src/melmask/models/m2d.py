@@ -1,7 +1,7 @@
 """M2D: predict, from the visible patches, what a slowly following encoder makes of the masked ones."""
 
 import copy
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Bool, Float
@@ -32,6 +32,9 @@ class M2D(nn.Module):
             all masked patches of the batch. Over the batch, what all targets share is no longer rewarded, so that
             an EMA fast enough for runs of a few thousand steps does not collapse.
 
+    Raises:
+        ValueError: standardise is neither form.
+
     Source: arXiv 2210.14648 and 2404.06095. Deviates: padding is left out of the loss; "batch" is melmask's own.
     """
 
@@ -44,6 +47,8 @@ class M2D(nn.Module):
         standardise: Standardise = "patch",
     ) -> None:
         super().__init__()
+        if standardise not in get_args(Standardise):
+            raise ValueError(f'm2d standardises over a "patch" or the "batch", got {standardise!r}')
         self.ema, self.standardise = ema, standardise
         self.encoder = Encoder(encoder, patch_shape)
         self.target = copy.deepcopy(self.encoder).requires_grad_(False)
