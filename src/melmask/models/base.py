@@ -10,6 +10,8 @@ from melmask.patches import place, take
 from melmask.types import Mask, PatchGrid
 from melmask.vit import LAYER_NORM_EPS, Block, Size, init_weights, positions
 
+VARIANCE_EPS = 1e-6  # added to the variance of a patch before it is divided by
+
 
 @dataclass(frozen=True)
 class Loss:
@@ -74,8 +76,10 @@ def mean_over_valid(
     return (per_patch * weight).sum() / weight.sum().clamp(min=1.0)
 
 
-def normalised_patches(patches: Float[Tensor, "b n p"], mask: Mask, eps: float = 1e-6) -> Float[Tensor, "b m p"]:
+def normalised_patches(
+    patches: Float[Tensor, "b n p"], mask: Mask, eps: float = VARIANCE_EPS
+) -> Float[Tensor, "b m p"]:
     """The masked patches, each with zero mean and unit variance over its values: what a decoder is to rebuild."""
     target = take(patches, mask.masked).float()
     mean, variance = target.mean(dim=2, keepdim=True), target.var(dim=2, keepdim=True)
-    return (target - mean) / torch.sqrt(variance + eps)
+    return (target - mean) / torch.sqrt(variance + VARIANCE_EPS)

@@ -8,16 +8,17 @@ from torch import Tensor
 
 from melmask.data.loader import Loader
 from melmask.data.store import Store
-from melmask.masking import MaskingStrategy, draw
+from melmask.masking import draw
 from melmask.models import M2D, MSMMAE
+from melmask.models.base import VARIANCE_EPS
 from melmask.patches import patchify, place, take, valid_patches
 from melmask.study.runs import Run
+from melmask.train.loop import guide_of
 from melmask.types import Batch, Mask, PatchGrid
 
 NUM_CROPS = 64
 PARTS = 16  # crops that go through a model at once
 MASKS_PER_CROP, DRAWS_PER_CROP = 2, 8
-VARIANCE_EPS = 1e-6  # of normalised_patches
 
 
 @dataclass(frozen=True)
@@ -81,22 +82,6 @@ def _eventful(batch: Batch, store: Store, num_shown: int) -> tuple[int, ...]:
     first = {int(clip): i for i, clip in reversed(list(enumerate(batch.clip)))}
     order = sorted(first.values(), key=lambda i: (float(silent[i]), i))
     return tuple(order[:num_shown])
-
-
-@torch.no_grad()
-def guide_of(
-    strategy: MaskingStrategy, model: M2D | MSMMAE | None, patches: Float[Tensor, "b n p"], grid: PatchGrid
-) -> Float[Tensor, "b n d"] | None:
-    """What the strategy looks at: nothing, the patches, or the features that the model's encoder has now.
-
-    Raises:
-        ValueError: features are needed and there is no model.
-    """
-    if strategy.needs == "features":
-        if model is None:
-            raise ValueError("the strategy looks at the encoder's features, and the run has not saved an encoder yet")
-        return model.encoder(patches, grid)[:, 1:]
-    return patches if strategy.needs == "patches" else None
 
 
 def band_frequency(run: Run, examples: Examples, seed: int = 0) -> Float[Tensor, " freq"]:

@@ -15,13 +15,13 @@ from melmask.study.examples import (
     band_frequency,
     error_by_patch,
     examples_of,
-    guide_of,
     random_masks,
     reconstruct,
 )
 from melmask.study.plots import NUM_DRAWS
 from melmask.study.runs import Run
 from melmask.study.sections import Material
+from melmask.train.loop import guide_of
 
 NUM_SHOWN = 3
 GUIDANCE_WORDS = (

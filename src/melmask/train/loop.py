@@ -1,7 +1,6 @@
 """The training loop: one for every framework and every strategy."""
 
 import json
-import signal
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager, nullcontext
@@ -10,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.optim import AdamW
 from torch.utils.tensorboard import SummaryWriter
 
 from melmask.data.loader import Loader, random_state
 from melmask.data.store import Store
-from melmask.masking import draw
+from melmask.masking import MaskingStrategy, draw
 from melmask.masking.laws import guidance
 from melmask.models import M2D, MSMMAE, Loss
 from melmask.patches import patchify, valid_patches
@@ -25,7 +25,8 @@ from melmask.train.distributed import World, join_world
 from melmask.train.monitors import effective_rank, feature_deviation
 from melmask.train.recipe import Recipe
 from melmask.train.schedule import learning_rate
-from melmask.types import Batch, Mask
+from melmask.train.stopping import stop_requests
+from melmask.types import Batch, Mask, PatchGrid
 
 RECIPE, LOG, DATA = "recipe.json", "log.jsonl", "data.json"
 
@@ -161,19 +162,13 @@ class Trainer:
     def mask(self, step: int, part: int, patches: Tensor, valid: Tensor | None) -> Mask:
         """The mask of one part: chance from (seed, step, part), the guide from what the strategy needs."""
         seed = int(random_state(self.recipe.seed, 2, step, part).integers(2**63))
-        guide = None
-        if self.strategy.needs == "patches":
-            guide = patches
-        elif self.strategy.needs == "features":
-            with torch.no_grad():
-                guide = self.model.encoder(patches, self.grid)[:, 1:]
         mask = draw(
             self.strategy,
             grid=self.grid,
             batch_size=len(patches),
             mask_ratio=self.recipe.mask_ratio,
             rng=torch.Generator().manual_seed(seed),
-            guide=guide,
+            guide=guide_of(self.strategy, self.model, patches, self.grid),
             hint_ratio=self.hints(step / self.num_steps),
             valid=valid,
         )
@@ -252,6 +247,22 @@ class Trainer:
             yield log
 
 
+@torch.no_grad()
+def guide_of(
+    strategy: MaskingStrategy, model: M2D | MSMMAE | None, patches: Float[Tensor, "b n p"], grid: PatchGrid
+) -> Float[Tensor, "b n d"] | None:
+    """What the strategy looks at: nothing, the patches, or the features that the model's encoder has now.
+
+    Raises:
+        ValueError: features are needed and there is no model.
+    """
+    if strategy.needs == "features":
+        if model is None:
+            raise ValueError("the strategy looks at the encoder's features, and the run has not saved an encoder yet")
+        return model.encoder(patches, grid)[:, 1:]
+    return patches if strategy.needs == "patches" else None
+
+
 def make_optimiser(model: nn.Module, recipe: Recipe) -> AdamW:
     """AdamW with weight decay on matrices, none on norms, biases and tokens."""
     trained = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
@@ -305,23 +316,3 @@ def read_log(run: Path) -> list[dict[str, Any]]:
         except json.JSONDecodeError:
             break
     return lines
-
-
-@contextmanager
-def stop_requests() -> Iterator[Callable[[], bool]]:
-    """Turn Ctrl-C and SIGTERM into a question the loop asks after each step; a second Ctrl-C interrupts at once."""
-    asked: list[int] = []
-
-    def ask(number: int, frame: object) -> None:
-        asked.append(number)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    try:
-        before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    except ValueError:  # not in the main thread, where signals cannot be handled
-        before = {}
-    try:
-        yield lambda: bool(asked)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
