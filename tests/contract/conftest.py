@@ -33,7 +33,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture(scope="session")
 def guide_for():
-    """A maker of random guides of the kind a strategy asks for: nothing, uneven patches or clustered features."""
+    """A maker of random guides of the kind a strategy asks for, such as uneven patches or clustered features."""
 
     def guide_for(strategy: MaskingStrategy, batch_size: int, grid: PatchGrid, seed: int = 0) -> torch.Tensor | None:
         rng = torch.Generator().manual_seed(seed)
@@ -42,6 +42,10 @@ def guide_for():
             return None
         if strategy.needs == "patches":
             return torch.randn(*shape, 16, generator=rng) * torch.randn(*shape, 1, generator=rng).exp() - 1.0
+        if strategy.needs == "attention":
+            return torch.randn(*shape, 3, generator=rng).softmax(dim=1)
+        if strategy.needs == "loss":
+            return torch.randn(*shape, 1, generator=rng).exp()
         towards = torch.where(torch.rand(*shape, 1, generator=rng) < 0.4, 1.0, -0.5)
         return torch.randn(*shape, 8, generator=rng) + towards * torch.randn(batch_size, 1, 8, generator=rng)
 

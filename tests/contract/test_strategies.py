@@ -184,7 +184,7 @@ def test_featureless_input_is_masked_like_any_other(informed, content, hint_rati
 @pytest.mark.parametrize("hint_ratio", [0.0, 1.0])
 def test_a_broken_guide_is_refused_by_the_samples_number(informed, poison, hint_ratio, guide_for):
     guide = guide_for(informed, 4, SMALL)
-    guide[2, 7, 3] = poison
+    guide[2, 7, -1] = poison
     with pytest.raises(ValueError, match="sample 2"):
         draw(informed, grid=SMALL, batch_size=4, mask_ratio=0.7, rng=seeded(5), guide=guide, hint_ratio=hint_ratio)
 
@@ -267,7 +267,7 @@ def test_misshapen_validity_is_refused():
 def test_unknown_names_and_options_are_refused_with_what_there_is():
     with pytest.raises(ValueError, match=r"no masking strategy 'dmw'; there are: .*dwm"):
         draw("dmw", grid=SMALL, batch_size=2, mask_ratio=0.7, rng=seeded(0))
-    with pytest.raises(ValueError, match="dwm has no option 'statistics'; it has: deterministic, statistic"):
+    with pytest.raises(ValueError, match="dwm has no option .statistics.; it has: .*statistic"):
         make_strategy("dwm", {"statistics": "mad"})
     with pytest.raises(ValueError, match="random has no option 'needs'; it has: none"):
         make_strategy("random", {"needs": "patches"})

@@ -8,17 +8,36 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Generator, Tensor
 
+from melmask.masking.attention import Attention
 from melmask.masking.base import MaskingStrategy, num_valid_masked_of, num_visible_of, split, with_hints, within_valid
 from melmask.masking.blocks import InverseBlock
 from melmask.masking.dispersion import Dispersion
-from melmask.masking.schedule import HintSchedule
+from melmask.masking.hard import Hard
+from melmask.masking.schedule import ExponentSchedule, GuidanceSchedule, HintSchedule
 from melmask.masking.selfguided import SelfGuided
 from melmask.masking.uniform import Random
 from melmask.types import Mask, PatchGrid
 
-__all__ = ["STRATEGIES", "HintSchedule", "MaskingStrategy", "draw", "make_strategy", "split", "with_hints"]
+__all__ = [
+    "STRATEGIES",
+    "ExponentSchedule",
+    "GuidanceSchedule",
+    "HintSchedule",
+    "MaskingStrategy",
+    "draw",
+    "make_strategy",
+    "split",
+    "with_hints",
+]
 
-STRATEGIES: dict[str, type[Any]] = {"random": Random, "ibm": InverseBlock, "sgim": SelfGuided, "dwm": Dispersion}
+STRATEGIES: dict[str, type[Any]] = {
+    "random": Random,
+    "ibm": InverseBlock,
+    "dwm": Dispersion,
+    "sgim": SelfGuided,
+    "attention": Attention,
+    "hard": Hard,
+}
 
 
 def make_strategy(name: str, options: Mapping[str, Any] | None = None) -> MaskingStrategy:
@@ -55,9 +74,8 @@ def draw(
         batch_size: samples.
         mask_ratio: share of patches to mask, in (0, 1).
         rng: the only source of chance; on CPU the same masks result whatever the guide's device.
-        guide: what ``strategy.needs`` says: the patches for dwm, the encoder's features for sgim, else None.
-        hint_ratio: share of an informed mask that is given back to chance, in [0, 1]. Strategies that look at
-            nothing have no hints to give.
+        guide: what ``strategy.needs`` says, such as the patches for dwm or the encoder's features for sgim; else None.
+        hint_ratio: share of the strategy's mask that is given back to chance, in [0, 1]; at 1 every strategy is random.
         valid: False for padding, which then takes its proportional part of both roles and never more.
 
     Returns:
@@ -85,11 +103,9 @@ def draw(
         priority = strategy.priority(batch_size, grid, num_masked, rng, guide)
     if valid is not None:
         valid = None if bool(valid.all()) else valid.to(priority.device)
-    if strategy.needs != "nothing":
-        choice: int | Tensor = num_masked
-        if valid is not None:
-            priority, choice = priority.masked_fill(~valid, -torch.inf), num_valid_masked_of(valid, num_masked)
-        priority = with_hints(priority, choice, hint_ratio, rng)
-    if valid is not None:
-        priority = within_valid(priority, valid, num_masked, rng)
-    return split(priority, num_masked)
+    if valid is None:
+        return split(with_hints(priority, num_masked, hint_ratio, rng), num_masked)
+    # Hints are given back within the sound, so that padding neither takes nor gives any.
+    sound = priority.masked_fill(~valid, -torch.inf)
+    sound = with_hints(sound, num_valid_masked_of(valid, num_masked), hint_ratio, rng)
+    return split(within_valid(sound, valid, num_masked, rng), num_masked)

@@ -1,5 +1,7 @@
 """What the masks obey, exactly: inclusion probabilities of weighted sampling, and the guidance that hints leave."""
 
+import math
+
 import numpy as np
 import torch
 from jaxtyping import Float
@@ -33,6 +35,34 @@ def guidance(num_patches: int, num_masked: int, hint_ratio: float) -> float:
     num_hints = num_hints_of(num_masked, hint_ratio)
     outside = num_patches - num_masked + num_hints
     return (num_masked - num_hints) * (num_patches - num_masked) / (num_masked * outside)
+
+
+def hint_ratio_for(wanted: float, num_patches: int, num_masked: int) -> float:
+    """The hint ratio h whose `guidance` is nearest to a wanted λ.
+
+    λ falls with every hint, so the number u is found by solving λ = (m - u) (N - m) / (m (N - m + u)) for u and looking
+    at the two whole numbers beside it; h = u / m gives exactly u hints back.
+
+    Args:
+        wanted: λ in [0, 1].
+        num_patches: N.
+        num_masked: m.
+
+    Raises:
+        ValueError: λ is outside [0, 1].
+
+    Source: melmask's own.
+
+    >>> round(hint_ratio_for(0.233, 190, 133) * 133), hint_ratio_for(0.0, 190, 133), hint_ratio_for(1.0, 190, 133)
+    (66, 1.0, 0.0)
+    """
+    if not 0.0 <= wanted <= 1.0:
+        raise ValueError(f"the guidance must lie in [0, 1], got {wanted}")
+    num_visible = num_patches - num_masked
+    exact = num_masked * num_visible * (1 - wanted) / (num_masked * wanted + num_visible)
+    around = (min(math.floor(exact), num_masked), min(math.floor(exact) + 1, num_masked))
+    num_hints = min(around, key=lambda u: abs(guidance(num_patches, num_masked, u / num_masked) - wanted))
+    return num_hints / num_masked
 
 
 def with_hints_probabilities(inclusion: Float[Tensor, " n"], num_masked: int, hint_ratio: float) -> Float[Tensor, " n"]:
