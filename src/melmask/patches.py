@@ -1,5 +1,8 @@
 """Spectrogram <-> patches, picking and placing patches, and fixed positions."""
 
+import warnings
+from functools import cache
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -24,11 +27,27 @@ def grid_of(log_mel: Tensor, patch_shape: tuple[int, int]) -> PatchGrid:
     return PatchGrid(mel // freq, frame // time)
 
 
+def whole_patches(
+    log_mel: Float[Tensor, "*b mel frame"], patch_shape: tuple[int, int]
+) -> Float[Tensor, "*b high late"]:
+    """The part of ``log_mel`` that fills whole patches, as a view: for those who mean to crop before `patchify`.
+
+    Raises:
+        ValueError: less than one patch along an axis.
+
+    >>> whole_patches(torch.zeros(80, 623), (16, 16)).shape
+    torch.Size([80, 608])
+    """
+    grid, (freq, time) = grid_of(log_mel, patch_shape), patch_shape
+    return log_mel[..., : grid.freq * freq, : grid.time * time]
+
+
 def patchify(log_mel: Float[Tensor, "b mel frame"], patch_shape: tuple[int, int]) -> Float[Tensor, "b n p"]:
     """Cut spectrograms into patches, in the order of `PatchGrid`; values inside a patch are ordered (freq, time).
 
     Args:
-        log_mel: spectrograms; a rest at the high or late end that fills no patch is cropped.
+        log_mel: spectrograms; a rest at the high or late end that fills no patch is cropped, and a warning names it,
+            once for each size.
         patch_shape: (freq, time) of one patch, in mel bands and frames.
 
     Raises:
@@ -38,9 +57,21 @@ def patchify(log_mel: Float[Tensor, "b mel frame"], patch_shape: tuple[int, int]
     torch.Size([2, 65, 256])
     """
     grid, (freq, time) = grid_of(log_mel, patch_shape), patch_shape
-    cropped = log_mel[:, : grid.freq * freq, : grid.time * time]
-    blocks = cropped.reshape(-1, grid.freq, freq, grid.time, time).transpose(2, 3)
+    _warn_of_rest(log_mel.shape[1], freq, "mel bands")
+    _warn_of_rest(log_mel.shape[2], time, "frames")
+    blocks = whole_patches(log_mel, patch_shape).reshape(-1, grid.freq, freq, grid.time, time).transpose(2, 3)
     return blocks.reshape(-1, grid.num_patches, freq * time)
+
+
+@cache
+def _warn_of_rest(size: int, step: int, unit: str) -> None:
+    """Say what is left out where ``step`` does not divide ``size``; being cached, say it once."""
+    if size % step:
+        warnings.warn(
+            f"{size} {unit} are no multiple of a patch's {step}: {unit} {size - size % step} to {size - 1} "
+            "(counted from 0) are left out",
+            stacklevel=3,
+        )
 
 
 def unpatchify(

@@ -7,7 +7,7 @@ import torch
 from melmask.audio import read_audio
 from melmask.evaluate.embed import FrozenEncoder
 from melmask.logmel import LogMel, LogMelSpec
-from melmask.patches import grid_of, patchify
+from melmask.patches import grid_of, patchify, whole_patches
 from melmask.study.plots import mask_figure
 from melmask.study.style import png_of
 
@@ -55,7 +55,7 @@ def save_mask_figure(
     if encoder:
         with torch.inference_mode():
             grid = grid_of(log_mel, patch_shape)
-            patches = patchify(log_mel[None].to(encoder.device), patch_shape)
+            patches = patchify(whole_patches(log_mel[None], patch_shape).to(encoder.device), patch_shape)
             features = encoder.encoder(patches, grid)[0, 1:].float().cpu()
     figure = mask_figure(
         log_mel,

@@ -18,7 +18,7 @@ from melmask.logmel import LogMelSpec
 from melmask.masking import MaskingStrategy, draw, make_strategy
 from melmask.masking.base import num_visible_of
 from melmask.masking.laws import guidance
-from melmask.patches import grid_of, patchify
+from melmask.patches import grid_of, patchify, whole_patches
 from melmask.study import style
 from melmask.types import PatchGrid
 from melmask.vit import SIZES, Encoder
@@ -61,7 +61,7 @@ def mask_figure(
     Raises:
         ValueError: an unknown strategy, a setting out of range, or a spectrogram smaller than a patch.
     """
-    grid, patches = grid_of(log_mel, patch_shape), patchify(log_mel[None], patch_shape)
+    grid, patches = grid_of(log_mel, patch_shape), patchify(whole_patches(log_mel[None], patch_shape), patch_shape)
     if features is None:
         features, features_from = untrained_features(patches, grid, patch_shape, seed), "an untrained encoder"
     guides = {"nothing": None, "patches": patches, "features": features[None]}
