@@ -18,12 +18,14 @@ from tyro.conf import OmitArgPrefixes, Positional
 from melmask.data.prepare import prepare as prepare_store
 from melmask.data.store import Store
 from melmask.logmel import LogMelSpec
+from melmask.masking import STRATEGIES
 from melmask.terminal import bar, console, rejections_table, results_table
 from melmask.train.recipe import RECIPES, Recipe
 
 EXIT_BAD_INPUT, EXIT_INTERRUPTED = 2, 130
 DEFAULT_RECIPE, DEFAULT_SPEC = "tiny-m2d", LogMelSpec()
 NUM_CORES = os.cpu_count() or 1
+MENTIONED_SHARE = 0.01  # of the time, from which on the cost of masks is shown
 
 DESCRIPTION = """Learn audio representations without labels by masked prediction on log-mel spectrograms.
 
@@ -129,6 +131,8 @@ def train_shown(store_folder: Path, out: Path, recipe: Recipe, resume: bool, is_
 
         def show(line: loop.Progress) -> None:
             note = f"loss [bold]{line.loss:.4f}[/]  rank {line.effective_rank:.0f}  {line.samples_per_s:.0f} samples/s"
+            if line.mask_share >= MENTIONED_SHARE:
+                note += f"  {100 * line.mask_share:.0f} % for masks"
             progress.update(task, completed=line.step, total=line.num_steps, note=note)
             if not console.is_terminal:
                 console.print(f"step {line.step}/{line.num_steps}  {note}  {line.elapsed_s:.0f} s")
@@ -222,6 +226,7 @@ def mask(
     file: Positional[Path],
     out: Path,
     run: Path | None = None,
+    strategies: tuple[Literal[tuple(STRATEGIES)], ...] = ("random", "ibm", "sgim", "dwm"),  # type: ignore[valid-type]
     mask_ratio: float = 0.7,
     start_s: float = 0.0,
     length_s: float = 6.08,
@@ -232,7 +237,9 @@ def mask(
     Args:
         file: a recording.
         out: the PNG to write.
-        run: take the features that sgim looks at from this run's encoder, not from an untrained one.
+        run: whose encoder gives features to sgim and attention to attention, instead of an untrained one; hard, which
+            looks at a model's losses, needs one.
+        strategies: which to draw.
         mask_ratio: share of patches that are masked.
         start_s: where to start in the recording.
         length_s: how much of it to show.
@@ -240,7 +247,16 @@ def mask(
     """
     from melmask.study.masks import save_mask_figure
 
-    save_mask_figure(file, out, run=run, mask_ratio=mask_ratio, start_s=start_s, length_s=length_s, seed=seed)
+    save_mask_figure(
+        file,
+        out,
+        run=run,
+        strategies=strategies,
+        mask_ratio=mask_ratio,
+        start_s=start_s,
+        length_s=length_s,
+        seed=seed,
+    )
     console.print(f"[bold]{out}[/]")
 
 

@@ -62,8 +62,10 @@ class Batch:
         log_mel: crops, zero mean and unit deviation over the data set; padding has the value of silence.
         num_valid_frames: frames of each crop that come from the recording; the rest is padding at the end.
         clip: row of each crop's recording in the store's table of clips.
+        start_frame: where each crop starts in its recording.
     """
 
     log_mel: Float[Tensor, "b mel frame"]
     num_valid_frames: Int[Tensor, " b"]
     clip: Int[Tensor, " b"]
+    start_frame: Int[Tensor, " b"]

@@ -59,10 +59,19 @@ class Attention(nn.Module):
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, tokens: Float[Tensor, "b k d"]) -> Float[Tensor, "b k d"]:
+        mixed = attend(*self._heads(tokens))
+        return self.proj(mixed.transpose(1, 2).reshape(tokens.shape))
+
+    def of_first(self, tokens: Float[Tensor, "b k d"]) -> Float[Tensor, "b k h"]:
+        """How much the first token attends to every token, by head, in float32; over the tokens it adds up to one."""
+        query, key, _ = self._heads(tokens)
+        scores = (query[:, :, :1] * query.shape[-1] ** -0.5) @ key.transpose(-2, -1)
+        return scores[:, :, 0].float().softmax(dim=-1).transpose(1, 2)
+
+    def _heads(self, tokens: Tensor) -> tuple[Tensor, ...]:
+        """Query, key and value [b, h, k, e]."""
         b, k, d = tokens.shape
-        query, key, value = self.qkv(tokens).view(b, k, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
-        mixed = attend(query, key, value)
-        return self.proj(mixed.transpose(1, 2).reshape(b, k, d))
+        return self.qkv(tokens).view(b, k, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4).unbind()
 
 
 class Mlp(nn.Module):
@@ -149,14 +158,30 @@ class Encoder(nn.Module):
         Returns:
             The class token and then the features of those patches: t = k + 1.
         """
+        tokens = self._embed(patches, grid, index)
+        for block in self.blocks:
+            tokens = block(tokens)
+        return self.norm(tokens)
+
+    def class_attention(self, patches: Float[Tensor, "b n p"], grid: PatchGrid) -> Float[Tensor, "b n h"]:
+        """How much the class token attends to every patch in the last block, by head.
+
+        What it gives to itself is left out, so a head's column adds up to less than one.
+        """
+        tokens = self._embed(patches, grid)
+        *before, last = self.blocks
+        for block in before:
+            tokens = block(tokens)
+        assert isinstance(last, Block)
+        return last.attn.of_first(last.norm1(tokens))[:, 1:]
+
+    def _embed(self, patches: Tensor, grid: PatchGrid, index: Tensor | None = None) -> Tensor:
+        """The class token and the embedded patches at ``index``, with their positions."""
         position = positions(grid, self.size.dim, patches).expand(len(patches), -1, -1)
         if index is not None:
             patches, position = take(patches, index), take(position, index)
         tokens = self.patch_embed(patches) + position
-        tokens = torch.cat([self.cls_token.to(tokens.dtype).expand(len(tokens), -1, -1), tokens], dim=1)
-        for block in self.blocks:
-            tokens = block(tokens)
-        return self.norm(tokens)
+        return torch.cat([self.cls_token.to(tokens.dtype).expand(len(tokens), -1, -1), tokens], dim=1)
 
 
 def init_weights(module: nn.Module) -> None:

@@ -267,7 +267,7 @@ def test_misshapen_validity_is_refused():
 def test_unknown_names_and_options_are_refused_with_what_there_is():
     with pytest.raises(ValueError, match=r"no masking strategy 'dmw'; there are: .*dwm"):
         draw("dmw", grid=SMALL, batch_size=2, mask_ratio=0.7, rng=seeded(0))
-    with pytest.raises(ValueError, match="dwm has no option .statistics.; it has: .*statistic"):
+    with pytest.raises(ValueError, match=r"dwm has no option 'statistics'; it has: .*statistic"):
         make_strategy("dwm", {"statistics": "mad"})
     with pytest.raises(ValueError, match="random has no option 'needs'; it has: none"):
         make_strategy("random", {"needs": "patches"})

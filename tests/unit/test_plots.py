@@ -17,12 +17,12 @@ from melmask.masking import draw, make_strategy
 from melmask.masking.laws import guidance
 from melmask.models import MSMMAE, Loss
 from melmask.models.base import normalised_patches
-from melmask.patches import patchify
+from melmask.patches import patchify, whole_patches
 from melmask.study import examples, pictures, plots, style
 from melmask.study.runs import Run
 from melmask.train.recipe import RECIPES
 from melmask.types import Mask, PatchGrid
-from melmask.vit import Size
+from melmask.vit import SIZES, Encoder, Size
 
 SPEC, PATCH = LogMelSpec(), (16, 16)
 NUM_PATCHES, NUM_VISIBLE, NUM_MASKED = 30, 9, 21  # 5 x 6 at a mask ratio of 0.7
@@ -81,12 +81,26 @@ def test_informed_panels_tell_hints_and_guidance_and_others_take_none(figure) ->
     assert not any("λ" in title for title in titles if title.startswith(("random", "ibm")))
 
 
-def test_the_picture_says_whose_features_sgim_looks_at(figure, log_mel: torch.Tensor) -> None:
+def test_the_picture_says_whose_encoder_a_strategy_looks_through(figure, log_mel: torch.Tensor) -> None:
     assert "features of an untrained encoder" in texts_of(figure)
-    features = torch.randn(NUM_PATCHES, 8, generator=torch.Generator().manual_seed(0))
-    given = plots.mask_figure(log_mel, SPEC, PATCH, strategies=["sgim"], features=features, features_from="run $7_a$")
-    assert "features of run $7_a$" in texts_of(given) and "untrained" not in texts_of(given)
-    assert style.png_of(given).startswith(b"\x89PNG")
+    given = plots.mask_figure(
+        log_mel, SPEC, PATCH, strategies=["sgim", "attention"], encoder=Encoder(SIZES["micro"], PATCH),
+        encoder_name="run $7_a$",
+    )  # fmt: skip
+    for words in ("features of run $7_a$", "attention of the class token in run $7_a$"):
+        assert words in texts_of(given)
+    assert "untrained" not in texts_of(given) and style.png_of(given).startswith(b"\x89PNG")
+
+
+def test_losses_lead_the_picture_of_hard_and_are_asked_for(log_mel: torch.Tensor) -> None:
+    with pytest.raises(ValueError, match="hard looks at the losses of a trained model: name its run"):
+        plots.mask_figure(log_mel, SPEC, PATCH, strategies=["hard"])
+    losses = torch.full((NUM_PATCHES,), 1e-6)
+    losses[:NUM_MASKED] = 1.0
+    drawn = plots.mask_figure(log_mel, SPEC, PATCH, strategies=["hard"], losses=losses, hint_ratios=[0.0])
+    (panel,) = [axes for axes in drawn.axes if "visible" in axes.get_title(loc="left")]
+    covered = panel.images[1].get_array()[..., 3]
+    assert np.array_equal(covered.flatten() > 0, np.arange(NUM_PATCHES) < NUM_MASKED)
 
 
 def test_same_seed_same_bytes_and_nothing_left_behind(log_mel: torch.Tensor) -> None:
@@ -147,7 +161,7 @@ class Perfect(nn.Module):
 
 
 def test_a_perfect_prediction_reconstructs_the_input(log_mel: torch.Tensor) -> None:
-    patches, grid = patchify(log_mel[None], PATCH), PatchGrid(5, 6)
+    patches, grid = patchify(whole_patches(log_mel[None], PATCH), PATCH), PatchGrid(5, 6)
     mask = draw("random", grid=grid, batch_size=1, mask_ratio=0.7, rng=torch.Generator().manual_seed(0))
     model = MSMMAE(Size(32, 1, 2), Size(32, 1, 2), PATCH)
     model.decoder = Perfect(patches)
@@ -155,7 +169,7 @@ def test_a_perfect_prediction_reconstructs_the_input(log_mel: torch.Tensor) -> N
 
 
 def test_reconstruction_shows_visible_patches_as_they_are(log_mel: torch.Tensor) -> None:
-    patches, grid = patchify(log_mel[None], PATCH), PatchGrid(5, 6)
+    patches, grid = patchify(whole_patches(log_mel[None], PATCH), PATCH), PatchGrid(5, 6)
     mask = Mask(torch.arange(9)[None], torch.arange(9, 30)[None])
     rebuilt = patches.clone()
     rebuilt[:, 9:] = -9.0
@@ -178,8 +192,8 @@ def test_errors_land_at_their_place_of_the_grid() -> None:
     run = Run(Path("run"), "run", RECIPES["micro-m2d"], {}, [], [], None, "")
     valid = torch.ones(num_crops, NUM_PATCHES, dtype=torch.bool)
     valid[:, 5] = False
-    patches = torch.zeros(num_crops, NUM_PATCHES, 256)
-    crops = examples.Examples(torch.zeros(num_crops, 80, 96), patches, valid, grid, (), (), ())
+    patches, first = torch.zeros(num_crops, NUM_PATCHES, 256), torch.zeros(num_crops, dtype=torch.long)
+    crops = examples.Examples(torch.zeros(num_crops, 80, 96), patches, valid, grid, (), (), (), first, first)
     error = examples.error_by_patch(run, Indexed(Size(32, 1, 2), Size(32, 1, 2), PATCH), crops)
     expected = torch.arange(30.0)
     expected[5] = torch.nan

@@ -20,6 +20,7 @@ from melmask.study import results, runs
 from melmask.study.report import report
 from melmask.train.loop import DATA, pretrain
 from melmask.train.recipe import RECIPES, Recipe
+from melmask.types import PatchGrid
 
 SECTIONS = ("evaluations", "recipes", "training", "masks", "predictions", "provenance")
 STEPS = {"steps": 6, "log_every": 2, "batch_size": 4}
@@ -115,7 +116,7 @@ def test_the_summary_says_who_leads_and_how_sure_that_is(page: Path) -> None:
 
 def test_mean_guidance_is_that_of_all_steps(page: Path, trained: list[Path]) -> None:
     run = runs.read_runs(trained)[0]
-    hints = run.recipe.hints()
+    hints = run.recipe.hints(PatchGrid(5, 6))
     expected = sum(guidance(30, 23, hints(step / 6)) for step in range(6)) / 6
     assert run.mean_guidance == pytest.approx(expected) and 0 < expected < 1
     assert f"<td>{expected:.3f}</td>" in page.read_text()

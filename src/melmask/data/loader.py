@@ -66,7 +66,7 @@ class Loader:
         self, store: Store, *, crop_frames: int, batch_size: int, seed: int, exclude: Sequence[str] = ()
     ) -> None:
         self.store, self.crop_frames, self.batch_size, self.seed = store, crop_frames, batch_size, seed
-        rows = np.array(trainable_rows(store, exclude))
+        self.rows = rows = np.array(trainable_rows(store, exclude))
         num_frames = np.array([store.clips[row].num_frames for row in rows])
         self._slots = np.repeat(rows, np.maximum(1, np.rint(num_frames / crop_frames).astype(int)))
         self._order = lru_cache(maxsize=2)(self._draw_order)
@@ -87,23 +87,32 @@ class Loader:
             )
         size = self.batch_size // num_parts
         first = step * self.batch_size + part * size
-        rng = random_state(self.seed, 1, step, part)
+        places = (divmod(first + i, len(self._slots)) for i in range(size))
+        rows = [int(self._slots[self._order(epoch)[slot]]) for epoch, slot in places]
+        return self._crops(rows, random_state(self.seed, 1, step, part))
+
+    def sample(self, num_crops: int) -> Batch:
+        """A fixed sample of the training data, in no batch's order: at most one epoch, the same in all processes."""
+        rng = random_state(self.seed, 3)
+        slots = rng.permutation(len(self._slots))[:num_crops]
+        return self._crops([int(row) for row in self._slots[slots]], rng)
+
+    def _crops(self, rows: Sequence[int], rng: np.random.Generator) -> Batch:
+        """A random crop of each of these recordings."""
         silence = (self.store.spec.silence - self.store.mean) / self.store.std
-        num_mels = self.store.spec.num_mels
-        log_mel = np.full((size, self.crop_frames, num_mels), silence, dtype=np.float32)
-        num_valid, clips = np.zeros(size, dtype=np.int64), np.zeros(size, dtype=np.int64)
-        for i in range(size):
-            epoch, slot = divmod(first + i, len(self._slots))
-            row = self._slots[self._order(epoch)[slot]]
+        shape = (len(rows), self.crop_frames, self.store.spec.num_mels)
+        log_mel = np.full(shape, silence, dtype=np.float32)
+        num_valid, starts = np.zeros(len(rows), dtype=np.int64), np.zeros(len(rows), dtype=np.int64)
+        for i, row in enumerate(rows):
             num_frames = self.store.clips[row].num_frames
             length = min(num_frames, self.crop_frames)
             start = int(rng.integers(num_frames - length + 1))
-            crop = self.store.log_mel(int(row), start, start + length)
+            crop = self.store.log_mel(row, start, start + length)
             np.subtract(crop, self.store.mean, out=log_mel[i, : len(crop)], dtype=np.float32)
             log_mel[i, : len(crop)] /= self.store.std
-            num_valid[i], clips[i] = len(crop), row
+            num_valid[i], starts[i] = len(crop), start
         frames_last = torch.from_numpy(log_mel).transpose(1, 2).contiguous()
-        return Batch(frames_last, torch.from_numpy(num_valid), torch.from_numpy(clips))
+        return Batch(frames_last, torch.from_numpy(num_valid), torch.tensor(rows), torch.from_numpy(starts))
 
     def prefetch(self, keys: Iterator[tuple[int, int, int]]) -> Generator[Batch, None, None]:
         """The parts for a sequence of (step, part, num_parts), read ahead by one background thread."""

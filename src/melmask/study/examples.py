@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from melmask.data.loader import Loader
@@ -13,7 +13,6 @@ from melmask.models import M2D, MSMMAE
 from melmask.models.base import VARIANCE_EPS
 from melmask.patches import patchify, place, take, valid_patches
 from melmask.study.runs import Run
-from melmask.train.loop import guide_of
 from melmask.types import Batch, Mask, PatchGrid
 
 NUM_CROPS = 64
@@ -33,6 +32,8 @@ class Examples:
         names: label of each crop's recording, or its file's stem.
         files: the file of each crop.
         shown: the crops to look at singly.
+        clip: row of each crop's recording in the store.
+        start_frame: where each crop starts in it.
     """
 
     log_mel: Float[Tensor, "b mel frame"]
@@ -42,6 +43,8 @@ class Examples:
     names: tuple[str, ...]
     files: tuple[str, ...]
     shown: tuple[int, ...]
+    clip: Int[Tensor, " b"]
+    start_frame: Int[Tensor, " b"]
 
 
 def examples_of(run: Run, store: Store, num_shown: int, seed: int = 0) -> Examples:
@@ -67,6 +70,8 @@ def examples_of(run: Run, store: Store, num_shown: int, seed: int = 0) -> Exampl
         names=tuple(_readable(clip.label or clip.path.stem) for clip in clips),
         files=tuple(_readable(clip.path.name) for clip in clips),
         shown=_eventful(batch, store, num_shown),
+        clip=batch.clip,
+        start_frame=batch.start_frame,
     )
 
 
@@ -85,30 +90,36 @@ def _eventful(batch: Batch, store: Store, num_shown: int) -> tuple[int, ...]:
 
 
 def band_frequency(run: Run, examples: Examples, seed: int = 0) -> Float[Tensor, " freq"]:
-    """How often the patches of each frequency band are masked when the schedule of hints has run out.
+    """How often the patches of each frequency band are masked at the end of the schedules.
 
     Averaged over all crops, time and draws; patches of padding are left out.
     """
-    recipe, grid, strategy = run.recipe, examples.grid, run.recipe.make_strategy()
-    rng = torch.Generator().manual_seed(seed)
-    num_masked, hint_ratio = torch.zeros(examples.valid.shape), recipe.hints()(1.0)
+    grid, masker, rng = examples.grid, run.masker, torch.Generator().manual_seed(seed)
+    num_masked = torch.zeros(examples.valid.shape)
     for part in torch.arange(NUM_CROPS).split(PARTS):
-        patches = examples.patches[part].repeat_interleave(DRAWS_PER_CROP, dim=0)
+        guide = guide_of_examples(run, examples, part)
+        valid = examples.valid[part].repeat_interleave(DRAWS_PER_CROP, dim=0)
         mask = draw(
-            strategy,
+            masker.strategy(1.0),
             grid=grid,
-            batch_size=len(patches),
-            mask_ratio=recipe.mask_ratio,
+            batch_size=len(valid),
+            mask_ratio=run.recipe.mask_ratio,
             rng=rng,
-            guide=guide_of(strategy, run.model, patches, grid),
-            hint_ratio=hint_ratio,
-            valid=examples.valid[part].repeat_interleave(DRAWS_PER_CROP, dim=0),
+            guide=None if guide is None else guide.repeat_interleave(DRAWS_PER_CROP, dim=0),
+            hint_ratio=masker.hints(1.0),
+            valid=valid,
         )
-        masked = torch.zeros(len(patches), grid.num_patches).scatter(1, mask.masked, 1.0)
+        masked = torch.zeros(len(valid), grid.num_patches).scatter(1, mask.masked, 1.0)
         num_masked[part] = masked.reshape(len(part), DRAWS_PER_CROP, -1).mean(dim=1)
     counted = examples.valid.float()
     by_band = (len(counted), grid.freq, grid.time)
     return (num_masked * counted).reshape(by_band).sum(dim=(0, 2)) / counted.reshape(by_band).sum(dim=(0, 2))
+
+
+def guide_of_examples(run: Run, examples: Examples, part: Int[Tensor, " k"]) -> Float[Tensor, "k n d"] | None:
+    """What the run's strategy looks at, of some of the crops, with the model as last saved."""
+    patches, clip, start_frame = examples.patches[part], examples.clip[part], examples.start_frame[part]
+    return run.masker.guide(1.0, run.model, patches, clip, start_frame)
 
 
 def random_masks(run: Run, grid: PatchGrid, num_samples: int, seed: int) -> Mask:

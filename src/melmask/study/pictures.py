@@ -1,6 +1,7 @@
 """Pictures of a run: the masks it draws over its schedule, its reconstructions, and where its predictions err."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -24,11 +25,19 @@ ERROR_WORDS = {
 }
 
 
+@dataclass(frozen=True)
+class Stage:
+    """A moment in a run: the strategy as it is then, and its hint ratio, None if it takes no hints."""
+
+    name: str
+    strategy: MaskingStrategy
+    hint_ratio: float | None
+
+
 @style.in_style
 def schedule_figure(
     log_mel: Float[Tensor, "b mel frame"],
     names: Sequence[str],
-    strategy: MaskingStrategy,
     strategy_name: str,
     guide: Float[Tensor, "b n d"] | None,
     valid: Bool[Tensor, "b n"],
@@ -37,7 +46,7 @@ def schedule_figure(
     spec: LogMelSpec,
     *,
     mask_ratio: float,
-    stages: Sequence[tuple[str, float]],
+    stages: Sequence[Stage],
     seed: int = 0,
 ) -> Figure:
     """A row for every crop: the input, its mask at each stage of the schedule, and how often its patches are masked.
@@ -45,38 +54,35 @@ def schedule_figure(
     Args:
         log_mel: crops.
         names: their recordings.
-        strategy: what masks them.
-        strategy_name: its name.
+        strategy_name: what masks them.
         guide: what the strategy looks at.
         valid: False for patches of padding.
         grid: the crops' patches.
         patch_shape: (freq, time) of a patch.
         spec: the front end.
         mask_ratio: share of patches that are masked.
-        stages: name of a moment in the run and the hint ratio then; the last one's frequencies are drawn.
+        stages: moments in the run; the last one's frequencies are drawn.
         seed: of the masks.
     """
     figure = style.new_figure(1.32 * len(log_mel) + 0.1)
     panels = figure.subplots(len(log_mel), len(stages) + 2, squeeze=False)
-    informed = strategy.needs != "nothing"
     by_chance = 1 - num_visible_of(grid.num_patches, mask_ratio) / grid.num_patches
     for row, (crop, name) in enumerate(zip(log_mel, names, strict=True)):
         limits = style.colour_limits(crop)
         own, sound = None if guide is None else guide[row : row + 1], valid[row : row + 1]
         _show_input(panels[row, 0], crop, spec, limits, name, time=row == len(log_mel) - 1)
-        for axes, (number, (stage, hint_ratio)) in zip(panels[row, 1:], enumerate(stages), strict=False):
-            rng = torch.Generator().manual_seed(seed + (0 if informed else number))
-            masked = (
-                masked_share(strategy, grid, mask_ratio, rng, own, hint_ratio if informed else 0.0, valid=sound) > 0
-            )
+        for number, stage in enumerate(stages):
+            # The same chance at all stages shows what the schedule does; without one, chance is all there is to show.
+            rng = torch.Generator().manual_seed(seed + (number if stage.hint_ratio is None else 0))
+            share = masked_share(stage.strategy, grid, mask_ratio, rng, own, stage.hint_ratio or 0.0, valid=sound)
+            axes, masked = panels[row, 1 + number], share > 0
             show_mask(axes, crop, style.on_grid(masked, grid), patch_shape, spec, limits)
-            words = mask_words(masked, hint_ratio if informed else None, strategy_name)
-            axes.set_title(f"{stage}: {words}" if row == 0 else "")
-        share = masked_share(
-            strategy, grid, mask_ratio, torch.Generator().manual_seed(seed), own, stages[-1][1], NUM_DRAWS, sound
-        )
+            words = mask_words(masked, stage.hint_ratio, strategy_name)
+            axes.set_title(f"{stage.name}: {words}" if row == 0 else "")
+        last, rng = stages[-1], torch.Generator().manual_seed(seed)
+        share = masked_share(last.strategy, grid, mask_ratio, rng, own, last.hint_ratio or 0.0, NUM_DRAWS, sound)
         show_frequency(panels[row, -1], style.on_grid(share, grid), by_chance, patch_shape, spec)
-        panels[row, -1].set_title((f"{NUM_DRAWS} draws, {stages[-1][0]}\n" if row == 0 else "") + range_words(share))
+        panels[row, -1].set_title((f"{NUM_DRAWS} draws, {last.name}\n" if row == 0 else "") + range_words(share))
     return figure
 
 

@@ -23,6 +23,7 @@ from melmask.study import style
 from melmask.types import PatchGrid
 from melmask.vit import SIZES, Encoder
 
+PAPER_STRATEGIES = ("random", "ibm", "sgim", "dwm")
 NUM_DRAWS = 200
 
 
@@ -32,18 +33,19 @@ def mask_figure(
     spec: LogMelSpec,
     patch_shape: tuple[int, int],
     *,
-    strategies: Sequence[str] = ("random", "ibm", "sgim", "dwm"),
+    strategies: Sequence[str] = PAPER_STRATEGIES,
     hint_ratios: Sequence[float] = (1.0, 0.5, 0.0),
     mask_ratio: float = 0.7,
     seed: int = 0,
-    features: Float[Tensor, "n d"] | None = None,
-    features_from: str = "the encoder",
+    encoder: Encoder | None = None,
+    encoder_name: str = "the encoder",
+    losses: Float[Tensor, " n"] | None = None,
     title: str = "Log-mel spectrogram",
 ) -> Figure:
     """A spectrogram, and under it what each strategy masks of it: single masks, and how often each patch is masked.
 
-    Strategies that look at something are drawn at every hint ratio, from the same choice M0; the others, which take no
-    hints, as often anew.
+    Strategies that look at something are drawn at every hint ratio, from the same choice M0; the others as often anew,
+    without hints.
 
     Args:
         log_mel: a normalised spectrogram; a rest that fills no patch is shown on top only.
@@ -53,22 +55,25 @@ def mask_figure(
         hint_ratios: a column each; 1 is plain chance, 0 the strategy's choice alone.
         mask_ratio: share of patches that are masked.
         seed: of the masks.
-        features: an encoder's features of all patches, for strategies that look at them; None for those of an
-            encoder that was never trained, which the picture then says.
-        features_from: whose features they are, for the picture.
+        encoder: for strategies that look at its features or attention; None for one that was never trained, which the
+            picture then says.
+        encoder_name: whose encoder it is, for the picture.
+        losses: a trained model's error at every patch, for strategies that look at it.
         title: what is shown.
 
     Raises:
-        ValueError: an unknown strategy, a setting out of range, or a spectrogram smaller than a patch.
+        ValueError: an unknown strategy, one that needs losses where there are none, a setting out of range, or a
+            spectrogram smaller than a patch.
     """
     grid, patches = grid_of(log_mel, patch_shape), patchify(whole_patches(log_mel[None], patch_shape), patch_shape)
-    if features is None:
-        features, features_from = untrained_features(patches, grid, patch_shape, seed), "an untrained encoder"
-    guides = {"nothing": None, "patches": patches, "features": features[None]}
+    if encoder is None:
+        encoder, encoder_name = untrained_encoder(patch_shape, seed), "an untrained encoder"
     looks_at = {
-        "nothing": "looks at nothing and takes no hints",
+        "nothing": "looks at nothing",
         "patches": "looks at the values inside each patch",
-        "features": f"looks at the features of {features_from}",
+        "features": f"looks at the features of {encoder_name}",
+        "attention": f"looks at the attention of the class token in {encoder_name}",
+        "loss": f"looks at the losses of the model of {encoder_name}",
     }
     hint_ratios = tuple(hint_ratios) or (0.0,)
     num_masks = len(hint_ratios)
@@ -88,7 +93,7 @@ def mask_figure(
         row = 2 * i + 2
         strategy = make_strategy(name)
         style.head(figure.add_subplot(rows[row - 1, :]), name, looks_at[strategy.needs])
-        guide, informed = guides[strategy.needs], strategy.needs != "nothing"
+        guide, informed = _guide(strategy, patches, grid, encoder, losses), strategy.needs != "nothing"
         for column in range(num_masks):
             rng = torch.Generator().manual_seed(seed + (0 if informed else column))
             hint_ratio = hint_ratios[column] if informed else None
@@ -105,6 +110,22 @@ def mask_figure(
             f"{name}, {NUM_DRAWS} draws" + (" at h = 0, λ = 1" if informed else "") + f"\n{range_words(share)}"
         )
     return figure
+
+
+@torch.no_grad()
+def _guide(
+    strategy: MaskingStrategy, patches: Tensor, grid: PatchGrid, encoder: Encoder, losses: Tensor | None
+) -> Tensor | None:
+    """What the strategy looks at [1, n, d]."""
+    if strategy.needs == "features":
+        return encoder(patches, grid)[:, 1:]
+    if strategy.needs == "attention":
+        return encoder.class_attention(patches, grid)
+    if strategy.needs == "loss":
+        if losses is None:
+            raise ValueError("hard looks at the losses of a trained model: name its run, or leave this strategy out")
+        return losses[None, :, None]
+    return patches if strategy.needs == "patches" else None
 
 
 def _key(figure: Figure, place: SubplotSpec, by_chance: float) -> None:
@@ -174,13 +195,11 @@ def masked_share(
     return masks.masked.flatten().bincount(minlength=grid.num_patches) / num_draws
 
 
-def untrained_features(
-    patches: Float[Tensor, "1 n p"], grid: PatchGrid, patch_shape: tuple[int, int], seed: int
-) -> Float[Tensor, "n d"]:
-    """Features of a small encoder with fresh weights."""
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
+def untrained_encoder(patch_shape: tuple[int, int], seed: int) -> Encoder:
+    """A small encoder with fresh weights."""
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return Encoder(SIZES["tiny"], patch_shape)(patches, grid)[0, 1:]
+        return Encoder(SIZES["tiny"], patch_shape)
 
 
 def show_mask(

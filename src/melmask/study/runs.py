@@ -10,13 +10,18 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
+from melmask.data.loader import Loader
 from melmask.data.store import Store
 from melmask.evaluate.evaluation import RESULTS
 from melmask.logmel import LogMelSpec
 from melmask.masking.base import num_visible_of
 from melmask.masking.laws import guidance
 from melmask.models import M2D, MSMMAE
-from melmask.train.checkpoint import CHECKPOINT, ENCODER, load_encoder, read_tensors
+from melmask.train.checkpoint import CHECKPOINT, ENCODER, load_encoder, named, read_tensors
+from melmask.train.distributed import ALONE
+from melmask.train.guides import Masker
 from melmask.train.loop import DATA, RECIPE, read_log
 from melmask.train.recipe import RECIPES, Recipe
 
@@ -59,16 +64,12 @@ class Run:
         return self.num_steps_done == self.num_steps
 
     @property
-    def is_informed(self) -> bool:
-        """Whether its masks look at something, so that hints and guidance apply."""
-        return self.recipe.make_strategy().needs != "nothing"
-
-    @property
     def mean_guidance(self) -> float | None:
         """λ, averaged over all steps of the run; None where it does not apply or cannot be known."""
-        if not self.is_informed or self.num_steps is None or self.spec is None:
+        if not self.recipe.takes_hints or self.num_steps is None or self.spec is None:
             return None
-        num_patches, hints = self.recipe.grid(self.spec.num_mels).num_patches, self.recipe.hints()
+        grid = self.recipe.grid(self.spec.num_mels)
+        num_patches, hints = grid.num_patches, self.recipe.hints(grid)
         num_masked = num_patches - num_visible_of(num_patches, self.recipe.mask_ratio)
         values = (guidance(num_patches, num_masked, hints(step / self.num_steps)) for step in range(self.num_steps))
         return sum(values) / self.num_steps
@@ -87,15 +88,42 @@ class Run:
         Raises:
             ValueError: the checkpoint is damaged or of another model.
         """
-        if not (self.folder / CHECKPOINT).exists():
+        if not self._saved:
             return None
-        tensors, _ = read_tensors(self.folder / CHECKPOINT)
         model = self.recipe.make_model()
         try:
-            model.load_state_dict({k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")})
+            model.load_state_dict(named(self._saved, "model."))
         except RuntimeError as error:
             raise ValueError(f"{self.folder / CHECKPOINT} is of another model than its recipe: {error}") from error
         return model.eval().requires_grad_(False)
+
+    @cached_property
+    def masker(self) -> Masker:
+        """What draws its masks, with all that it had learnt by the last checkpoint; needs the store."""
+        assert self.store is not None
+        recipe = self.recipe
+        loader = Loader(
+            self.store, crop_frames=recipe.crop_frames, batch_size=1, seed=recipe.seed, exclude=recipe.exclude
+        )
+        masker = Masker(recipe, loader, ALONE)
+        if self._saved:
+            masker.restore(named(self._saved, "masking."))
+        return masker
+
+    @property
+    def can_guide(self) -> bool:
+        """Whether all that its strategy looks at is there."""
+        return self.store is not None and (
+            self.recipe.make_strategy().needs in ("nothing", "patches") or self.model is not None
+        )
+
+    @cached_property
+    def _saved(self) -> dict[str, Tensor]:
+        """The last checkpoint but for the optimiser's tensors; none if there is no checkpoint."""
+        if not (self.folder / CHECKPOINT).exists():
+            return {}
+        tensors, _ = read_tensors(self.folder / CHECKPOINT)
+        return {name: tensor for name, tensor in tensors.items() if not name.startswith("optimiser.")}
 
     @property
     def pretrain_command(self) -> str:
@@ -187,5 +215,5 @@ def _argument(setting: str, value: Any) -> list[str]:
     if isinstance(value, Mapping):
         return [flag, *(str(part) for item in value.items() for part in item)]
     if isinstance(value, (tuple, list)):
-        return [flag, *map(str, value)]
+        return [flag, *(str(part) for item in value for part in (item if isinstance(item, (tuple, list)) else [item]))]
     return [flag, str(value)]

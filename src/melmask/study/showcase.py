@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from html import escape
+from statistics import median
 
 import torch
 
@@ -15,18 +16,31 @@ from melmask.study.examples import (
     band_frequency,
     error_by_patch,
     examples_of,
+    guide_of_examples,
     random_masks,
     reconstruct,
 )
 from melmask.study.plots import NUM_DRAWS
 from melmask.study.runs import Run
 from melmask.study.sections import Material
-from melmask.train.loop import guide_of
 
 NUM_SHOWN = 3
+LOOKS_AT = {
+    "nothing": "nothing",
+    "patches": "the patches",
+    "features": "its encoder's features",
+    "attention": "its class token's attention",
+    "loss": "its past losses",
+}
+LED_BY = {
+    "features": ", led by the features of the encoder as last saved",
+    "attention": ", led by the attention of the encoder's class token as last saved",
+    "loss": ", led by the losses remembered at the last checkpoint",
+}
 GUIDANCE_WORDS = (
     "The hint ratio h is the share of a strategy's choice that is given back to chance. The guidance λ says how much "
-    "of its preference is left: at 0 masks are random, at 1 the strategy's own. It is less than 1 − h."
+    "of its preference is left: at 0 masks are random, at 1 the strategy's own. It is less than 1 − h. The time share "
+    "is that of guides and masks in a training step, the median over the run."
 )
 BAND_WORDS = (
     "How often the patches of each frequency band are masked once the hints have run out: right of the line more "
@@ -53,9 +67,9 @@ ERROR_SCALE = {
 
 def masks(material: Material) -> list[str]:
     """The strategies, the bands they prefer, and masks of real crops over each run's schedule."""
-    header = ["run", "strategy", "looks at", "mask ratio", "visible, masked", "hint ratio", "mean λ"]
+    header = ["run", "strategy", "looks at", "mask ratio", "visible, masked", "hint ratio", "mean λ", "time share"]
     parts = [f"<p>{escape(GUIDANCE_WORDS)}</p>", page.table(header, [_strategy_row(run) for run in material.runs])]
-    shown = {run.name: run for run in material.runs if run.store and _can_guide(run)}
+    shown = {run.name: run for run in material.runs if run.can_guide}
     examples = {name: examples_of(run, run.store, NUM_SHOWN) for name, run in shown.items() if run.store}
     for spec in dict.fromkeys(run.spec for run in shown.values() if run.spec):
         frequency = {name: band_frequency(run, examples[name]) for name, run in shown.items() if run.spec == spec}
@@ -86,11 +100,6 @@ def predictions(material: Material) -> list[str]:
     return parts
 
 
-def _can_guide(run: Run) -> bool:
-    """Whether what the strategy looks at is there."""
-    return run.recipe.make_strategy().needs != "features" or run.model is not None
-
-
 def _no_store(run: Run) -> str:
     folder = run.data.get("store", "STORE")
     words = f"No pictures: {run.store_problem}. Prepare the same sources again:"
@@ -109,34 +118,54 @@ def _strategy_row(run: Run) -> list[str]:
         num_patches = recipe.grid(run.spec.num_mels).num_patches
         num_visible = num_visible_of(num_patches, recipe.mask_ratio)
         counts = f"{num_visible}, {num_patches - num_visible} of {num_patches}"
-    hints = "takes no hints"
-    if run.is_informed and recipe.hint_constant is not None:
-        hints = f"{recipe.hint_constant:g} throughout"
-    elif run.is_informed:
-        hints = f"1 for the first {100 * recipe.hint_start:.3g} % of the run, then 1 − progress^{recipe.hint_power:g}"
     guided = "–" if run.mean_guidance is None else f"{run.mean_guidance:.3f}"
     options = "".join(f", {name} = {value}" for name, value in recipe.strategy_options.items())
-    looks_at = {"nothing": "nothing", "patches": "the patches", "features": "its encoder's features"}[strategy.needs]
-    return [run.name, recipe.strategy + options, looks_at, f"{recipe.mask_ratio:g}", counts, hints, guided]
+    if recipe.exponent_power is not None:
+        options += f", exponent rising as progress^{recipe.exponent_power:g}"
+    shares = [line["mask_share"] for line in run.log if "mask_share" in line]
+    share = f"{100 * median(shares):.2g} %" if shares else "–"
+    ratio = f"{recipe.mask_ratio:g}"
+    return [run.name, recipe.strategy + options, LOOKS_AT[strategy.needs], ratio, counts, _hints(run), guided, share]
+
+
+def _hints(run: Run) -> str:
+    """The course of the hint ratio, in words."""
+    recipe = run.recipe
+    if not recipe.takes_hints:
+        return "no hints"
+    if recipe.guidance:
+        points = ", ".join(f"{value:g} at {100 * progress:.3g} %" for progress, value in recipe.guidance)
+        return f"what gives λ = {points} of the run"
+    if recipe.hint_constant is not None:
+        return f"{recipe.hint_constant:g} throughout"
+    fall = "a cosine to 0" if recipe.hint_shape == "cosine" else f"1 − progress^{recipe.hint_power:g}"
+    return f"1 for the first {100 * recipe.hint_start:.3g} % of the run, then {fall}"
+
+
+def _stages(run: Run) -> list[pictures.Stage]:
+    """What there is to show of the run's schedules."""
+    recipe, masker = run.recipe, run.masker
+    changes = recipe.exponent_power is not None or (recipe.takes_hints and recipe.hint_constant is None)
+    moments = {"throughout": 1.0}
+    if changes:
+        moments = {"start": 0.0, "middle": 0.5, "end": 1.0}
+    elif not recipe.takes_hints:
+        moments = {"draw 1": 1.0, "draw 2": 1.0, "draw 3": 1.0}
+    return [
+        pictures.Stage(name, masker.strategy(progress), masker.hints(progress) if recipe.takes_hints else None)
+        for name, progress in moments.items()
+    ]
 
 
 def _mask_examples(material: Material, run: Run, examples: Examples) -> str:
     """The picture of the run's masks over its schedule."""
-    recipe, strategy, shown = run.recipe, run.recipe.make_strategy(), list(examples.shown)
+    recipe, shown, stages = run.recipe, list(examples.shown), _stages(run)
     assert run.spec is not None
-    hints = recipe.hints()
-    if not run.is_informed:
-        stages = [("draw 1", 0.0), ("draw 2", 0.0), ("draw 3", 0.0)]
-    elif recipe.hint_constant is not None:
-        stages = [("throughout", recipe.hint_constant)]
-    else:
-        stages = [("start", hints(0.0)), ("middle", hints(0.5)), ("end", hints(1.0))]
     figure = pictures.schedule_figure(
         examples.log_mel[shown],
         [examples.names[i] for i in shown],
-        strategy,
         recipe.strategy,
-        guide_of(strategy, run.model, examples.patches[shown], examples.grid),
+        guide_of_examples(run, examples, torch.tensor(shown)),
         examples.valid[shown],
         examples.grid,
         recipe.patch_shape,
@@ -144,8 +173,8 @@ def _mask_examples(material: Material, run: Run, examples: Examples) -> str:
         mask_ratio=recipe.mask_ratio,
         stages=stages,
     )
-    led = ", led by the features of the encoder as last saved" if strategy.needs == "features" else ""
-    course = " at three moments of the run's schedule" if len(stages) > 1 and run.is_informed else ""
+    led = LED_BY.get(recipe.make_strategy().needs, "")
+    course = " at three moments of the run's schedule" if stages[0].name == "start" else ""
     caption = (
         f"Left, crops of the run's data; then its masks{course}{led}. Right, how often each patch is masked in "
         f"{NUM_DRAWS} draws: orange more often than by chance, teal less. {_files(examples, shown)}"

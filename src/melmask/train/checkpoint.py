@@ -39,23 +39,26 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise ValueError(f"{path} cannot be read as safetensors: {error}") from error
 
 
-def save_checkpoint(run: Path, model: nn.Module, optimiser: AdamW, step: int) -> None:
-    """Save all that a resumed run needs: weights, optimiser and the number of steps done, in one file."""
+def save_checkpoint(
+    run: Path, model: nn.Module, optimiser: AdamW, step: int, memory: dict[str, Tensor] | None = None
+) -> None:
+    """Save all that a resumed run needs: weights, optimiser, what masking remembers and the steps done, in one file."""
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+    tensors.update({f"masking.{name}": tensor for name, tensor in (memory or {}).items()})
     for name, parameter in model.named_parameters():
         for key, value in optimiser.state.get(parameter, {}).items():
             tensors[f"optimiser.{key}.{name}"] = value
     save_atomic(tensors, run / CHECKPOINT, {"step": str(step)})
 
 
-def load_checkpoint(run: Path, model: nn.Module, optimiser: AdamW) -> int:
-    """Restore what `save_checkpoint` saved and return the number of steps done.
+def load_checkpoint(run: Path, model: nn.Module, optimiser: AdamW) -> tuple[int, dict[str, Tensor]]:
+    """Restore what `save_checkpoint` saved and return the number of steps done and what masking remembered.
 
     Raises:
         ValueError: the file is damaged or of another model.
     """
     tensors, metadata = read_tensors(run / CHECKPOINT)
-    weights = {name[len("model.") :]: value for name, value in tensors.items() if name.startswith("model.")}
+    weights = named(tensors, "model.")
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
@@ -65,7 +68,12 @@ def load_checkpoint(run: Path, model: nn.Module, optimiser: AdamW) -> int:
         if all(value is not None for value in saved.values()):
             device = parameter.device
             optimiser.state[parameter] = {key: value.to(device) for key, value in saved.items() if value is not None}
-    return int(metadata["step"])
+    return int(metadata["step"]), named(tensors, "masking.")
+
+
+def named(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors whose names begin so, under the rest of their names."""
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from torch import distributed, nn
+from jaxtyping import Shaped
+from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 
@@ -39,6 +40,17 @@ class World:
         shared = torch.tensor(float(flag), device=self.device)
         distributed.all_reduce(shared, distributed.ReduceOp.MAX)
         return bool(shared.item())
+
+    def gather(self, tensor: Shaped[Tensor, "k *more"]) -> Tensor:
+        """The tensors of all processes, which must be of one shape, one after the other in the order of ranks."""
+        if self.size == 1:
+            return tensor
+        gathered = [torch.empty_like(tensor) for _ in range(self.size)]
+        distributed.all_gather(gathered, tensor.contiguous())
+        return torch.cat(gathered)
+
+
+ALONE = World(rank=0, size=1, device=torch.device("cpu"))
 
 
 @contextmanager

@@ -9,31 +9,33 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 from torch.optim import AdamW
 from torch.utils.tensorboard import SummaryWriter
 
-from melmask.data.loader import Loader, random_state
+from melmask.data.loader import Loader
 from melmask.data.store import Store
-from melmask.masking import MaskingStrategy, draw
-from melmask.masking.laws import guidance
 from melmask.models import M2D, MSMMAE, Loss
 from melmask.patches import patchify, valid_patches
 from melmask.train.checkpoint import CHECKPOINT, ENCODER, FrontEnd, load_checkpoint, save_checkpoint, save_encoder
 from melmask.train.distributed import World, join_world
+from melmask.train.guides import Masker
 from melmask.train.monitors import effective_rank, feature_deviation
 from melmask.train.recipe import Recipe
 from melmask.train.schedule import learning_rate
 from melmask.train.stopping import stop_requests
-from melmask.types import Batch, Mask, PatchGrid
+from melmask.types import Batch
 
 RECIPE, LOG, DATA = "recipe.json", "log.jsonl", "data.json"
 
 
 @dataclass(frozen=True)
 class Progress:
-    """One line of the log: where the run stands and how it does."""
+    """One line of the log: where the run stands and how it does.
+
+    ``hint_ratio`` and ``guidance`` are None for strategies that take no hints, ``exponent`` where it is not annealed.
+    ``mask_share`` is the share of the time since the last line that went into guides and masks.
+    """
 
     step: int
     num_steps: int
@@ -44,6 +46,8 @@ class Progress:
     feature_deviation: float
     hint_ratio: float | None
     guidance: float | None
+    exponent: float | None
+    mask_share: float
     samples_per_s: float
     elapsed_s: float
 
@@ -103,14 +107,14 @@ class Trainer:
         self.model: M2D | MSMMAE = recipe.make_model().to(world.device)
         self.wrapped = world.wrap(self.model)
         self.optimiser = make_optimiser(self.model, recipe)
-        self.strategy, self.hints = recipe.make_strategy(), recipe.hints()
-        self.grid = recipe.grid(loader.store.spec.num_mels)
+        self.masker = Masker(recipe, loader, world)
+        self.grid = self.masker.grid
         self.autocast = autocast_for(recipe.precision, world.device)
         self.finite = torch.ones((), dtype=torch.bool, device=world.device)
 
     def train(self, resume: bool, stop_requested: Callable[[], bool]) -> bool:
         """Run all steps that are left; False if a stop was requested first."""
-        first = load_checkpoint(self.run, self.model, self.optimiser) if resume and self.has_checkpoint() else 0
+        first = self.restore() if resume and self.has_checkpoint() else 0
         recipe, started, logged = self.recipe, time.monotonic(), (first, time.monotonic())
         with self._log(first) as log, closing(self._parts(first)) as parts:
             for step in range(first, self.num_steps):
@@ -119,8 +123,7 @@ class Trainer:
                 if done % recipe.log_every == 0 or done == self.num_steps:
                     self.check_finite(done)
                     now = time.monotonic()
-                    rate = (done - logged[0]) * recipe.batch_size / (now - logged[1])
-                    log(self.progress(step, loss, grad_norm, rate, now - started))
+                    log(self.progress(step, loss, grad_norm, done - logged[0], now - logged[1], now - started))
                     logged = (done, now)
                 stopping = self.world.any(stop_requested())
                 if done % recipe.save_every == 0 or done == self.num_steps or stopping:
@@ -145,6 +148,7 @@ class Trainer:
         self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
         self.model.after_step((step + 1) / self.num_steps)
+        self.masker.after_step()
         return loss, grad_norm
 
     def loss(self, step: int, part: int, batch: Batch) -> Loss:
@@ -156,30 +160,17 @@ class Trainer:
         if padded:
             valid = valid_patches(batch.num_valid_frames, self.grid, self.recipe.patch_shape).to(self.world.device)
         with self.autocast():
-            mask = self.mask(step, part, patches, valid)
-            return self.wrapped(patches, self.grid, mask, valid)
+            mask = self.masker.draw((step, part), step / self.num_steps, self.model, batch, patches, valid)
+            loss = self.wrapped(patches, self.grid, mask, valid)
+        self.masker.note(batch, mask, loss.per_patch, valid)
+        return loss
 
-    def mask(self, step: int, part: int, patches: Tensor, valid: Tensor | None) -> Mask:
-        """The mask of one part: chance from (seed, step, part), the guide from what the strategy needs."""
-        seed = int(random_state(self.recipe.seed, 2, step, part).integers(2**63))
-        mask = draw(
-            self.strategy,
-            grid=self.grid,
-            batch_size=len(patches),
-            mask_ratio=self.recipe.mask_ratio,
-            rng=torch.Generator().manual_seed(seed),
-            guide=guide_of(self.strategy, self.model, patches, self.grid),
-            hint_ratio=self.hints(step / self.num_steps),
-            valid=valid,
-        )
-        return Mask(mask.visible.to(patches.device), mask.masked.to(patches.device))
-
-    def progress(self, step: int, loss: Loss, grad_norm: Tensor, rate: float, elapsed_s: float) -> Progress:
+    def progress(
+        self, step: int, loss: Loss, grad_norm: Tensor, num_steps: int, taken_s: float, elapsed_s: float
+    ) -> Progress:
+        """The log's line after ``num_steps`` steps that took so long."""
         features = loss.features.reshape(-1, loss.features.shape[2])
-        hint_ratio = lam = None
-        if self.strategy.needs != "nothing":
-            hint_ratio = self.hints(step / self.num_steps)
-            lam = guidance(self.grid.num_patches, loss.per_patch.shape[1], hint_ratio)
+        hint_ratio, lam, exponent = self.masker.settings(step / self.num_steps)
         return Progress(
             step=step + 1,
             num_steps=self.num_steps,
@@ -190,7 +181,9 @@ class Trainer:
             feature_deviation=feature_deviation(features),
             hint_ratio=hint_ratio,
             guidance=lam,
-            samples_per_s=rate,
+            exponent=exponent,
+            mask_share=self.masker.clock.take() / taken_s,
+            samples_per_s=num_steps * self.recipe.batch_size / taken_s,
             elapsed_s=elapsed_s,
         )
 
@@ -207,10 +200,16 @@ class Trainer:
         self.check_finite(step)
         if self.world.is_first:
             store = self.loader.store
-            save_checkpoint(self.run, self.model, self.optimiser, step)
+            save_checkpoint(self.run, self.model, self.optimiser, step, self.masker.state())
             front_end = FrontEnd(store.spec, store.mean, store.std)
             save_encoder(self.run / ENCODER, self.model.encoder, front_end, self.recipe.crop_frames)
         self.world.wait()
+
+    def restore(self) -> int:
+        """Take up the last checkpoint; the number of steps it has done."""
+        step, memory = load_checkpoint(self.run, self.model, self.optimiser)
+        self.masker.restore(memory)
+        return step
 
     def has_checkpoint(self) -> bool:
         return (self.run / CHECKPOINT).exists()
@@ -245,22 +244,6 @@ class Trainer:
                 self.report(progress)
 
             yield log
-
-
-@torch.no_grad()
-def guide_of(
-    strategy: MaskingStrategy, model: M2D | MSMMAE | None, patches: Float[Tensor, "b n p"], grid: PatchGrid
-) -> Float[Tensor, "b n d"] | None:
-    """What the strategy looks at: nothing, the patches, or the features that the model's encoder has now.
-
-    Raises:
-        ValueError: features are needed and there is no model.
-    """
-    if strategy.needs == "features":
-        if model is None:
-            raise ValueError("the strategy looks at the encoder's features, and the run has not saved an encoder yet")
-        return model.encoder(patches, grid)[:, 1:]
-    return patches if strategy.needs == "patches" else None
 
 
 def make_optimiser(model: nn.Module, recipe: Recipe) -> AdamW:

@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from melmask.masking import HintSchedule, MaskingStrategy, make_strategy
+from melmask.masking import ExponentSchedule, GuidanceSchedule, HintSchedule, MaskingStrategy, make_strategy
 from melmask.masking.base import num_visible_of
+from melmask.masking.schedule import Schedule, check_points
 from melmask.models import M2D, MSMMAE, Framework, Standardise, make_model
 from melmask.types import PatchGrid
 from melmask.vit import SIZES, Size
@@ -28,9 +29,14 @@ class Recipe:
         strategy: what to mask, a name in `melmask.masking.STRATEGIES`.
         strategy_options: settings of the strategy.
         mask_ratio: share of patches that are masked.
-        hint_power: k in h = 1 - progress^k, for informed strategies.
+        hint_strategies: which strategies take hints: those that look at something, or all.
+        hint_shape: how the hint ratio h falls from 1 to 0: 1 - progress^k, or a cosine.
+        hint_power: k.
         hint_start: share of the run that is plain random masking first.
         hint_constant: this hint ratio throughout, instead.
+        guidance: (progress, λ) points, linear between: the guidance to be left by hints, instead of a hint ratio.
+        exponent_power: k with which the weights' exponent rises from 0 to the strategy's own, as progress^k; None
+            for that exponent throughout. Hints are given besides, unless hint_constant is 0.
         steps: optimiser steps; 0 to count in epochs.
         epochs: passes over the store, counted in crops; 0 to count in steps.
         batch_size: crops in one optimiser step, over all processes and accumulated parts.
@@ -59,9 +65,13 @@ class Recipe:
     strategy: str = "random"
     strategy_options: dict[str, bool | int | float | str] = field(default_factory=dict)
     mask_ratio: float = 0.7
+    hint_strategies: Literal["informed", "all"] = "informed"
+    hint_shape: Literal["power", "cosine"] = "power"
     hint_power: float = 2.0
     hint_start: float = 1 / 6
     hint_constant: float | None = None
+    guidance: tuple[tuple[float, float], ...] = ()
+    exponent_power: float | None = None
     steps: int = 0
     epochs: float = 0.0
     batch_size: int = 2048
@@ -103,8 +113,29 @@ class Recipe:
             raise ValueError(
                 f"crop_frames {self.crop_frames} is shorter than one patch of {self.patch_shape[1]} frames"
             )
-        for check in (self.make_strategy, self.hints, lambda: self.decoder_size):
+        for check in (self._check_strategy, self._check_hints, self.exponent, lambda: self.decoder_size):
             check()
+
+    def _check_strategy(self) -> None:
+        strategy = self.make_strategy()
+        if self.framework != "m2d" and getattr(strategy, "encoder", "online") == "ema":
+            raise ValueError(
+                f'{self.framework} keeps no "ema" encoder for {self.strategy} to look through: use "online", or m2d'
+            )
+
+    def _check_hints(self) -> None:
+        self._hint_schedule()
+        if self.hint_strategies not in ("informed", "all"):
+            raise ValueError(f'hints are for "informed" strategies or for "all", got {self.hint_strategies!r}')
+        if self.guidance:
+            check_points(self.guidance)
+            if self.hint_constant is not None:
+                raise ValueError("guidance and hint_constant both say how many hints to give: set one of them")
+            if not self.takes_hints:
+                raise ValueError(
+                    f"{self.strategy} looks at nothing and takes no hints that could set its guidance: "
+                    'set hint_strategies "all"'
+                )
 
     @property
     def decoder_size(self) -> Size:
@@ -118,8 +149,35 @@ class Recipe:
             self.framework, SIZES[self.size], self.decoder_size, self.patch_shape, self.ema, self.standardise
         )
 
-    def hints(self) -> HintSchedule:
-        return HintSchedule(self.hint_power, self.hint_start, self.hint_constant)
+    @property
+    def takes_hints(self) -> bool:
+        """Whether the schedule of hints applies to the strategy."""
+        return self.hint_strategies == "all" or self.make_strategy().needs != "nothing"
+
+    def hints(self, grid: PatchGrid) -> Schedule:
+        """The hint ratio over the run, on crops of that grid; 0 throughout for a strategy that takes no hints."""
+        if not self.takes_hints:
+            return HintSchedule(constant=0.0)
+        if self.guidance:
+            num_masked = grid.num_patches - num_visible_of(grid.num_patches, self.mask_ratio)
+            return GuidanceSchedule(self.guidance, grid.num_patches, num_masked)
+        return self._hint_schedule()
+
+    def _hint_schedule(self) -> HintSchedule:
+        return HintSchedule(self.hint_power, self.hint_start, self.hint_constant, self.hint_shape)
+
+    def exponent(self) -> ExponentSchedule | None:
+        """The weights' exponent over the run; None if it stays what the strategy says.
+
+        Raises:
+            ValueError: it is to be annealed, and the strategy has none.
+        """
+        if self.exponent_power is None:
+            return None
+        strategy = self.make_strategy()
+        if not hasattr(strategy, "exponent"):
+            raise ValueError(f"{self.strategy} has no exponent that exponent_power could anneal: leave it out")
+        return ExponentSchedule(strategy.exponent, self.exponent_power)
 
     def grid(self, num_mels: int) -> PatchGrid:
         """The grid of a training crop.
@@ -148,7 +206,8 @@ class Recipe:
         try:
             saved = json.loads(path.read_text())
             tuples = {name: tuple(saved[name]) for name in ("patch_shape", "betas", "ema", "exclude")}
-            return Recipe(**{**saved, **tuples})
+            points = tuple((float(progress), float(value)) for progress, value in saved.get("guidance", ()))
+            return Recipe(**{**saved, **tuples, "guidance": points})
         except (TypeError, KeyError, json.JSONDecodeError) as error:
             raise ValueError(f"{path} is no recipe of this version of melmask: {error}") from error
 
