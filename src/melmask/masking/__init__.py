@@ -10,11 +10,16 @@ from torch import Generator, Tensor
 
 from melmask.masking.attention import Attention
 from melmask.masking.base import MaskingStrategy, num_valid_masked_of, num_visible_of, split, with_hints, within_valid
-from melmask.masking.blocks import InverseBlock
+from melmask.masking.blocks import Block, InverseBlock
+from melmask.masking.clusters import Cluster
 from melmask.masking.dispersion import Dispersion
 from melmask.masking.hard import Hard
+from melmask.masking.lines import FreqLines, TimeFreqLines, TimeLines, TimeProduct
+from melmask.masking.multiblock import MultiBlock
+from melmask.masking.noise import ColouredNoise
 from melmask.masking.schedule import ExponentSchedule, GuidanceSchedule, HintSchedule
 from melmask.masking.selfguided import SelfGuided
+from melmask.masking.spans import Spans
 from melmask.masking.uniform import Random
 from melmask.types import Mask, PatchGrid
 
@@ -32,7 +37,16 @@ __all__ = [
 
 STRATEGIES: dict[str, type[Any]] = {
     "random": Random,
+    "time": TimeLines,
+    "freq": FreqLines,
+    "time_freq": TimeFreqLines,
+    "time_product": TimeProduct,
+    "spans": Spans,
+    "block": Block,
     "ibm": InverseBlock,
+    "cluster": Cluster,
+    "multiblock": MultiBlock,
+    "noise": ColouredNoise,
     "dwm": Dispersion,
     "sgim": SelfGuided,
     "attention": Attention,
