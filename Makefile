@@ -41,6 +41,7 @@ lint: setup
 bench: setup
 	@echo "== speed, as ratios within one run"
 	$(BIN)/python benchmarks/throughput.py
+	$(BIN)/python benchmarks/masking.py
 
 clean:
 	rm -rf .venv out .pytest_cache .mypy_cache .ruff_cache
