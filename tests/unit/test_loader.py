@@ -42,10 +42,9 @@ def test_crops_reach_both_ends_of_a_recording(store):
     for step in range(60):
         batch = loader.part(step)
         for i in (batch.clip == longest).nonzero().flatten().tolist():
-            crop = batch.log_mel[i].T.numpy()
-            matches = [s for s in range(len(whole) - 95) if np.allclose(whole[s], crop[0], atol=1e-5)]
-            assert any(np.allclose(whole[s : s + 96], crop, atol=1e-5) for s in matches)
-            starts.add(matches[0])
+            start = int(batch.start_frame[i])
+            np.testing.assert_allclose(whole[start : start + 96], batch.log_mel[i].T.numpy(), atol=1e-5)
+            starts.add(start)
     assert min(starts) < 0.2 * len(whole) and max(starts) + 96 > 0.8 * len(whole)
 
 
@@ -58,6 +57,19 @@ def test_padding_has_the_value_of_silence_and_is_marked(store):
         assert int(num_valid) == min(320, store.clips[int(clip)].num_frames)
         assert torch.allclose(log_mel[:, int(num_valid) :], torch.tensor(silence, dtype=torch.float32))
     assert batch.log_mel[:, :, 0].mean() > silence  # silence lies below the mean, not above it as zeros would
+
+
+def test_a_sample_is_fixed_and_of_the_training_data_in_proportion(store):
+    loader = make(store, exclude=("chirps:2",))
+    sample, again = loader.sample(10), make(store, batch_size=2, exclude=("chirps:2",)).sample(10)
+    assert sample.log_mel.shape == (10, 80, 96)
+    assert torch.equal(sample.log_mel, again.log_mel) and torch.equal(sample.start_frame, again.start_frame)
+    assert not torch.equal(sample.clip, loader.part(0).clip[:10])
+    whole = loader.sample(10**6)
+    assert len(whole.clip) == loader.crops_per_epoch
+    times = np.bincount(whole.clip, minlength=len(store))
+    for row, stored in enumerate(store.clips):
+        assert times[row] == (0 if stored.clip.fold == "2" else max(1, round(stored.num_frames / 96)))
 
 
 def test_prefetch_gives_the_same_batches_in_order_and_ends_early(store):

@@ -67,6 +67,21 @@ def test_the_encoder_is_transformers_vit(encoder, training):
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
 
 
+def test_class_attention_is_that_of_transformers_last_layer(encoder):
+    config = ViTConfig(
+        image_size=32, patch_size=8, num_channels=1, hidden_size=32, num_hidden_layers=3, num_attention_heads=4,
+        intermediate_size=128, layer_norm_eps=LAYER_NORM_EPS, attn_implementation="eager",
+    )  # fmt: skip
+    reference = ViTModel(config, add_pooling_layer=False).eval()
+    reference.load_state_dict(as_transformers(encoder), strict=True)
+    image = torch.randn(3, 1, 32, 32)
+    patches = image.view(3, 4, 8, 4, 8).transpose(2, 3).reshape(3, 16, 64)
+    theirs = reference(image, output_attentions=True).attentions[-1]  # [b, h, query, key]
+    ours = encoder.class_attention(patches, GRID)
+    assert ours.shape == (3, 16, 4)
+    torch.testing.assert_close(ours, theirs[:, :, 0, 1:].transpose(1, 2), atol=1e-6, rtol=1e-4)
+
+
 def test_a_subset_is_encoded_as_if_the_rest_did_not_exist(encoder):
     grid = PatchGrid(5, 7)
     patches = torch.randn(3, 35, 64)

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from melmask.masking import draw
-from melmask.masking.selfguided import principal_axis_scores
+from melmask.masking import draw, make_strategy
+from melmask.masking.selfguided import fiedler_scores, principal_axis_scores
 from melmask.types import PatchGrid
 
 GRID = PatchGrid(5, 10)
@@ -30,9 +30,10 @@ def clusters_and_outliers(batch_size: int, num_outliers: int) -> tuple[torch.Ten
     return features, (shuffle < num_outliers).nonzero()[:, 1].view(batch_size, num_outliers)
 
 
-def drawn(guide: torch.Tensor, mask_ratio: float, seed: int = 5) -> torch.Tensor:
+def drawn(guide: torch.Tensor, mask_ratio: float, seed: int = 5, form: str = "pca") -> torch.Tensor:
+    strategy, rng = make_strategy("sgim", {"form": form}), seeded(seed)
     return draw(
-        "sgim", grid=GRID, batch_size=len(guide), mask_ratio=mask_ratio, rng=seeded(seed), guide=guide
+        strategy, grid=GRID, batch_size=len(guide), mask_ratio=mask_ratio, rng=rng, guide=guide
     ).masked  # fmt: skip
 
 
@@ -49,10 +50,11 @@ def test_scores_are_the_first_left_singular_vector(num_patches, dim, scale):
     assert torch.allclose(cosine.abs(), torch.ones(6), atol=1e-4)
 
 
-def test_outliers_are_masked_first():
+@pytest.mark.parametrize("form", ["pca", "spectral"])
+def test_outliers_are_masked_first(form):
     features, outliers = clusters_and_outliers(batch_size=40, num_outliers=10)
-    assert torch.equal(drawn(features, 0.2), outliers)
-    masked = drawn(features, 0.5)
+    assert torch.equal(drawn(features, 0.2, form=form), outliers)
+    masked = drawn(features, 0.5, form=form)
     assert all(set(outliers[i].tolist()) <= set(masked[i].tolist()) for i in range(40))
 
 
@@ -80,6 +82,45 @@ def test_scores_match_a_plain_loop():
         assert set(masked[sample].tolist()) == set(likeness.argsort()[:35].tolist())
 
 
-def test_features_that_are_all_zero_are_masked_by_chance():
-    masked = drawn(torch.zeros(30, GRID.num_patches, 16), 0.7)
+def laplacian(features: torch.Tensor) -> torch.Tensor:
+    """I - D^-1/2 W D^-1/2 of one sample, in float64, from its definition."""
+    unit = normalize(features.double(), dim=1)
+    weights = (unit @ unit.T).clamp(min=0)
+    root = weights.sum(dim=1).sqrt()
+    return torch.eye(len(unit), dtype=torch.float64) - weights / root[:, None] / root
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.5])
+def test_spectral_scores_are_the_fiedler_vector(shift):
+    features = torch.randn(8, GRID.num_patches, 16, generator=seeded(6)) + shift
+    scores = fiedler_scores(normalize(features, dim=2)).double()
+    for sample in range(8):
+        values, vectors = torch.linalg.eigh(laplacian(features[sample]))
+        assert abs(float(values[0])) < 1e-6 < float(values[1])
+        cosine = float(normalize(scores[sample], dim=0) @ vectors[:, 1])
+        assert abs(cosine) > 0.999
+
+
+def test_the_spectral_form_matches_a_plain_loop():
+    features = torch.randn(5, GRID.num_patches, 16, generator=seeded(7)) + 0.5
+    masked = drawn(features, 0.7, form="spectral")
+    for sample in range(5):
+        unit = normalize(features[sample].double(), dim=1)
+        first = torch.linalg.eigh(laplacian(features[sample])).eigenvectors[:, 1] > 0
+        centroids = [normalize(unit[side].mean(dim=0), dim=0) for side in (first, ~first)]
+        likeness = torch.stack([unit @ centroid for centroid in centroids]).amax(dim=0)
+        assert set(masked[sample].tolist()) == set(likeness.argsort()[:35].tolist())
+
+
+def test_a_graph_in_two_parts_is_cut_between_them():
+    features = torch.zeros(1, GRID.num_patches, 4)
+    features[:, ::3, 0] = 1.0
+    features[:, 1::3, 1] = features[:, 2::3, 1] = 1.0
+    first = fiedler_scores(features)[0] > 0
+    assert len(first[::3].unique()) == 1 and len(first[1::3].unique()) == 1 and first[0] != first[1] == first[2]
+
+
+@pytest.mark.parametrize("form", ["pca", "spectral"])
+def test_features_that_are_all_zero_are_masked_by_chance(form):
+    masked = drawn(torch.zeros(30, GRID.num_patches, 16), 0.7, form=form)
     assert len(masked.unique(dim=0)) == 30
