@@ -192,5 +192,5 @@ def within_valid(
     num_valid_masked = num_valid_masked_of(valid, num_masked)
     sound = top(priority.masked_fill(~valid, -torch.inf), num_valid_masked)
     noise = uniform(priority.shape, rng).to(priority.device)
-    padding = top(noise.masked_fill(valid, -torch.inf), num_masked - num_valid_masked)
+    padding = top(noise - valid.float(), num_masked - num_valid_masked)
     return (sound | padding).float()
