@@ -180,7 +180,7 @@ def embed(run: Positional[Path], paths: Positional[tuple[Path, ...]], out: Path,
 def evaluate(
     run: Positional[Path],
     task: tuple[Path, ...],
-    probe: tuple[Literal["linear", "logistic", "knn"], ...] = ("logistic",),
+    probe: tuple[Literal["linear", "logistic", "ridge", "knn"], ...] = ("logistic",),
     test_folds: tuple[str, ...] = (),
     seeds: int = 3,
     workers: int = NUM_CORES,

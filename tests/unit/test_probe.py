@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, Ridge
 
 from melmask.data.manifest import Clip
-from melmask.evaluate import probe as probe_module
+from melmask.evaluate import classifiers
+from melmask.evaluate.classifiers import PROBES, KnnProbe, LinearProbe, LogisticProbe, RidgeProbe
 from melmask.evaluate.metrics import accuracy
-from melmask.evaluate.probe import PROBES, KnnProbe, LinearProbe, LogisticProbe, run_probe
+from melmask.evaluate.probe import run_probe
 from melmask.evaluate.tasks import Task, make_task
 
 NAMES = sorted(PROBES)
@@ -157,7 +158,7 @@ def test_linear_probe_keeps_its_best_validation_epoch() -> None:
 
 def test_linear_probe_stops_after_its_patience(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[int] = []
-    monkeypatch.setattr(probe_module, "score_of", lambda targets, scores: calls.append(1) or 0.5)
+    monkeypatch.setattr(classifiers, "score_of", lambda targets, scores: calls.append(1) or 0.5)
     arrays, keywords = _arrays(spread=2)
     LinearProbe().fit_predict(*arrays, **keywords)
     assert len(calls) == 1 + 20
@@ -200,6 +201,35 @@ def test_logistic_probe_chooses_its_strength_on_validation_clips() -> None:
         distance = [np.abs(chosen - other).max() for other in alone]
         assert (1e-3, 100.0)[int(np.argmin(distance))] == expected
         assert min(distance) < 0.1 * max(distance)
+
+
+@pytest.mark.parametrize("num_train", [12, 160])
+@pytest.mark.parametrize("strength", [1e-3, 1.0])
+def test_ridge_equals_sklearn(num_train: int, strength: float) -> None:
+    # 12 clips of 40 features go through the clips' Gram matrix, 160 through the features'.
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((num_train + 20, 40)).astype(np.float32) + 0.3
+    y = rng.integers(3, size=num_train + 20)
+    train, valid, test = x[:num_train], x[num_train : num_train + 10], x[num_train + 10 :]
+    both, flags = x[: num_train + 10], np.eye(3)[y[: num_train + 10]]
+    penalty = strength * (both - both.mean(axis=0)).astype(np.float64).var(axis=0).sum()
+    ours = RidgeProbe(strengths=(strength,)).fit_predict(
+        train, y[:num_train], valid, y[num_train : num_train + 10], test, num_classes=3, multilabel=False, seed=0
+    )
+    assert np.allclose(ours, Ridge(alpha=penalty).fit(both, flags).predict(test), atol=1e-4)
+
+
+def test_ridge_chooses_its_strength_on_validation_clips() -> None:
+    # The class stands in a direction that is weak beside another one of noise: only a weak penalty reads it.
+    rng = np.random.default_rng(0)
+    y = rng.integers(2, size=400)
+    x = np.stack([rng.standard_normal(400), 0.01 * (y + 0.1 * rng.standard_normal(400))], axis=1).astype(np.float32)
+    parts = (x[:200], y[:200], x[200:300], y[200:300], x[300:])
+    scores = [
+        accuracy(y[300:], RidgeProbe(strengths).fit_predict(*parts, num_classes=2, multilabel=False, seed=0))
+        for strengths in ((1e2,), (1e2, 1e-6), (1e2, 1e-6, 1e-7))
+    ]
+    assert scores[0] < 0.8 and scores[1] == scores[2] == 1.0
 
 
 @pytest.mark.parametrize("multilabel", [False, True])
