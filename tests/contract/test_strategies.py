@@ -110,16 +110,16 @@ def test_samples_of_a_batch_get_masks_of_their_own(strategy, hint_ratio, guide_f
 
 
 @pytest.mark.parametrize("hint_ratio", [0.0, 0.5])
-def test_a_mask_does_not_depend_on_the_neighbours_content(informed, hint_ratio, guide_for):
-    guide = guide_for(informed, 4, SMALL)
-    others = guide_for(informed, 4, SMALL, seed=9) * 30.0
+def test_a_mask_does_not_depend_on_the_neighbours_content(alone, hint_ratio, guide_for):
+    guide = guide_for(alone, 32, SMALL)
+    others = guide_for(alone, 32, SMALL, seed=9) * 30.0
     others[1] = guide[1]
     masks = [
-        draw(informed, grid=SMALL, batch_size=4, mask_ratio=0.7, rng=seeded(5), guide=g, hint_ratio=hint_ratio)
+        draw(alone, grid=SMALL, batch_size=32, mask_ratio=0.7, rng=seeded(5), guide=g, hint_ratio=hint_ratio)
         for g in (guide, others)
     ]
     assert torch.equal(masks[0].masked[1], masks[1].masked[1])
-    assert not torch.equal(masks[0].masked[2], masks[1].masked[2]) or hint_ratio > 0
+    assert not torch.equal(masks[0].masked, masks[1].masked)  # content does matter
 
 
 @pytest.mark.parametrize("hint_ratio", [0.0, 0.21, 0.5])
@@ -276,7 +276,7 @@ def test_unknown_names_and_options_are_refused_with_what_there_is():
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("dwm", {"statistic": "std"}, 'the statistics "mad" and "variance", got \'std\''),
+        ("dwm", {"statistic": "std"}, "the statistics mad, variance, .*, got 'std'"),
         ("ibm", {"blocks": "papers"}, 'blocks "paper" or "cover", got \'papers\''),
         ("ibm", {"side": 0}, "side >= 1 and adjust in .*, got side 0"),
         ("ibm", {"adjust": 1.0}, "side >= 1 and adjust in .*, got side 5, adjust 1.0"),

@@ -9,10 +9,11 @@ from jaxtyping import Bool, Float
 from torch import Generator, Tensor
 
 from melmask.masking.attention import Attention
+from melmask.masking.bands import BandDispersion, FreqProfile
 from melmask.masking.base import MaskingStrategy, num_valid_masked_of, num_visible_of, split, with_hints, within_valid
 from melmask.masking.blocks import Block, InverseBlock
 from melmask.masking.clusters import Cluster
-from melmask.masking.dispersion import Dispersion
+from melmask.masking.dispersion import Dispersion, DispersionBlock, InverseDispersion
 from melmask.masking.hard import Hard
 from melmask.masking.lines import FreqLines, TimeFreqLines, TimeLines, TimeProduct
 from melmask.masking.multiblock import MultiBlock
@@ -47,7 +48,11 @@ STRATEGIES: dict[str, type[Any]] = {
     "cluster": Cluster,
     "multiblock": MultiBlock,
     "noise": ColouredNoise,
+    "freq_profile": FreqProfile,
     "dwm": Dispersion,
+    "dwm_inverse": InverseDispersion,
+    "dwm_ibm": DispersionBlock,
+    "dwm_band": BandDispersion,
     "sgim": SelfGuided,
     "attention": Attention,
     "hard": Hard,

@@ -1,33 +1,54 @@
-"""Masks drawn to where a spectrogram varies."""
+"""Masks drawn to where a spectrogram varies, or away from it."""
 
+import math
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
 from melmask.masking.base import Needs, break_ties
+from melmask.masking.blocks import InverseBlock
+from melmask.masking.statistics import STATISTICS, Statistic, dispersion
 from melmask.types import PatchGrid
 
+# Weights to the hundredth power leave nothing to chance that float32 could still tell.
+MAX_EXPONENT = 100.0
+# Beyond all logarithms of weights to a power, also when multiplied by the smallest noise.
+BEYOND, SMALLEST = 1e30, 1e-12
 
-def dispersion(patches: Float[Tensor, "b n p"], statistic: Literal["mad", "variance"]) -> Float[Tensor, "b n"]:
-    """How much the values inside each patch vary: mean absolute deviation around their mean, or variance.
 
-    Computed in float32 whatever the input's type.
+def successive_order(weight: Float[Tensor, "b n"], exponent: float, rng: Generator) -> Float[Tensor, "b n"]:
+    """A ranking whose m highest are drawn one after the other without replacement, by weight^exponent (any m).
 
-    Raises:
-        ValueError: a value is NaN or infinite.
+    That is exponent * log w_i + Gumbel noise (Efraimidis and Spirakis 2006). Weights of zero follow after all others,
+    in random order, and come first if the exponent is negative; at exponent 0 all are alike. An infinite exponent
+    ranks by weight, equal ones in random order.
+
+    Args:
+        weight: finite and not negative.
+        exponent: of either sign.
+        rng: the only source of chance.
     """
-    values = patches.float()
-    # Measured from a value of its own, a constant patch is exactly zero everywhere; around its rounded mean it is not.
-    values = values - values[:, :, :1]
-    deviation = values - values.mean(dim=2, keepdim=True)
-    weight = deviation.abs().mean(dim=2) if statistic == "mad" else deviation.square().mean(dim=2)
-    if not weight.isfinite().all():
-        sample = int((~weight.isfinite()).any(dim=1).nonzero()[0, 0])
-        raise ValueError(f"sample {sample} of the guide holds NaN, infinite or overflowing values: repair that input")
-    return weight
+    if math.isinf(exponent):
+        return break_ties(weight * math.copysign(1.0, exponent), rng)
+    # Minus the log of an exponential is Gumbel noise.
+    exponential = torch.empty(weight.shape, device=rng.device).exponential_(generator=rng).to(weight.device)
+    exponential.clamp_(min=SMALLEST)
+    if exponent == 0:
+        return -exponential
+    order = exponent * weight.log() - exponential.log()
+    return torch.where(weight > 0, order, exponential * -math.copysign(BEYOND, exponent))
+
+
+def check_exponent(name: str, exponent: float) -> None:
+    """Raise ValueError unless weights can be taken to that power."""
+    if not (0.0 <= exponent <= MAX_EXPONENT or exponent == math.inf):
+        raise ValueError(
+            f"{name} takes an exponent from 0 to {MAX_EXPONENT:.0f}, or inf for the largest weights without chance, "
+            f"got {exponent}"
+        )
 
 
 @dataclass(frozen=True)
@@ -39,31 +60,108 @@ class Dispersion:
     (digital silence) follow after all others, in random order. Costs one pass over the patches.
 
     Args:
-        statistic: "mad", mean absolute deviation around the patch's mean, or "variance".
-        deterministic: mask the largest weights instead of sampling; equal ones in random order.
+        statistic: of a patch's values, as `dispersion` defines them; "mad" is the paper's, "variance" its alternative.
+        exponent: α, to which the weights are raised: 0 is random masking, 1 DWM, inf masks the largest without chance.
+        floor: β, how much of the sample's mean weight is added to each, so that silence cannot take the whole visible
+            set; the mean is over patches that vary at all, and so the same however much padding follows.
+        deterministic: mask the largest weights instead of sampling, as with exponent inf; equal ones in random order.
+        patch_time: frames of a patch, which "flux" must know unless patches are square (0).
 
     Raises:
-        ValueError: unknown statistic; the guide is missing or not finite.
+        ValueError: an option is out of range; the guide is missing or not finite.
 
-    Source: arXiv 2603.23810. Deviates: not at all; the Gumbel form (Efraimidis and Spirakis 2006) samples the same law.
+    Source: arXiv 2603.23810. Deviates: not at all by default; the Gumbel form samples the same law. Exponents, floors
+    and the other statistics are melmask's own.
     """
 
-    statistic: Literal["mad", "variance"] = "mad"
+    statistic: Statistic = "mad"
+    exponent: float = 1.0
+    floor: float = 0.0
     deterministic: bool = False
+    patch_time: int = 0
     needs: ClassVar[Needs] = "patches"
 
     def __post_init__(self) -> None:
-        if self.statistic not in ("mad", "variance"):
-            raise ValueError(f'dwm has the statistics "mad" and "variance", got {self.statistic!r}')
+        if self.statistic not in STATISTICS:
+            raise ValueError(f"dispersion has the statistics {', '.join(STATISTICS)}, got {self.statistic!r}")
+        check_exponent("dispersion", self.exponent)
+        if not 0.0 <= self.floor < math.inf:
+            raise ValueError(f"a floor of weights must be at least 0 and finite, got {self.floor}")
+        if self.patch_time < 0:
+            raise ValueError(f"patch_time counts frames, or is 0 for square patches, got {self.patch_time}")
+
+    @property
+    def power(self) -> float:
+        """The exponent, infinite for a deterministic choice."""
+        return math.inf if self.deterministic else self.exponent
+
+    def weight(self, patches: Float[Tensor, "b n p"], grid: PatchGrid) -> Float[Tensor, "b n"]:
+        """What each patch weighs, before the exponent."""
+        return self.raised(dispersion(patches, self.statistic, self.patch_time))
+
+    def raised(self, weight: Float[Tensor, "b n"]) -> Float[Tensor, "b n"]:
+        """The weights with the floor under them."""
+        if self.floor == 0:
+            return weight
+        num_varied = (weight > 0).sum(dim=1, keepdim=True).clamp(min=1)
+        return weight + self.floor * (weight / num_varied).sum(dim=1, keepdim=True)
 
     def priority(
         self, batch_size: int, grid: PatchGrid, num_masked: int, rng: Generator, guide: Tensor | None
     ) -> Float[Tensor, "b n"]:
         assert guide is not None  # draw() has checked it
-        weight = dispersion(guide, self.statistic)
-        if self.deterministic:
-            return break_ties(weight, rng)
-        # Minus the log of an exponential is Gumbel noise. The floor ranks zero weights below all others, by chance.
-        floor = torch.finfo(torch.float32).tiny
-        exponential = torch.empty(batch_size, grid.num_patches, device=rng.device).exponential_(generator=rng)
-        return weight.clamp(min=floor).log() - exponential.clamp(min=floor).log().to(weight.device)
+        return successive_order(self.weight(guide, grid), self.power, rng)
+
+
+@dataclass(frozen=True)
+class InverseDispersion(Dispersion):
+    """Inverse DWM, the control: patches that vary *less* are masked more often. Input-dependent.
+
+    Successive sampling with weights 1/w_i; patches without any dispersion weigh infinitely, and so are masked first,
+    in random order. If this helps as much as `Dispersion` does, it is not the preference for busy patches that helps.
+    Costs one pass over the patches. Options as for `Dispersion`; ``deterministic`` masks the smallest weights.
+
+    Source: melmask's own control.
+    """
+
+    def priority(
+        self, batch_size: int, grid: PatchGrid, num_masked: int, rng: Generator, guide: Tensor | None
+    ) -> Float[Tensor, "b n"]:
+        assert guide is not None  # draw() has checked it
+        return successive_order(self.weight(guide, grid), -self.power, rng)
+
+
+@dataclass(frozen=True)
+class DispersionBlock(Dispersion):
+    """Inverse blocks around calm centres: squares stay visible as in `InverseBlock`, and busy patches are masked more.
+
+    The squares' centres are drawn one after the other without replacement with weights 1/w_i, until their squares,
+    clipped at the borders, cover the visible count; the last one gives up random cells. So the visible patches form
+    blocks, as inverse block masking has them, and lie where little happens, as dispersion-weighted masking has them.
+    At exponent 0 the law is exactly that of ibm with ``blocks="cover"``. Input-dependent; costs one pass over the
+    patches.
+
+    Args:
+        side: patches along a square's side.
+
+    Raises:
+        ValueError: an option is out of range; the guide is missing or not finite.
+
+    Source: melmask's own union of arXiv 2603.23810 and data2vec 2.0, arXiv 2212.07525. There is no form with the
+    latter's number of centres: on narrow grids it is zero, which leaves no centre to weigh.
+    """
+
+    side: int = 5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.side < 1:
+            raise ValueError(f"squares need side >= 1, got side {self.side}")
+
+    def priority(
+        self, batch_size: int, grid: PatchGrid, num_masked: int, rng: Generator, guide: Tensor | None
+    ) -> Float[Tensor, "b n"]:
+        assert guide is not None  # draw() has checked it
+        centres = successive_order(self.weight(guide, grid), -self.power, rng)
+        rank = centres.argsort(dim=1).argsort(dim=1).float()
+        return break_ties(-InverseBlock(side=self.side)._pool(rank, grid), rng)
