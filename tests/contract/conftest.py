@@ -105,8 +105,9 @@ def assert_sets_follow() -> Callable[[Mask, Law], None]:
 
     def assert_sets_follow(mask: Mask, law: Law) -> None:
         assert sum(law.values()) == pytest.approx(1.0, abs=1e-12)
-        sets, counts = mask.masked.unique(dim=0, return_counts=True)
-        counted = {frozenset(masked): count for masked, count in zip(sets.tolist(), counts.tolist(), strict=True)}
+        codes, counts = (1 << mask.masked).sum(dim=1).unique(return_counts=True)
+        sets = (frozenset(i for i in range(mask.num_patches) if code >> i & 1) for code in codes.tolist())
+        counted = dict(zip(sets, counts.tolist(), strict=True))
         assert counted.keys() <= {masked for masked, p in law.items() if p > 0}
         expected = np.array([p * len(mask.masked) for p in law.values()])
         observed = np.array([counted.get(masked, 0) for masked in law])
