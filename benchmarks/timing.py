@@ -50,12 +50,12 @@ def ratio(over: list[float], under: list[float]) -> float:
 
 
 def machine() -> str:
-    """The processor and the versions that the figures are from."""
+    """The processor, what else kept it busy just before, and the versions that the figures are from."""
     processor, info = platform.machine(), Path("/proc/cpuinfo")
     if info.exists():
         names = (line.split(": ")[1] for line in info.read_text().splitlines() if line.startswith("model name"))
         processor = next(names, processor)
     return (
-        f"{processor}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, "
-        f"torch {torch.__version__}, numpy {np.__version__}"
+        f"{processor}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, load {os.getloadavg()[0]:.1f} at the "
+        f"start; torch {torch.__version__}, numpy {np.__version__}"
     )
