@@ -1,14 +1,13 @@
 """Masks led by what the model still finds hard to predict."""
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
 from melmask.masking.base import Needs
+from melmask.masking.dispersion import check_exponent, successive_order
 from melmask.masking.selfguided import check_finite
 from melmask.types import PatchGrid
 
@@ -24,7 +23,7 @@ class Hard:
     of the training data (450 kB an hour at 16 x 16 patches), saved in the checkpoint.
 
     Args:
-        exponent: of the weights; 0 is random masking.
+        exponent: of the weights; 0 is random masking, inf masks the largest without chance.
         smoothing: how much of a remembered loss is kept when a new one comes, in [0, 1).
 
     Raises:
@@ -40,8 +39,7 @@ class Hard:
     needs: ClassVar[Needs] = "loss"
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.exponent < math.inf:
-            raise ValueError(f"hard needs an exponent of at least 0 and finite, got {self.exponent}")
+        check_exponent("hard", self.exponent)
         if not 0.0 <= self.smoothing < 1.0:
             raise ValueError(f"hard keeps a share in [0, 1) of a remembered loss, got smoothing {self.smoothing}")
 
@@ -51,8 +49,4 @@ class Hard:
         assert guide is not None  # draw() has checked it
         loss = guide.float().mean(dim=2)
         check_finite(loss[:, :, None], "the remembered losses")
-        # Minus the log of an exponential is Gumbel noise. Rounding can leave a loss of nothing below zero.
-        floor = torch.finfo(torch.float32).tiny
-        exponential = torch.empty(batch_size, grid.num_patches, device=rng.device).exponential_(generator=rng)
-        gumbel = -exponential.clamp(min=floor).log().to(loss.device)
-        return self.exponent * loss.clamp(min=floor).log() + gumbel
+        return successive_order(loss.clamp(min=0.0), self.exponent, rng)  # rounding can leave 2 - 2 cos below zero

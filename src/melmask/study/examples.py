@@ -119,7 +119,7 @@ def band_frequency(run: Run, examples: Examples, seed: int = 0) -> Float[Tensor,
 def guide_of_examples(run: Run, examples: Examples, part: Int[Tensor, " k"]) -> Float[Tensor, "k n d"] | None:
     """What the run's strategy looks at, of some of the crops, with the model as last saved."""
     patches, clip, start_frame = examples.patches[part], examples.clip[part], examples.start_frame[part]
-    return run.masker.guide(1.0, run.model, patches, clip, start_frame)
+    return run.masker.guide(run.model, patches, clip, start_frame)
 
 
 def random_masks(run: Run, grid: PatchGrid, num_samples: int, seed: int) -> Mask:

@@ -162,7 +162,7 @@ class Trainer:
         with self.autocast():
             mask = self.masker.draw((step, part), step / self.num_steps, self.model, batch, patches, valid)
             loss = self.wrapped(patches, self.grid, mask, valid)
-        self.masker.note(batch, mask, loss.per_patch, valid)
+        self.masker.note(batch, patches, mask, loss.per_patch, valid)
         return loss
 
     def progress(

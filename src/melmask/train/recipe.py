@@ -31,7 +31,7 @@ class Recipe:
         mask_ratio: share of patches that are masked.
         hint_strategies: which strategies take hints: those that look at something, or all.
         hint_shape: how the hint ratio h falls from 1 to 0: 1 - progress^k, or a cosine.
-        hint_power: k.
+        hint_power: k of that power.
         hint_start: share of the run that is plain random masking first.
         hint_constant: this hint ratio throughout, instead.
         guidance: (progress, λ) points, linear between: the guidance to be left by hints, instead of a hint ratio.
@@ -142,7 +142,11 @@ class Recipe:
         return Size(self.decoder_dim, self.decoder_depth, self.decoder_heads)
 
     def make_strategy(self) -> MaskingStrategy:
-        return make_strategy(self.strategy, self.strategy_options)
+        """The strategy with its options; one that must know how many frames a patch has is told."""
+        strategy: Any = make_strategy(self.strategy, self.strategy_options)
+        if getattr(strategy, "patch_time", None) == 0:
+            return dataclasses.replace(strategy, patch_time=self.patch_shape[1])
+        return strategy
 
     def make_model(self) -> M2D | MSMMAE:
         return make_model(

@@ -22,7 +22,7 @@ def micro(framework="m2d", **changes):
 
 
 @pytest.mark.parametrize("framework", ["m2d", "msm-mae"])
-@pytest.mark.parametrize("strategy", ["random", "ibm", "sgim", "dwm"])
+@pytest.mark.parametrize("strategy", ["random", "ibm", "dwm", "dwm_band", "freq_profile", "sgim", "attention", "hard"])
 def test_a_run_folder_holds_everything(framework, strategy, store, tmp_path):
     run = tmp_path / "run"
     lines = []
@@ -37,8 +37,11 @@ def test_a_run_folder_holds_everything(framework, strategy, store, tmp_path):
     assert metadata["step"] == "12" and crop_frames == 96 and front_end.mean == store.mean
     for name, value in encoder.state_dict().items():
         assert torch.equal(value, weights[f"model.encoder.{name}"])
-    informed = strategy in ("sgim", "dwm")
-    assert all((line.guidance is not None) == informed for line in lines)
+    uninformed = strategy in ("random", "ibm", "freq_profile")
+    assert all((line.guidance is None) == uninformed for line in lines)
+    assert all(0 < line.mask_share < 1 for line in lines)
+    remembered = {"hard": {"masking.loss"}, "dwm_band": {"masking.profile"}, "freq_profile": {"masking.profile"}}
+    assert {name for name in weights if name.startswith("masking.")} == remembered.get(strategy, set())
 
 
 @pytest.mark.parametrize(("framework", "factor"), [("m2d", 0.8), ("msm-mae", 0.97)])
@@ -55,6 +58,17 @@ def test_the_schedule_of_hints_is_followed(store, tmp_path):
     hints = [line["hint_ratio"] for line in loop.read_log(tmp_path / "run")]
     assert hints[:6] == [1.0] * 6
     assert hints[6:] == pytest.approx([1 - (step / 12) ** 2 for step in range(6, 12)])
+
+
+def test_hints_guidance_and_exponent_are_scheduled_for_any_strategy(store, tmp_path):
+    recipe = micro(strategy="ibm", hint_strategies="all", guidance=((0.0, 0.2), (1.0, 0.8)), log_every=1)
+    loop.pretrain(recipe, store, tmp_path / "guided")
+    reached = [line["guidance"] for line in loop.read_log(tmp_path / "guided")]
+    assert reached == pytest.approx([0.2 + 0.6 * step / 12 for step in range(12)], abs=0.08)  # 21 masked: λ is coarse
+    recipe = micro(strategy="hard", hint_constant=0.0, exponent_power=2.0, log_every=1)
+    loop.pretrain(recipe, store, tmp_path / "annealed")
+    exponents = [line["exponent"] for line in loop.read_log(tmp_path / "annealed")]
+    assert exponents == pytest.approx([(step / 12) ** 2 for step in range(12)])
 
 
 def test_a_run_is_not_overwritten(store, tmp_path):

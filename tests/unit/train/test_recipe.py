@@ -1,11 +1,14 @@
 """Recipes: named defaults that hold, settings checked, nothing lost on disk."""
 
 import dataclasses
+import json
 
 import pytest
 
+from melmask.masking.laws import guidance
 from melmask.train.recipe import RECIPES, Recipe
 from melmask.train.schedule import learning_rate
+from melmask.types import PatchGrid
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -15,6 +18,47 @@ def test_a_recipe_survives_the_disk(name, tmp_path):
     )
     recipe.save(tmp_path / "recipe.json")
     assert Recipe.load(tmp_path / "recipe.json") == recipe
+
+
+def test_schedules_survive_the_disk_and_recipes_from_before_them_can_be_read(tmp_path):
+    recipe = dataclasses.replace(
+        RECIPES["micro-m2d"],
+        strategy="hard",
+        guidance=((0.0, 0.1), (1.0, 0.5)),
+        exponent_power=2.0,
+        hint_shape="cosine",
+    )
+    recipe.save(tmp_path / "recipe.json")
+    assert Recipe.load(tmp_path / "recipe.json") == recipe
+    saved = json.loads((tmp_path / "recipe.json").read_text())
+    for name in ("guidance", "exponent_power", "hint_shape", "hint_strategies"):
+        del saved[name]
+    (tmp_path / "recipe.json").write_text(json.dumps(saved))
+    before = dataclasses.replace(recipe, guidance=(), exponent_power=None, hint_shape="power")
+    assert Recipe.load(tmp_path / "recipe.json") == before
+
+
+@pytest.mark.parametrize(
+    ("strategy", "hint_strategies", "takes"),
+    [("dwm", "informed", True), ("ibm", "informed", False), ("ibm", "all", True)],
+)
+def test_hints_are_for_informed_strategies_unless_asked_for_all(strategy, hint_strategies, takes):
+    recipe = dataclasses.replace(RECIPES["micro-m2d"], strategy=strategy, hint_strategies=hint_strategies)
+    assert recipe.takes_hints == takes
+    assert [recipe.hints(PatchGrid(5, 6))(progress) for progress in (0.0, 0.5)] == ([1.0, 0.75] if takes else [0, 0])
+
+
+def test_a_wanted_guidance_is_reached_at_the_recipes_ratio():
+    recipe = dataclasses.replace(RECIPES["micro-m2d"], strategy="dwm", guidance=((0.0, 0.1), (1.0, 0.9)))
+    hints = recipe.hints(PatchGrid(5, 38))
+    for progress in (0.0, 0.25, 0.5, 1.0):
+        assert guidance(190, 133, hints(progress)) == pytest.approx(0.1 + 0.8 * progress, abs=0.02)
+
+
+def test_a_strategy_is_told_the_frames_of_a_patch():
+    recipe = dataclasses.replace(RECIPES["micro-m2d"], patch_shape=(64, 4), strategy="dwm")
+    assert recipe.make_strategy().patch_time == 4
+    assert dataclasses.replace(recipe, strategy_options={"patch_time": 2}).make_strategy().patch_time == 2
 
 
 def test_the_papers_settings_are_the_default():
@@ -36,6 +80,15 @@ def test_the_papers_settings_are_the_default():
         ({"strategy": "dvm"}, "no masking strategy 'dvm'; there are: .*dwm"),
         ({"strategy": "dwm", "strategy_options": {"side": 3}}, "dwm has no option 'side'"),
         ({"hint_constant": 1.5}, "constant hint ratio"),
+        ({"hint_power": 0.0}, "power > 0"),
+        ({"strategy": "dwm", "guidance": ((0.5, 0.1), (0.2, 0.3))}, "growing progress"),
+        ({"strategy": "dwm", "guidance": ((0.0, 1.3),)}, r"must lie in \[0, 1\]"),
+        ({"strategy": "dwm", "guidance": ((0.0, 0.3),), "hint_constant": 0.5}, "set one of them"),
+        ({"guidance": ((0.0, 0.3),)}, 'random looks at nothing and takes no hints .* set hint_strategies "all"'),
+        ({"exponent_power": 1.0}, "random has no exponent that exponent_power could anneal"),
+        ({"strategy": "hard", "exponent_power": 0.0}, "annealed with power > 0"),
+        ({"framework": "msm-mae", "strategy": "attention", "strategy_options": {"encoder": "ema"}}, 'keeps no "ema"'),
+        ({"framework": "msm-mae", "strategy": "sgim", "strategy_options": {"encoder": "ema"}}, 'keeps no "ema"'),
         ({"warmup": 1.0}, "warmup"),
         ({"ema": (0.9, 1.1)}, "ema"),
         ({"crop_frames": 8}, "shorter than one patch"),
