@@ -1,10 +1,11 @@
-"""Inverse blocks: how many squares, that they are the *visible* part, and what covering means."""
+"""Blocks: inverse ones are the *visible* part, and what covering means; masked ones have areas, aspects and places."""
 
 import pytest
 import torch
+from torch.nn.functional import max_pool2d
 
 from melmask.masking import draw
-from melmask.masking.blocks import InverseBlock
+from melmask.masking.blocks import MAX_BLOCKS, Block, InverseBlock, blocks_at, sliding_max
 from melmask.types import Mask, PatchGrid
 
 
@@ -121,3 +122,105 @@ def test_squares_reach_the_corners_and_are_clipped_there():
     expected = torch.zeros(8, 8)
     expected[:2, :2] = 1.0
     assert torch.equal(square, expected)
+
+
+def test_rectangles_have_the_sides_asked_for():
+    grid = PatchGrid(9, 20)
+    centre = torch.zeros(1, 180)
+    centre[0, 4 * 20 + 10] = 1.0
+    for side, time_side in ((3, 7), (1, 5), (4, 2), (5, 0)):
+        reached = InverseBlock(side=side, time_side=time_side)._pool(centre, grid).view(9, 20)
+        rows, columns = reached.any(dim=1).nonzero()[:, 0], reached.any(dim=0).nonzero()[:, 0]
+        assert (len(rows), len(columns)) == (side, time_side or side)
+        assert int(reached.sum()) == len(rows) * len(columns)
+        assert int(rows[0]) == 4 - (side - 1) // 2 and int(columns[0]) == 10 - ((time_side or side) - 1) // 2
+
+
+def test_rectangles_count_centres_by_their_area():
+    assert InverseBlock(side=5, time_side=10).num_centres(PatchGrid(8, 64), 410) == 2  # (102 + 35.8) / 50
+    assert InverseBlock(side=2, time_side=3, adjust=0.0).num_centres(PatchGrid(3, 8), 12) == 2
+    with pytest.raises(ValueError, match="time_side >= 1, or 0 for squares, got -1"):
+        InverseBlock(time_side=-1)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 6, 8])
+def test_the_sliding_maximum_is_that_of_every_window(size):
+    image = torch.randn(3, 8, 11, generator=seeded(7))
+    assert torch.equal(sliding_max(image, size, dim=1), max_pool2d(image, (size, 1), stride=1))
+    assert torch.equal(sliding_max(image, size, dim=2), max_pool2d(image, (1, size), stride=1))
+
+
+@pytest.mark.parametrize("ring", [False, True])
+@pytest.mark.parametrize("length", [1, 5, 38])
+def test_every_block_holds_its_positions_and_has_its_bit(length, ring):
+    place = torch.rand(50, MAX_BLOCKS, generator=seeded(8))
+    place[0], place[1] = 0.0, 1 - 2**-24  # the first place and the last
+    size = torch.randint(1, length + 1, (50, MAX_BLOCKS), generator=seeded(9)).float()
+    held = blocks_at(place, size, length, ring)
+    for block in range(MAX_BLOCKS):
+        start = (place[:, block] * (length if ring else length - size[:, block] + 1)).long()
+        inside = torch.arange(length) - start[:, None]
+        inside = inside % length if ring else torch.where(inside < 0, length, inside)
+        assert torch.equal((held >> block) & 1, (inside < size[:, block : block + 1]).long())
+    assert not ring or length == 1 or (held[1] & 1)[-1] == 1
+    assert (held[0] & 1)[0] == 1 and (held >= 0).all()
+
+
+def score_of(priority: torch.Tensor) -> torch.Tensor:
+    """The score under the chance that breaks its ties, which fills the last 29 bits."""
+    return (priority.view(torch.int64) >> 29 << 29).view(torch.float64)
+
+
+def first_blocks(strategy: Block, grid: PatchGrid, num_masked: int, batch_size: int) -> torch.Tensor:
+    """Where the first block of each sample is [b, freq, time]."""
+    score = score_of(strategy.priority(batch_size, grid, num_masked, seeded(10), None))
+    return (score == -1).view(batch_size, grid.freq, grid.time)
+
+
+def test_the_first_block_has_the_area_and_the_aspect_asked_for():
+    grid = PatchGrid(60, 60)
+    first = first_blocks(Block(smallest=0.05, aspect=0.25, ring=False), grid, 1440, 2000)
+    height, width = first.any(dim=2).sum(dim=1).double(), first.any(dim=1).sum(dim=1).double()
+    assert torch.equal(first.sum(dim=(1, 2)).double(), height * width)
+    area, aspect = height * width, height / width
+    assert area.min() > 0.9 * 180 and area.max() < 1.05 * 1440  # but for whole sides
+    # A uniform share of the 1440, the 12.5 % under 180 raised to that: false alarm below 1e-6.
+    assert abs(float((area > 720).double().mean()) - 0.5) < 5 * (0.25 / 2000) ** 0.5
+    assert abs(float((area < 190).double().mean()) - 0.13) < 5 * (0.11 / 2000) ** 0.5
+    assert aspect.min() > 0.2 and aspect.max() < 5
+    assert abs(float((aspect > 1).double().mean()) - 0.5) < 0.1  # neither flat nor tall (ties are squares)
+    # Inside the borders, from the first place to the last.
+    assert first[:, 0].any() and first[:, -1].any() and first[:, :, 0].any() and first[:, :, -1].any()
+
+
+@pytest.mark.parametrize(("freq", "time"), [(5, 38), (1, 50), (50, 1), (38, 5)])
+def test_blocks_too_large_for_a_side_are_longer_instead(freq, time):
+    grid = PatchGrid(freq, time)
+    area = first_blocks(Block(smallest=0.6, ring=False), grid, round(0.6 * grid.num_patches), 500).sum(dim=(1, 2))
+    off = (area - 0.6 * grid.num_patches).abs().max()
+    assert off <= max(freq, time) / 2  # half a line, as sides are whole
+
+
+def test_small_blocks_follow_until_overlaps_are_made_up_for():
+    for grid in (PatchGrid(5, 38), PatchGrid(12, 101), PatchGrid(1, 50)):
+        for num_masked in (grid.num_patches // 2, int(0.7 * grid.num_patches)):
+            strategy = Block()
+            assert strategy.num_blocks(grid, num_masked) < MAX_BLOCKS
+            score = score_of(strategy.priority(2000, grid, num_masked, seeded(11), None))
+            uncovered = score == -(2.0 ** strategy.num_blocks(grid, num_masked))
+            assert (grid.num_patches - uncovered.sum(dim=1) >= num_masked).float().mean() > 0.999
+
+
+@pytest.mark.parametrize("setting", [{"smallest": 0.0}, {"smallest": 1.5}, {"aspect": 0.0}, {"aspect": 3.0}])
+def test_block_settings_out_of_range_are_refused(setting):
+    (name, value), *_ = setting.items()
+    with pytest.raises(ValueError, match=rf"smallest and aspect in \(0, 1\], got .*{name} {value}"):
+        Block(**setting)
+
+
+@pytest.mark.parametrize("mask_ratio", [0.02, 0.5, 0.98])
+def test_blocks_of_any_size_fit_any_grid(mask_ratio):
+    for smallest in (1e-6, 0.3, 1.0):
+        for grid in (PatchGrid(1, 60), PatchGrid(13, 8), PatchGrid(101, 1)):
+            mask = draw(Block(smallest=smallest), grid=grid, batch_size=20, mask_ratio=mask_ratio, rng=seeded(12))
+            assert mask.num_patches == grid.num_patches
