@@ -29,6 +29,7 @@ class Size:
 
 SIZES = {
     "micro": Size(32, 2, 2),
+    "shallow": Size(192, 6, 3),
     "tiny": Size(192, 12, 3),
     "small": Size(384, 12, 6),
     "base": Size(768, 12, 12),

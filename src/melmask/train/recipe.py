@@ -237,7 +237,9 @@ RECIPES: dict[str, Recipe] = {
     "micro-m2d": _MICRO,
     "micro-msm-mae": _msm_mae(_MICRO),
     "tiny-m2d": _TINY,
-    "tiny-msm-mae": _msm_mae(_TINY, steps=8000, learning_rate=5e-4),
+    "tiny-msm-mae": _msm_mae(
+        _TINY, size="shallow", patch_shape=(8, 16), steps=15_000, batch_size=64, learning_rate=5e-4
+    ),
     "small-m2d": dataclasses.replace(_PAPER, size="small"),
     "small-msm-mae": _msm_mae(_PAPER, size="small", decoder_dim=384, decoder_depth=4, decoder_heads=6),
     "base-m2d": _PAPER,
