@@ -76,11 +76,18 @@ def test_the_report_is_one_page_about_all_runs(way, recordings, tmp_path):
 
 def test_mask_draws_a_picture(recordings, way, tmp_path):
     cli.main(["mask", str(recordings.parent / "00.wav"), "--out", str(tmp_path / "plain.png")])
-    cli.main(
-        ["mask", str(recordings.parent / "00.wav"), "--out", str(tmp_path / "run.png"), "--run", str(way / "micro-m2d")]
-    )
-    for name in ("plain.png", "run.png"):
+    of_run = ["mask", str(recordings.parent / "00.wav"), "--run", str(way / "micro-m2d")]
+    cli.main([*of_run, "--out", str(tmp_path / "run.png")])
+    cli.main([*of_run, "--out", str(tmp_path / "chosen.png"), "--strategies", "attention", "hard"])
+    for name in ("plain.png", "run.png", "chosen.png"):
         assert (tmp_path / name).read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+
+
+def test_mask_says_what_a_strategy_lacks(recordings, tmp_path, capsys):
+    out = str(tmp_path / "hard.png")
+    with pytest.raises(SystemExit):
+        cli.main(["mask", str(recordings.parent / "00.wav"), "--out", out, "--strategies", "hard"])
+    assert "hard looks at the losses of a trained model: name its run" in capsys.readouterr().err
 
 
 def test_a_clip_embeds_the_same_alone_and_in_company(way, store):

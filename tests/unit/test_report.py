@@ -5,6 +5,7 @@ import dataclasses
 import json
 import re
 import shutil
+import statistics
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from melmask.evaluate.evaluation import RESULTS, Result, append_results
 from melmask.masking.laws import guidance
 from melmask.study import results, runs
 from melmask.study.report import report
+from melmask.train.checkpoint import CHECKPOINT, read_tensors
 from melmask.train.loop import DATA, pretrain
 from melmask.train.recipe import RECIPES, Recipe
 from melmask.types import PatchGrid
@@ -122,6 +124,28 @@ def test_mean_guidance_is_that_of_all_steps(page: Path, trained: list[Path]) -> 
     assert f"<td>{expected:.3f}</td>" in page.read_text()
 
 
+def test_schedules_memories_and_the_cost_of_masks_are_told(store: Store, tmp_path: Path) -> None:
+    recipes = {
+        "hard": {"guidance": ((0.0, 0.1), (1.0, 0.9))},
+        "freq_profile": {"exponent_power": 2.0},
+    }
+    for strategy, changes in recipes.items():
+        recipe = dataclasses.replace(RECIPES["micro-m2d"], **STEPS, strategy=strategy, **changes)
+        assert pretrain(recipe, store, tmp_path / strategy)
+    page = report([tmp_path / strategy for strategy in recipes], tmp_path / "out")
+    text = page.read_text()
+    assert "its past losses" in text and "led by the losses remembered at the last checkpoint" in text
+    assert "what gives λ = 0.1 at 0 %, 0.9 at 100 % of the run" in text
+    assert "freq_profile, exponent rising as progress^2" in text and "<td>no hints</td>" in text
+    assert {"masks-hard.png", "masks-freq_profile.png"} <= {path.name for path in page.parent.glob("*.png")}
+    for run in runs.read_runs([tmp_path / strategy for strategy in recipes]):
+        share = statistics.median(line["mask_share"] for line in run.log)
+        assert f"<td>{100 * share:.2g} %</td>" in text
+    remembered = read_tensors(tmp_path / "hard" / CHECKPOINT)[0]["masking.loss"]
+    masker = runs.read_runs([tmp_path / "hard"])[0].masker
+    assert torch.equal(masker.state()["loss"].nan_to_num(), remembered.nan_to_num()) and remembered.isfinite().any()
+
+
 def test_what_is_missing_is_named_with_its_remedy(trained: list[Path], tmp_path: Path) -> None:
     run, gone = tmp_path / "left", tmp_path / "gone"
     shutil.copytree(trained[1], run)
@@ -158,10 +182,14 @@ def test_folders_that_make_no_report_are_refused(trained: list[Path], tmp_path: 
 
 
 @pytest.mark.parametrize("name", ["micro-m2d", "tiny-msm-mae", "base-m2d"])
-def test_the_command_of_a_run_makes_its_recipe(name: str) -> None:
+@pytest.mark.parametrize(
+    "schedule",
+    [{"hint_constant": 0.5}, {"guidance": ((0.0, 0.1), (1.0, 0.5)), "hint_strategies": "all", "exponent_power": 2.0}],
+)
+def test_the_command_of_a_run_makes_its_recipe(name: str, schedule: dict[str, Any]) -> None:
     changes = {
         "strategy": "dwm", "strategy_options": {"statistic": "variance"}, "steps": 7, "epochs": 0.0,
-        "hint_constant": 0.5, "exclude": ("esc50:5", "fsdd"), "ema": (0.9, 0.99), "patch_shape": (16, 8),
+        "exclude": ("esc50:5", "fsdd"), "ema": (0.9, 0.99), "patch_shape": (16, 8), **schedule,
     }  # fmt: skip
     recipe = dataclasses.replace(RECIPES[name], **changes)
     nearest, arguments = runs.nearest_recipe(recipe)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from melmask.logmel import LogMelSpec
 from melmask.masking import MaskingStrategy, draw, make_strategy
+from melmask.masking.bands import BandDispersion, FreqProfile, band_profile
 from melmask.masking.base import num_visible_of
 from melmask.masking.laws import guidance
 from melmask.patches import grid_of, patchify, whole_patches
@@ -91,8 +92,12 @@ def mask_figure(
 
     for i, name in enumerate(strategies):
         row = 2 * i + 2
-        strategy = make_strategy(name)
-        style.head(figure.add_subplot(rows[row - 1, :]), name, looks_at[strategy.needs])
+        strategy, profile = make_strategy(name), band_profile(patches, grid)
+        note = looks_at[strategy.needs]
+        if isinstance(strategy, BandDispersion | FreqProfile) and profile.any():
+            strategy = strategy.learn(profile)
+            note = f"{note}; knows how much each band varies in this recording"
+        style.head(figure.add_subplot(rows[row - 1, :]), name, note)
         guide, informed = _guide(strategy, patches, grid, encoder, losses), strategy.needs != "nothing"
         for column in range(num_masks):
             rng = torch.Generator().manual_seed(seed + (0 if informed else column))
