@@ -8,15 +8,15 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from melmask.masking.base import Needs, break_ties
+from melmask.masking.base import Needs, break_ties, uniform
 from melmask.masking.blocks import InverseBlock
 from melmask.masking.statistics import STATISTICS, Statistic, dispersion
 from melmask.types import PatchGrid
 
 # Weights to the hundredth power leave nothing to chance that float32 could still tell.
 MAX_EXPONENT = 100.0
-# Beyond all logarithms of weights to a power, also when multiplied by the smallest noise.
-BEYOND, SMALLEST = 1e30, 1e-12
+BEYOND = 1e30  # beyond all logarithms of weights to a power, also when multiplied by the smallest noise
+NONZERO = 1e-9  # less than the steps of uniform noise, and not zero
 
 
 def successive_order(weight: Float[Tensor, "b n"], exponent: float, rng: Generator) -> Float[Tensor, "b n"]:
@@ -33,9 +33,8 @@ def successive_order(weight: Float[Tensor, "b n"], exponent: float, rng: Generat
     """
     if math.isinf(exponent):
         return break_ties(weight * math.copysign(1.0, exponent), rng)
-    # Minus the log of an exponential is Gumbel noise.
-    exponential = torch.empty(weight.shape, device=rng.device).exponential_(generator=rng).to(weight.device)
-    exponential.clamp_(min=SMALLEST)
+    # Minus the log of uniform noise is an exponential, and minus its log again is Gumbel noise.
+    exponential = -uniform(tuple(weight.shape), rng).clamp_(min=NONZERO).log_().to(weight.device)
     if exponent == 0:
         return -exponential
     order = exponent * weight.log() - exponential.log()
@@ -162,6 +161,7 @@ class DispersionBlock(Dispersion):
         self, batch_size: int, grid: PatchGrid, num_masked: int, rng: Generator, guide: Tensor | None
     ) -> Float[Tensor, "b n"]:
         assert guide is not None  # draw() has checked it
-        centres = successive_order(self.weight(guide, grid), -self.power, rng)
-        rank = centres.argsort(dim=1).argsort(dim=1).float()
+        last_first = successive_order(self.weight(guide, grid), -self.power, rng).argsort(dim=1)
+        place = torch.arange(grid.num_patches, dtype=torch.float32, device=last_first.device).expand(batch_size, -1)
+        rank = torch.empty_like(place).scatter(1, last_first, place)  # the highest is the first centre
         return break_ties(-InverseBlock(side=self.side)._pool(rank, grid), rng)
