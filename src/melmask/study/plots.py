@@ -92,7 +92,8 @@ def mask_figure(
 
     for i, name in enumerate(strategies):
         row = 2 * i + 2
-        strategy, profile = make_strategy(name), band_profile(patches, grid)
+        strategy: Any = make_strategy(name)
+        profile = band_profile(patches, grid)
         note = looks_at[strategy.needs]
         if isinstance(strategy, BandDispersion | FreqProfile) and profile.any():
             strategy = strategy.learn(profile)
