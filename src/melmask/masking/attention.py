@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
@@ -58,4 +59,6 @@ class Attention:
         # Only as many can be shown as there are others to be masked in their place.
         num_shown = min(num_hints_of(num_masked, self.shown), grid.num_patches - num_masked)
         noise = uniform((batch_size, grid.num_patches), rng).to(rank.device)
-        return rank - grid.num_patches * top(noise + top(rank, num_masked), num_shown)
+        is_shown = top(noise + top(rank, num_masked), num_shown)
+        lowest, highest = rank.aminmax(dim=1, keepdim=True)
+        return torch.where(is_shown, rank - (highest - lowest) - 1.0, rank)  # below all others

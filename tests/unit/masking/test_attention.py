@@ -54,6 +54,12 @@ def test_a_hint_shows_some_of_the_most_attended_and_masks_the_next_in_rank(shown
     assert torch.equal(hint & ~high, next_in_rank)
 
 
+def test_the_scale_of_the_attention_does_not_matter():
+    guide = attention(50)
+    for mode in ("high", "low", "hint"):
+        assert torch.equal(masked_at(guide, mode=mode), masked_at(2.0**20 * guide, mode=mode))
+
+
 def test_which_patches_a_hint_shows_is_uniform_over_their_rank():
     guide = attention(1).expand(4000, -1, -1)
     order = guide[0].mean(dim=1).argsort(descending=True)[:NUM_MASKED]
