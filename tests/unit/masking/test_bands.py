@@ -147,6 +147,8 @@ def test_silent_bands_neither_break_a_mask_nor_swallow_the_first_sound_in_them()
     for strategy in (learnt, BandDispersion(bands="batch")):
         masked = drawn(strategy, patches, mask_ratio=0.5)
         assert (masked < 52).all()
+        raised = drawn(dataclasses.replace(strategy, floor=1.0), patches, mask_ratio=0.5)
+        assert 0 < (raised >= 52).sum() < (raised < 52).sum()
     patches[:, 60] = 1e-3 * torch.randn(16, generator=seeded(7))
     assert (drawn(learnt, patches, mask_ratio=0.5) == 60).any(dim=1).all()
 
