@@ -38,7 +38,7 @@ def successive_order(weight: Float[Tensor, "b n"], exponent: float, rng: Generat
     if exponent == 0:
         return -exponential
     order = exponent * weight.log() - exponential.log()
-    return torch.where(weight > 0, order, exponential * -math.copysign(BEYOND, exponent))
+    return torch.where(weight == 0, exponential * -math.copysign(BEYOND, exponent), order)  # NaN stays NaN
 
 
 def check_exponent(name: str, exponent: float) -> None:

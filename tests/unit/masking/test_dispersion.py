@@ -156,6 +156,12 @@ def test_equal_weights_are_ordered_by_chance(exponent):
         assert ((first - 1500).abs() < 170).all()
 
 
+@pytest.mark.parametrize("exponent", [-math.inf, -1.0, 1.0, math.inf])
+def test_a_weight_that_is_no_number_is_never_ranked_in_silence(exponent):
+    with pytest.raises(ValueError, match="priority is NaN"):
+        split(successive_order(torch.tensor([[1.0, math.nan, 0.0]]), exponent, seeded(17)), 1)
+
+
 @pytest.mark.parametrize("name", [*WEIGHED, "freq_profile"])
 @pytest.mark.parametrize("exponent", [-1.0, 101.0, math.nan, -math.inf])
 def test_exponents_out_of_range_are_refused(name, exponent):
