@@ -79,7 +79,7 @@ class InverseBlock:
             centres = self._centres(batch_size, grid, num_masked, rng)
         else:  # all cells are centres, the highest first: a cell is visible as early as the first to reach it
             centres = uniform((batch_size, grid.num_patches), rng)
-        return break_ties(-self._pool(centres, grid), rng)
+        return break_ties(-self.pool(centres, grid), rng)
 
     def _centres(self, batch_size: int, grid: PatchGrid, num_masked: int, rng: Generator) -> Float[Tensor, "b n"]:
         """One at every drawn centre, else zero."""
@@ -87,7 +87,7 @@ class InverseBlock:
         drawn = torch.randint(grid.num_patches, (batch_size, num_centres), generator=rng, device=rng.device)
         return torch.zeros(batch_size, grid.num_patches, device=rng.device).scatter_(1, drawn, 1.0)
 
-    def _pool(self, centres: Float[Tensor, "b n"], grid: PatchGrid) -> Float[Tensor, "b n"]:
+    def pool(self, centres: Float[Tensor, "b n"], grid: PatchGrid) -> Float[Tensor, "b n"]:
         """Largest value among the centres whose block reaches a cell; even sides reach one further forward."""
         # A side longer than the grid reaches all of it from everywhere, as one of twice the grid does.
         rows, columns = min(self.side, 2 * grid.freq), min(self.time_side or self.side, 2 * grid.time)

@@ -164,4 +164,4 @@ class DispersionBlock(Dispersion):
         last_first = successive_order(self.weight(guide, grid), -self.power, rng).argsort(dim=1)
         place = torch.arange(grid.num_patches, dtype=torch.float32, device=last_first.device).expand(batch_size, -1)
         rank = torch.empty_like(place).scatter(1, last_first, place)  # the highest is the first centre
-        return break_ties(-InverseBlock(side=self.side)._pool(rank, grid), rng)
+        return break_ties(-InverseBlock(side=self.side).pool(rank, grid), rng)

@@ -118,7 +118,7 @@ def test_squares_reach_the_corners_and_are_clipped_there():
     strategy = InverseBlock(side=3)
     centre = torch.zeros(1, 64)
     centre[0, 0] = 1.0
-    square = strategy._pool(centre, grid).view(8, 8)
+    square = strategy.pool(centre, grid).view(8, 8)
     expected = torch.zeros(8, 8)
     expected[:2, :2] = 1.0
     assert torch.equal(square, expected)
@@ -129,7 +129,7 @@ def test_rectangles_have_the_sides_asked_for():
     centre = torch.zeros(1, 180)
     centre[0, 4 * 20 + 10] = 1.0
     for side, time_side in ((3, 7), (1, 5), (4, 2), (5, 0)):
-        reached = InverseBlock(side=side, time_side=time_side)._pool(centre, grid).view(9, 20)
+        reached = InverseBlock(side=side, time_side=time_side).pool(centre, grid).view(9, 20)
         rows, columns = reached.any(dim=1).nonzero()[:, 0], reached.any(dim=0).nonzero()[:, 0]
         assert (len(rows), len(columns)) == (side, time_side or side)
         assert int(reached.sum()) == len(rows) * len(columns)
