@@ -17,7 +17,8 @@ import torch
 
 from melmask.data.prepare import prepare
 from melmask.data.sets.demo import SAMPLE_RATE_HZ, make_demo
-from melmask.study.fieldguide import save_pictures, subjects_of
+from melmask.study.fieldguide import save_pictures
+from melmask.study.subjects import subjects_of
 from melmask.train.loop import pretrain
 from melmask.train.recipe import RECIPES
 

@@ -15,7 +15,8 @@ from melmask.masking.bands import WHITE_NOISE
 from melmask.masking.base import num_visible_of
 from melmask.masking.blocks import InverseBlock
 from melmask.masking.laws import guidance, inclusion_probabilities
-from melmask.study import fieldguide, sounds, style
+from melmask.study import fieldguide, sounds
+from melmask.study.subjects import Subject
 from melmask.train.recipe import RECIPES
 from melmask.types import PatchGrid
 
@@ -112,7 +113,7 @@ def test_every_test_that_guards_against_a_trap_is_there():
 
 
 @pytest.fixture(scope="module")
-def subjects() -> list[fieldguide.Subject]:
+def subjects() -> list[Subject]:
     """Two sounds of noise, with a tone in the second, and a model that was never trained."""
     torch.manual_seed(0)
     model = RECIPES["micro-msm-mae"].make_model().eval().requires_grad_(False)
@@ -121,7 +122,7 @@ def subjects() -> list[fieldguide.Subject]:
         log_mel = torch.randn(80, 208)
         log_mel[20 + i : 22 + i, 32 * i :] += 4.0 * i
         losses = torch.rand(GRID.num_patches) + 0.1
-        made.append(fieldguide.Subject(name, log_mel, LogMelSpec(), PATCH, -3.0, model, losses))
+        made.append(Subject(name, log_mel, LogMelSpec(), PATCH, -3.0, model, losses))
     return made
 
 
@@ -170,4 +171,3 @@ def test_the_sounds_are_four_seeded_and_as_long_as_a_crop():
         assert len(again) == 608 * 160 and np.abs(again).max() == pytest.approx(0.5, abs=1e-6)
         window = np.sqrt(np.mean(np.square(again).reshape(-1, 1520), axis=1))
         assert window.min() > 0  # nothing is digital silence, whose weights are zero
-    assert style.WIDTH_IN >= fieldguide.WIDTH_IN

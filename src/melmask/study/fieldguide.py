@@ -2,8 +2,7 @@
 
 import io
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,23 +17,16 @@ from matplotlib.patches import Rectangle
 from PIL import Image
 from torch import Tensor
 
-from melmask.logmel import LogMel, LogMelSpec
 from melmask.masking import STRATEGIES, MaskingStrategy, make_strategy
-from melmask.masking.bands import band_profile
 from melmask.masking.base import num_visible_of
-from melmask.models import M2D, MSMMAE
-from melmask.patches import grid_of, patchify, whole_patches
+from melmask.patches import grid_of, patchify
 from melmask.study import style
-from melmask.study.masks import losses_of
 from melmask.study.plots import masked_share, preference_scale, range_words, show_frequency
-from melmask.study.runs import read_runs
 from melmask.study.schedules import schedules_figure
-from melmask.study.sounds import four_sounds
-from melmask.train.checkpoint import ENCODER, load_encoder
-from melmask.train.guides import guide_of
+from melmask.study.subjects import MASK_RATIO, Subject, made_for
 from melmask.types import PatchGrid
 
-MASK_RATIO, NUM_DRAWS = 0.7, 500
+NUM_DRAWS = 500
 NARROW = (PatchGrid(5, 13), 0.75)  # crops of 2.08 s, and a ratio at which the paper's form of ibm finds no centre there
 WIDTH_IN, DPI, DIMMED = 9.2, 112, 0.82  # at that resolution, letters of 8 points stay sharp
 SHOWN_IN_OVERVIEW, PADDED = "music", "speech"
@@ -64,64 +56,6 @@ KIND_COLOURS = {"data-independent": "#0072b2", "input-dependent": "#b04a00", "mo
 def kind_of(strategy: MaskingStrategy | type[Any]) -> str:
     """The class of a strategy, by what it looks at."""
     return KINDS.get(strategy.needs, "model-dependent")
-
-
-@dataclass(frozen=True)
-class Subject:
-    """A sound as strategies see it.
-
-    Args:
-        name: what it is.
-        log_mel: its normalised spectrogram, of whole patches.
-        spec: its front end.
-        patch_shape: (freq, time) of a patch, in mel bands and frames.
-        silence: the value of digital silence.
-        model: whose features, attention or losses are looked at.
-        losses: its error at every patch.
-    """
-
-    name: str
-    log_mel: Float[Tensor, "mel frame"]
-    spec: LogMelSpec
-    patch_shape: tuple[int, int]
-    silence: float
-    model: M2D | MSMMAE
-    losses: Float[Tensor, " n"]
-
-    @property
-    def grid(self) -> PatchGrid:
-        return grid_of(self.log_mel, self.patch_shape)
-
-    @cached_property
-    def patches(self) -> Float[Tensor, "1 n p"]:
-        return patchify(self.log_mel[None], self.patch_shape)
-
-    def share(self, strategy: MaskingStrategy, num_draws: int = 1, seed: int = 0) -> Float[Tensor, " n"]:
-        """In which share of masks each patch is masked."""
-        guide = guide_of(strategy, self.model, self.patches, self.grid, self.losses[None, :, None])
-        rng = torch.Generator().manual_seed(seed)
-        return masked_share(strategy, self.grid, MASK_RATIO, rng, guide, num_draws=num_draws)
-
-
-def subjects_of(run: Path, seed: int = 0) -> list[Subject]:
-    """The four sounds as they look to a run's front end and model.
-
-    Raises:
-        ImportError: the extra ``melmask[demo]`` is not installed.
-        ValueError: the folder is no run, or has no checkpoint.
-    """
-    model = read_runs([run])[0].model
-    if model is None:
-        raise ValueError(f"{run} has not saved a checkpoint, whose model could be looked at")
-    encoder, front_end, _ = load_encoder(run / ENCODER)
-    spec, shape = front_end.spec, encoder.patch_shape
-    subjects = []
-    for name, wave in four_sounds(spec.sample_rate_hz, seed).items():
-        log_mel = whole_patches(LogMel(spec)(torch.from_numpy(wave)[None])[0], shape)
-        log_mel = (log_mel - front_end.mean) / front_end.std
-        silence = (spec.silence - front_end.mean) / front_end.std
-        subjects.append(Subject(name, log_mel, spec, shape, silence, model, losses_of(run, log_mel, seed)))
-    return subjects
 
 
 def save_pictures(subjects: Sequence[Subject], out: Path, only: Sequence[str] | None = None) -> Iterator[Path]:
@@ -176,18 +110,6 @@ def _palette() -> Image.Image:
     palette = Image.new("P", (1, 1))
     palette.putpalette(np.round(255 * np.concatenate(colours)).astype(np.uint8).tobytes())
     return palette
-
-
-def made_for(name: str, options: Mapping[str, Any], subjects: Sequence[Subject]) -> MaskingStrategy:
-    """A strategy with options; one that learns how much each band varies learns it from all the sounds."""
-    strategy: Any = make_strategy(name, options)
-    if hasattr(strategy, "patch_time"):
-        strategy = make_strategy(name, {**options, "patch_time": subjects[0].patch_shape[1]})
-    if hasattr(strategy, "learn"):
-        statistic = {key: getattr(strategy, key) for key in ("statistic", "patch_time") if hasattr(strategy, key)}
-        patches = torch.cat([subject.patches for subject in subjects])
-        strategy = strategy.learn(band_profile(patches, subjects[0].grid, **statistic))
-    return strategy
 
 
 @style.in_style
