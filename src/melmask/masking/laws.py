@@ -122,7 +122,7 @@ def inclusion_probabilities(weights: Float[Tensor, " n"], num_masked: int) -> Fl
 
 
 def approximate_inclusion(weights: Float[Tensor, "*b n"], num_masked: int) -> Float[Tensor, "*b n"]:
-    """π_i ≈ 1 - exp(-w_i t) with t such that they add up to m: `inclusion_probabilities` to two or three digits, cheaply.
+    """π_i ≈ 1 - exp(-w_i t) with t such that they add up to m: `inclusion_probabilities` to two or three digits.
 
     Derivation: patch i is masked if it arrives, at rate w_i, before the m-th arrival of all. That time varies little
     when patches are many, by about 1/sqrt(N) of itself, and its place is taken by the fixed t before which m arrive on
