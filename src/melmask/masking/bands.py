@@ -121,7 +121,7 @@ class FreqProfile:
 
     Successive sampling with one weight a frequency row, the same for every sample, that a run measures once on its
     training data. If this helps as much as `Dispersion` does, it is the bands that help and not where things happen.
-    Costs little more than `Random`.
+    Costs up to twice `Random`.
 
     Args:
         profile: mean weight of each row from the lowest band to the highest, any number of them; white noise's, until
