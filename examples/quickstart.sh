@@ -7,7 +7,7 @@
 set -euo pipefail
 
 data=${1:-}
-steps=${STEPS:-150}
+steps=${STEPS:-300}
 say() { if [[ -t 1 ]]; then printf '\n\033[1m== %s\033[0m\n' "$*"; else printf '\n== %s\n' "$*"; fi; }
 run() { printf '$'; printf ' %q' "$@"; echo; "$@"; }
 
