@@ -16,7 +16,7 @@ from timing import Times, in_turns, machine, ratio
 from torch import Generator, Tensor
 
 from melmask.masking import STRATEGIES, draw, make_strategy
-from melmask.masking.base import num_hints_of, num_visible_of
+from melmask.masking.base import num_hints_of, num_masked_of
 from melmask.masking.blocks import InverseBlock
 from melmask.patches import patchify
 from melmask.train.recipe import RECIPES
@@ -87,7 +87,7 @@ def alternatives(batch_size: int, grid: PatchGrid) -> dict[str, Callable[[], obj
     log_mel = torch.randn(batch_size, grid.freq * PATCH_SHAPE[0], grid.time * PATCH_SHAPE[1], generator=rng)
     log_mel *= torch.rand(batch_size, 1, log_mel.shape[2], generator=rng)
     guides = guides_of(log_mel, grid, rng)
-    num_masked = grid.num_patches - num_visible_of(grid.num_patches, MASK_RATIO)
+    num_masked = num_masked_of(grid.num_patches, MASK_RATIO)
     noise = torch.rand(batch_size, grid.num_patches, generator=rng)
     source = torch.ones(COPIED_BYTES, dtype=torch.uint8)
     into = source.clone()

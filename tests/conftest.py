@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import jaxtyping
 import numpy as np
 import pytest
 import soundfile
@@ -18,6 +19,14 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def as_for_users():
+    """Without the type checks of the tests, which would refuse a wrong choice before the code's own check can."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 def chirp(seconds: float, low_hz: float, high_hz: float, rng: np.random.Generator) -> np.ndarray:

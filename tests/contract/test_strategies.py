@@ -3,7 +3,6 @@
 import math
 from fractions import Fraction
 
-import jaxtyping
 import pytest
 import torch
 from hypothesis import HealthCheck, assume, given, settings
@@ -277,16 +276,14 @@ def test_unknown_names_and_options_are_refused_with_what_there_is():
     ("name", "options", "message"),
     [
         ("dwm", {"statistic": "std"}, "the statistics mad, variance, .*, got 'std'"),
+        ("dwm_ibm", {"side": 0}, "squares need side >= 1, got side 0"),
+        ("dwm_band", {"bands": "runing"}, 'bands "running" or "batch", got \'runing\''),
+        ("dwm_inverse", {"statistic": "std"}, "the statistics mad, .*, got 'std'"),
         ("ibm", {"blocks": "papers"}, 'blocks "paper" or "cover", got \'papers\''),
         ("ibm", {"side": 0}, "side >= 1 and adjust in .*, got side 0"),
         ("ibm", {"adjust": 1.0}, "side >= 1 and adjust in .*, got side 5, adjust 1.0"),
     ],
 )
-def test_option_values_out_of_range_are_refused(name, options, message):
-    # Users run without the type checks of the tests, which would refuse a wrong choice first.
-    jaxtyping.config.update("jaxtyping_disable", True)
-    try:
-        with pytest.raises(ValueError, match=message):
-            make_strategy(name, options)
-    finally:
-        jaxtyping.config.update("jaxtyping_disable", False)
+def test_option_values_out_of_range_are_refused(name, options, message, as_for_users):
+    with pytest.raises(ValueError, match=message):
+        make_strategy(name, options)

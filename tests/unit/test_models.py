@@ -1,6 +1,5 @@
 """What the frameworks share: losses over sound only, gradients everywhere, and refusals."""
 
-import jaxtyping
 import pytest
 import torch
 
@@ -109,12 +108,8 @@ def test_a_longer_input_needs_no_new_weights(framework):
     assert loss.per_patch.shape == (2, 40) and loss.value.isfinite()
 
 
-def test_unknown_choices_are_refused_with_what_there_is():
-    jaxtyping.config.update("jaxtyping_disable", True)  # as for users: without the type checks of the tests
-    try:
-        with pytest.raises(ValueError, match="no framework 'mae'; there are: m2d, msm-mae"):
-            make_model("mae", Size(32, 1, 2), Size(16, 1, 2), (4, 4), (0.99, 0.999))
-        with pytest.raises(ValueError, match='over a "patch" or the "batch", got \'feature\''):
-            make_model("m2d", Size(32, 1, 2), Size(16, 1, 2), (4, 4), standardise="feature")
-    finally:
-        jaxtyping.config.update("jaxtyping_disable", False)
+def test_unknown_choices_are_refused_with_what_there_is(as_for_users):
+    with pytest.raises(ValueError, match="no framework 'mae'; there are: m2d, msm-mae"):
+        make_model("mae", Size(32, 1, 2), Size(16, 1, 2), (4, 4), (0.99, 0.999))
+    with pytest.raises(ValueError, match='over a "patch" or the "batch", got \'feature\''):
+        make_model("m2d", Size(32, 1, 2), Size(16, 1, 2), (4, 4), standardise="feature")

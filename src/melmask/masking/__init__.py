@@ -1,7 +1,7 @@
 """What to mask: strategies that rank patches, and `draw`, which everything uses to turn a ranking into a `Mask`."""
 
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 import torch
@@ -10,7 +10,7 @@ from torch import Generator, Tensor
 
 from melmask.masking.attention import Attention
 from melmask.masking.bands import BandDispersion, FreqProfile
-from melmask.masking.base import MaskingStrategy, num_valid_masked_of, num_visible_of, split, with_hints, within_valid
+from melmask.masking.base import MaskingStrategy, num_masked_of, num_valid_masked_of, split, with_hints, within_valid
 from melmask.masking.blocks import Block, InverseBlock
 from melmask.masking.clusters import Cluster
 from melmask.masking.dispersion import Dispersion, DispersionBlock, InverseDispersion
@@ -33,6 +33,7 @@ __all__ = [
     "draw",
     "make_strategy",
     "split",
+    "told_frames",
     "with_hints",
 ]
 
@@ -72,6 +73,14 @@ def make_strategy(name: str, options: Mapping[str, Any] | None = None) -> Maskin
         if option not in known:
             raise ValueError(f"{name} has no option {option!r}; it has: {', '.join(sorted(known)) or 'none'}")
     return STRATEGIES[name](**(options or {}))
+
+
+def told_frames(strategy: MaskingStrategy, patch_frames: int) -> MaskingStrategy:
+    """The strategy; one that must know how many frames a patch has, and was not told by an option, is told."""
+    if getattr(strategy, "patch_time", None) == 0:
+        told: Any = strategy
+        return replace(told, patch_time=patch_frames)
+    return strategy
 
 
 def draw(
@@ -116,7 +125,7 @@ def draw(
             raise ValueError(f"the guide is {tuple(guide.shape)}, not [{batch_size}, {grid.num_patches}, ...]")
     if valid is not None and valid.shape != (batch_size, grid.num_patches):
         raise ValueError(f"valid is {tuple(valid.shape)}, not [{batch_size}, {grid.num_patches}]")
-    num_masked = grid.num_patches - num_visible_of(grid.num_patches, mask_ratio)
+    num_masked = num_masked_of(grid.num_patches, mask_ratio)
     # Autocast would rank by products rounded to bfloat16, and so mask otherwise than without it.
     with torch.autocast((rng if guide is None else guide).device.type, enabled=False):
         priority = strategy.priority(batch_size, grid, num_masked, rng, guide)

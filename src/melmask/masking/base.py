@@ -62,6 +62,18 @@ def num_visible_of(num_patches: int, mask_ratio: float) -> int:
     return num_visible
 
 
+def num_masked_of(num_patches: int, mask_ratio: float) -> int:
+    """All patches but the visible ones.
+
+    Raises:
+        ValueError: as `num_visible_of`.
+
+    >>> num_masked_of(190, 0.7)
+    133
+    """
+    return num_patches - num_visible_of(num_patches, mask_ratio)
+
+
 def uniform(shape: tuple[int, ...], rng: Generator) -> Tensor:
     """Uniform noise in [0, 1), drawn where the generator lives so that every device sees the same."""
     return torch.rand(shape, generator=rng, device=rng.device)

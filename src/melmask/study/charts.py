@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from torch import Tensor
 
 from melmask.logmel import LogMelSpec
-from melmask.masking.base import num_visible_of
+from melmask.masking.base import num_masked_of
 from melmask.study import style
 from melmask.study.results import Column, Row
 from melmask.study.runs import Run
@@ -161,7 +161,7 @@ def band_figure(
         recipe = runs[name].recipe
         centres = (np.arange(len(share)) + 0.5) * recipe.patch_shape[0] - 0.5
         num_patches = recipe.grid(spec.num_mels).num_patches
-        by_chance = 1 - num_visible_of(num_patches, recipe.mask_ratio) / num_patches
+        by_chance = num_masked_of(num_patches, recipe.mask_ratio) / num_patches
         points = 100 * (share.numpy() - by_chance)
         axes.plot(points, centres, "o-", color=colours[name], markersize=4.5, label=name)
     style.label_axes(axes, spec)

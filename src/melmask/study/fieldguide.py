@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from melmask.masking import STRATEGIES, MaskingStrategy, make_strategy
-from melmask.masking.base import num_visible_of
+from melmask.masking.base import num_masked_of
 from melmask.patches import grid_of, patchify
 from melmask.study import style
 from melmask.study.plots import masked_share, preference_scale, range_words, show_frequency
@@ -230,7 +230,7 @@ def show_dimmed(axes: Axes, log_mel: Float[Tensor, "mel frame"], masked: Bool[Te
 
 def _by_chance(grid: PatchGrid, mask_ratio: float) -> float:
     """The share of patches that is masked."""
-    return 1 - num_visible_of(grid.num_patches, mask_ratio) / grid.num_patches
+    return num_masked_of(grid.num_patches, mask_ratio) / grid.num_patches
 
 
 def _say(axes: Axes, words: str) -> None:

@@ -14,7 +14,7 @@ from melmask.masking import make_strategy
 from melmask.patches import grid_of, patchify, whole_patches
 from melmask.study.examples import random_masks
 from melmask.study.plots import PAPER_STRATEGIES, mask_figure
-from melmask.study.runs import read_runs
+from melmask.study.runs import Run, read_runs
 from melmask.study.style import png_of
 
 NUM_MASKS = 16
@@ -72,7 +72,7 @@ def save_mask_figure(
         seed=seed,
         encoder=encoder.encoder.cpu() if encoder else None,
         encoder_name=run.name if run else "",
-        losses=losses_of(run, log_mel, seed) if run and looks_at_loss else None,
+        losses=losses_of(read_runs([run])[0], log_mel, seed) if run and looks_at_loss else None,
         title=f"Log-mel spectrogram of {file.name}",
     )
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -80,18 +80,17 @@ def save_mask_figure(
 
 
 @torch.no_grad()
-def losses_of(run: Path, log_mel: Float[Tensor, "mel frame"], seed: int) -> Float[Tensor, " n"]:
+def losses_of(run: Run, log_mel: Float[Tensor, "mel frame"], seed: int) -> Float[Tensor, " n"]:
     """The error of a run's model at every patch: the mean over `NUM_MASKS` random masks of those that hide it.
 
     Raises:
         ValueError: the run has no checkpoint.
     """
-    read = read_runs([run])[0]
-    if read.model is None:
-        raise ValueError(f"{run} has not saved a checkpoint, whose model's losses could be looked at")
-    patch_shape = read.recipe.patch_shape
+    if run.model is None:
+        raise ValueError(f"{run.folder} has not saved a checkpoint, whose model's losses could be looked at")
+    patch_shape = run.recipe.patch_shape
     grid, patches = grid_of(log_mel, patch_shape), patchify(whole_patches(log_mel[None], patch_shape), patch_shape)
-    mask = random_masks(read, grid, NUM_MASKS, seed)
-    error = read.model(patches.expand(NUM_MASKS, -1, -1), grid, mask).per_patch
+    mask = random_masks(run, grid, NUM_MASKS, seed)
+    error = run.model(patches.expand(NUM_MASKS, -1, -1), grid, mask).per_patch
     total = torch.zeros(grid.num_patches).index_add_(0, mask.masked.flatten(), error.flatten())
     return total / mask.masked.flatten().bincount(minlength=grid.num_patches).clamp(min=1)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from melmask.logmel import LogMelSpec
 from melmask.masking import MaskingStrategy
-from melmask.masking.base import num_visible_of
+from melmask.masking.base import num_masked_of
 from melmask.models import Framework
 from melmask.patches import unpatchify
 from melmask.study import style
@@ -66,7 +66,7 @@ def schedule_figure(
     """
     figure = style.new_figure(1.32 * len(log_mel) + 0.1)
     panels = figure.subplots(len(log_mel), len(stages) + 2, squeeze=False)
-    by_chance = 1 - num_visible_of(grid.num_patches, mask_ratio) / grid.num_patches
+    by_chance = num_masked_of(grid.num_patches, mask_ratio) / grid.num_patches
     for row, (crop, name) in enumerate(zip(log_mel, names, strict=True)):
         limits = style.colour_limits(crop)
         own, sound = None if guide is None else guide[row : row + 1], valid[row : row + 1]

@@ -17,15 +17,23 @@ from torch import Tensor
 from melmask.logmel import LogMelSpec
 from melmask.masking import MaskingStrategy, draw, make_strategy
 from melmask.masking.bands import BandDispersion, FreqProfile, band_profile
-from melmask.masking.base import num_visible_of
+from melmask.masking.base import num_masked_of
 from melmask.masking.laws import guidance
 from melmask.patches import grid_of, patchify, whole_patches
 from melmask.study import style
+from melmask.train.guides import guide_through
 from melmask.types import PatchGrid
 from melmask.vit import SIZES, Encoder
 
 PAPER_STRATEGIES = ("random", "ibm", "sgim", "dwm")
 NUM_DRAWS = 200
+LOOKS_AT = {  # {}: whose encoder
+    "nothing": "looks at nothing",
+    "patches": "looks at the values inside each patch",
+    "features": "looks at the features of {}",
+    "attention": "looks at the attention of the class token in {}",
+    "loss": "looks at the losses of the model of {}",
+}
 
 
 @style.in_style
@@ -69,13 +77,6 @@ def mask_figure(
     grid, patches = grid_of(log_mel, patch_shape), patchify(whole_patches(log_mel[None], patch_shape), patch_shape)
     if encoder is None:
         encoder, encoder_name = untrained_encoder(patch_shape, seed), "an untrained encoder"
-    looks_at = {
-        "nothing": "looks at nothing",
-        "patches": "looks at the values inside each patch",
-        "features": f"looks at the features of {encoder_name}",
-        "attention": f"looks at the attention of the class token in {encoder_name}",
-        "loss": f"looks at the losses of the model of {encoder_name}",
-    }
     hint_ratios = tuple(hint_ratios) or (0.0,)
     num_masks = len(hint_ratios)
 
@@ -87,16 +88,15 @@ def mask_figure(
     style.show_log_mel(top, log_mel, spec, limits)
     style.label_axes(top, spec)
     top.set_title(title, fontsize=11, fontweight="bold", pad=8)
-    by_chance = 1 - num_visible_of(grid.num_patches, mask_ratio) / grid.num_patches
+    by_chance = num_masked_of(grid.num_patches, mask_ratio) / grid.num_patches
     _key(figure, rows[0, -1], by_chance)
 
     for i, name in enumerate(strategies):
         row = 2 * i + 2
-        strategy: Any = make_strategy(name)
-        profile = band_profile(patches, grid)
-        note = looks_at[strategy.needs]
-        if isinstance(strategy, BandDispersion | FreqProfile) and profile.any():
-            strategy = strategy.learn(profile)
+        as_it_comes = make_strategy(name)
+        strategy = learnt(as_it_comes, patches, grid)
+        note = LOOKS_AT[strategy.needs].format(encoder_name)
+        if strategy is not as_it_comes:
             note = f"{note}; knows how much each band varies in this recording"
         style.head(figure.add_subplot(rows[row - 1, :]), name, note)
         guide, informed = _guide(strategy, patches, grid, encoder, losses), strategy.needs != "nothing"
@@ -118,20 +118,23 @@ def mask_figure(
     return figure
 
 
-@torch.no_grad()
+def learnt(strategy: MaskingStrategy, patches: Float[Tensor, "b n p"], grid: PatchGrid) -> MaskingStrategy:
+    """The strategy; one that learns how much each band varies has learnt it from these patches, unless all is still."""
+    if not isinstance(strategy, BandDispersion | FreqProfile):
+        return strategy
+    measure = {key: getattr(strategy, key) for key in ("statistic", "patch_time") if hasattr(strategy, key)}
+    profile = band_profile(patches, grid, **measure)
+    learns: Any = strategy
+    return learns.learn(profile) if profile.any() else strategy
+
+
 def _guide(
     strategy: MaskingStrategy, patches: Tensor, grid: PatchGrid, encoder: Encoder, losses: Tensor | None
 ) -> Tensor | None:
     """What the strategy looks at [1, n, d]."""
-    if strategy.needs == "features":
-        return encoder(patches, grid)[:, 1:]
-    if strategy.needs == "attention":
-        return encoder.class_attention(patches, grid)
-    if strategy.needs == "loss":
-        if losses is None:
-            raise ValueError("hard looks at the losses of a trained model: name its run, or leave this strategy out")
-        return losses[None, :, None]
-    return patches if strategy.needs == "patches" else None
+    if strategy.needs == "loss" and losses is None:
+        raise ValueError("hard looks at the losses of a trained model: name its run, or leave this strategy out")
+    return guide_through(strategy, encoder, patches, grid, None if losses is None else losses[None, :, None])
 
 
 def _key(figure: Figure, place: SubplotSpec, by_chance: float) -> None:

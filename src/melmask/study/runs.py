@@ -16,7 +16,7 @@ from melmask.data.loader import Loader
 from melmask.data.store import Store
 from melmask.evaluate.evaluation import RESULTS
 from melmask.logmel import LogMelSpec
-from melmask.masking.base import num_visible_of
+from melmask.masking.base import num_masked_of
 from melmask.masking.laws import guidance
 from melmask.models import M2D, MSMMAE
 from melmask.train.checkpoint import CHECKPOINT, ENCODER, load_encoder, named, read_tensors
@@ -70,7 +70,7 @@ class Run:
             return None
         grid = self.recipe.grid(self.spec.num_mels)
         num_patches, hints = grid.num_patches, self.recipe.hints(grid)
-        num_masked = num_patches - num_visible_of(num_patches, self.recipe.mask_ratio)
+        num_masked = num_masked_of(num_patches, self.recipe.mask_ratio)
         values = (guidance(num_patches, num_masked, hints(step / self.num_steps)) for step in range(self.num_steps))
         return sum(values) / self.num_steps
 

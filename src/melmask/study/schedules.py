@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from melmask.masking import ExponentSchedule, GuidanceSchedule, HintSchedule
-from melmask.masking.base import num_visible_of
+from melmask.masking.base import num_masked_of
 from melmask.masking.laws import guidance
 from melmask.masking.schedule import Schedule
 from melmask.study import style
@@ -38,7 +38,7 @@ def schedules_figure(num_patches: int = 190, mask_ratio: float = 0.7) -> Figure:
         num_patches: of the input.
         mask_ratio: share of them that is masked.
     """
-    num_masked = num_patches - num_visible_of(num_patches, mask_ratio)
+    num_masked = num_masked_of(num_patches, mask_ratio)
     asked = GuidanceSchedule(ASKED, num_patches, num_masked)
 
     def left_by(hints: Schedule) -> Schedule:

@@ -11,12 +11,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from melmask.logmel import LogMel, LogMelSpec
-from melmask.masking import MaskingStrategy, make_strategy
-from melmask.masking.bands import band_profile
+from melmask.masking import MaskingStrategy, make_strategy, told_frames
 from melmask.models import M2D, MSMMAE
 from melmask.patches import grid_of, patchify, whole_patches
 from melmask.study.masks import losses_of
-from melmask.study.plots import masked_share
+from melmask.study.plots import learnt, masked_share
 from melmask.study.runs import read_runs
 from melmask.study.sounds import four_sounds
 from melmask.train.checkpoint import ENCODER, load_encoder
@@ -70,8 +69,8 @@ def subjects_of(run: Path, seed: int = 0) -> list[Subject]:
         ImportError: the extra ``melmask[demo]`` is not installed.
         ValueError: the folder is no run, or has no checkpoint.
     """
-    model = read_runs([run])[0].model
-    if model is None:
+    read = read_runs([run])[0]
+    if read.model is None:
         raise ValueError(f"{run} has not saved a checkpoint, whose model could be looked at")
     encoder, front_end, _ = load_encoder(run / ENCODER)
     spec, shape = front_end.spec, encoder.patch_shape
@@ -80,17 +79,11 @@ def subjects_of(run: Path, seed: int = 0) -> list[Subject]:
         log_mel = whole_patches(LogMel(spec)(torch.from_numpy(wave)[None])[0], shape)
         log_mel = (log_mel - front_end.mean) / front_end.std
         silence = (spec.silence - front_end.mean) / front_end.std
-        subjects.append(Subject(name, log_mel, spec, shape, silence, model, losses_of(run, log_mel, seed)))
+        subjects.append(Subject(name, log_mel, spec, shape, silence, read.model, losses_of(read, log_mel, seed)))
     return subjects
 
 
 def made_for(name: str, options: Mapping[str, Any], subjects: Sequence[Subject]) -> MaskingStrategy:
     """A strategy with options; one that learns how much each band varies learns it from all the sounds."""
-    strategy: Any = make_strategy(name, options)
-    if hasattr(strategy, "patch_time"):
-        strategy = make_strategy(name, {**options, "patch_time": subjects[0].patch_shape[1]})
-    if hasattr(strategy, "learn"):
-        statistic = {key: getattr(strategy, key) for key in ("statistic", "patch_time") if hasattr(strategy, key)}
-        patches = torch.cat([subject.patches for subject in subjects])
-        strategy = strategy.learn(band_profile(patches, subjects[0].grid, **statistic))
-    return strategy
+    strategy = told_frames(make_strategy(name, options), subjects[0].patch_shape[1])
+    return learnt(strategy, torch.cat([subject.patches for subject in subjects]), subjects[0].grid)

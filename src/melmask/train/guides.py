@@ -9,7 +9,7 @@ from torch import Tensor
 
 from melmask.data.loader import Loader, random_state
 from melmask.masking import MaskingStrategy, draw
-from melmask.masking.base import num_visible_of
+from melmask.masking.base import num_masked_of
 from melmask.masking.laws import guidance
 from melmask.models import M2D, MSMMAE
 from melmask.train.clock import Clock
@@ -40,6 +40,19 @@ def guide_of(
     Raises:
         ValueError: what it needs of a model is not there.
     """
+    encoder = None if model is None else encoder_of(strategy, model)
+    return guide_through(strategy, encoder, patches, grid, losses)
+
+
+@torch.no_grad()
+def guide_through(
+    strategy: MaskingStrategy,
+    encoder: Encoder | None,
+    patches: Float[Tensor, "b n p"],
+    grid: PatchGrid,
+    losses: Float[Tensor, "b n 1"] | None = None,
+) -> Float[Tensor, "b n d"] | None:
+    """What the strategy looks at, as `guide_of`, through a given encoder."""
     if strategy.needs == "nothing":
         return None
     if strategy.needs == "patches":
@@ -48,9 +61,8 @@ def guide_of(
         if losses is None:
             raise ValueError("the strategy looks at the model's past losses, and the run has not saved any yet")
         return losses
-    if model is None:
+    if encoder is None:
         raise ValueError(f"the strategy looks at the encoder's {strategy.needs}, and the run has not saved one yet")
-    encoder = encoder_of(strategy, model)
     return encoder(patches, grid)[:, 1:] if strategy.needs == "features" else encoder.class_attention(patches, grid)
 
 
@@ -85,7 +97,7 @@ class Masker:
         if not self.recipe.takes_hints:
             return None, None, exponent
         hint_ratio, num_patches = self.hints(progress), self.grid.num_patches
-        num_masked = num_patches - num_visible_of(num_patches, self.recipe.mask_ratio)
+        num_masked = num_masked_of(num_patches, self.recipe.mask_ratio)
         return hint_ratio, guidance(num_patches, num_masked, hint_ratio), exponent
 
     def strategy(self, progress: float) -> MaskingStrategy:

@@ -6,8 +6,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from melmask.masking import ExponentSchedule, GuidanceSchedule, HintSchedule, MaskingStrategy, make_strategy
-from melmask.masking.base import num_visible_of
+from melmask.masking import (
+    ExponentSchedule,
+    GuidanceSchedule,
+    HintSchedule,
+    MaskingStrategy,
+    make_strategy,
+    told_frames,
+)
+from melmask.masking.base import num_masked_of, num_visible_of
 from melmask.masking.schedule import Schedule, check_points
 from melmask.models import M2D, MSMMAE, Framework, Standardise, make_model
 from melmask.types import PatchGrid
@@ -143,10 +150,7 @@ class Recipe:
 
     def make_strategy(self) -> MaskingStrategy:
         """The strategy with its options; one that must know how many frames a patch has is told."""
-        strategy: Any = make_strategy(self.strategy, self.strategy_options)
-        if getattr(strategy, "patch_time", None) == 0:
-            return dataclasses.replace(strategy, patch_time=self.patch_shape[1])
-        return strategy
+        return told_frames(make_strategy(self.strategy, self.strategy_options), self.patch_shape[1])
 
     def make_model(self) -> M2D | MSMMAE:
         return make_model(
@@ -163,7 +167,7 @@ class Recipe:
         if not self.takes_hints:
             return HintSchedule(constant=0.0)
         if self.guidance:
-            num_masked = grid.num_patches - num_visible_of(grid.num_patches, self.mask_ratio)
+            num_masked = num_masked_of(grid.num_patches, self.mask_ratio)
             return GuidanceSchedule(self.guidance, grid.num_patches, num_masked)
         return self._hint_schedule()
 

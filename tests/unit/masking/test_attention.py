@@ -1,6 +1,5 @@
 """Attention-guided masks: which patches go first, and which of them are shown after all."""
 
-import jaxtyping
 import pytest
 import torch
 from scipy import stats
@@ -73,15 +72,11 @@ def test_equal_attention_is_masked_by_chance():
     assert len(masked_at(torch.full((30, 40, 3), 0.02)).unique(dim=0)) == 30
 
 
-def test_settings_out_of_range_are_refused():
-    jaxtyping.config.update("jaxtyping_disable", True)  # as for users: without the type checks of the tests
-    try:
-        for options, message in (
-            ({"mode": "top"}, "modes .* got 'top'"),
-            ({"shown": 1.5}, "got shown 1.5"),
-            ({"encoder": "teacher"}, 'attention looks at the encoder "online" or "ema", got \'teacher\''),
-        ):
-            with pytest.raises(ValueError, match=message):
-                make_strategy("attention", options)
-    finally:
-        jaxtyping.config.update("jaxtyping_disable", False)
+def test_settings_out_of_range_are_refused(as_for_users):
+    for options, message in (
+        ({"mode": "top"}, "modes .* got 'top'"),
+        ({"shown": 1.5}, "got shown 1.5"),
+        ({"encoder": "teacher"}, 'attention looks at the encoder "online" or "ema", got \'teacher\''),
+    ):
+        with pytest.raises(ValueError, match=message):
+            make_strategy("attention", options)

@@ -2,7 +2,6 @@
 
 import math
 
-import jaxtyping
 import pytest
 import torch
 from hypothesis import given, settings
@@ -176,24 +175,6 @@ def test_other_options_out_of_range_are_refused(name):
             make_strategy(name, {"floor": floor})
     with pytest.raises(ValueError, match=r"patch_time counts frames, .*, got -1"):
         make_strategy(name, {"patch_time": -1})
-
-
-@pytest.mark.parametrize(
-    ("name", "options", "message"),
-    [
-        ("dwm_ibm", {"side": 0}, "squares need side >= 1, got side 0"),
-        ("dwm_band", {"bands": "runing"}, 'bands "running" or "batch", got \'runing\''),
-        ("dwm_inverse", {"statistic": "std"}, "the statistics mad, .*, got 'std'"),
-    ],
-)
-def test_options_of_one_strategy_are_checked(name, options, message):
-    # Users run without the type checks of the tests, which would refuse a wrong choice first.
-    jaxtyping.config.update("jaxtyping_disable", True)
-    try:
-        with pytest.raises(ValueError, match=message):
-            make_strategy(name, options)
-    finally:
-        jaxtyping.config.update("jaxtyping_disable", False)
 
 
 def test_patches_that_are_not_square_need_their_frames_for_flux():

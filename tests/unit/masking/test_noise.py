@@ -1,6 +1,5 @@
 """Coloured noise: fields that never change, colours that add up to white, and crops that wrap and flip."""
 
-import jaxtyping
 import pytest
 import torch
 
@@ -75,10 +74,6 @@ def test_the_highest_are_masked():
     assert (priority.gather(1, mask.masked).amin(dim=1) > priority.gather(1, mask.visible).amax(dim=1)).all()
 
 
-def test_an_unknown_colour_is_refused():
-    jaxtyping.config.update("jaxtyping_disable", True)  # users run without the type checks of the tests
-    try:
-        with pytest.raises(ValueError, match='colours "green", "blue" and "red", got \'pink\''):
-            ColouredNoise(colour="pink")
-    finally:
-        jaxtyping.config.update("jaxtyping_disable", False)
+def test_an_unknown_colour_is_refused(as_for_users):
+    with pytest.raises(ValueError, match='colours "green", "blue" and "red", got \'pink\''):
+        ColouredNoise(colour="pink")

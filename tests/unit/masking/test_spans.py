@@ -1,6 +1,5 @@
 """Spans: what a ring reaches, how many starts there are, and lengths that fill it."""
 
-import jaxtyping
 import pytest
 import torch
 from hypothesis import given, settings
@@ -58,12 +57,8 @@ def test_ends_are_masked_as_often_as_the_middle():
     assert (often - 0.5).abs().max() < 5 * (0.25 / 4000) ** 0.5
 
 
-def test_settings_out_of_range_are_refused():
+def test_settings_out_of_range_are_refused(as_for_users):
     with pytest.raises(ValueError, match="a length of at least 1 column, got 0"):
         Spans(length=0)
-    jaxtyping.config.update("jaxtyping_disable", True)  # users run without the type checks of the tests
-    try:
-        with pytest.raises(ValueError, match='starts "cover" or "wav2vec2", got \'wav2vec\''):
-            Spans(starts="wav2vec")
-    finally:
-        jaxtyping.config.update("jaxtyping_disable", False)
+    with pytest.raises(ValueError, match='starts "cover" or "wav2vec2", got \'wav2vec\''):
+        Spans(starts="wav2vec")
