@@ -29,13 +29,14 @@ MAY_IMPORT = {
     "hub": LEARNING | {"train"},
     "study": LEARNING | {"train", "evaluate", "hub"},
     "terminal": LEARNING | {"train", "evaluate"},
-    "cli": LEARNING | {"train", "evaluate", "hub", "study", "terminal"},
+    "commands": LEARNING | {"train", "evaluate", "hub", "study", "terminal"},
+    "cli": {"commands"},
     "__main__": {"cli"},
     "__init__": set(),
 }
 ONLY_IN = {
-    "tyro": {"cli"},
-    "rich": {"cli", "terminal"},
+    "tyro": {"cli", "commands"},
+    "rich": {"cli", "commands", "terminal"},
     "matplotlib": {"study"},
     "transformers": set(),
     "librosa": set(),
