@@ -1,9 +1,39 @@
 """The floor: what a clip's log-mel spectrogram says without any encoder."""
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Float32
+
+from melmask.data.store import Store
+from melmask.logmel import LogMelSpec
 
 NUM_SEGMENTS = 4
+
+
+@dataclass(frozen=True)
+class LogMelStatistics:
+    """`logmel_statistics` as an encoder to be judged beside others; it takes a store of any log-mel settings."""
+
+    name: ClassVar[str] = "log-mel statistics"
+    identity: ClassVar[str] = "log-mel statistics 1"
+    spec: ClassVar[LogMelSpec | None] = None
+
+    def embed(
+        self,
+        store: Store,
+        rows: Sequence[int] | None = None,
+        progress: Callable[[int, int], None] = lambda done, total: None,
+    ) -> Float32[np.ndarray, "clip dim"]:
+        """The statistics of each of the store's clips, or of those in ``rows``."""
+        rows = range(len(store)) if rows is None else rows
+        vectors = []
+        for row in rows:
+            vectors.append(logmel_statistics(store.log_mel(row)))
+            progress(len(vectors), len(rows))
+        return np.stack(vectors)
 
 
 def logmel_statistics(log_mel: Float[np.ndarray, "frame mel"]) -> Float[np.ndarray, " dim"]:
