@@ -164,6 +164,17 @@ class Encoder(nn.Module):
             tokens = block(tokens)
         return self.norm(tokens)
 
+    def layers(
+        self, patches: Float[Tensor, "b n p"], grid: PatchGrid, index: Int[Tensor, "b k"] | None = None
+    ) -> list[Float[Tensor, "b t d"]]:
+        """What `forward` has after each block, first to last, not normalised."""
+        tokens = self._embed(patches, grid, index)
+        outputs = []
+        for block in self.blocks:
+            tokens = block(tokens)
+            outputs.append(tokens)
+        return outputs
+
     def class_attention(self, patches: Float[Tensor, "b n p"], grid: PatchGrid) -> Float[Tensor, "b n h"]:
         """How much the class token attends to every patch in the last block, by head.
 
