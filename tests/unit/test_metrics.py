@@ -2,10 +2,18 @@
 
 import numpy as np
 import pytest
-from sklearn.metrics import average_precision_score
+from sklearn.metrics import average_precision_score, balanced_accuracy_score, roc_auc_score
 
-from melmask.evaluate import metrics
-from melmask.evaluate.metrics import accuracy, mean_average_precision, score_of, score_with_interval
+from melmask.evaluate import bootstrap, weighted
+from melmask.evaluate.metrics import (
+    accuracy,
+    d_prime,
+    macro_accuracy,
+    mean_average_precision,
+    mean_roc_auc,
+    score_of,
+    score_with_interval,
+)
 
 
 def _labelled(rng: np.random.Generator, num_clips: int, num_classes: int, num_levels: int):
@@ -42,6 +50,46 @@ def test_classes_that_do_not_occur_are_left_out_of_the_mean() -> None:
         mean_average_precision(np.zeros((4, 2), bool), np.zeros((4, 2)))
 
 
+def test_macro_accuracy_equals_sklearn() -> None:
+    rng = np.random.default_rng(0)
+    targets, scores = rng.choice([0, 1, 1, 1, 3], size=90), rng.random((90, 5))
+    expected = balanced_accuracy_score(targets[targets != 4], scores.argmax(axis=1))
+    assert macro_accuracy(targets, scores) == pytest.approx(expected)
+    assert macro_accuracy(targets, scores) != pytest.approx(accuracy(targets, scores), abs=1e-3)
+
+
+@pytest.mark.parametrize("num_levels", [3, 1000])
+@pytest.mark.parametrize("seed", range(3))
+def test_roc_auc_equals_sklearn(seed: int, num_levels: int) -> None:
+    flags, scores = _labelled(np.random.default_rng(seed), 60, 5, num_levels)
+    assert mean_roc_auc(flags, scores) == pytest.approx(roc_auc_score(flags, scores), abs=1e-6)
+    always = np.hstack([flags, np.ones((60, 1), bool), np.zeros((60, 1), bool)])
+    assert mean_roc_auc(always, np.hstack([scores, scores[:, :2]])) == mean_roc_auc(flags, scores)
+    assert np.isnan(mean_roc_auc(np.ones((4, 1), bool), np.zeros((4, 1))))
+
+
+@pytest.mark.parametrize("name", ["accuracy", "macro_accuracy", "mean_average_precision", "mean_roc_auc"])
+def test_a_weight_counts_a_clip_as_often(name: str) -> None:
+    rng = np.random.default_rng(0)
+    flags, scores = _labelled(rng, 40, 4, 6)
+    targets = rng.integers(4, size=40) if "accuracy" in name else flags
+    weight = rng.integers(3, size=(40, 20)).astype(np.float32)
+    count = getattr(weighted, name)
+    counted = count(targets, np.stack([scores, scores[::-1]]), weight)
+    for resample in range(20):
+        clips = np.repeat(np.arange(40), weight[:, resample].astype(int))
+        for row, one in enumerate((scores, scores[::-1])):
+            again = count(targets[clips], one[None, clips], np.ones((len(clips), 1), np.float32))
+            assert counted[row, resample] == pytest.approx(again[0, 0], abs=1e-6)
+
+
+def test_d_prime_is_the_distance_of_two_normal_distributions() -> None:
+    rng = np.random.default_rng(0)
+    scores = rng.standard_normal((40_000, 1)) + 1.5 * (np.arange(40_000) % 2)[:, None]
+    assert d_prime(mean_roc_auc((np.arange(40_000) % 2 == 1)[:, None], scores)) == pytest.approx(1.5, abs=0.03)
+    assert (d_prime(0.5), d_prime(1.0)) == (0, np.inf)
+
+
 def test_value_is_the_mean_over_folds_and_seeds() -> None:
     is_correct = np.array([[1, 1, 1, 0, 0], [1, 1, 0, 0, 1]])
     folds = np.array([0, 0, 0, 1, 1])
@@ -74,6 +122,27 @@ def test_interval_covers_the_truth_when_clips_come_in_groups() -> None:
     assert covered_by_clips / num_trials < 0.75
 
 
+def test_interval_covers_the_truth_when_trainings_differ() -> None:
+    """Three trainings of different luck: an interval over speakers alone is too narrow, one over both is not."""
+    rng, num_trials, covered, covered_by_clips = np.random.default_rng(0), 200, 0, 0
+    groups = np.repeat(np.arange(50), 8)
+    for _ in range(num_trials):
+        chance = 0.6 + 0.08 * rng.standard_normal((3, 1)) + 0.1 * rng.standard_normal(50)[groups]
+        is_correct = rng.random((3, 400)) < chance
+        score = score_with_interval(*_correct(is_correct), groups=groups, num_resamples=200)
+        covered += score.low <= 0.6 <= score.high
+        for_sure = np.sort(rng.choice(is_correct.mean(axis=0).reshape(50, 8).mean(axis=1), (200, 50)).mean(axis=1))
+        covered_by_clips += for_sure[4] <= 0.6 <= for_sure[195]
+    assert 0.85 <= covered / num_trials <= 0.99
+    assert covered_by_clips / num_trials < 0.75
+
+
+def test_one_training_adds_no_width() -> None:
+    is_correct = np.arange(100)[None] % 3 > 0
+    alone, thrice = (score_with_interval(*_correct(np.repeat(is_correct, n, axis=0))) for n in (1, 3))
+    assert (alone.low, alone.high) == (thrice.low, thrice.high)
+
+
 def test_interval_has_width_where_every_fold_is_one_group() -> None:
     is_correct = np.repeat([0.0, 1.0, 1.0, 1.0], 50)[None]
     groups = np.repeat(np.arange(4), 50)
@@ -96,8 +165,9 @@ def test_interval_of_map_equals_scoring_clips_drawn_twice_twice() -> None:
     score = score_with_interval(flags, scores, folds=folds, groups=groups, num_resamples=40, seed=3)
 
     drawn = np.random.default_rng(3).integers(20, size=(40, 20))
+    drawn_seeds = np.random.default_rng([3, 1]).integers(2, size=(40, 1))  # one of two: one fewer than there are
     values = []
-    for resample in drawn:
+    for resample, (drawn_seed,) in zip(drawn, drawn_seeds, strict=True):
         clips = np.concatenate([np.flatnonzero(groups == group) for group in resample])
         total, shares = 0.0, 0.0
         for fold in (0, 1):
@@ -116,7 +186,7 @@ def test_interval_does_not_depend_on_how_resamples_are_chunked(monkeypatch: pyte
     rng = np.random.default_rng(0)
     flags, scores = _labelled(rng, 50, 3, 8)
     whole = score_with_interval(flags, scores[None], num_resamples=50)
-    monkeypatch.setattr(metrics, "MAX_WEIGHTS", 350)
+    monkeypatch.setattr(bootstrap, "MAX_WEIGHTS", 350)
     assert score_with_interval(flags, scores[None], num_resamples=50) == whole
     assert score_with_interval(flags, scores[None], num_resamples=50, seed=1) != whole
 

@@ -5,40 +5,16 @@ Each only fits and predicts; `melmask.evaluate.probe` owns what must not differ 
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import ClassVar
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float32, Int
-from torch import Tensor
+from jaxtyping import Float, Float32
 from torch.nn import functional as F
 
+from melmask.evaluate.base import Features, Probe, Targets, as_tensor, loss_of, probabilities, with_one
+from melmask.evaluate.logistic import LogisticProbe
 from melmask.evaluate.metrics import score_of
-
-Features = Float32[np.ndarray, "_ dim"]
-Targets = Int[np.ndarray, " _"] | Bool[np.ndarray, "_ num_classes"]
-
-
-@runtime_checkable
-class Probe(Protocol):
-    """A classifier; it may look at ``valid`` to choose settings or epochs, and never sees test labels."""
-
-    is_seeded: ClassVar[bool]  # whether a second seed could give another result
-
-    def fit_predict(
-        self, train_x: Features, train_y: Targets, valid_x: Features, valid_y: Targets, test_x: Features,
-        *, num_classes: int, multilabel: bool, seed: int,
-    ) -> Float32[np.ndarray, "test num_classes"]:  # fmt: skip
-        """Probabilities of the classes for each test clip.
-
-        Args:
-            train_x, valid_x, test_x: features, already standardised on the training clips.
-            train_y, valid_y: a class per clip, or class flags if multilabel.
-            num_classes: all of them occur in train_y.
-            multilabel: whether a clip may have any number of classes.
-            seed: of everything drawn.
-        """
-        ...
 
 
 @dataclass(frozen=True)
@@ -72,8 +48,8 @@ class LinearProbe:
     ) -> Float32[np.ndarray, "test num_classes"]:  # fmt: skip
         """See `Probe`."""
         rng = torch.Generator().manual_seed(seed)
-        train, valid, test = (_with_one(x) for x in (train_x, valid_x, test_x))
-        y = _targets(train_y)
+        train, valid, test = (with_one(x) for x in (train_x, valid_x, test_x))
+        y = as_tensor(train_y)
         weight = torch.zeros(train.shape[1], num_classes, requires_grad=True)
         learning_rate = self.learning_rate or 1 / train_x.shape[1]
         adam = torch.optim.Adam([weight], learning_rate, weight_decay=self.weight_decay, fused=True)
@@ -81,68 +57,14 @@ class LinearProbe:
         for epoch in range(self.max_epochs):
             for batch in torch.randperm(len(train), generator=rng).split(self.batch_size):
                 adam.zero_grad()
-                _loss(train[batch] @ weight, y[batch]).backward()
+                loss_of(train[batch] @ weight, y[batch]).backward()
                 adam.step()
             score = score_of(valid_y, (valid @ weight.detach()).numpy())
             if score > best_score:
                 best_score, best_epoch, best_weight = score, epoch, weight.detach().clone()
             elif epoch - best_epoch >= self.patience:
                 break
-        return _probabilities(test @ best_weight, multilabel)
-
-
-@dataclass(frozen=True)
-class LogisticProbe:
-    """Logistic regression by L-BFGS: the fast probe without chance.
-
-    The strength is the one with the best validation score (of equals, the most regularised), found along the grid from
-    strong to weak regularisation, each fit starting at the last one's weights; the chosen one is then fitted on to
-    training and validation clips together.
-
-    Args:
-        strengths: weights C of the summed loss against half the squared weights, as in scikit-learn; ascending.
-        max_iterations: of L-BFGS, for each fit; weakly regularised fits of many classes end here, near the optimum.
-    """
-
-    strengths: tuple[float, ...] = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
-    max_iterations: int = 100
-    is_seeded: ClassVar[bool] = False
-
-    def fit_predict(
-        self, train_x: Features, train_y: Targets, valid_x: Features, valid_y: Targets, test_x: Features,
-        *, num_classes: int, multilabel: bool, seed: int,
-    ) -> Float32[np.ndarray, "test num_classes"]:  # fmt: skip
-        """See `Probe`."""
-        train, valid, test = (_with_one(x) for x in (train_x, valid_x, test_x))
-        y, valid_targets = _targets(train_y), _targets(valid_y)
-        weight = torch.zeros(train.shape[1], num_classes)
-        best_score, best_strength, best_weight = -1.0, self.strengths[0], weight
-        for strength in self.strengths:
-            weight = self.fit(train, y, strength, weight)
-            score = score_of(valid_y, (valid @ weight).numpy())
-            if score > best_score:
-                best_score, best_strength, best_weight = score, strength, weight
-        weight = self.fit(torch.cat([train, valid]), torch.cat([y, valid_targets]), best_strength, best_weight)
-        return _probabilities(test @ weight, multilabel)
-
-    def fit(
-        self, x: Float[Tensor, "clip dim1"], y: Tensor, strength: float, start: Float[Tensor, "dim1 num_classes"]
-    ) -> Float[Tensor, "dim1 num_classes"]:
-        """The weights that minimise mean loss + |weights|^2 / (2 C clips); the last row is the bias, which is free."""
-        weight = start.clone().requires_grad_()
-        decay = 1 / (2 * strength * len(x))
-        solver = torch.optim.LBFGS(
-            [weight], max_iter=self.max_iterations, tolerance_grad=1e-5, history_size=10, line_search_fn="strong_wolfe"
-        )
-
-        def objective() -> Tensor:
-            solver.zero_grad()
-            loss = _loss(x @ weight, y) + decay * weight[:-1].square().sum()
-            loss.backward()
-            return loss
-
-        solver.step(objective)
-        return weight.detach()
+        return probabilities(test @ best_weight, multilabel)
 
 
 @dataclass(frozen=True)
@@ -213,7 +135,7 @@ class KnnProbe:
     ) -> Float32[np.ndarray, "test num_classes"]:  # fmt: skip
         """See `Probe`; the probabilities are shares of the votes."""
         bank = F.normalize(torch.tensor(np.concatenate([train_x, valid_x])))
-        targets = torch.cat([_targets(train_y), _targets(valid_y)])
+        targets = torch.cat([as_tensor(train_y), as_tensor(valid_y)])
         flags = targets if multilabel else F.one_hot(targets, num_classes).float()
         votes = []
         for queries in F.normalize(torch.tensor(test_x)).split(1024):
@@ -231,25 +153,5 @@ PROBES: dict[str, Probe] = {
 }
 
 
-def _with_one(x: Features) -> Float32[Tensor, "_ dim1"]:
-    """Features and a 1, whose weight is the bias."""
-    return F.pad(torch.tensor(x), (0, 1), value=1.0)
-
-
-def _targets(targets: Targets) -> Tensor:
-    return torch.tensor(targets, dtype=torch.float32 if targets.ndim == 2 else torch.int64)
-
-
 def _flags(targets: Targets, num_classes: int) -> Float[np.ndarray, "_ num_classes"]:
     return targets.astype(np.float64) if targets.ndim == 2 else np.eye(num_classes)[targets]
-
-
-def _loss(logits: Tensor, targets: Tensor) -> Tensor:
-    """Cross-entropy; for several labels a clip its sum over classes, each fitted on its own."""
-    if targets.ndim == 1:
-        return F.cross_entropy(logits, targets)
-    return F.binary_cross_entropy_with_logits(logits, targets, reduction="sum") / len(targets)
-
-
-def _probabilities(logits: Tensor, multilabel: bool) -> Float32[np.ndarray, "_ num_classes"]:
-    return (logits.sigmoid() if multilabel else logits.softmax(dim=1)).numpy()

@@ -1,0 +1,104 @@
+"""What chance does to a score: resamples of the groups of test clips and of the trainings behind it."""
+
+from collections.abc import Callable
+
+import numpy as np
+from jaxtyping import Float, Int
+
+NUM_RESAMPLES = 2000
+MAX_WEIGHTS = 8_000_000  # values of one chunk of resamples: 32 MB
+
+# (clips, their weights [clip resample]) -> a score of every seed [seed resample], NaN where there is none
+Statistic = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+
+def bootstrap(
+    statistic: Statistic,
+    num_clips: int,
+    num_seeds: int,
+    *,
+    folds: Int[np.ndarray, " clip"] | None = None,
+    groups: Int[np.ndarray, " clip"] | None = None,
+    num_resamples: int = NUM_RESAMPLES,
+    seed: int = 0,
+) -> tuple[float, Float[np.ndarray, " resample"]]:
+    """A score, and what it would have been with other test clips and other trainings.
+
+    Each fold is scored on its own, since scores of different trainings do not compare, and the value is the mean over
+    folds. Whole groups are drawn with replacement, from all folds together; in a resample a fold counts by how much of
+    it was drawn. (Drawing within folds would give no width at all where a fold is one speaker.) Trainings are drawn as
+    well, apart from the clips and the same ones in every fold; one fewer than there are, without which their variance
+    would be a third too small for three of them. The draws depend on groups, folds and seed alone: two encoders on the
+    same clips get the same ones, so that their difference is paired.
+
+    Args:
+        statistic: scores clips under many weightings at once; see `melmask.evaluate.weighted`.
+        num_clips: test clips; folds and groups have as many rows.
+        num_seeds: trainings that the statistic gives a row each.
+        folds: the test fold of each clip; None is one fold.
+        groups: numbers 0.. of what is drawn as a whole, such as speakers; None, or one group only, draws single clips.
+        num_resamples: how many.
+        seed: of the draws.
+
+    Returns:
+        The value, and one value a resample; NaN where nothing can be scored.
+
+    Raises:
+        ValueError: no clips.
+
+    Source: Owen (2007), "The pigeonhole bootstrap", on drawing two factors apart; Field & Welsh (2007) on clusters;
+    Rao & Wu (1988) on drawing one fewer.
+    """
+    if not num_clips:
+        raise ValueError("no test clips to score: check the folds asked for")
+    folds = np.zeros(num_clips, np.int64) if folds is None else folds
+    if groups is None or groups.min() == groups.max():
+        groups = np.arange(num_clips)
+    members = [np.flatnonzero(folds == fold) for fold in np.unique(folds)]
+    plain = np.array([statistic(clips, np.ones((len(clips), 1), np.float32)).mean() for clips in members])
+    scored = plain[~np.isnan(plain)]
+    value = float(scored.mean()) if len(scored) else float("nan")
+
+    num_groups = int(groups.max()) + 1
+    rng = np.random.default_rng(seed)
+    seed_share = _draw_seeds(num_seeds, num_resamples, np.random.default_rng([seed, 1]))
+    chunk = max(1, MAX_WEIGHTS // max(num_clips, num_groups))
+    resampled = []
+    for start in range(0, num_resamples, chunk):
+        drawn_seeds = seed_share[:, start : start + chunk]
+        weight = _draw(groups, num_groups, drawn_seeds.shape[1], rng)
+        share = np.stack([weight[clips].mean(axis=0) for clips in members])
+        per_fold = np.stack([(statistic(clips, weight[clips]) * drawn_seeds).sum(axis=0) for clips in members])
+        share[np.isnan(per_fold)] = 0  # of such a fold nothing was drawn that could be scored
+        with np.errstate(invalid="ignore"):
+            resampled.append((share * np.nan_to_num(per_fold)).sum(axis=0) / share.sum(axis=0))
+    return value, np.concatenate(resampled)
+
+
+def interval(resampled: Float[np.ndarray, " resample"]) -> tuple[float, float]:
+    """The middle 95 % of the resamples that could be scored.
+
+    Source: Efron & Tibshirani (1993), percentile bootstrap.
+    """
+    if np.isnan(resampled).all():
+        return float("nan"), float("nan")
+    low, high = np.nanquantile(resampled, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def _draw(
+    groups: Int[np.ndarray, " clip"], num_groups: int, num_resamples: int, rng: np.random.Generator
+) -> Float[np.ndarray, "clip resample"]:
+    """How often each clip is drawn when as many groups as there are get drawn with replacement."""
+    present = np.unique(groups)
+    drawn = present[rng.integers(len(present), size=(num_resamples, len(present)))]
+    flat = drawn + num_groups * np.arange(num_resamples)[:, None]
+    counts = np.bincount(flat.ravel(), minlength=num_resamples * num_groups).reshape(num_resamples, num_groups)
+    return np.ascontiguousarray(counts.T.astype(np.float32)[groups])
+
+
+def _draw_seeds(num_seeds: int, num_resamples: int, rng: np.random.Generator) -> Float[np.ndarray, "seed resample"]:
+    """The share of each training in every resample."""
+    num_drawn = max(1, num_seeds - 1)
+    drawn = rng.integers(num_seeds, size=(num_resamples, num_drawn))
+    return (drawn[:, :, None] == np.arange(num_seeds)).mean(axis=1).T
