@@ -52,8 +52,8 @@ def test_classes_that_do_not_occur_are_left_out_of_the_mean() -> None:
 
 def test_macro_accuracy_equals_sklearn() -> None:
     rng = np.random.default_rng(0)
-    targets, scores = rng.choice([0, 1, 1, 1, 3], size=90), rng.random((90, 5))
-    expected = balanced_accuracy_score(targets[targets != 4], scores.argmax(axis=1))
+    targets, scores = rng.choice([0, 1, 1, 1, 2], size=90), rng.random((90, 3))
+    expected = balanced_accuracy_score(targets, scores.argmax(axis=1))
     assert macro_accuracy(targets, scores) == pytest.approx(expected)
     assert macro_accuracy(targets, scores) != pytest.approx(accuracy(targets, scores), abs=1e-3)
 
@@ -175,9 +175,8 @@ def test_interval_of_map_equals_scoring_clips_drawn_twice_twice() -> None:
             occurs = flags[inside].any(axis=0)
             share = len(inside) / 25
             shares += share
-            for seed_scores in scores:
-                args = flags[inside][:, occurs], seed_scores[inside][:, occurs]
-                total += share / 2 * average_precision_score(*args, average="macro")
+            args = flags[inside][:, occurs], scores[drawn_seed][inside][:, occurs]
+            total += share * average_precision_score(*args, average="macro")
         values.append(total / shares)
     assert (score.low, score.high) == pytest.approx(tuple(np.quantile(values, [0.025, 0.975])), abs=1e-6)
 
