@@ -54,7 +54,7 @@ def rejections_table(store: Store, listed_in: Path) -> Table:
 
 
 def results_table(results: Sequence[Result]) -> Table:
-    """Rows of features, columns of probes; each figure with its 95 % interval."""
+    """A row for every encoder and probe, its score with the 95 % interval."""
     first = results[0]
     judged = f"test folds {', '.join(first.test_folds)}" if first.test_folds else "all folds"
     caption = (
@@ -63,15 +63,20 @@ def results_table(results: Sequence[Result]) -> Table:
     if first.rejected:
         caption += f"; {first.rejected} clips rejected"
     table = Table(title=first.task, caption=caption, title_justify="left", caption_justify="left")
-    table.add_column("features")
-    probes = list(dict.fromkeys(result.probe for result in results))
-    for probe in probes:
-        num_seeds = max(result.num_seeds for result in results if result.probe == probe)
-        table.add_column(probe + (f" ({num_seeds} seeds)" if num_seeds > 1 else ""), justify="right")
-    scores = {(result.features, result.probe): result for result in results}
-    for features in dict.fromkeys(result.features for result in results):
-        row = [scores[features, probe] for probe in probes]
+    table.add_column("encoder", overflow="fold")
+    table.add_column("probe")
+    for column in ("dims", "seeds", first.metric, "95 % interval"):
+        table.add_column(column, justify="right")
+    for before, result in zip([None, *results], results, strict=False):
+        is_next = before is not None and before.encoder != result.encoder
+        if is_next:
+            table.add_section()
         table.add_row(
-            features, *(f"[bold]{100 * r.score:.1f}[/] [dim]{100 * r.low:.1f} to {100 * r.high:.1f}[/]" for r in row)
+            escape(result.encoder) if before is None or is_next else "",
+            result.probe,
+            f"{result.num_dims:,}",
+            str(result.num_seeds),
+            f"[bold]{100 * result.score:.1f}[/]",
+            f"{100 * result.low:.1f} to {100 * result.high:.1f}",
         )
     return table

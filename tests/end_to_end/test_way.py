@@ -57,7 +57,7 @@ def test_evaluate_prints_both_floors_and_appends_the_figures(way, recordings, ca
     expected = {(f, p) for f in ("encoder", "untrained", "log-mel statistics") for p in ("logistic", "knn")}
     assert {(line["features"], line["probe"]) for line in lines} == expected
     for line in lines:
-        assert line["features"] in printed and f"{100 * line['score']:.1f}" in printed
+        assert line["encoder"] in printed and f"{100 * line['score']:.1f}" in printed
         assert 0 <= line["low"] <= line["score"] <= line["high"] <= 1
         assert line["task"] == "chirps" and line["num_clips"] == 24 and line["num_classes"] == 2
     floor = next(line for line in lines if (line["features"], line["probe"]) == ("log-mel statistics", "logistic"))

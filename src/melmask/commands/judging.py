@@ -11,26 +11,36 @@ from rich.markup import escape
 from rich.progress import Progress, TaskID
 from tyro.conf import Positional
 
-from melmask.commands.data import NUM_CORES, prepare_shown
+from melmask.commands.data import DEFAULT_SPEC, NUM_CORES, prepare_shown
+from melmask.evaluate.features import FeatureSettings, Layers, Pooling
 from melmask.terminal import bar, console, results_table
 
 
-def embed(run: Positional[Path], paths: Positional[tuple[Path, ...]], out: Path, workers: int = NUM_CORES) -> None:
+def embed(
+    encoder: Positional[str],
+    paths: Positional[tuple[Path, ...]],
+    out: Path,
+    layers: Layers = "last",
+    pooling: Pooling = "mean",
+    workers: int = NUM_CORES,
+) -> None:
     """Write clip embeddings of recordings to an .npz file: features [clip, dim], path, label, fold, group.
 
     Args:
-        run: the run's folder, or an encoder file.
+        encoder: a run's folder, an encoder file, or another encoder that `melmask evaluate` takes.
         paths: folders and CSV manifests.
         out: the file to write.
+        layers: of a melmask encoder: last, all, or numbers from 1 on.
+        pooling: of a melmask encoder, over time.
         workers: processes that decode.
     """
-    from melmask.evaluate.embed import FrozenEncoder
+    from melmask.evaluate.encoders import make_encoder
 
-    encoder = FrozenEncoder.load(run)
+    made = make_encoder(encoder, FeatureSettings(layers, pooling))
     with tempfile.TemporaryDirectory(prefix="melmask-") as folder:
-        store = prepare_shown(paths, Path(folder) / "store", workers, encoder.spec)
+        store = prepare_shown(paths, Path(folder) / "store", workers, made.spec or DEFAULT_SPEC)
         with bar("embedding") as (progress, task):
-            features = encoder.embed(
+            features = made.embed(
                 store, progress=lambda done, total: progress.update(task, completed=done, total=total)
             )
         clips = [stored.clip for stored in store.clips]
@@ -48,38 +58,48 @@ def embed(run: Positional[Path], paths: Positional[tuple[Path, ...]], out: Path,
 
 
 def evaluate(
-    run: Positional[Path],
+    encoders: Positional[tuple[str, ...]],
     task: tuple[Path, ...],
-    probe: tuple[Literal["linear", "logistic", "ridge", "knn"], ...] = ("logistic",),
+    probe: tuple[Literal["linear", "logistic", "ridge", "knn", "mlp", "fewshot"], ...] = ("logistic",),
+    layers: Layers = "last",
+    pooling: Pooling = "mean",
     test_folds: tuple[str, ...] = (),
     seeds: int = 3,
+    floors: bool = True,
+    out: Path | None = None,
     workers: int = NUM_CORES,
 ) -> None:
-    """Probe a run's encoder on labelled tasks, beside its floors; append the results to the run's results.jsonl.
+    """Probe encoders on labelled tasks, in one table with their floors; append each run's results to its results.jsonl.
 
     Args:
-        run: the run's folder.
+        encoders: runs' folders, encoder files, logmel-stats, untrained:SIZE, onnx:FILE[@RATE], hear:MODULE[@WEIGHTS]
+            and hf:FOLDER, see docs/peers.md.
         task: CSV files with path,label[,fold][,group].
         probe: how to read labels from frozen embeddings.
+        layers: of melmask encoders: last, all, or numbers from 1 on.
+        pooling: of melmask encoders, over time.
         test_folds: judge on these folds only; all in turn if none are given.
-        seeds: of the linear probe.
+        seeds: of probes with chance.
+        floors: whether log-mel statistics and the runs' encoders untrained stand beside.
+        out: a file that the lines of all encoders are appended to as well.
         workers: processes that decode.
     """
     from melmask.evaluate import evaluation
-    from melmask.evaluate.embed import FrozenEncoder
 
-    encoder, command = FrozenEncoder.load(run), f"melmask {shlex.join(sys.argv[1:])}"
+    entrants = evaluation.line_up(encoders, FeatureSettings(layers, pooling), floors=floors)
+    command = f"melmask {shlex.join(sys.argv[1:])}"
     for table in task:
-        store = prepare_shown([table], evaluation.task_store_folder(table, encoder.spec), workers, encoder.spec)
+        specs = evaluation.specs_of(entrants)
+        stores = [prepare_shown([table], evaluation.task_store_folder(table, spec), workers, spec) for spec in specs]
         with bar(table.stem) as (progress, line):
 
             def show(what: str, done: int, total: int, progress: Progress = progress, line: TaskID = line) -> None:
                 progress.update(line, completed=done, total=total, note=what)
 
             results = evaluation.evaluate(
-                encoder,
+                entrants,
                 table,
-                store,
+                stores,
                 probes=probe,
                 test_folds=test_folds,
                 num_seeds=seeds,
@@ -89,4 +109,5 @@ def evaluate(
         console.print(results_table(results))
         for note in dict.fromkeys(note for result in results for note in result.notes):
             console.print(f"[dim]note: {escape(note)}[/]")
-        console.print(f"appended to [bold]{evaluation.append_results(run, results)}[/]")
+        for path in evaluation.keep_results(entrants, results, out):
+            console.print(f"appended to [bold]{path}[/]")

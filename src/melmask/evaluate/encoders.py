@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float32
@@ -22,6 +22,7 @@ AUDIOSET_MEAN, AUDIOSET_STD = -7.1, 4.2  # of log-mels; what an encoder that was
 UNTRAINED_PATCH_SHAPE, UNTRAINED_CROP_FRAMES = (16, 16), 608  # the papers' forms
 
 
+@runtime_checkable
 class AudioEncoder(Protocol):
     """Anything that turns the recordings of a store into one vector each.
 

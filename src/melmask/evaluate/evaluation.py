@@ -1,36 +1,43 @@
-"""One encoder on one task: embeddings and floors through the same probes, and the lines they leave behind."""
+"""Encoders on one task: the same clips, splits, probes and intervals for all, and the lines they leave behind."""
 
 import hashlib
 import json
-import os
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from melmask.data.store import Store
+from melmask.evaluate.cache import cache_folder, cached_embed
+from melmask.evaluate.classifiers import PROBES, Probe
 from melmask.evaluate.embed import FrozenEncoder
-from melmask.evaluate.floors import logmel_statistics
-from melmask.evaluate.probe import run_probe
+from melmask.evaluate.encoders import AudioEncoder, make_encoder
+from melmask.evaluate.features import FeatureSettings
+from melmask.evaluate.floors import LogMelStatistics
+from melmask.evaluate.probe import ProbeResult, run_probe
 from melmask.evaluate.tasks import make_task
 from melmask.logmel import LogMelSpec
 
 RESULTS = "results.jsonl"
-ENCODER, UNTRAINED, LOGMEL_STATISTICS = "encoder", "untrained", "log-mel statistics"
-FEATURES = (ENCODER, UNTRAINED, LOGMEL_STATISTICS)
+ENCODER, UNTRAINED, LOGMEL_STATISTICS = "encoder", "untrained", LogMelStatistics.name
+DEFAULT_SPEC = LogMelSpec()
+
+Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
 class Result:
-    """One line of results.jsonl: one kind of features, read by one probe, on one task.
+    """One line of results.jsonl: one encoder, read by one probe, on one task.
 
     Args:
         task: name of the task.
         task_path: its table.
-        probe: name of the probe.
-        features: the trained encoder, the same untrained, or log-mel statistics.
+        probe: name of the probe, with its settings where they are not the usual ones.
+        features: "encoder" for a melmask encoder, "untrained" for the same form untrained, "log-mel statistics", or the
+            name of any other encoder.
         metric: accuracy or mAP.
         score: its value, with the 95 % interval from ``low`` to ``high``.
         num_seeds: trainings behind the value.
@@ -42,6 +49,9 @@ class Result:
         command: what was typed.
         version: of melmask.
         notes: what a reader of the score has to know.
+        encoder: name of the encoder.
+        identity: a hash of its weights and settings; empty if not known.
+        settings: layers and pooling of a melmask encoder; empty for others, and in lines of earlier versions.
     """
 
     task: str
@@ -61,84 +71,199 @@ class Result:
     command: str
     version: str
     notes: tuple[str, ...] = ()
+    encoder: str = ""
+    identity: str = ""
+    settings: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Entrant:
+    """An encoder that stands in the table.
+
+    Args:
+        encoder: what embeds.
+        name: what the table calls it.
+        features: what kind it is, see `Result`.
+        runs: folders of the runs whose encoder it is, or whose floor.
+    """
+
+    encoder: AudioEncoder
+    name: str
+    features: str
+    runs: tuple[Path, ...] = ()
+
+    @property
+    def settings(self) -> str:
+        return str(self.encoder.settings) if isinstance(self.encoder, FrozenEncoder) else ""
+
+
+def line_up(specs: Sequence[str], settings: FeatureSettings, *, floors: bool = True) -> list[Entrant]:
+    """The encoders that are asked for, and their floors: log-mel statistics, and each trained form untrained.
+
+    Args:
+        specs: words for `make_encoder`.
+        settings: layers and pooling of melmask encoders.
+        floors: False leaves the floors out.
+
+    Raises:
+        ValueError: none or one twice, or `make_encoder` finds a fault.
+    """
+    twice = sorted({spec for spec in specs if specs.count(spec) > 1})
+    if not specs or twice:
+        raise ValueError(f"encoder {twice[0]} is given twice: name it once" if twice else "no encoder to evaluate")
+    found = [make_encoder(spec, settings) for spec in specs]
+    names = [encoder.name for encoder in found]
+    entrants: list[Entrant] = []
+    untrained: dict[str, Entrant] = {}
+    for spec, encoder in zip(specs, found, strict=True):
+        name = encoder.name if names.count(encoder.name) == 1 else spec
+        if not (isinstance(encoder, FrozenEncoder) and Path(spec).exists()):
+            entrants.append(Entrant(encoder, name, encoder.name))
+            continue
+        runs = (Path(spec),) if Path(spec).is_dir() else ()
+        entrants.append(Entrant(encoder, name, ENCODER, runs))
+        fresh = encoder.untrained(seed=0)
+        same = untrained.setdefault(fresh.identity, Entrant(fresh, f"{name} untrained", UNTRAINED))
+        untrained[fresh.identity] = replace(same, runs=same.runs + runs)
+    if floors:
+        entrants += untrained.values()
+        all_runs = tuple(run for entrant in entrants if entrant.features == ENCODER for run in entrant.runs)
+        entrants = [entrant for entrant in entrants if entrant.features != LOGMEL_STATISTICS]
+        entrants.append(Entrant(LogMelStatistics(), LOGMEL_STATISTICS, LOGMEL_STATISTICS, all_runs))
+    return entrants
+
+
+def specs_of(entrants: Sequence[Entrant]) -> list[LogMelSpec]:
+    """The log-mel settings that a task must be prepared with, each once; at least one."""
+    asked = [entrant.encoder.spec for entrant in entrants]
+    return list(dict.fromkeys(spec for spec in asked if spec is not None)) or [DEFAULT_SPEC]
 
 
 def task_store_folder(table: Path, spec: LogMelSpec) -> Path:
-    """Where the prepared log-mels of a task are kept for the next time: $MELMASK_CACHE, or the user's cache folder."""
-    user_cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "melmask"
+    """Where the prepared log-mels of a task are kept for the next time."""
     key = hashlib.sha256(f"{table.resolve()} {spec}".encode()).hexdigest()[:12]
-    return Path(os.environ.get("MELMASK_CACHE") or user_cache) / "tasks" / f"{table.stem}-{key}"
+    return cache_folder() / "tasks" / f"{table.stem}-{key}"
 
 
 def evaluate(
-    encoder: FrozenEncoder,
+    entrants: Sequence[Entrant],
     table: Path,
-    store: Store,
+    stores: Sequence[Store],
     *,
-    probes: Sequence[str] = ("logistic",),
+    probes: Mapping[str, Probe] | Sequence[str] = ("logistic",),
     test_folds: Sequence[str] = (),
     num_seeds: int = 3,
     command: str = "",
-    progress: Callable[[str, int, int], None] = lambda what, done, total: None,
+    progress: Progress = lambda what, done, total: None,
 ) -> list[Result]:
-    """Probe an encoder and its two floors on a task.
+    """Probe encoders on a task, all on the same clips.
 
     Args:
-        encoder: the trained encoder.
+        entrants: the encoders; embeddings are cached.
         table: the task's CSV, for its name.
-        store: the table, prepared with the encoder's log-mel settings.
-        probes: names of probes.
+        stores: the table, prepared with each of the log-mel settings in `specs_of`.
+        probes: names of probes, or probes with settings of their own by the names that tables are to show.
         test_folds: judge on these folds only; empty for all in turn.
         num_seeds: of probes that depend on a seed.
         command: recorded with the results.
         progress: called with what is being done and how far it is.
 
+    Returns:
+        A line for every encoder and probe, in their order.
+
     Raises:
-        ValueError: the table is no task, or a fold does not exist.
+        ValueError: the table is no task, a fold does not exist, or an encoder fails on it.
     """
-    task = make_task(table.stem, [stored.clip for stored in store.clips])
+    chosen = probes if isinstance(probes, Mapping) else {name: _probe(name) for name in probes}
+    by_spec = {store.spec: store for store in stores}
+    rows = _shared_rows(stores)
+    task = make_task(table.stem, [stores[0].clips[row].clip for row in rows[0]])
+    rejected = len(stores[0]) + len(stores[0].rejected) - len(task.paths)
     results = []
-    for features in FEATURES:
-        vectors = _features(features, encoder, store, progress)
-        for done, probe in enumerate(probes):
-            progress(f"{features}: {probe}", done, len(probes))
+    for entrant in entrants:
+        store = by_spec[entrant.encoder.spec or stores[0].spec]
+
+        def show(done: int, total: int, name: str = entrant.name) -> None:
+            progress(f"{name}: embedding", done, total)
+
+        vectors = cached_embed(entrant.encoder, store, progress=show)[rows[stores.index(store)]]
+        for done, (name, probe) in enumerate(chosen.items()):
+            progress(f"{entrant.name}: {name}", done, len(chosen))
             found = run_probe(probe, vectors, task, test_folds=tuple(test_folds) or None, num_seeds=num_seeds)
-            score = found.score
             results.append(
-                Result(
-                    task=task.name,
+                _line(
+                    entrant,
+                    found,
                     task_path=str(table),
-                    probe=probe,
-                    features=features,
-                    metric=task.metric,
-                    score=score.value,
-                    low=score.low,
-                    high=score.high,
-                    num_seeds=score.num_seeds,
-                    num_clips=score.num_clips,
+                    probe=name,
                     num_classes=len(task.classes),
                     num_dims=vectors.shape[1],
-                    rejected=len(store.rejected),
+                    rejected=rejected,
                     test_folds=tuple(test_folds),
                     command=command,
-                    version=version("melmask"),
-                    notes=found.notes,
                 )
             )
     progress("", 1, 1)
     return results
 
 
-def append_results(run: Path, results: Sequence[Result]) -> Path:
-    """Append to the run's results, one JSON object a line, in one write."""
-    path = run / RESULTS
+def keep_results(entrants: Sequence[Entrant], results: Sequence[Result], out: Path | None = None) -> list[Path]:
+    """Append each run's lines, with those of its floors, to its folder, and all lines to the file ``out``.
+
+    Lines of encoders that are not of a run are kept in ``out`` alone.
+
+    Returns:
+        The files that were written.
+    """
+    runs_of = {entrant.name: entrant.runs for entrant in entrants}
+    written = []
+    for run in dict.fromkeys(run for entrant in entrants for run in entrant.runs):
+        written.append(append_results(run, [line for line in results if run in runs_of[line.encoder]]))
+    return [*written, append_results(out, results)] if out else written
+
+
+def append_results(path: Path, results: Sequence[Result]) -> Path:
+    """Append to a file, or to the results.jsonl of a run's folder, one JSON object a line, in one write."""
+    path = path / RESULTS if path.is_dir() else path
+    path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as lines:
         lines.write("".join(json.dumps(asdict(result)) + "\n" for result in results))
     return path
 
 
-def _features(name: str, encoder: FrozenEncoder, store: Store, progress: Callable[[str, int, int], None]) -> np.ndarray:
-    if name == LOGMEL_STATISTICS:
-        return np.stack([logmel_statistics(store.log_mel(row)) for row in range(len(store))])
-    chosen = encoder if name == ENCODER else encoder.untrained(seed=0)
-    return chosen.embed(store, progress=lambda done, total: progress(f"{name}: embedding", done, total))
+def _probe(name: str) -> Probe:
+    if name not in PROBES:
+        raise ValueError(f"no probe {name!r}: choose from {sorted(PROBES)}")
+    return PROBES[name]
+
+
+def _shared_rows(stores: Sequence[Store]) -> list[np.ndarray]:
+    """Of each store the rows of the recordings that all of them hold, in the order of the first."""
+    row_of = [{stored.clip.path: row for row, stored in enumerate(store.clips)} for store in stores]
+    shared = [stored.clip.path for stored in stores[0].clips if all(stored.clip.path in rows for rows in row_of)]
+    if not shared:
+        raise ValueError(
+            "the encoders' log-mel settings leave no recording that all can hear: judge them on longer ones"
+        )
+    return [np.array([rows[path] for path in shared]) for rows in row_of]
+
+
+def _line(entrant: Entrant, found: ProbeResult, **given: Any) -> Result:
+    """What a probe found, as a line; ``given`` is what it does not know itself."""
+    score = found.score
+    return Result(
+        task=found.task,
+        features=entrant.features,
+        metric=found.metric,
+        score=score.value,
+        low=score.low,
+        high=score.high,
+        num_seeds=score.num_seeds,
+        num_clips=score.num_clips,
+        version=version("melmask"),
+        notes=found.notes,
+        encoder=entrant.name,
+        identity=entrant.encoder.identity,
+        settings=entrant.settings,
+        **given,
+    )

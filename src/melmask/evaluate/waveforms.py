@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ Waveforms = Float32[np.ndarray, "b sample"]
 Vectors = Float[np.ndarray, "b dim"]
 
 
+@runtime_checkable
 class EncodesWaveforms(Protocol):
     """A Python object that `wrap` makes an encoder of."""
 
