@@ -18,6 +18,7 @@ SAMPLE_RATES_HZ = (100, 1_600_000)  # a header outside this range is damaged, an
 BLOCK_VALUES = 2**20  # decoded at a time, over all channels: 4 MiB as float32
 WRONG_SIZE_BYTES = 64  # some writers miscount a WAV's data by the size of a header; more than that is missing audio
 UNKNOWN_SIZE_BYTES = 0x7FFF0000  # programs that write WAV to a pipe declare at least this, for "until the end"
+PCM_16_STEP = np.float32(2**-15)  # a 16-bit sample as a float, exactly
 UNKNOWN_FRAMES = 2**62  # libsndfile's length of a FLAC that does not declare one, which it cannot read to its end
 
 
@@ -112,15 +113,16 @@ def _mono_blocks(path: Path, file: soundfile.SoundFile) -> Iterator[np.ndarray]:
     """The mean over the channels, block by block, checked on the way."""
     num_frames = 0
     low, high = np.inf, -np.inf
+    # Most of the time that libsndfile takes for 16-bit samples goes into making floats of them; we make the same ones.
+    dtype = "int16" if file.subtype == "PCM_16" else "float32"
     # A loop over read() and not blocks(), which pads a file that ends early up to its declared length.
-    while len(block := file.read(max(1, BLOCK_VALUES // file.channels), dtype="float32", always_2d=True)):
-        with np.errstate(all="ignore"):
-            mono = block.mean(axis=1)
-        if not np.isfinite(mono).all():
+    while len(block := file.read(max(1, BLOCK_VALUES // file.channels), dtype=dtype, always_2d=True)):
+        mono = _mixed(block * PCM_16_STEP if dtype == "int16" else block)
+        low, high = min(low, mono.min()), max(high, mono.max())
+        if not (np.isfinite(low) and np.isfinite(high)):
             detail = f"the first is near {num_frames / file.samplerate:.1f} s. Export it again."
             raise AudioError("contains NaN or infinite samples", path, detail)
         num_frames += len(mono)
-        low, high = min(low, mono.min()), max(high, mono.max())
         yield mono
     if file.format == "FLAC" and num_frames < file.frames:
         detail = f"{num_frames} of {file.frames} samples could be decoded. Fetch or export it again."
@@ -131,10 +133,23 @@ def _mono_blocks(path: Path, file: soundfile.SoundFile) -> Iterator[np.ndarray]:
         raise AudioError("silent", path, f"all {num_frames} samples are equal. Remove it, or record it again.")
 
 
+def _mixed(block: np.ndarray) -> np.ndarray:
+    """The mean over the channels, one after the other: NumPy's mean over so short an axis takes 30 times as long."""
+    mono = block[:, 0]
+    if block.shape[1] > 1:
+        with np.errstate(all="ignore"):
+            mono = mono + block[:, 1]
+            for channel in range(2, block.shape[1]):
+                mono += block[:, channel]
+            mono /= block.shape[1]
+    return mono
+
+
 def _resample(path: Path, blocks: Iterator[np.ndarray], from_hz: int, to_hz: int) -> np.ndarray:
     """All blocks as one waveform at the rate ``to_hz``."""
     if from_hz == to_hz:
-        return np.concatenate(list(blocks))
+        whole = list(blocks)
+        return whole[0] if len(whole) == 1 else np.concatenate(whole)
     stream = soxr.ResampleStream(from_hz, to_hz, num_channels=1, dtype="float32")
     resampled = [stream.resample_chunk(block) for block in blocks]
     resampled.append(stream.resample_chunk(np.zeros(0, np.float32), last=True))

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 EPSILON = float(torch.finfo(torch.float32).eps)
+BANDS_AT_ONCE = 16  # mel bands that share a matrix product: one vector register of float32 wide
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,8 @@ class LogMel(nn.Module):
         self.spec = spec
         window = torch.hann_window(spec.n_fft, dtype=torch.float64).float()  # more exact than computed in float32
         self.register_buffer("window", window, persistent=False)
-        self.register_buffer("filterbank", mel_filterbank(spec), persistent=False)
+        self.register_buffer("filterbank", mel_filterbank(spec).T.contiguous(), persistent=False)
+        self._bands = _neighbouring_bands(self.filterbank)
 
     def forward(self, wave: Float[Tensor, "b sample"]) -> Float[Tensor, "b mel frame"]:
         """Frame i is centred on sample i * hop_length, with the ends padded by reflection.
@@ -160,9 +161,12 @@ class LogMel(nn.Module):
             raise ValueError(
                 f"a waveform of {wave.shape[1]} samples is too short: reflect padding needs more than n_fft / 2 = {pad}"
             )
-        return F.pad(wave.float(), (pad, pad), mode="reflect")
+        wave = wave.float()
+        # What F.pad with mode="reflect" gives, at a sixth of its time.
+        return torch.cat([wave[:, 1 : pad + 1].flip(1), wave, wave[:, -pad - 1 : -1].flip(1)], dim=1)
 
     def _log_mel(self, padded: Tensor) -> Tensor:
+        # Frame by frame in memory, as they are stored and as the transform leaves them.
         with torch.autocast(padded.device.type, enabled=False):
             spectrum = torch.stft(
                 padded,
@@ -171,9 +175,21 @@ class LogMel(nn.Module):
                 window=self.window.float(),  # float() because the model around may have been cast to bfloat16
                 center=False,
                 return_complex=True,
-            )
-            power = spectrum.real.square() + spectrum.imag.square()
-            return (self.filterbank.float() @ power).add(EPSILON).log()
+            ).mT
+            squares = torch.view_as_real(spectrum).square_()
+            power, filterbank = squares[..., 0] + squares[..., 1], self.filterbank.float()
+            mel = [power[..., bins] @ filterbank[bins, bands] for bands, bins in self._bands]
+            return torch.cat(mel, dim=-1).add_(EPSILON).log_().mT
+
+
+def _neighbouring_bands(filterbank: Float[Tensor, "bin mel"]) -> list[tuple[slice, slice]]:
+    """Groups of neighbouring bands, each with the range of bins outside which all its weights are zero."""
+    groups = []
+    for first in range(0, filterbank.shape[1], BANDS_AT_ONCE):
+        bands = slice(first, first + BANDS_AT_ONCE)
+        used = filterbank[:, bands].any(dim=1).nonzero()[:, 0].tolist()
+        groups.append((bands, slice(used[0], used[-1] + 1)))
+    return groups
 
 
 def _triangles(spec: LogMelSpec) -> np.ndarray:

@@ -64,6 +64,17 @@ def test_resampled_in_blocks_as_whole(tmp_path: Path, monkeypatch: pytest.Monkey
     assert np.abs(decoded - expected).max() < 1e-6
 
 
+@pytest.mark.parametrize("container", ["WAV", "FLAC", "AIFF"])
+@pytest.mark.parametrize("channels", [1, 2, 5])
+def test_16_bit_samples_are_the_floats_of_libsndfile(tmp_path: Path, container: str, channels: int) -> None:
+    samples = np.random.default_rng(0).integers(-(2**15), 2**15, (1000, channels), dtype=np.int16)
+    samples[:2] = [[-(2**15)], [2**15 - 1]]
+    path = tmp_path / f"noise.{container.lower()}"
+    soundfile.write(path, samples, RATE_HZ)
+    floats = soundfile.read(path, dtype="float32", always_2d=True)[0]
+    assert np.array_equal(read_audio(path, RATE_HZ), floats.mean(axis=1))
+
+
 def test_channels_are_averaged(tmp_path: Path) -> None:
     wave = tone(RATE_HZ, 0.2, channels=3)
     soundfile.write(tmp_path / "tone.wav", wave, RATE_HZ, subtype="FLOAT")

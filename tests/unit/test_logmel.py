@@ -107,6 +107,12 @@ def test_blocks_equal_whole(block_frames: int) -> None:
     assert (torch.cat(blocks, dim=2) - whole).abs().max() < 1e-5
 
 
+def test_each_frame_is_the_same_in_any_batch() -> None:
+    front_end, waves = LogMel(LogMelSpec()), noise(8000, 3)
+    alone = torch.cat([front_end(wave[None]) for wave in waves])
+    assert (front_end(waves) - alone).abs().max() < 1e-5
+
+
 def test_float32_whatever_is_around() -> None:
     front_end = LogMel(LogMelSpec())
     wave = noise(8000)

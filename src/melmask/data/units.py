@@ -121,10 +121,14 @@ def make_unit(job: Job, unit: Unit, crashed: Set[int] = frozenset()) -> None:
         return
     log_mel = LogMel(job.spec)
     entries: list[dict[str, Any]] = []
-    with replacing(job.shard(unit)) as temporary, temporary.open("wb") as file:
+    with (
+        replacing(job.shard(unit)) as temporary,
+        temporary.open("wb") as file,
+        job.marker(unit).open("wb", buffering=0) as marker,
+    ):
         shard = _ShardWriter(file, job.spec.num_mels)
         for number, recording in enumerate(unit.recordings):
-            job.marker(unit).write_text(str(number))
+            os.pwrite(marker.fileno(), str(number).encode(), 0)  # over the last one, which was no longer
             try:
                 if number in crashed:
                     detail = "the process that decoded it died. Convert it to WAV or FLAC, or remove it."
@@ -150,12 +154,10 @@ def _add(path: Path, log_mel: LogMel, min_frames: int, shard: "_ShardWriter") ->
     start_frame = shard.num_frames
     with torch.inference_mode():
         for block in log_mel.in_blocks(torch.from_numpy(wave)[None]):
-            frames = block[0].T.half().numpy()
-            if not np.isfinite(frames).all():
+            if not shard.append(block[0].T.half().numpy()):
                 shard.cut(start_frame)
                 detail = "its samples are so large that their power overflows. Export it again at a sane level."
                 raise AudioError("contains NaN or infinite samples", path, detail)
-            shard.append(frames)
     shard.commit()
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -189,11 +191,14 @@ class _ShardWriter:
         self._write_header()
         self._data_start = file.tell()
 
-    def append(self, frames: np.ndarray) -> None:
-        self.file.write(np.ascontiguousarray(frames).tobytes())
+    def append(self, frames: np.ndarray) -> bool:
+        """Write frames; False if one of their values is NaN or infinite, for then so is their sum."""
+        self.file.write(np.ascontiguousarray(frames).data)
         self.num_frames += len(frames)
         values = frames.astype(np.float64)
-        self._pending += values.sum(), np.square(values).sum()
+        total = values.sum()
+        self._pending += total, np.square(values, out=values).sum()
+        return bool(np.isfinite(total))
 
     def commit(self) -> None:
         """Keep what was appended since the last commit or cut."""
