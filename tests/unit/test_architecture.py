@@ -26,7 +26,7 @@ MAY_IMPORT = {
     "data": FRONT,
     "train": LEARNING,
     "evaluate": LEARNING | {"train"},
-    "hub": LEARNING | {"train"},
+    "hub": LEARNING | {"train", "evaluate"},
     "study": LEARNING | {"train", "evaluate", "hub"},
     "terminal": LEARNING | {"train", "evaluate"},
     "commands": LEARNING | {"train", "evaluate", "hub", "study", "terminal"},
@@ -38,6 +38,8 @@ ONLY_IN = {
     "tyro": {"cli", "commands"},
     "rich": {"cli", "commands", "terminal"},
     "matplotlib": {"study"},
+    "sklearn": {"hub"},
+    "mteb": {"hub"},
     "transformers": set(),
     "librosa": set(),
 }
