@@ -10,7 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Float32, Int
 
-from melmask.evaluate.classifiers import PROBES, Features, Probe
+from melmask.evaluate.base import Features, Probe
+from melmask.evaluate.classifiers import label_of, make_probe
+from melmask.evaluate.fewshot import FewShotProbe
 from melmask.evaluate.metrics import Metric, Score, score_of, score_with_interval
 from melmask.evaluate.tasks import Split, Task, group_numbers, splits_of
 
@@ -22,12 +24,13 @@ class ProbeResult:
     """What a probe found on a task.
 
     Args:
-        probe: its name.
+        probe: its name, with the settings that are not the usual ones.
         task: its name.
         metric: what the scores are.
         score: over all test clips.
         per_fold: the mean over seeds, by test fold.
-        predictions: probabilities, averaged over seeds; NaN for clips that no fold asked for tested.
+        per_training: probabilities by every seed's training; NaN for clips that no fold asked for tested.
+        fold_of: number of the test fold of each clip, in the order of ``per_fold``; -1 for clips that were not tested.
         notes: what a reader of the score has to know, for people.
     """
 
@@ -36,8 +39,14 @@ class ProbeResult:
     metric: Metric
     score: Score
     per_fold: dict[str, float]
-    predictions: Float32[np.ndarray, "clip num_classes"]
+    per_training: Float32[np.ndarray, "training clip num_classes"]
+    fold_of: Int[np.ndarray, " clip"]
     notes: tuple[str, ...]
+
+    @property
+    def predictions(self) -> Float32[np.ndarray, "clip num_classes"]:
+        """Probabilities, averaged over seeds."""
+        return self.per_training.mean(axis=0)
 
 
 def run_probe(
@@ -52,24 +61,23 @@ def run_probe(
     """Train and test a probe on each of the task's splits.
 
     Args:
-        name: a key of `PROBES`, or a probe with settings of its own.
+        name: what `make_probe` takes, or a probe with settings of its own.
         features: row i is clip i of the task.
         task: labels, folds and groups.
         test_folds: only these as test; None for all.
-        num_seeds: trainings per split, with the seeds seed, seed + 1, ...; a probe without chance is trained once.
+        num_seeds: trainings per split, with the seeds seed, seed + 1, ...; a probe without chance is trained once, and
+            one that draws its clips as often as it says itself.
         seed: also of drawn folds, drawn validation splits and the interval.
 
     Raises:
-        ValueError: an unknown probe, no seeds, features that do not fit the task or are not finite, or the task cannot
-            be split.
+        ValueError: an unknown probe or setting, no seeds, features that do not fit the task or are not finite, or the
+            task cannot be split.
     """
-    if isinstance(name, str) and name not in PROBES:
-        raise ValueError(f"no probe {name!r}: choose from {sorted(PROBES)}")
+    probe = make_probe(name) if isinstance(name, str) else name
     if num_seeds < 1:
         raise ValueError(f"{num_seeds} seeds: at least one training is needed")
     _check_features(features, task)
-    probe = PROBES[name] if isinstance(name, str) else name
-    trainings = range(seed, seed + (num_seeds if probe.is_seeded else 1))
+    trainings = range(seed, seed + _num_trainings(probe, num_seeds))
     scores = np.full((len(trainings), *task.flags.shape), np.nan, np.float32)
     fold_of, per_fold, notes = np.full(len(features), -1), {}, []
     for number, split in enumerate(splits_of(task, test_folds=test_folds, seed=seed)):
@@ -80,17 +88,26 @@ def run_probe(
 
     tested = np.flatnonzero(fold_of >= 0)
     groups = group_numbers(task)[tested]
-    num_groups = len(np.unique(groups))
-    if num_groups == 1:
-        notes.append("all test clips are of one group: the interval is over clips, and says nothing of other groups")
-    elif num_groups < FEW_GROUPS:
-        notes.append(f"the interval rests on {num_groups} groups only")
+    notes += group_notes(groups)
     score = score_with_interval(
         task.targets[tested], scores[:, tested], folds=fold_of[tested], groups=groups, seed=seed
     )
-    label = name if isinstance(name, str) else type(probe).__name__
     unique_notes = tuple(dict.fromkeys(notes))
-    return ProbeResult(label, task.name, task.metric, score, per_fold, scores.mean(axis=0), unique_notes)
+    return ProbeResult(label_of(probe), task.name, task.metric, score, per_fold, scores, fold_of, unique_notes)
+
+
+def group_notes(groups: Int[np.ndarray, " test"]) -> list[str]:
+    """What the groups of the test clips make of an interval, if it has to be said."""
+    num_groups = len(np.unique(groups))
+    if num_groups == 1:
+        return ["all test clips are of one group: the interval is over clips, and says nothing of other groups"]
+    return [f"the interval rests on {num_groups} groups only"] if num_groups < FEW_GROUPS else []
+
+
+def _num_trainings(probe: Probe, num_seeds: int) -> int:
+    if isinstance(probe, FewShotProbe):
+        return probe.num_draws
+    return num_seeds if probe.is_seeded else 1
 
 
 def _predict(
@@ -108,6 +125,11 @@ def _predict(
         valid = valid[task.flags[valid][:, trained].any(axis=1)]
     if not len(valid):
         raise ValueError(f"fold {split.name}: no validation clip has a class of the training clips: check the splits")
+
+    num_each = task.flags[split.train][:, trained].sum(axis=0)
+    if isinstance(probe, FewShotProbe) and num_each.min() < probe.num_per_class:
+        names = ", ".join(task.classes[trained[i]] for i in np.flatnonzero(num_each < probe.num_per_class)[:5])
+        notes.append(f"fold {split.name}: fewer than {probe.num_per_class} training clips of {names}: all are taken")
 
     def targets(clips: Int[np.ndarray, " _"]) -> np.ndarray:
         flags = task.flags[clips][:, trained]
