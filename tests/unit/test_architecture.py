@@ -13,10 +13,11 @@ MAX_LINES = 330
 
 # Each room and the rooms it may import from; none from itself upwards. A room is a module or folder of melmask.
 GROUND = {"types"}
-FRONT = GROUND | {"audio", "patches", "logmel"}
+FRONT = GROUND | {"allocator", "audio", "patches", "logmel"}
 LEARNING = FRONT | {"masking", "vit", "models", "data"}
 MAY_IMPORT = {
     "types": set(),
+    "allocator": set(),
     "audio": GROUND,
     "patches": GROUND,
     "logmel": GROUND,

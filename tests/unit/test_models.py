@@ -6,7 +6,7 @@ import torch
 from melmask.models import M2D, MSMMAE, make_model
 from melmask.models.base import mean_over_valid
 from melmask.types import Mask, PatchGrid
-from melmask.vit import Size
+from melmask.vit import Block, Size
 
 GRID = PatchGrid(2, 5)
 both = pytest.mark.parametrize("framework", ["m2d", "msm-mae"])
@@ -17,9 +17,9 @@ MASK = Mask(
 VALID = torch.tensor([[True, True, True, False, False] * 2, [True] * 10])
 
 
-def made(framework: str) -> M2D | MSMMAE:
+def made(framework: str, **settings) -> M2D | MSMMAE:
     torch.manual_seed(0)
-    return make_model(framework, Size(32, 2, 4), Size(16, 1, 2), (4, 4), (0.99, 0.999))
+    return make_model(framework, Size(32, 2, 4), Size(16, 1, 2), (4, 4), (0.99, 0.999), **settings)
 
 
 @both
@@ -98,6 +98,25 @@ def test_losses_are_float32_under_autocast(framework):
     with torch.autocast("cpu", torch.bfloat16):
         loss = model(torch.randn(2, 10, 16), GRID, MASK, VALID)
     assert loss.value.dtype == loss.per_patch.dtype == torch.float32
+
+
+@both
+def test_recomputed_activations_change_neither_loss_nor_gradients(framework):
+    """And they are recomputed: every trained block runs twice, those of the target encoder once."""
+    results, patches = [], torch.randn(2, 10, 16)
+    for recomputed in (False, True):
+        model, runs = made(framework, checkpoint_activations=recomputed), []
+        for name, module in model.named_modules():
+            if isinstance(module, Block):
+                module.register_forward_pre_hook(lambda *_, name=name: runs.append(name))
+        loss = model(patches, GRID, MASK)
+        loss.value.backward()
+        gradients = [p.grad for p in model.parameters() if p.grad is not None]
+        trained = [name for name in runs if not name.startswith("target")]
+        assert len(trained) == len(set(trained)) * (2 if recomputed else 1)
+        assert len(runs) - len(trained) == len({name for name in runs if name.startswith("target")})
+        results.append((loss.value, *gradients))
+    assert all(torch.equal(kept, again) for kept, again in zip(*results, strict=True))
 
 
 @both

@@ -5,7 +5,7 @@ from typing import Literal, get_args
 from melmask.models.base import Loss
 from melmask.models.m2d import M2D, Standardise
 from melmask.models.msm_mae import MSMMAE
-from melmask.vit import Size
+from melmask.vit import Blocks, Size
 
 __all__ = ["M2D", "MSMMAE", "Framework", "Loss", "Standardise", "make_model"]
 
@@ -19,14 +19,30 @@ def make_model(
     patch_shape: tuple[int, int],
     ema: tuple[float, float] = (0.99995, 0.99999),
     standardise: Standardise = "patch",
+    checkpoint_activations: bool = False,
 ) -> M2D | MSMMAE:
     """A fresh model of that framework.
+
+    Args:
+        framework: how to learn from masks.
+        encoder: width, depth and heads of the encoder.
+        decoder: the same of MSM-MAE's decoder or M2D's predictor.
+        patch_shape: (freq, time) of a patch.
+        ema: M2D's decay at the first and the last step.
+        standardise: what M2D's targets are standardised over.
+        checkpoint_activations: keep only what goes into each block; see `melmask.vit.Blocks`.
 
     Raises:
         ValueError: no such framework.
     """
+    model: M2D | MSMMAE
     if framework == "m2d":
-        return M2D(encoder, decoder, patch_shape, ema, standardise)
-    if framework == "msm-mae":
-        return MSMMAE(encoder, decoder, patch_shape)
-    raise ValueError(f"no framework {framework!r}; there are: {', '.join(get_args(Framework))}")
+        model = M2D(encoder, decoder, patch_shape, ema, standardise)
+    elif framework == "msm-mae":
+        model = MSMMAE(encoder, decoder, patch_shape)
+    else:
+        raise ValueError(f"no framework {framework!r}; there are: {', '.join(get_args(Framework))}")
+    for module in model.modules():
+        if isinstance(module, Blocks):
+            module.are_recomputed = checkpoint_activations
+    return model

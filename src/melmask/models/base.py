@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from melmask.patches import place, take
 from melmask.types import Mask, PatchGrid
-from melmask.vit import LAYER_NORM_EPS, Block, Size, init_weights, positions
+from melmask.vit import LAYER_NORM_EPS, Blocks, Size, init_weights, positions
 
 VARIANCE_EPS = 1e-6  # added to the variance of a patch before it is divided by
 
@@ -44,7 +44,7 @@ class MaskedDecoder(nn.Module):
         self.size = size
         self.embed = nn.Linear(encoder_dim, size.dim)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, size.dim))
-        self.blocks = nn.ModuleList(Block(size.dim, size.heads) for _ in range(size.depth))
+        self.blocks = Blocks(size)
         self.norm = nn.LayerNorm(size.dim, eps=LAYER_NORM_EPS)
         self.pred = nn.Linear(size.dim, out_dim)
         self.apply(init_weights)
@@ -56,9 +56,7 @@ class MaskedDecoder(nn.Module):
         tokens = self.mask_token.to(latent.dtype).expand(len(latent), grid.num_patches, -1)
         tokens = place(tokens, mask.visible, latent[:, 1:]) + positions(grid, self.size.dim, latent)
         tokens = torch.cat([latent[:, :1].to(tokens.dtype), tokens], dim=1)
-        for block in self.blocks:
-            tokens = block(tokens)
-        return self.pred(self.norm(take(tokens[:, 1:], mask.masked)))
+        return self.pred(self.norm(take(self.blocks(tokens)[:, 1:], mask.masked)))
 
 
 def counted(mask: Mask, valid: Bool[Tensor, "b n"] | None) -> Float[Tensor, "b m"]:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW
 from torch.utils.tensorboard import SummaryWriter
 
+from melmask.allocator import keep_freed_memory
 from melmask.data.loader import Loader
 from melmask.data.store import Store
 from melmask.models import M2D, MSMMAE, Loss
@@ -80,6 +81,7 @@ def pretrain(
         ValueError: the folder is in use, or the recipe or data differ from the run that is to be resumed.
         Diverged: the loss is not finite; the last good checkpoint is kept.
     """
+    keep_freed_memory()
     with join_world() as world, stop_requests() as stop_requested:
         loader = Loader(
             store,

@@ -1,0 +1,35 @@
+import platform
+import subprocess
+import sys
+
+import pytest
+
+PROBE = """
+import resource
+import sys
+import torch
+from melmask.allocator import keep_freed_memory
+
+def faults_of_a_temporary():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    torch.zeros(16_000_000).add_(1)  # 64 MB, more than glibc ever keeps by itself: 15,625 pages
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+if sys.argv[1] == "kept":
+    assert keep_freed_memory() and keep_freed_memory()
+faults_of_a_temporary()
+print(faults_of_a_temporary())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be asked to keep freed memory")
+def test_a_second_temporary_of_the_same_size_touches_no_new_page():
+    """In processes of their own, as the setting holds to the end of a process."""
+
+    def faults(mode: str) -> int:
+        return int(
+            subprocess.run([sys.executable, "-c", PROBE, mode], capture_output=True, text=True, check=True).stdout
+        )
+
+    assert faults("default") > 10_000
+    assert faults("kept") < 100
