@@ -1,0 +1,118 @@
+"""A few real steps of a recipe on this machine, to see how long they take and what memory they fill."""
+
+import dataclasses
+import itertools
+import resource
+import statistics
+import sys
+import tempfile
+import time
+import wave
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from melmask.data.loader import Loader
+from melmask.data.prepare import prepare
+from melmask.data.store import Store
+from melmask.logmel import LogMelSpec
+from melmask.train.distributed import World, join_world
+from melmask.train.loop import Trainer
+from melmask.train.recipe import Recipe
+
+NUM_CLIPS, MIN_STEPS, MAX_STEPS = 4, 2, 100
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What a few steps took.
+
+    Args:
+        batch_size: of these steps.
+        step_s: median seconds of a whole step: reading, masks, both passes, optimiser.
+        num_steps: that were timed, after one that was not.
+        peak_bytes: by which the process grew beyond what it is with a model that weighs nothing; on a GPU the most
+            that was allocated.
+    """
+
+    batch_size: int
+    step_s: float
+    num_steps: int
+    peak_bytes: int
+
+    @property
+    def sample_s(self) -> float:
+        """Seconds a sample."""
+        return self.step_s / self.batch_size
+
+
+def try_steps(recipe: Recipe, spec: LogMelSpec, clip_s: float, batch_size: int, budget_s: float) -> Trial:
+    """Train for a few steps on noise, to which time and memory are alike.
+
+    Args:
+        recipe: what to try.
+        spec: the front end.
+        clip_s: length of the clips; of longer ones than a crop only as much is made.
+        batch_size: of a step, in one part.
+        budget_s: stop after so many seconds, but not before two steps.
+    """
+    crop_s = recipe.crop_frames / spec.frames_per_s
+    recipe = dataclasses.replace(recipe, batch_size=batch_size, accumulate=1, steps=MAX_STEPS, epochs=0.0)
+    small = dataclasses.replace(
+        recipe, size="micro", decoder_dim=32, decoder_depth=1, decoder_heads=2, batch_size=1, steps=MAX_STEPS
+    )
+    with tempfile.TemporaryDirectory(prefix="melmask-") as name, join_world() as world:
+        store = noise_store(Path(name), spec, min(clip_s, crop_s + 1.0))
+        list(itertools.islice(_steps(small, store, world), 2))  # libraries that are loaded by the first step of all
+        before = 0 if world.device.type == "cuda" else peak_memory(world.device)
+        _, *times = _within(budget_s, _steps(recipe, store, world))
+        return Trial(batch_size, statistics.median(times), len(times), peak_memory(world.device) - before)
+
+
+def _steps(recipe: Recipe, store: Store, world: World) -> Generator[float, None, None]:
+    """The seconds of one step after the other, read from the store as in a run."""
+    loader = Loader(store, crop_frames=recipe.crop_frames, batch_size=recipe.batch_size, seed=recipe.seed)
+    trainer = Trainer(recipe, loader, store.folder / "no run", world, lambda progress: None)
+    with closing(loader.prefetch((step, 0, 1) for step in range(recipe.steps))) as parts:
+        for step in range(recipe.steps):
+            start = time.perf_counter()
+            trainer.step(step, parts)
+            if world.device.type == "cuda":
+                torch.cuda.synchronize(world.device)
+            yield time.perf_counter() - start
+
+
+def _within(budget_s: float, times: Iterator[float]) -> list[float]:
+    """Times until they add up to the budget, but at least the first and two more."""
+    taken: list[float] = []
+    for time_s in times:
+        taken.append(time_s)
+        if len(taken) > MIN_STEPS and sum(taken) > budget_s:
+            break
+    return taken
+
+
+def noise_store(folder: Path, spec: LogMelSpec, clip_s: float) -> Store:
+    """A store of a few clips of noise."""
+    rng, recordings = np.random.default_rng(0), folder / "noise"
+    recordings.mkdir()
+    for i in range(NUM_CLIPS):
+        noise = rng.normal(0.0, 3000.0, round(clip_s * spec.sample_rate_hz)).clip(-32768, 32767).astype("<i2")
+        with wave.open(str(recordings / f"{i}.wav"), "wb") as file:
+            file.setnchannels(1)
+            file.setsampwidth(2)
+            file.setframerate(spec.sample_rate_hz)
+            file.writeframes(noise.tobytes())
+    return prepare([recordings], folder / "store", spec=spec, num_workers=0)
+
+
+def peak_memory(device: torch.device) -> int:
+    """The most memory, in bytes, that this process ever filled, or ever allocated on a GPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
