@@ -73,7 +73,7 @@ def results_table(results: Sequence[Result]) -> Table:
             table.add_section()
         table.add_row(
             escape(result.encoder) if before is None or is_next else "",
-            result.probe,
+            escape(result.probe),
             f"{result.num_dims:,}",
             str(result.num_seeds),
             f"[bold]{100 * result.score:.1f}[/]",

@@ -4,7 +4,6 @@ import shlex
 import sys
 import tempfile
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from rich.markup import escape
@@ -60,7 +59,7 @@ def embed(
 def evaluate(
     encoders: Positional[tuple[str, ...]],
     task: tuple[Path, ...],
-    probe: tuple[Literal["linear", "logistic", "ridge", "knn", "mlp", "fewshot"], ...] = ("logistic",),
+    probe: tuple[str, ...] = ("logistic",),
     layers: Layers = "last",
     pooling: Pooling = "mean",
     test_folds: tuple[str, ...] = (),
@@ -75,7 +74,8 @@ def evaluate(
         encoders: runs' folders, encoder files, logmel-stats, untrained:SIZE, onnx:FILE[@RATE], hear:MODULE[@WEIGHTS]
             and hf:FOLDER, see docs/peers.md.
         task: CSV files with path,label[,fold][,group].
-        probe: how to read labels from frozen embeddings.
+        probe: how to read labels from frozen embeddings: linear, logistic, ridge, knn, mlp or fewshot; settings
+            follow a colon, as in linear:learning_rate=3e-5.
         layers: of melmask encoders: last, all, or numbers from 1 on.
         pooling: of melmask encoders, over time.
         test_folds: judge on these folds only; all in turn if none are given.

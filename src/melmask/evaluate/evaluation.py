@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -12,7 +12,7 @@ import numpy as np
 
 from melmask.data.store import Store
 from melmask.evaluate.cache import cache_folder, cached_embed
-from melmask.evaluate.classifiers import PROBES, Probe
+from melmask.evaluate.classifiers import label_of, make_probe
 from melmask.evaluate.embed import FrozenEncoder
 from melmask.evaluate.encoders import AudioEncoder, make_encoder
 from melmask.evaluate.features import FeatureSettings
@@ -150,7 +150,7 @@ def evaluate(
     table: Path,
     stores: Sequence[Store],
     *,
-    probes: Mapping[str, Probe] | Sequence[str] = ("logistic",),
+    probes: Sequence[str] = ("logistic",),
     test_folds: Sequence[str] = (),
     num_seeds: int = 3,
     command: str = "",
@@ -162,7 +162,7 @@ def evaluate(
         entrants: the encoders; embeddings are cached.
         table: the task's CSV, for its name.
         stores: the table, prepared with each of the log-mel settings in `specs_of`.
-        probes: names of probes, or probes with settings of their own by the names that tables are to show.
+        probes: names of probes, with settings of their own if need be.
         test_folds: judge on these folds only; empty for all in turn.
         num_seeds: of probes that depend on a seed.
         command: recorded with the results.
@@ -174,7 +174,7 @@ def evaluate(
     Raises:
         ValueError: the table is no task, a fold does not exist, or an encoder fails on it.
     """
-    chosen = probes if isinstance(probes, Mapping) else {name: _probe(name) for name in probes}
+    chosen = [make_probe(probe) for probe in probes]  # before anything long is begun
     by_spec = {store.spec: store for store in stores}
     rows = _shared_rows(stores)
     task = make_task(table.stem, [stores[0].clips[row].clip for row in rows[0]])
@@ -187,15 +187,14 @@ def evaluate(
             progress(f"{name}: embedding", done, total)
 
         vectors = cached_embed(entrant.encoder, store, progress=show)[rows[stores.index(store)]]
-        for done, (name, probe) in enumerate(chosen.items()):
-            progress(f"{entrant.name}: {name}", done, len(chosen))
+        for done, probe in enumerate(chosen):
+            progress(f"{entrant.name}: {label_of(probe)}", done, len(chosen))
             found = run_probe(probe, vectors, task, test_folds=tuple(test_folds) or None, num_seeds=num_seeds)
             results.append(
                 _line(
                     entrant,
                     found,
                     task_path=str(table),
-                    probe=name,
                     num_classes=len(task.classes),
                     num_dims=vectors.shape[1],
                     rejected=rejected,
@@ -231,12 +230,6 @@ def append_results(path: Path, results: Sequence[Result]) -> Path:
     return path
 
 
-def _probe(name: str) -> Probe:
-    if name not in PROBES:
-        raise ValueError(f"no probe {name!r}: choose from {sorted(PROBES)}")
-    return PROBES[name]
-
-
 def _shared_rows(stores: Sequence[Store]) -> list[np.ndarray]:
     """Of each store the rows of the recordings that all of them hold, in the order of the first."""
     row_of = [{stored.clip.path: row for row, stored in enumerate(store.clips)} for store in stores]
@@ -253,6 +246,7 @@ def _line(entrant: Entrant, found: ProbeResult, **given: Any) -> Result:
     score = found.score
     return Result(
         task=found.task,
+        probe=found.probe,
         features=entrant.features,
         metric=found.metric,
         score=score.value,

@@ -8,9 +8,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import torch
 
-from melmask.evaluate.waveforms import Vectors, WaveformEncoder, Waveforms, as_array
+from melmask.evaluate.waveforms import WaveformEncoder, Waveforms, as_array
 
 WEIGHTS = ("*.json", "*.safetensors")  # of a Hugging Face folder: all that changes a vector
 
@@ -47,7 +48,7 @@ def from_onnx(spec: str) -> WaveformEncoder:
     if isinstance(num_waves, int) and num_waves != 1:
         raise ValueError(f"{path} takes batches of exactly {num_waves}: export it with any batch size, or with 1")
 
-    def encode(waves: Waveforms) -> Vectors:
+    def encode(waves: Waveforms) -> np.ndarray:
         vectors = session.run([output.name], {inputs[0].name: waves})[0]
         return vectors.mean(axis=1) if vectors.ndim == 3 else vectors
 
@@ -89,7 +90,7 @@ def from_hear(spec: str) -> WaveformEncoder:
     if isinstance(model, torch.nn.Module):
         model.eval().to(_device())
 
-    def encode(waves: Waveforms) -> Vectors:
+    def encode(waves: Waveforms) -> np.ndarray:
         audio = torch.from_numpy(waves).to(_device()) if isinstance(model, torch.nn.Module) else waves
         with torch.inference_mode():
             return as_array(module.get_scene_embeddings(audio, model))
@@ -123,12 +124,12 @@ def from_huggingface(folder: Path) -> WaveformEncoder:
     try:
         extractor = transformers.AutoFeatureExtractor.from_pretrained(folder, local_files_only=True)
         model = transformers.AutoModel.from_pretrained(folder, local_files_only=True, use_safetensors=True)
-    except (OSError, KeyError) as error:
+    except (OSError, KeyError, ValueError) as error:
         raise ValueError(f"{folder} is no audio encoder that transformers reads: {error}") from error
     encoder = (model.get_encoder() if model.config.is_encoder_decoder else model).eval().to(_device())
     rate = int(extractor.sampling_rate)
 
-    def encode(waves: Waveforms) -> Vectors:
+    def encode(waves: Waveforms) -> np.ndarray:
         inputs = extractor(list(waves), sampling_rate=rate, return_tensors="pt").to(_device())
         with torch.inference_mode():
             return as_array(encoder(**inputs).last_hidden_state.mean(dim=1))

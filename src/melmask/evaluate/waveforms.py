@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32
+from jaxtyping import Float32
 
 from melmask.audio import read_audio
 from melmask.data.store import Store
@@ -20,7 +20,6 @@ from melmask.logmel import LogMelSpec
 BATCH_S = 40.0  # of audio that go through an encoder at once
 
 Waveforms = Float32[np.ndarray, "b sample"]
-Vectors = Float[np.ndarray, "b dim"]
 
 
 @runtime_checkable
@@ -53,7 +52,7 @@ class WaveformEncoder:
     name: str
     identity: str
     sample_rate_hz: int
-    encode: Callable[[Waveforms], Vectors]
+    encode: Callable[[Waveforms], np.ndarray]
     max_samples: int | None = None
     is_fixed: bool = False
     max_batch: int = 64
@@ -136,7 +135,7 @@ def wrap(obj: EncodesWaveforms, sample_rate_hz: int, *, name: str = "", identity
     'Loudness'
     """
 
-    def encode(waves: Waveforms) -> Vectors:
+    def encode(waves: Waveforms) -> np.ndarray:
         return as_array(obj.encode(waves, sample_rate_hz))
 
     return WaveformEncoder(name or type(obj).__name__, identity, sample_rate_hz, encode)
