@@ -1,0 +1,192 @@
+"""One fine-tuning: an encoder and a fresh head, trained on one split's training clips."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.optim import SGD, AdamW, Optimizer
+
+from melmask.data.store import Store
+from melmask.evaluate.crops import Crops, Group, read_ahead
+from melmask.evaluate.embed import FrozenEncoder
+from melmask.evaluate.finetune_recipes import FinetuneRecipe
+from melmask.evaluate.metrics import score_of
+from melmask.evaluate.tasks import Split, Task
+from melmask.evaluate.tuned import TunedEncoder, soft_loss
+from melmask.train.loop import Diverged, autocast_for
+from melmask.train.schedule import learning_rate
+
+MOMENTUM = 0.9
+SMALLEST_PROBABILITY = 1e-12  # of a class that is there, when the validation loss is counted
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """How one epoch of a fine-tuning went.
+
+    Args:
+        fold, seed: which training.
+        epoch: from 1 on.
+        num_epochs: in all.
+        loss: mean over the epoch's training clips, with augmentation.
+        valid_score: accuracy or mAP on the validation clips.
+        valid_loss: cross-entropy on the validation clips.
+    """
+
+    fold: str
+    seed: int
+    epoch: int
+    num_epochs: int
+    loss: float
+    valid_score: float
+    valid_loss: float
+
+
+def tune(
+    start: FrozenEncoder,
+    store: Store,
+    task: Task,
+    split: Split,
+    recipe: FinetuneRecipe,
+    seed: int,
+    report: Callable[[Epoch], None] = lambda epoch: None,
+) -> tuple[TunedEncoder, Epoch]:
+    """Train a copy of an encoder with a linear head; the epoch with the best validation score counts.
+
+    Of epochs with equal scores, as small validation splits have many, the one with the lowest validation loss counts.
+    The labels of the split's test clips are never read.
+
+    Args:
+        start: the encoder to begin with.
+        store: the task's log-mels; row i is clip i of the task.
+        task: labels.
+        split: which clips train and which validate.
+        recipe: every setting.
+        seed: of the order of the clips, crops and augmentation.
+        report: called after every epoch.
+
+    Returns:
+        The encoder and head of the best epoch, and that epoch.
+
+    Raises:
+        ValueError: the recipe's crop is shorter than a patch.
+        Diverged: the loss is not finite.
+
+    Source: fine-tuning of M2D, arXiv 2210.14648 and 2404.06095. Deviates: the epoch is chosen on validation clips.
+    """
+    crop_frames = recipe.crop_frames or start.crop_frames
+    if crop_frames < start.encoder.patch_shape[1]:
+        raise ValueError(f"crop_frames {crop_frames} is shorter than a patch of {start.encoder.patch_shape[1]} frames")
+    start = FrozenEncoder(start.encoder, start.front_end, crop_frames)
+    with torch.random.fork_rng(devices=[]):  # the head's own initialisation, overwritten by zeros, draws
+        model = TunedEncoder(start, task.classes, task.is_multilabel)
+    flags = torch.from_numpy(task.flags[split.train]).float()
+    crops = Crops(store, split.train, flags, recipe, start.front_end, start.encoder.patch_shape, crop_frames, seed)
+    if recipe.standardise:
+        model.standardise(store, split.train.tolist())
+    best, kept = None, model.state_dict()
+    for epoch in _epochs(model, crops, recipe, store, task, split, seed):
+        report(epoch)
+        if best is None or (epoch.valid_score, -epoch.valid_loss) > (best.valid_score, -best.valid_loss):
+            best, kept = epoch, {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    assert best is not None
+    model.load_state_dict(kept)
+    return model, best
+
+
+def _epochs(
+    model: TunedEncoder, crops: Crops, recipe: FinetuneRecipe, store: Store, task: Task, split: Split, seed: int
+) -> Iterator[Epoch]:
+    """Train, and stop after each epoch to look."""
+    optimiser = make_optimiser(model, recipe)
+    autocast = autocast_for(recipe.precision, model.device)
+    num_steps = recipe.epochs * crops.steps_per_epoch
+    losses: list[Tensor] = []
+    for step, groups in enumerate(read_ahead(crops.batch, num_steps)):
+        peak = learning_rate(step, num_steps, recipe.learning_rate, recipe.warmup_epochs / recipe.epochs)
+        for layer in optimiser.param_groups:
+            layer["lr"] = peak * layer["share"]
+        losses.append(_backward(model, groups, recipe, autocast))
+        nn.utils.clip_grad_norm_(_trained(model), recipe.grad_clip)
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
+        if (step + 1) % crops.steps_per_epoch:
+            continue
+        number, loss = (step + 1) // crops.steps_per_epoch, float(torch.stack(losses).sum()) / len(split.train)
+        losses.clear()
+        if not np.isfinite(loss):
+            raise Diverged(
+                f"the loss is not finite in epoch {number} of fold {split.name}, seed {seed}: try a lower learning "
+                "rate, a longer warm-up or a grad_clip"
+            )
+        with autocast():
+            score, valid_loss = _validate(model, store, task, split.valid)
+        yield Epoch(split.name, seed, number, recipe.epochs, loss, score, valid_loss)
+
+
+def _backward(
+    model: TunedEncoder, groups: Sequence[Group], recipe: FinetuneRecipe, autocast: Callable[[], object]
+) -> Float[Tensor, ""]:
+    """Gradients of the mean loss over a batch; returns the loss summed over its clips."""
+    size = sum(len(group.flags) for group in groups)
+    total = torch.zeros((), device=model.device)
+    for group in groups:
+        patches, flags = group.patches.to(model.device), group.flags.to(model.device)
+        lines = group.lines
+        if lines is not None:
+            lines = replace(lines, rows=lines.rows.to(model.device), columns=lines.columns.to(model.device))
+        with autocast():  # type: ignore[attr-defined]
+            logits = model(patches, group.grid, lines)
+        loss = soft_loss(logits.float(), flags, model.is_multilabel, recipe.label_smoothing).sum()
+        (loss / size).backward()
+        total += loss.detach()
+    return total
+
+
+def _validate(model: TunedEncoder, store: Store, task: Task, rows: np.ndarray) -> tuple[float, float]:
+    """The score and the cross-entropy of the validation clips."""
+    predicted, flags = model.predict(store, rows.tolist()), task.flags[rows]
+    right = np.where(flags, predicted, 1 - predicted if model.is_multilabel else 1.0)
+    loss = -np.log(np.maximum(right, SMALLEST_PROBABILITY)).sum(axis=1).mean()
+    return score_of(task.targets[rows], predicted), float(loss)
+
+
+def make_optimiser(model: TunedEncoder, recipe: FinetuneRecipe) -> Optimizer:
+    """SGD or AdamW, each layer with its share of the learning rate, weight decay on matrices only.
+
+    The patch embedding is frozen where the recipe says so.
+
+    Source: layer-wise decay of BEiT, arXiv 2106.08254. Deviates: not at all.
+    """
+    model.encoder.patch_embed.requires_grad_(not recipe.freeze_patch_embed)
+    groups: dict[tuple[int, bool], list[Tensor]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            groups.setdefault((_layers_below_head(name, model), parameter.ndim == 2), []).append(parameter)
+    settings = [
+        {
+            "params": parameters,
+            "share": recipe.layer_decay**depth,
+            "weight_decay": recipe.weight_decay if is_matrix else 0.0,
+        }
+        for (depth, is_matrix), parameters in groups.items()
+    ]
+    if recipe.optimiser == "sgd":
+        return SGD(settings, recipe.learning_rate, momentum=MOMENTUM)
+    return AdamW(settings, recipe.learning_rate)
+
+
+def _layers_below_head(name: str, model: TunedEncoder) -> int:
+    """0 for the head and the norm before it, 1 for the last block, and so on down to the embeddings."""
+    part, *rest = name.removeprefix("encoder.").split(".")
+    if part in ("head", "norm"):
+        return 0
+    depth = model.encoder.size.depth
+    return depth - int(rest[0]) if part == "blocks" else depth + 1
+
+
+def _trained(model: nn.Module) -> list[nn.Parameter]:
+    return [parameter for parameter in model.parameters() if parameter.requires_grad]
