@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from jaxtyping import Float32
 from melmask.data.store import Store, replacing
 from melmask.evaluate.embed import FrozenEncoder, Progress, no_progress
 from melmask.evaluate.encoders import AudioEncoder
-from melmask.evaluate.sequences import Sequences
+from melmask.evaluate.timesteps import TimeSteps
 
 FORMAT = 1  # to be raised whenever an encoder of the same identity comes to give other features
 
@@ -51,17 +52,23 @@ def cached_embed(
     return kept
 
 
-def cached_sequences(
-    encoder: FrozenEncoder, store: Store, folder: Path | None = None, progress: Progress = no_progress
-) -> Sequences:
-    """The features of every time step of all of a store's clips, as a map of a file in the cache.
+def cached_time_steps(
+    encoder: FrozenEncoder,
+    store: Store,
+    rows: Sequence[int] | None = None,
+    folder: Path | None = None,
+    progress: Progress = no_progress,
+) -> TimeSteps:
+    """The features of every time step of a store's clips, or of those in ``rows``, as a map of a file in the cache.
 
     They are written to the file as they are made and read from it as they are looked at, so that neither needs much
     memory. Otherwise as `cached_embed`.
     """
-    start = np.cumsum([0, *(encoder.num_steps(stored.num_frames) for stored in store.clips)])
-    path = _entry(folder, encoder.identity, store, "steps")
-    steps = _read(path, int(start[-1]), mapped=True)
+    rows = range(len(store)) if rows is None else rows
+    length = np.array([encoder.num_steps(store.clips[row].num_frames) for row in rows])
+    of_rows = hashlib.sha256(repr(list(rows)).encode()).hexdigest()[:16]
+    path = _entry(folder, encoder.identity, store, f"steps-{of_rows}")
+    steps = _read(path, int(length.sum()), mapped=True)
     if steps is None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as temporary:
@@ -69,11 +76,11 @@ def cached_sequences(
             def allocate(shape: tuple[int, int]) -> np.ndarray:
                 return np.lib.format.open_memmap(temporary, "w+", np.float16, shape)
 
-            made = encoder.sequences(store, progress=progress, allocate=allocate)
-            assert isinstance(made.steps, np.memmap)
-            made.steps.flush()
+            made = encoder.time_steps(store, rows, progress, allocate).steps
+            assert isinstance(made, np.memmap)
+            made.flush()
         steps = np.load(path, mmap_mode="r", allow_pickle=False)
-    return Sequences(np.asarray(steps), start)
+    return TimeSteps(np.asarray(steps), np.cumsum(length) - length, length)
 
 
 def _entry(folder: Path | None, identity: str, store: Store, what: str) -> Path:

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float, Float32
 from torch.nn import functional as F
 
+from melmask.evaluate.attentive import AttentiveProbe
 from melmask.evaluate.base import Features, Probe, Targets, as_tensor, loss_of, probabilities, with_one
 from melmask.evaluate.fewshot import FewShotProbe
 from melmask.evaluate.logistic import LogisticProbe
@@ -160,6 +161,7 @@ PROBES: dict[str, Probe] = {
     "knn": KnnProbe(),
     "mlp": MlpProbe(),
     "fewshot": FewShotProbe(),
+    "attentive": AttentiveProbe(),
 }
 
 

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from melmask.data.store import Store
 from melmask.evaluate.features import FeatureSettings
 from melmask.evaluate.pooling import Pool
-from melmask.evaluate.sequences import Sequences
+from melmask.evaluate.timesteps import TimeSteps, half
 from melmask.logmel import LogMelSpec
 from melmask.patches import grid_of, patchify
 from melmask.train.checkpoint import ENCODER, FrontEnd, load_encoder
@@ -145,13 +145,13 @@ class FrozenEncoder:
             embeddings[first : first + len(some)] = pool.pooled()
         return embeddings
 
-    def sequences(
+    def time_steps(
         self,
         store: Store,
         rows: Sequence[int] | None = None,
         progress: Progress = no_progress,
         allocate: Callable[[tuple[int, int]], np.ndarray] = lambda shape: np.empty(shape, np.float16),
-    ) -> Sequences:
+    ) -> TimeSteps:
         """Features of every time step of a store's clips, in half precision; pooling does not matter.
 
         Args:
@@ -164,18 +164,17 @@ class FrozenEncoder:
         rows = self._rows(store, rows)
         num_frames = [store.clips[row].num_frames for row in rows]
         total, done = sum(len(self._edges(frames)) - 1 for frames in num_frames), 0
-        start = np.cumsum([0, *map(self.num_steps, num_frames)])
-        steps = allocate((int(start[-1]), self.num_step_dims))
+        length = np.array([self.num_steps(frames) for frames in num_frames])
+        start = np.cumsum(length) - length
+        steps = allocate((int(length.sum()), self.num_step_dims))
         for chunks, layers in self._encoded_clips(store, rows):
-            features = torch.cat(layers, dim=2).half().cpu().numpy()
-            if not np.isfinite(features).all():
-                path = store.clips[rows[chunks[0][0]]].clip.path
-                raise ValueError(f"features of {path}, or of a clip batched with it, exceed half precision (65504)")
+            what = f"features of {store.clips[rows[chunks[0][0]]].clip.path}, or of a clip of as many frames,"
+            features = half(torch.cat(layers, dim=2).cpu().numpy(), what)
             for (i, step), of_chunk in zip(chunks, features, strict=True):
                 steps[start[i] + step : start[i] + step + len(of_chunk)] = of_chunk
             done += len(chunks)
             progress(done, total)
-        return Sequences(steps, start)
+        return TimeSteps(steps, start, length)
 
     def frames(
         self, log_mel: Float[np.ndarray, "frame mel"]
@@ -198,6 +197,11 @@ class FrozenEncoder:
             for (_, step), of_chunk in zip(chunks, torch.cat(layers, dim=2).cpu().numpy(), strict=True):
                 steps[step : step + len(of_chunk)] = of_chunk
         return steps, self.timestamps_s(len(steps))
+
+    @property
+    def step_s(self) -> float:
+        """From one time step to the next."""
+        return self.encoder.patch_shape[1] / self.spec.frames_per_s
 
     def num_steps(self, num_frames: int) -> int:
         """Time steps of a clip; the last may be filled up with silence."""

@@ -6,15 +6,18 @@ training clips lack, seeds and the score. A classifier only fits and predicts.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Float32, Int
 
-from melmask.evaluate.base import Features, Probe
+from melmask.evaluate.attentive import AttentiveProbe
+from melmask.evaluate.base import Probe
 from melmask.evaluate.classifiers import label_of, make_probe
 from melmask.evaluate.fewshot import FewShotProbe
 from melmask.evaluate.metrics import Metric, Score, score_of, score_with_interval
 from melmask.evaluate.tasks import Split, Task, group_numbers, splits_of
+from melmask.evaluate.timesteps import TimeSteps, standardise
 
 FEW_GROUPS = 10
 
@@ -51,7 +54,7 @@ class ProbeResult:
 
 def run_probe(
     name: str | Probe,
-    features: Float[np.ndarray, "clip dim"],
+    features: Float[np.ndarray, "clip dim"] | TimeSteps,
     task: Task,
     *,
     test_folds: Sequence[str] | None = None,
@@ -62,7 +65,7 @@ def run_probe(
 
     Args:
         name: what `make_probe` takes, or a probe with settings of its own.
-        features: row i is clip i of the task.
+        features: row i is clip i of the task; the attentive probe reads time steps as well.
         task: labels, folds and groups.
         test_folds: only these as test; None for all.
         num_seeds: trainings per split, with the seeds seed, seed + 1, ...; a probe without chance is trained once, and
@@ -70,12 +73,16 @@ def run_probe(
         seed: also of drawn folds, drawn validation splits and the interval.
 
     Raises:
-        ValueError: an unknown probe or setting, no seeds, features that do not fit the task or are not finite, or the
-            task cannot be split.
+        ValueError: an unknown probe or setting, no seeds, features that do not fit the task or the probe or are not
+            finite, or the task cannot be split.
     """
     probe = make_probe(name) if isinstance(name, str) else name
     if num_seeds < 1:
         raise ValueError(f"{num_seeds} seeds: at least one training is needed")
+    if isinstance(features, TimeSteps) and not isinstance(probe, AttentiveProbe):
+        raise ValueError(
+            f"probe {label_of(probe)} reads one vector a clip, not time steps: pool them, or use attentive"
+        )
     _check_features(features, task)
     trainings = range(seed, seed + _num_trainings(probe, num_seeds))
     scores = np.full((len(trainings), *task.flags.shape), np.nan, np.float32)
@@ -111,7 +118,7 @@ def _num_trainings(probe: Probe, num_seeds: int) -> int:
 
 
 def _predict(
-    probe: Probe, features: Float[np.ndarray, "clip dim"], task: Task, split: Split, seeds: Sequence[int]
+    probe: Probe, features: Float[np.ndarray, "clip dim"] | TimeSteps, task: Task, split: Split, seeds: Sequence[int]
 ) -> tuple[Float32[np.ndarray, "seed test num_classes"], list[str]]:
     """Probabilities of the split's test clips; 0 for classes that its training clips lack."""
     notes = []
@@ -135,7 +142,8 @@ def _predict(
         flags = task.flags[clips][:, trained]
         return flags if task.is_multilabel else flags.argmax(axis=1)
 
-    train_x, valid_x, test_x = _standardise(features[split.train], features[valid], features[split.test])
+    parts = (split.train, valid, split.test)
+    train_x, valid_x, test_x = _standardise(*(features[part] for part in parts))
     scores = np.zeros((len(seeds), len(split.test), len(task.classes)), np.float32)
     for row, seed in enumerate(seeds):
         scores[row][:, trained] = probe.fit_predict(
@@ -145,17 +153,21 @@ def _predict(
     return scores, notes
 
 
-def _standardise(train: np.ndarray, *others: np.ndarray) -> list[Features]:
+def _standardise(train: np.ndarray | TimeSteps, *others: Any) -> list[Any]:
     """Zero mean and unit deviation on the training clips; features that are constant there become 0 everywhere."""
+    if isinstance(train, TimeSteps):
+        return standardise(train, *others)
     mean, deviation = train.mean(axis=0, dtype=np.float64), train.std(axis=0, dtype=np.float64)
     varies = deviation > np.finfo(np.float32).eps * np.abs(mean)  # below this, float32 features vary by rounding only
     scale = np.where(varies, 1 / np.where(varies, deviation, 1), 0)
     return [((x - mean) * scale).astype(np.float32) for x in (train, *others)]
 
 
-def _check_features(features: Float[np.ndarray, "clip dim"], task: Task) -> None:
+def _check_features(features: Float[np.ndarray, "clip dim"] | TimeSteps, task: Task) -> None:
     if len(features) != len(task.paths):
         raise ValueError(f"{len(features)} rows of features, {len(task.paths)} clips in {task.name}: embed it again")
+    if isinstance(features, TimeSteps):
+        return  # finite, or they would not have been made
     bad = np.flatnonzero(~np.isfinite(features).all(axis=1))
     if len(bad):
         raise ValueError(
