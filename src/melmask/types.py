@@ -63,9 +63,11 @@ class Batch:
         num_valid_frames: frames of each crop that come from the recording; the rest is padding at the end.
         clip: row of each crop's recording in the store's table of clips.
         start_frame: where each crop starts in its recording.
+        weight: its share of the sound in the whole batch that it is a part of; 1 for a whole batch.
     """
 
     log_mel: Float[Tensor, "b mel frame"]
     num_valid_frames: Int[Tensor, " b"]
     clip: Int[Tensor, " b"]
     start_frame: Int[Tensor, " b"]
+    weight: float = 1.0

@@ -21,10 +21,47 @@ def test_a_batch_depends_on_seed_step_and_part_alone(store):
     assert not torch.equal(first.log_mel, make(store, seed=4).part(7).log_mel)
 
 
-def test_parts_make_up_the_batch(store):
-    loader = make(store)
+def test_parts_make_up_the_batch_by_length(store):
+    loader = make(store, crop_frames=320)
     parts = [loader.part(2, part, 4).clip for part in range(4)]
     assert torch.equal(torch.cat(parts), loader.part(2).clip)
+    lengths = [min(store.clips[int(clip)].num_frames, 320) for clip in torch.cat(parts)]
+    assert lengths == sorted(lengths) and len(set(lengths)) > 2
+
+
+def test_a_part_is_as_long_as_its_longest_crop_and_weighs_what_it_holds(store):
+    loader = make(store, crop_frames=300, column_frames=16)
+    shapes = set()
+    for step in range(6):
+        parts = [loader.part(step, part, 4) for part in range(4)]
+        assert sum(part.weight for part in parts) == pytest.approx(1.0)
+        columns = [(-(-part.num_valid_frames // 16)).sum() for part in parts]
+        for part, held in zip(parts, columns, strict=True):
+            num_frames = part.log_mel.shape[2]
+            longest = int(part.num_valid_frames.max())
+            assert num_frames == 300 or (num_frames % 16 == 0 and num_frames - 16 < longest <= num_frames)
+            assert part.weight == pytest.approx(float(held / sum(columns)))
+            shapes.add(num_frames)
+    assert len(shapes) > 4 and loader.part(0).weight == 1.0
+
+
+def test_no_part_is_shorter_than_it_must_be(store):
+    def shortest(min_columns: int) -> int:
+        loader = make(store, crop_frames=320, column_frames=16, min_columns=min_columns)
+        return min(loader.part(step, 0, 8).log_mel.shape[2] for step in range(9))
+
+    assert shortest(10) == 160 and shortest(1) < 160
+
+
+def test_in_parts_short_recordings_cost_no_padding(store):
+    """Frames that are computed on, over those that hold sound."""
+
+    def overhead(num_parts: int) -> float:
+        loader = make(store, crop_frames=320, column_frames=16, batch_size=16)
+        parts = [loader.part(step, part, num_parts) for step in range(9) for part in range(num_parts)]
+        return sum(p.log_mel[:, 0].numel() for p in parts) / sum(int(p.num_valid_frames.sum()) for p in parts)
+
+    assert overhead(1) > 1.5 and overhead(4) < 1.2
 
 
 def test_an_epoch_visits_every_recording_in_proportion_to_its_length(store):

@@ -1,5 +1,6 @@
 """Packed store -> batches of random crops, a pure function of (seed, step, part)."""
 
+import dataclasses
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -54,18 +55,25 @@ class Loader:
     An epoch visits every recording once per crop length it holds (at least once), in an order drawn anew, so that long
     recordings are used in proportion. Batch ``step`` is the same whatever ran before, in however many processes.
 
+    The recordings of a batch stand in it by length, and each of its parts is only as long as its longest crop needs. So
+    in parts, short recordings are padded to each other and not to the full length, and cost no more than they hold.
+
     Args:
         store: the packed data set.
-        crop_frames: length of a crop.
+        crop_frames: length of a crop, at most.
         batch_size: crops of one step, all parts together.
         seed: of the order and the crops.
         exclude: as in `trainable_rows`.
+        column_frames: parts shorter than ``crop_frames`` are a multiple of it long: a patch's length in time.
+        min_columns: that a part has, however short its recordings are.
     """
 
     def __init__(
-        self, store: Store, *, crop_frames: int, batch_size: int, seed: int, exclude: Sequence[str] = ()
-    ) -> None:
+        self, store: Store, *, crop_frames: int, batch_size: int, seed: int, exclude: Sequence[str] = (),
+        column_frames: int = 1, min_columns: int = 1,
+    ) -> None:  # fmt: skip
         self.store, self.crop_frames, self.batch_size, self.seed = store, crop_frames, batch_size, seed
+        self.column_frames, self.min_columns = column_frames, min_columns
         self.rows = rows = np.array(trainable_rows(store, exclude))
         num_frames = np.array([store.clips[row].num_frames for row in rows])
         self._slots = np.repeat(rows, np.maximum(1, np.rint(num_frames / crop_frames).astype(int)))
@@ -85,27 +93,33 @@ class Loader:
             raise ValueError(
                 f"batch_size {self.batch_size} does not divide into {num_parts} parts (processes x accumulate)"
             )
-        size = self.batch_size // num_parts
-        first = step * self.batch_size + part * size
-        places = (divmod(first + i, len(self._slots)) for i in range(size))
-        rows = [int(self._slots[self._order(epoch)[slot]]) for epoch, slot in places]
-        return self._crops(rows, random_state(self.seed, 1, step, part))
+        first = step * self.batch_size
+        places = (divmod(first + i, len(self._slots)) for i in range(self.batch_size))
+        rows = np.array([self._slots[self._order(epoch)[slot]] for epoch, slot in places])
+        num_frames = np.array([min(self.store.clips[row].num_frames, self.crop_frames) for row in rows])
+        by_length = np.argsort(num_frames, kind="stable")
+        mine = np.array_split(by_length, num_parts)[part]
+        num_columns = -(-num_frames // self.column_frames)
+        columns = max(int(num_columns[mine].max()), self.min_columns)
+        longest = min(columns * self.column_frames, self.crop_frames)
+        batch = self._crops(rows[mine].tolist(), random_state(self.seed, 1, step, part), longest)
+        return dataclasses.replace(batch, weight=float(num_columns[mine].sum() / num_columns.sum()))
 
     def sample(self, num_crops: int) -> Batch:
         """A fixed sample of the training data, in no batch's order: at most one epoch, the same in all processes."""
         rng = random_state(self.seed, 3)
         slots = rng.permutation(len(self._slots))[:num_crops]
-        return self._crops([int(row) for row in self._slots[slots]], rng)
+        return self._crops([int(row) for row in self._slots[slots]], rng, self.crop_frames)
 
-    def _crops(self, rows: Sequence[int], rng: np.random.Generator) -> Batch:
+    def _crops(self, rows: Sequence[int], rng: np.random.Generator, crop_frames: int) -> Batch:
         """A random crop of each of these recordings."""
         silence = (self.store.spec.silence - self.store.mean) / self.store.std
-        shape = (len(rows), self.crop_frames, self.store.spec.num_mels)
+        shape = (len(rows), crop_frames, self.store.spec.num_mels)
         log_mel = np.full(shape, silence, dtype=np.float32)
         num_valid, starts = np.zeros(len(rows), dtype=np.int64), np.zeros(len(rows), dtype=np.int64)
         for i, row in enumerate(rows):
             num_frames = self.store.clips[row].num_frames
-            length = min(num_frames, self.crop_frames)
+            length = min(num_frames, crop_frames)
             start = int(rng.integers(num_frames - length + 1))
             crop = self.store.log_mel(row, start, start + length)
             np.subtract(crop, self.store.mean, out=log_mel[i, : len(crop)], dtype=np.float32)

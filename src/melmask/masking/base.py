@@ -53,13 +53,26 @@ def num_visible_of(num_patches: int, mask_ratio: float) -> int:
     """
     if not 0.0 < mask_ratio < 1.0:
         raise ValueError(f"mask_ratio must lie between 0 and 1, both excluded, got {mask_ratio}")
-    num_visible = math.floor(num_patches * (1 - mask_ratio) + 1e-9)
-    if not 0 < num_visible < num_patches:
+    num_visible = _floor_visible(num_patches, mask_ratio)
+    if not can_mask(num_patches, mask_ratio):
         raise ValueError(
             f"mask_ratio {mask_ratio} of {num_patches} patches leaves {num_visible} visible: "
             "use another ratio or a longer crop"
         )
     return num_visible
+
+
+def can_mask(num_patches: int, mask_ratio: float) -> bool:
+    """Whether the ratio leaves a patch visible and one masked.
+
+    >>> can_mask(5, 0.8), can_mask(5, 0.9)
+    (True, False)
+    """
+    return 0 < _floor_visible(num_patches, mask_ratio) < num_patches
+
+
+def _floor_visible(num_patches: int, mask_ratio: float) -> int:
+    return math.floor(num_patches * (1 - mask_ratio) + 1e-9)
 
 
 def num_masked_of(num_patches: int, mask_ratio: float) -> int:

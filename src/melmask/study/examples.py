@@ -1,17 +1,17 @@
 """What a run does on a few crops of its own data: the masks it draws, what it predicts, and where it errs."""
 
+import dataclasses
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from melmask.data.loader import Loader
 from melmask.data.store import Store
 from melmask.masking import draw
 from melmask.models import M2D, MSMMAE
 from melmask.models.base import VARIANCE_EPS
-from melmask.patches import patchify, place, take, valid_patches
+from melmask.patches import grid_of, patchify, place, take, valid_patches
 from melmask.study.runs import Run
 from melmask.types import Batch, Mask, PatchGrid
 
@@ -57,10 +57,8 @@ def examples_of(run: Run, store: Store, num_shown: int, seed: int = 0) -> Exampl
         seed: of the choice; runs of equal crop length on one store get the same crops.
     """
     recipe = run.recipe
-    batch = Loader(store, crop_frames=recipe.crop_frames, batch_size=NUM_CROPS, seed=seed, exclude=recipe.exclude).part(
-        0
-    )
-    grid = recipe.grid(store.spec.num_mels)
+    batch = dataclasses.replace(recipe, batch_size=NUM_CROPS, seed=seed).make_loader(store).part(0)
+    grid = grid_of(batch.log_mel, recipe.patch_shape)
     clips = [store.clips[int(row)].clip for row in batch.clip]
     return Examples(
         log_mel=batch.log_mel,

@@ -12,7 +12,6 @@ from typing import Any
 
 from torch import Tensor
 
-from melmask.data.loader import Loader
 from melmask.data.store import Store
 from melmask.evaluate.evaluation import RESULTS
 from melmask.logmel import LogMelSpec
@@ -101,11 +100,7 @@ class Run:
     def masker(self) -> Masker:
         """What draws its masks, with all that it had learnt by the last checkpoint; needs the store."""
         assert self.store is not None
-        recipe = self.recipe
-        loader = Loader(
-            self.store, crop_frames=recipe.crop_frames, batch_size=1, seed=recipe.seed, exclude=recipe.exclude
-        )
-        masker = Masker(recipe, loader, ALONE)
+        masker = Masker(self.recipe, self.recipe.make_loader(self.store), ALONE)
         if self._saved:
             masker.restore(named(self._saved, "masking."))
         return masker

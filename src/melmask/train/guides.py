@@ -85,7 +85,7 @@ class Masker:
 
     def __init__(self, recipe: Recipe, loader: Loader, world: World) -> None:
         self.recipe, self.world = recipe, world
-        self.grid = recipe.grid(loader.store.spec.num_mels)
+        self.grid = recipe.grid(loader.store.spec.num_mels)  # of a crop of full length
         self.clock = Clock(world.device)
         self.hints, self.exponent = recipe.hints(self.grid), recipe.exponent()
         self._strategy = recipe.make_strategy()
@@ -111,10 +111,14 @@ class Masker:
         self, model: M2D | MSMMAE | None, patches: Tensor, clip: Tensor, start_frame: Tensor
     ) -> Float[Tensor, "b n d"] | None:
         """What the strategy looks at, of crops that start there in those recordings."""
-        losses = None
+        losses, grid = None, self.grid_of(patches)
         if isinstance(self.memory, LossMemory):
-            losses = self.memory.read(clip, start_frame).to(patches.device)
-        return guide_of(self._strategy, model, patches, self.grid, losses)
+            losses = self.memory.read(clip, start_frame, grid).to(patches.device)
+        return guide_of(self._strategy, model, patches, grid, losses)
+
+    def grid_of(self, patches: Tensor) -> PatchGrid:
+        """The grid of crops that may be shorter than the longest."""
+        return PatchGrid(self.grid.freq, patches.shape[1] // self.grid.freq)
 
     def draw(
         self, key: tuple[int, int], progress: float, model: M2D | MSMMAE, batch: Batch, patches: Tensor,
@@ -135,7 +139,7 @@ class Masker:
             seed = int(random_state(self.recipe.seed, 2, *key).integers(2**63))
             mask = draw(
                 strategy,
-                grid=self.grid,
+                grid=self.grid_of(patches),
                 batch_size=len(patches),
                 mask_ratio=self.recipe.mask_ratio,
                 rng=torch.Generator().manual_seed(seed),

@@ -1,5 +1,6 @@
 """The training loop: one for every framework and every strategy."""
 
+import dataclasses
 import json
 import time
 from collections.abc import Callable, Generator, Iterator
@@ -17,7 +18,7 @@ from melmask.allocator import keep_freed_memory
 from melmask.data.loader import Loader
 from melmask.data.store import Store
 from melmask.models import M2D, MSMMAE, Loss
-from melmask.patches import patchify, valid_patches
+from melmask.patches import grid_of, patchify, valid_patches
 from melmask.train.checkpoint import CHECKPOINT, ENCODER, FrontEnd, load_checkpoint, save_checkpoint, save_encoder
 from melmask.train.distributed import World, join_world
 from melmask.train.guides import Masker
@@ -83,14 +84,7 @@ def pretrain(
     """
     keep_freed_memory()
     with join_world() as world, stop_requests() as stop_requested:
-        loader = Loader(
-            store,
-            crop_frames=recipe.crop_frames,
-            batch_size=recipe.batch_size,
-            seed=recipe.seed,
-            exclude=recipe.exclude,
-        )
-        recipe.grid(store.spec.num_mels)
+        loader = recipe.make_loader(store)
         if world.is_first:
             open_run(run, recipe, store, resume)
         world.wait()
@@ -110,7 +104,6 @@ class Trainer:
         self.wrapped = world.wrap(self.model)
         self.optimiser = make_optimiser(self.model, recipe)
         self.masker = Masker(recipe, loader, world)
-        self.grid = self.masker.grid
         self.autocast = autocast_for(recipe.precision, world.device)
         self.finite = torch.ones((), dtype=torch.bool, device=world.device)
 
@@ -135,35 +128,38 @@ class Trainer:
         return True
 
     def step(self, step: int, parts: Iterator[Batch]) -> tuple[Loss, Tensor]:
-        """One optimiser step over all accumulated parts."""
+        """One optimiser step over all parts, counted by the sound in it; the last one's loss with the mean value."""
         recipe = self.recipe
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate(step, self.num_steps, recipe.learning_rate, recipe.warmup)
+        value, weight = torch.zeros((), device=self.world.device), 0.0
         for i in range(recipe.accumulate):
             last = i == recipe.accumulate - 1
             syncs = nullcontext() if last or self.world.size == 1 else self.wrapped.no_sync()  # type: ignore[operator]
+            batch = next(parts)
             with syncs:
-                loss = self.loss(step, self.world.rank * recipe.accumulate + i, next(parts))
-                (loss.value / recipe.accumulate).backward()
+                loss = self.loss(step, self._part(i), batch)
+                # Gradients of all processes are averaged, and the weights of all parts of all of them add up to one.
+                (loss.value * (batch.weight * self.world.size)).backward()
+            value, weight = value + loss.value.detach() * batch.weight, weight + batch.weight
             self.finite &= loss.value.detach().isfinite()
         grad_norm = nn.utils.clip_grad_norm_(self.model.parameters(), recipe.grad_clip)
         self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
         self.model.after_step((step + 1) / self.num_steps)
         self.masker.after_step()
-        return loss, grad_norm
+        return dataclasses.replace(loss, value=value / weight), grad_norm
 
     def loss(self, step: int, part: int, batch: Batch) -> Loss:
         """Patches, mask, model: the loss of one part of a batch."""
         log_mel = batch.log_mel.to(self.world.device, non_blocking=True)
         patches = patchify(log_mel, self.recipe.patch_shape)
-        padded = bool((batch.num_valid_frames < self.recipe.crop_frames).any())
-        valid = None
-        if padded:
-            valid = valid_patches(batch.num_valid_frames, self.grid, self.recipe.patch_shape).to(self.world.device)
+        grid, valid = grid_of(log_mel, self.recipe.patch_shape), None
+        if bool((batch.num_valid_frames < log_mel.shape[2]).any()):
+            valid = valid_patches(batch.num_valid_frames, grid, self.recipe.patch_shape).to(self.world.device)
         with self.autocast():
             mask = self.masker.draw((step, part), step / self.num_steps, self.model, batch, patches, valid)
-            loss = self.wrapped(patches, self.grid, mask, valid)
+            loss = self.wrapped(patches, grid, mask, valid)
         self.masker.note(batch, patches, mask, loss.per_patch, valid)
         return loss
 
@@ -218,13 +214,17 @@ class Trainer:
 
     def _parts(self, first: int) -> Generator[Batch, None, None]:
         """This process's parts of every batch from step ``first`` on."""
-        accumulate, num_parts = self.recipe.accumulate, self.recipe.accumulate * self.world.size
+        accumulate = self.recipe.accumulate
         keys = (
-            (step, self.world.rank * accumulate + i, num_parts)
+            (step, self._part(i), accumulate * self.world.size)
             for step in range(first, self.num_steps)
             for i in range(accumulate)
         )
         return self.loader.prefetch(keys)
+
+    def _part(self, i: int) -> int:
+        """Which part is this process's ``i``-th: at any time, the parts of all processes are of about one length."""
+        return i * self.world.size + self.world.rank
 
     @contextmanager
     def _log(self, first: int) -> Iterator[Callable[[Progress], None]]:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn import functional as F
 
 from melmask.data.loader import Loader
 from melmask.data.store import Store
@@ -30,7 +31,7 @@ class LossMemory:
     Args:
         store: the recordings.
         rows: those that are trained on.
-        grid: of a crop.
+        grid: of a crop of full length.
         patch_frames: length of a patch.
         smoothing: how much of a remembered loss is kept when a new one comes.
     """
@@ -44,19 +45,19 @@ class LossMemory:
         self.loss = torch.full((sum(num_columns) * grid.freq,), torch.nan)  # NaN: never masked so far
         self._noted: list[tuple[Tensor, Tensor]] = []
 
-    def cells(self, clip: Int[Tensor, " b"], start_frame: Int[Tensor, " b"]) -> Int[Tensor, "b n"]:
-        """Where the memory holds each patch of crops."""
+    def cells(self, clip: Int[Tensor, " b"], start_frame: Int[Tensor, " b"], grid: PatchGrid) -> Int[Tensor, "b n"]:
+        """Where the memory holds each patch of crops of that grid, which may be shorter than the longest."""
         first = self._first_column[clip] + self._nearest(start_frame)
-        column = first[:, None] + torch.arange(self.grid.time)
-        cell = column[:, None, :] * self.grid.freq + torch.arange(self.grid.freq)[:, None]
+        column = first[:, None] + torch.arange(grid.time)
+        cell = column[:, None, :] * grid.freq + torch.arange(grid.freq)[:, None]
         return cell.flatten(1)
 
-    def read(self, clip: Int[Tensor, " b"], start_frame: Int[Tensor, " b"]) -> Float[Tensor, "b n 1"]:
+    def read(self, clip: Int[Tensor, " b"], start_frame: Int[Tensor, " b"], grid: PatchGrid) -> Float[Tensor, "b n 1"]:
         """The losses of crops; unknown ones are the mean of the crop's known ones, and one where none is known.
 
         Only a crop's own losses are weighed against each other, so nothing beyond it is asked.
         """
-        loss = self.loss[self.cells(clip, start_frame)]
+        loss = self.loss[self.cells(clip, start_frame, grid)]
         mean = loss.nanmean(dim=1, keepdim=True).nan_to_num(nan=1.0)
         return torch.where(loss.isnan(), mean, loss)[:, :, None]
 
@@ -64,9 +65,12 @@ class LossMemory:
         self, batch: Batch, patches: Tensor, mask: Mask, loss: Float[Tensor, "b m"], valid: Bool[Tensor, "b n"] | None
     ) -> None:
         """Hand in the losses of one part of a batch; padding is not counted."""
-        cell = self.cells(batch.clip, batch.start_frame).to(loss.device).gather(1, mask.masked)
+        grid = PatchGrid(self.grid.freq, mask.num_patches // self.grid.freq)
+        cell = self.cells(batch.clip, batch.start_frame, grid).to(loss.device).gather(1, mask.masked)
         is_known = (counted(mask, valid) > 0) & loss.isfinite()
-        self._noted.append((cell.where(is_known, -1), loss.float()))
+        # All processes note tensors of one shape, though their crops may differ in length.
+        missing = (0, self.grid.num_patches - mask.masked.shape[1])
+        self._noted.append((F.pad(cell.where(is_known, -1), missing, value=-1), F.pad(loss.float(), missing)))
 
     def after_step(self, world: World) -> None:
         """Take up what was noted in all processes. A patch that was met more than once counts with its mean."""

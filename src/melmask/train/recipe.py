@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from melmask.data.loader import Loader
+from melmask.data.store import Store
 from melmask.masking import (
     ExponentSchedule,
     GuidanceSchedule,
@@ -14,7 +16,7 @@ from melmask.masking import (
     make_strategy,
     told_frames,
 )
-from melmask.masking.base import num_masked_of, num_visible_of
+from melmask.masking.base import can_mask, num_masked_of, num_visible_of
 from melmask.masking.schedule import Schedule, check_points
 from melmask.models import M2D, MSMMAE, Framework, Standardise, make_model
 from melmask.types import PatchGrid
@@ -47,7 +49,8 @@ class Recipe:
         steps: optimiser steps; 0 to count in epochs.
         epochs: passes over the store, counted in crops; 0 to count in steps.
         batch_size: crops in one optimiser step, over all processes and accumulated parts.
-        accumulate: parts into which a process cuts its share of the batch to save memory.
+        accumulate: parts into which a process cuts its share of the batch, by length: saves memory, and then short
+            recordings are padded to each other only.
         learning_rate: peak of the schedule, for this batch size.
         warmup: share of the run in which the learning rate rises linearly; a cosine to zero follows.
         weight_decay: AdamW's, on matrices only.
@@ -205,6 +208,24 @@ class Recipe:
         grid = PatchGrid(num_mels // self.patch_shape[0], self.crop_frames // self.patch_shape[1])
         num_visible_of(grid.num_patches, self.mask_ratio)
         return grid
+
+    def make_loader(self, store: Store) -> Loader:
+        """The run's batches from that store; no part of them is too short for one visible and one masked patch.
+
+        Raises:
+            ValueError: as `grid`, or as `trainable_rows`.
+        """
+        grid = self.grid(store.spec.num_mels)
+        columns = range(1, grid.time)
+        return Loader(
+            store,
+            crop_frames=self.crop_frames,
+            batch_size=self.batch_size,
+            seed=self.seed,
+            exclude=self.exclude,
+            column_frames=self.patch_shape[1],
+            min_columns=next((n for n in columns if can_mask(n * grid.freq, self.mask_ratio)), grid.time),
+        )
 
     def num_steps(self, crops_per_epoch: int) -> int:
         """Optimiser steps of the run on a store with that many crops."""

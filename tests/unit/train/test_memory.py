@@ -55,17 +55,23 @@ def met(
 
 
 def read(memory: LossMemory, row: int, start: int) -> torch.Tensor:
-    return memory.read(torch.tensor([row]), torch.tensor([start]))[0, :, 0]
+    return memory.read(torch.tensor([row]), torch.tensor([start]), PatchGrid(5, 6))[0, :, 0]
 
 
 def test_cells_of_all_recordings_are_apart_and_within_the_memory(memory, store):
     seen: dict[int, int] = {}
     for row, stored in enumerate(store.clips):
         for start in range(max(stored.num_frames - 96, 0) + 1):
-            cells = memory.cells(torch.tensor([row]), torch.tensor([start]))[0]
+            cells = memory.cells(torch.tensor([row]), torch.tensor([start]), PatchGrid(5, 6))[0]
             assert len(cells.unique()) == 30
             assert all(seen.setdefault(cell, row) == row for cell in cells.tolist())
     assert min(seen) == 0 and max(seen) == len(memory.loss) - 1 and len(seen) == len(memory.loss)
+
+
+def test_a_shorter_crop_has_the_cells_of_the_first_columns(memory, store):
+    row, start = torch.tensor([longest(store)]), torch.tensor([16])
+    long, short = (memory.cells(row, start, PatchGrid(5, time))[0].reshape(5, time) for time in (6, 2))
+    assert torch.equal(short, long[:, :2])
 
 
 @pytest.mark.parametrize(("start", "column"), [(0, 0), (7, 0), (8, 1), (16, 1), (23, 1), (24, 2), (40, 3)])
