@@ -74,8 +74,8 @@ def evaluate(
         encoders: runs' folders, encoder files, logmel-stats, untrained:SIZE, onnx:FILE[@RATE], hear:MODULE[@WEIGHTS]
             and hf:FOLDER, see docs/peers.md.
         task: CSV files with path,label[,fold][,group].
-        probe: how to read labels from frozen embeddings: linear, logistic, ridge, knn, mlp or fewshot; settings
-            follow a colon, as in linear:learning_rate=3e-5.
+        probe: how to read labels from frozen embeddings: linear, logistic, ridge, knn, mlp, fewshot or attentive;
+            settings follow a colon, as in linear:learning_rate=3e-5.
         layers: of melmask encoders: last, all, or numbers from 1 on.
         pooling: of melmask encoders, over time.
         test_folds: judge on these folds only; all in turn if none are given.

@@ -9,6 +9,8 @@ import numpy as np
 from jaxtyping import Float32
 
 from melmask.data.store import Store, replacing
+from melmask.evaluate.attentive import AttentiveProbe
+from melmask.evaluate.base import Probe
 from melmask.evaluate.embed import FrozenEncoder, Progress, no_progress
 from melmask.evaluate.encoders import AudioEncoder
 from melmask.evaluate.timesteps import TimeSteps
@@ -81,6 +83,15 @@ def cached_time_steps(
             made.flush()
         steps = np.load(path, mmap_mode="r", allow_pickle=False)
     return TimeSteps(np.asarray(steps), np.cumsum(length) - length, length)
+
+
+def cached_features(
+    probe: Probe, encoder: AudioEncoder, store: Store, folder: Path | None = None, progress: Progress = no_progress
+) -> Float32[np.ndarray, "clip dim"] | TimeSteps:
+    """What a probe reads of an encoder: time steps if it attends to them and the encoder has any, else embeddings."""
+    if isinstance(probe, AttentiveProbe) and isinstance(encoder, FrozenEncoder):
+        return cached_time_steps(encoder, store, folder=folder, progress=progress)
+    return cached_embed(encoder, store, folder, progress)
 
 
 def _entry(folder: Path | None, identity: str, store: Store, what: str) -> Path:

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from melmask.data.store import Store
-from melmask.evaluate.cache import cache_folder, cached_embed
+from melmask.evaluate.attentive import AttentiveProbe
+from melmask.evaluate.cache import cache_folder, cached_features
 from melmask.evaluate.classifiers import label_of, make_probe
 from melmask.evaluate.embed import FrozenEncoder
 from melmask.evaluate.encoders import AudioEncoder, make_encoder
@@ -19,6 +20,7 @@ from melmask.evaluate.features import FeatureSettings
 from melmask.evaluate.floors import LogMelStatistics
 from melmask.evaluate.probe import ProbeResult, run_probe
 from melmask.evaluate.tasks import make_task
+from melmask.evaluate.timesteps import TimeSteps
 from melmask.logmel import LogMelSpec
 
 RESULTS = "results.jsonl"
@@ -186,17 +188,21 @@ def evaluate(
         def show(done: int, total: int, name: str = entrant.name) -> None:
             progress(f"{name}: embedding", done, total)
 
-        vectors = cached_embed(entrant.encoder, store, progress=show)[rows[stores.index(store)]]
+        made: dict[bool, np.ndarray | TimeSteps] = {}  # embeddings, and time steps for a probe that attends to them
         for done, probe in enumerate(chosen):
+            attends = isinstance(probe, AttentiveProbe)
+            if attends not in made:
+                made[attends] = cached_features(probe, entrant.encoder, store, progress=show)[rows[stores.index(store)]]
+            features = made[attends]
             progress(f"{entrant.name}: {label_of(probe)}", done, len(chosen))
-            found = run_probe(probe, vectors, task, test_folds=tuple(test_folds) or None, num_seeds=num_seeds)
+            found = run_probe(probe, features, task, test_folds=tuple(test_folds) or None, num_seeds=num_seeds)
             results.append(
                 _line(
                     entrant,
                     found,
                     task_path=str(table),
                     num_classes=len(task.classes),
-                    num_dims=vectors.shape[1],
+                    num_dims=features.num_dims if isinstance(features, TimeSteps) else features.shape[1],
                     rejected=rejected,
                     test_folds=tuple(test_folds),
                     command=command,
