@@ -9,7 +9,7 @@ import tyro
 from rich.console import Console
 from rich.markup import escape
 
-from melmask.commands import data, finetuning, judging, showing, training
+from melmask.commands import data, finetuning, judging, showing, tasks, training
 
 EXIT_BAD_INPUT = 2
 
@@ -27,6 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "embed": judging.embed,
         "evaluate": judging.evaluate,
         "finetune": finetuning.finetune_with(training.named_recipe(arguments)),
+        "tasks": tasks.tasks,
         "mask": showing.mask,
         "report": showing.report,
         "demo": data.demo,
