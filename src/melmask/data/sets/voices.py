@@ -150,7 +150,7 @@ VOXCELEB1 = NamedTask(
     layout="wav/SPEAKER/VIDEO/*.wav of vox1_dev_wav.zip and vox1_test_wav.zip, in one folder or two; iden_split.txt",
     collect=_voxceleb1,
     lists="iden_split.txt, from https://www.robots.ox.ac.uk/~vgg/data/voxceleb/meta/iden_split.txt",
-    no_download="it is given out on request, with a password",
+    no_download="it is given out on request",
 )
 
 VOXFORGE = NamedTask(
