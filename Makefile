@@ -7,8 +7,12 @@ PYTHON ?= $(shell for python in python3.13 python3.12 python3.11 python3; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
 BIN := .venv/bin
 DATA ?=
+PAGE ?=
+BASE ?=
+ONLY ?=
+BENCHMARKS := train prepare embed masking memory
 
-.PHONY: setup quickstart test test-slow lint bench clean
+.PHONY: setup quickstart test test-slow lint bench bench-compare clean
 
 setup: .venv/.ready
 
@@ -39,9 +43,14 @@ lint: setup
 	$(BIN)/mypy
 
 bench: setup
-	@echo "== speed, as ratios within one run"
-	$(BIN)/python benchmarks/throughput.py
-	$(BIN)/python benchmarks/masking.py
+	@echo "== speed, as ratios within one run (PAGE=docs/performance.md puts the tables there)"
+	@for name in $(BENCHMARKS); do \
+		$(BIN)/python benchmarks/$$name.py $(if $(PAGE),--markdown $(PAGE)) || exit 1; done
+
+bench-compare: setup
+	@test -n "$(BASE)" || { echo "name the revision to compare with: make bench-compare BASE=rev"; exit 1; }
+	@echo "== the quick benchmarks here and at $(BASE), in alternation"
+	$(BIN)/python benchmarks/compare.py $(BASE) $(if $(ONLY),--only $(ONLY))
 
 clean:
 	rm -rf .venv out .pytest_cache .mypy_cache .ruff_cache

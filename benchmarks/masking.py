@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+from page import write_section
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -63,7 +64,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer turns: under 50 s on two cores")
     parser.add_argument("--json", type=Path, metavar="FILE", help=f"write rows of {', '.join(PUBLISHED)}")
-    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the page docs/performance.md")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="put the tables into their section of a page")
     options = parser.parse_args(arguments)
     budget_s = QUICK_S if options.quick else THOROUGH_S
     console, measured_on = Console(highlight=False), machine()
@@ -78,7 +79,7 @@ def main(arguments: list[str] | None = None) -> None:
         rows = [{key: asdict(row)[key] for key in PUBLISHED} for rows, _ in results for row in rows]
         options.json.write_text(json.dumps(rows, indent=2) + "\n")
     if options.markdown:
-        options.markdown.write_text(page_of(results, measured_on))
+        write_section(options.markdown, "masking", section_of(results, measured_on))
 
 
 def alternatives(batch_size: int, grid: PatchGrid) -> dict[str, Callable[[], object]]:
@@ -261,13 +262,12 @@ def table_of(rows: list[Row]) -> Table:
     return table
 
 
-def page_of(results: list[tuple[list[Row], str]], measured_on: str) -> str:
-    """docs/performance.md: the command, the machine, what the columns are, and a table for every batch size."""
+def section_of(results: list[tuple[list[Row], str]], measured_on: str) -> str:
+    """A section of docs/performance.md: the command, the machine, the columns, and a table for every batch size."""
     small = " and of ".join(f"{size} samples for `{name}`" for name, size in STEP_BATCH.items())
     lines = [
-        "# What masks cost", "", "```", "python benchmarks/masking.py --markdown docs/performance.md", "```", "",
-        f"Measured on {measured_on}. All alternatives are timed in one process and in turns; a ratio is the median of "
-        "the ratios within a turn, so it holds while the machine's speed drifts.", "",
+        "## What masks cost", "", "```", "python benchmarks/masking.py --markdown docs/performance.md", "```", "",
+        f"Measured on {measured_on}.", "",
         *(f"- *{column}*: {meaning}." for column, meaning in COLUMNS.items() if meaning), "",
         f"Strategies that look at something are timed with hints, {HINT_RATIO:.0%} of the mask, as in training. A "
         f"training step is a forward and a backward pass on the same grid, timed at a batch of {small}, and scaled to "
@@ -275,7 +275,7 @@ def page_of(results: list[tuple[list[Row], str]], measured_on: str) -> str:
     ]  # fmt: skip
     for rows, compared in results:
         lines += [
-            f"## {heading(rows[0])}",
+            f"### {heading(rows[0])}",
             "",
             f"| {' | '.join(COLUMNS)} |",
             "|---" + "|--:" * (len(COLUMNS) - 1) + "|",

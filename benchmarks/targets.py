@@ -1,0 +1,65 @@
+"""What speed was to be reached, and why where it was not."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+Rows = list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Target:
+    """Something to be reached.
+
+    Args:
+        benchmark: that measures it.
+        text: what it is about.
+        bound: what was wanted.
+        measure: the figure in the benchmark's rows; None if it was not measured.
+        at_most: whether the figure is to stay below the bound, not above.
+        form: how figures are written.
+        why: the reason, if it is missed.
+    """
+
+    benchmark: str
+    text: str
+    bound: float
+    measure: Callable[[Rows], float | None]
+    at_most: bool = False
+    form: str = "{:.2f}"
+    why: str = ""
+
+
+def of(key: str, worst: Callable[..., float] = min, **fields: str) -> Callable[[Rows], float | None]:
+    """The worst figure ``key`` of all rows with these fields."""
+
+    def measure(rows: Rows) -> float | None:
+        figures = [row[key] for row in rows if all(row[name] == value for name, value in fields.items())]
+        return worst(figures) if figures else None
+
+    return measure
+
+
+def verdict(target: Target, rows: Rows) -> list[str]:
+    """Text, bound, figure, "reached" or "missed", and the reason."""
+    figure, sign = target.measure(rows), "at most" if target.at_most else "at least"
+    wanted = f"{sign} {target.form.format(target.bound)}"
+    if figure is None:
+        return [target.text, wanted, "", "not measured", ""]
+    reached = figure <= target.bound if target.at_most else figure >= target.bound
+    return [target.text, wanted, target.form.format(figure), *(("reached", "") if reached else ("missed", target.why))]
+
+
+TINY, BASE = {"framework": "m2d", "size": "tiny"}, {"framework": "m2d", "size": "base"}
+TARGETS = (
+    Target("train", "M2D tiny in bf16, times the plain float32 baseline", 2.0, of("ratio", dtype="bf16", **TINY)),
+    Target("train", "M2D tiny in bf16, share of the ceiling", 0.50, of("ceiling_share", dtype="bf16", **TINY)),
+    Target("train", "M2D base in bf16, times the plain float32 baseline", 2.0, of("ratio", dtype="bf16", **BASE)),
+    Target("train", "M2D base in bf16, share of the ceiling", 0.72, of("ceiling_share", dtype="bf16", **BASE)),
+    Target("train", "M2D tiny in float32, share of the ceiling", 0.75, of("ceiling_share", dtype="float32", **TINY)),
+    Target(
+        "train", "data, mask, optimiser and EMA together, share of a step, the worst of all rows", 0.08,
+        of("overhead_share", max), at_most=True,
+    ),
+    Target("prepare", "a core's rate, times the plain form's", 4.0, of("ratio", size="wav, 16 kHz")),
+)  # fmt: skip
