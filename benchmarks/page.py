@@ -16,7 +16,7 @@ INTRO = """# Performance
 
 Every section is written by a benchmark, whose command stands at its head; `make bench PAGE=docs/performance.md` runs
 them all. What is compared is timed in one process and in turns, and a ratio is the median of the ratios within a turn:
-it holds while the machine's speed drifts. Each section ends with what was to be reached, and why where it was missed.
+it holds while the machine's speed drifts. Where there was something to be reached, a section ends with whether it was.
 """
 COMMAND = "python benchmarks/{name}.py --markdown docs/performance.md"
 

@@ -2,6 +2,7 @@
 
 import os
 import re
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -79,15 +80,15 @@ def _diagnose(error: Exception) -> tuple[str, str]:
 
 def _check_file(path: Path) -> None:
     try:
-        size_bytes = path.stat().st_size
-        if not path.is_file():  # a pipe would be waited on for ever
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):  # a pipe would be waited on for ever
             raise AudioError("not audio", path, "it is not a regular file. Remove it from the list.")
     except OSError as error:  # FileNotFoundError, a dangling or circular link, no permission
         missing = isinstance(error, FileNotFoundError)
         raise AudioError(
             "missing file" if missing else "unreadable", path, f"{error.strerror}. Check the path."
         ) from error
-    if size_bytes == 0:
+    if found.st_size == 0:
         raise AudioError("empty file", path, "it has 0 bytes. Fetch or export it again.")
 
 

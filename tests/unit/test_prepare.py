@@ -128,10 +128,11 @@ def test_nasty_folder(tmp_path: Path) -> None:
 def test_workers_change_nothing(tmp_path: Path) -> None:
     write_nasty(tmp_path / "nasty")
     num_threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # as in a worker: on more threads a matrix product may round in another order
+    torch.set_num_threads(2)
     try:
         for num_workers in (0, 2):
             prepare([tmp_path / "nasty"], tmp_path / f"store{num_workers}", num_workers=num_workers)
+        assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(num_threads)
     assert content(tmp_path / "store0") == content(tmp_path / "store2")

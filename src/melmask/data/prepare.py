@@ -21,8 +21,9 @@ from melmask.data.store import FORMAT_VERSION, Store, StoredClip, write_json, wr
 from melmask.data.units import Job, Recording, Unit, make_units
 from melmask.logmel import LogMelSpec
 
-# A kill loses the units being made, so one should take seconds; a shard is one memory map, so it should be large.
-MEAN_UNIT_FILES, MAX_UNIT_FILES, MAX_UNIT_BYTES = 64, 128, 64 * 2**20
+# A kill loses the units being made, so one should take no more than seconds; a shard is one memory map, and waits for
+# the disk twice (10 ms, in which 16 clips of 5 s could be prepared), so it should be large.
+MEAN_UNIT_FILES, MAX_UNIT_FILES, MAX_UNIT_BYTES = 256, 512, 64 * 2**20
 DEFAULT_SPEC = LogMelSpec()
 
 Progress = Callable[[int, int, float, int], None]

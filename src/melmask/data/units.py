@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator, Sequence, Set
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -89,9 +90,10 @@ def make_units(job: Job, units: Sequence[Unit], num_workers: int) -> Iterator[Un
     todo = {unit.key: unit for unit in units if not job.is_done(unit)}
     yield from (unit for unit in units if unit.key not in todo)
     if num_workers == 0:
-        for unit in todo.values():
-            make_unit(job, unit)
-            yield unit
+        with _one_thread():
+            for unit in todo.values():
+                make_unit(job, unit)
+                yield unit
         return
     while todo:
         try:
@@ -107,6 +109,17 @@ def make_units(job: Job, units: Sequence[Unit], num_workers: int) -> Iterator[Un
             for unit in suspects:
                 _make_alone(job, unit)
                 yield todo.pop(unit.key)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """As in a worker: on more, single clips take longer, and a matrix product may round in another order."""
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(num_threads)
 
 
 def make_unit(job: Job, unit: Unit, crashed: Set[int] = frozenset()) -> None:
