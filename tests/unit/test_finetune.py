@@ -10,6 +10,7 @@ import torch
 
 from melmask.cli import main
 from melmask.data.prepare import prepare
+from melmask.evaluate import tuner
 from melmask.evaluate.augment import draw_lines
 from melmask.evaluate.crops import Crops, read_ahead
 from melmask.evaluate.embed import FrozenEncoder
@@ -189,9 +190,10 @@ def test_an_epoch_visits_every_clip_once_in_a_new_order(tones):
 
 
 def test_reading_ahead_gives_the_same_and_passes_failures_on():
-    assert list(read_ahead(lambda step: step**2, 4)) == [0, 1, 4, 9]
+    assert list(read_ahead(lambda step: step**2, range(1, 4))) == [1, 4, 9]
+    assert list(read_ahead(lambda step: step**2, range(0))) == []
     with pytest.raises(ZeroDivisionError):
-        list(read_ahead(lambda step: 1 // (2 - step), 4))
+        list(read_ahead(lambda step: 1 // (2 - step), range(4)))
 
 
 def test_masked_lines_equal_a_slow_loop(tones):
@@ -247,8 +249,11 @@ def test_losses_equal_torch_s():
     torch.testing.assert_close(soft_loss(logits, flags, True, 0.1), binary.mean(dim=1))
 
 
-def test_a_killed_fine_tuning_is_taken_up_again(tones, table, tmp_path):
-    recipe, options = replace(AUGMENTED, epochs=3), {"num_seeds": 2, "recipe_name": "test"}
+@pytest.mark.parametrize(("optimiser", "every_s", "repeated"), [("adamw", 60.0, 1), ("adamw", 0.0, 0), ("sgd", 0.0, 0)])
+def test_a_killed_fine_tuning_is_taken_up_again(tones, table, tmp_path, monkeypatch, optimiser, every_s, repeated):
+    """Finished trainings are not done again, and one that was cut goes on from where it was saved, to the same end."""
+    monkeypatch.setattr(tuner, "HALFWAY_EVERY_S", every_s)
+    recipe, options = replace(AUGMENTED, epochs=3, optimiser=optimiser), {"num_seeds": 2, "recipe_name": "test"}
     whole = finetune(start_for(tones), table, tones, recipe, tmp_path / "whole", **options)
     done = []
 
@@ -261,8 +266,9 @@ def test_a_killed_fine_tuning_is_taken_up_again(tones, table, tmp_path):
         finetune(start_for(tones), table, tones, recipe, tmp_path / "cut", report=die_in_the_third, **options)
     again = []
     resumed = finetune(start_for(tones), table, tones, recipe, tmp_path / "cut", report=again.append, **options)
-    assert [(epoch.fold, epoch.seed) for epoch in again] == [("2", 0)] * 3 + [("2", 1)] * 3
+    assert [(epoch.fold, epoch.seed) for epoch in again] == [("2", 0)] * (2 + repeated) + [("2", 1)] * 3
     assert replace(resumed, notes=()) == replace(whole, notes=())
+    assert not list(tmp_path.rglob("halfway*"))
     units = sorted(path.parent.relative_to(tmp_path / "whole") for path in tmp_path.glob(f"whole/**/{PREDICTIONS}"))
     assert len(units) == 4
     for unit in units:

@@ -32,8 +32,8 @@ def finetune_with(recipe_name: str) -> Callable[..., None]:
     ) -> None:
         """Fine-tune a run's encoder on a labelled task; append the result to the run's results.jsonl.
 
-        Trainings that are finished are kept in the run's folder "finetune", with encoder, head and predictions, and are
-        not done again.
+        Trainings are kept in the run's folder "finetune", with encoder, head and predictions. Those that are finished
+        are not done again; one that was killed goes on from where it was a minute before.
 
         Args:
             run: the run's folder.

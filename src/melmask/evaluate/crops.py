@@ -115,12 +115,11 @@ class Crops:
         return Group(patchify(log_mel, self.patch_shape), grid, lines, flags)
 
 
-def read_ahead(make: Callable[[int], T], num_steps: int) -> Iterator[T]:
+def read_ahead(make: Callable[[int], T], steps: range) -> Iterator[T]:
     """What ``make`` makes of each step, the next one already being made in a background thread."""
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="melmask-crops") as reader:
-        waiting = reader.submit(make, 0)
-        for step in range(num_steps):
-            ready = waiting.result()
-            if step + 1 < num_steps:
-                waiting = reader.submit(make, step + 1)
+        waiting = [reader.submit(make, step) for step in steps[:1]]
+        for step in steps:
+            ready = waiting.pop().result()
+            waiting += [reader.submit(make, following) for following in (step + 1,) if following in steps]
             yield ready

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,13 +16,14 @@ from melmask.data.store import Store, write_json
 from melmask.evaluate.embed import FrozenEncoder
 from melmask.evaluate.evaluation import ENCODER, Result
 from melmask.evaluate.finetune_recipes import FinetuneRecipe
-from melmask.evaluate.metrics import score_with_interval
+from melmask.evaluate.metrics import Score, score_with_interval
 from melmask.evaluate.probe import FEW_GROUPS
 from melmask.evaluate.tasks import Split, Task, group_numbers, make_task, splits_of
 from melmask.evaluate.tuner import Epoch, tune
 from melmask.train.checkpoint import read_tensors, save_atomic
 
-FOLDER, PREDICTIONS, SETTINGS = "finetune", "predictions.safetensors", "settings.json"
+FOLDER, SETTINGS = "finetune", "settings.json"
+PREDICTIONS, HALFWAY = "predictions.safetensors", "halfway.safetensors"
 
 
 def finetune(
@@ -41,7 +43,8 @@ def finetune(
     """Fine-tune an encoder on each of a task's folds with each seed, and score the test clips.
 
     Every finished training leaves a folder fold-NAME-seed-N with encoder, head and predictions under the run's folder
-    "finetune"; one that is there, made from the same encoder, data and settings, is not done again.
+    "finetune"; one that is there, made from the same encoder, data and settings, is not done again. One that was killed
+    goes on from its last minute, to the same end.
 
     Args:
         start: the encoder to begin with.
@@ -76,25 +79,15 @@ def finetune(
     score = score_with_interval(
         task.targets[tested], scores[:, tested], folds=fold_of[tested], groups=group_numbers(task)[tested]
     )
-    return Result(
-        task=task.name,
+    return _line(
+        start,
+        store,
+        task,
+        score,
         task_path=str(table),
-        probe="finetune",
         features=features,
-        metric=task.metric,
-        score=score.value,
-        low=score.low,
-        high=score.high,
-        num_seeds=num_seeds,
-        num_clips=score.num_clips,
-        num_classes=len(task.classes),
-        num_dims=start.spec.num_mels // start.encoder.patch_shape[0] * start.encoder.size.dim,
-        rejected=len(store.rejected),
         test_folds=tuple(test_folds),
         command=command,
-        version=version("melmask"),
-        encoder=start.name,
-        identity=start.identity,
         settings=f"recipe {recipe_name}",
         notes=(f"fine-tuned by the recipe {recipe_name}, kept in {folder}", *_notes(task, splits)),
     )
@@ -128,16 +121,38 @@ def _predictions(
     """Probabilities of the test clips, of the finished training in that folder, or of one that is done now."""
     path = unit / PREDICTIONS
     if not path.exists():
-        model, best = tune(start, store, task, split, recipe, seed, report)
+        model, best = tune(start, store, task, split, recipe, seed, report, unit / HALFWAY)
         model.save(unit)
         predicted = torch.from_numpy(model.predict(store, split.test.tolist()))
         tensors = {"probabilities": predicted, "row": torch.from_numpy(split.test)}
         chosen = {name: json.dumps(value) for name, value in asdict(best).items()}
         save_atomic(tensors, path, chosen)  # last, so that it marks a training that is done
+        (unit / HALFWAY).unlink(missing_ok=True)
     tensors, _ = read_tensors(path)
     if tensors["row"].tolist() != split.test.tolist():
         raise ValueError(f"{path} is of other test clips: delete {unit} and run again")
     return tensors["probabilities"].numpy()
+
+
+def _line(start: FrozenEncoder, store: Store, task: Task, score: Score, **given: Any) -> Result:
+    """The line of results.jsonl; ``given`` is what none of these knows."""
+    return Result(
+        task=task.name,
+        probe="finetune",
+        metric=task.metric,
+        score=score.value,
+        low=score.low,
+        high=score.high,
+        num_seeds=score.num_seeds,
+        num_clips=score.num_clips,
+        num_classes=len(task.classes),
+        num_dims=start.spec.num_mels // start.encoder.patch_shape[0] * start.encoder.size.dim,
+        rejected=len(store.rejected),
+        version=version("melmask"),
+        encoder=start.name,
+        identity=start.identity,
+        **given,
+    )
 
 
 def _notes(task: Task, splits: Sequence[Split]) -> tuple[str, ...]:

@@ -1,7 +1,9 @@
 """One fine-tuning: an encoder and a fresh head, trained on one split's training clips."""
 
+import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,6 +15,7 @@ from melmask.data.store import Store
 from melmask.evaluate.crops import Crops, Group, read_ahead
 from melmask.evaluate.embed import FrozenEncoder
 from melmask.evaluate.finetune_recipes import FinetuneRecipe
+from melmask.evaluate.halfway import load_halfway, save_halfway
 from melmask.evaluate.metrics import score_of
 from melmask.evaluate.tasks import Split, Task
 from melmask.evaluate.tuned import TunedEncoder, soft_loss
@@ -20,6 +23,7 @@ from melmask.train.loop import Diverged, autocast_for
 from melmask.train.schedule import learning_rate
 
 MOMENTUM = 0.9
+HALFWAY_EVERY_S = 60.0
 SMALLEST_PROBABILITY = 1e-12  # of a class that is there, when the validation loss is counted
 
 
@@ -53,6 +57,7 @@ def tune(
     recipe: FinetuneRecipe,
     seed: int,
     report: Callable[[Epoch], None] = lambda epoch: None,
+    halfway: Path | None = None,
 ) -> tuple[TunedEncoder, Epoch]:
     """Train a copy of an encoder with a linear head; the epoch with the best validation score counts.
 
@@ -67,6 +72,7 @@ def tune(
         recipe: every setting.
         seed: of the order of the clips, crops and augmentation.
         report: called after every epoch.
+        halfway: a file to go on from if it is there, and to write about once a minute.
 
     Returns:
         The encoder and head of the best epoch, and that epoch.
@@ -85,27 +91,42 @@ def tune(
         model = TunedEncoder(start, task.classes, task.is_multilabel)
     flags = torch.from_numpy(task.flags[split.train]).float()
     crops = Crops(store, split.train, flags, recipe, start.front_end, start.encoder.patch_shape, crop_frames, seed)
-    if recipe.standardise:
+    optimiser = make_optimiser(model, recipe)
+    first, best, weights, saved_s = 0, None, model.state_dict(), time.monotonic()
+    if halfway and halfway.exists():
+        weights, described = load_halfway(halfway, model, optimiser)
+        first, best = described["epochs"], Epoch(**described["best"])
+    elif recipe.standardise:
         model.standardise(store, split.train.tolist())
-    best, kept = None, model.state_dict()
-    for epoch in _epochs(model, crops, recipe, store, task, split, seed):
+    for epoch in _epochs(model, optimiser, crops, recipe, store, task, split, seed, first):
         report(epoch)
         if best is None or (epoch.valid_score, -epoch.valid_loss) > (best.valid_score, -best.valid_loss):
-            best, kept = epoch, {name: tensor.clone() for name, tensor in model.state_dict().items()}
+            best, weights = epoch, {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        if halfway and epoch.epoch < recipe.epochs and time.monotonic() - saved_s >= HALFWAY_EVERY_S:
+            save_halfway(halfway, model, optimiser, weights, {"epochs": epoch.epoch, "best": asdict(best)})
+            saved_s = time.monotonic()
     assert best is not None
-    model.load_state_dict(kept)
+    model.load_state_dict(weights)
     return model, best
 
 
 def _epochs(
-    model: TunedEncoder, crops: Crops, recipe: FinetuneRecipe, store: Store, task: Task, split: Split, seed: int
+    model: TunedEncoder,
+    optimiser: Optimizer,
+    crops: Crops,
+    recipe: FinetuneRecipe,
+    store: Store,
+    task: Task,
+    split: Split,
+    seed: int,
+    first: int,
 ) -> Iterator[Epoch]:
-    """Train, and stop after each epoch to look."""
-    optimiser = make_optimiser(model, recipe)
+    """Train from an epoch on, 0 being the first, and stop after each to look."""
     autocast = autocast_for(recipe.precision, model.device)
     num_steps = recipe.epochs * crops.steps_per_epoch
     losses: list[Tensor] = []
-    for step, groups in enumerate(read_ahead(crops.batch, num_steps)):
+    steps = range(first * crops.steps_per_epoch, num_steps)
+    for step, groups in zip(steps, read_ahead(crops.batch, steps), strict=True):
         peak = learning_rate(step, num_steps, recipe.learning_rate, recipe.warmup_epochs / recipe.epochs)
         for layer in optimiser.param_groups:
             layer["lr"] = peak * layer["share"]
@@ -175,8 +196,8 @@ def make_optimiser(model: TunedEncoder, recipe: FinetuneRecipe) -> Optimizer:
         for (depth, is_matrix), parameters in groups.items()
     ]
     if recipe.optimiser == "sgd":
-        return SGD(settings, recipe.learning_rate, momentum=MOMENTUM)
-    return AdamW(settings, recipe.learning_rate)
+        return SGD(settings, recipe.learning_rate, momentum=MOMENTUM, fused=True)
+    return AdamW(settings, recipe.learning_rate, fused=True)
 
 
 def _layers_below_head(name: str, model: TunedEncoder) -> int:
