@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 NUM_RESAMPLES = 2000
 MAX_WEIGHTS = 8_000_000  # values of one chunk of resamples: 32 MB
 
-# (clips, their weights [clip resample]) -> a score of every seed [seed resample], NaN where there is none
+# (clips, their weights [clip resample]) -> scores of every seed [seed *more resample], NaN where there is none
 Statistic = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
@@ -21,8 +21,8 @@ def bootstrap(
     groups: Int[np.ndarray, " clip"] | None = None,
     num_resamples: int = NUM_RESAMPLES,
     seed: int = 0,
-) -> tuple[float, Float[np.ndarray, " resample"]]:
-    """A score, and what it would have been with other test clips and other trainings.
+) -> tuple[Float[np.ndarray, "*more"], Float[np.ndarray, "*more resample"]]:
+    """A score or several, and what it would have been with other test clips and other trainings.
 
     Each fold is scored on its own, since scores of different trainings do not compare, and the value is the mean over
     folds. Whole groups are drawn with replacement, from all folds together; in a resample a fold counts by how much of
@@ -32,7 +32,8 @@ def bootstrap(
     same clips get the same ones, so that their difference is paired.
 
     Args:
-        statistic: scores clips under many weightings at once; see `melmask.evaluate.weighted`.
+        statistic: scores clips under many weightings at once, see `melmask.evaluate.weighted`; where it is NaN depends
+            on labels alone, so that it is for all seeds.
         num_clips: test clips; folds and groups have as many rows.
         num_seeds: trainings that the statistic gives a row each.
         folds: the test fold of each clip; None is one fold.
@@ -41,7 +42,7 @@ def bootstrap(
         seed: of the draws.
 
     Returns:
-        The value, and one value a resample; NaN where nothing can be scored.
+        The values, and what they are in each resample; NaN where nothing can be scored.
 
     Raises:
         ValueError: no clips.
@@ -55,9 +56,8 @@ def bootstrap(
     if groups is None or groups.min() == groups.max():
         groups = np.arange(num_clips)
     members = [np.flatnonzero(folds == fold) for fold in np.unique(folds)]
-    plain = np.array([statistic(clips, np.ones((len(clips), 1), np.float32)).mean() for clips in members])
-    scored = plain[~np.isnan(plain)]
-    value = float(scored.mean()) if len(scored) else float("nan")
+    plain = np.stack([statistic(clips, np.ones((len(clips), 1), np.float32)).mean(axis=(0, -1)) for clips in members])
+    value = _weighted_mean(plain, np.ones_like(plain))
 
     num_groups = int(groups.max()) + 1
     rng = np.random.default_rng(seed)
@@ -68,11 +68,12 @@ def bootstrap(
         drawn_seeds = seed_share[:, start : start + chunk]
         weight = _draw(groups, num_groups, drawn_seeds.shape[1], rng)
         share = np.stack([weight[clips].mean(axis=0) for clips in members])
-        per_fold = np.stack([(statistic(clips, weight[clips]) * drawn_seeds).sum(axis=0) for clips in members])
-        share[np.isnan(per_fold)] = 0  # of such a fold nothing was drawn that could be scored
-        with np.errstate(invalid="ignore"):
-            resampled.append((share * np.nan_to_num(per_fold)).sum(axis=0) / share.sum(axis=0))
-    return value, np.concatenate(resampled)
+        per_fold = np.stack(
+            [np.einsum("s...r,sr->...r", statistic(clips, weight[clips]), drawn_seeds) for clips in members]
+        )
+        share = share.reshape(len(members), *[1] * (per_fold.ndim - 2), -1)
+        resampled.append(_weighted_mean(per_fold, np.broadcast_to(share, per_fold.shape)))
+    return value, np.concatenate(resampled, axis=-1)
 
 
 def interval(resampled: Float[np.ndarray, " resample"]) -> tuple[float, float]:
@@ -102,3 +103,12 @@ def _draw_seeds(num_seeds: int, num_resamples: int, rng: np.random.Generator) ->
     num_drawn = max(1, num_seeds - 1)
     drawn = rng.integers(num_seeds, size=(num_resamples, num_drawn))
     return (drawn[:, :, None] == np.arange(num_seeds)).mean(axis=1).T
+
+
+def _weighted_mean(
+    per_fold: Float[np.ndarray, "fold *more"], share: Float[np.ndarray, "fold *more"]
+) -> Float[np.ndarray, "*more"]:
+    """The mean over folds, of those in which anything could be scored."""
+    share = np.where(np.isnan(per_fold), 0, share)
+    with np.errstate(invalid="ignore"):
+        return np.asarray((share * np.nan_to_num(per_fold)).sum(axis=0) / share.sum(axis=0))

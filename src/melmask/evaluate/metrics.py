@@ -141,7 +141,7 @@ def score_with_interval(
     value, resampled = bootstrap(
         statistic, num_clips, num_seeds, folds=folds, groups=groups, num_resamples=num_resamples, seed=seed
     )
-    return Score(value, *interval(resampled), num_seeds, num_clips)
+    return Score(float(value), *interval(resampled), num_seeds, num_clips)
 
 
 def statistic_of(targets: Targets, scores: Float[np.ndarray, "seed clip class"]) -> Statistic:

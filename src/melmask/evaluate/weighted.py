@@ -4,7 +4,7 @@ A weight says how often a clip was drawn. A column of ones gives the plain score
 scored, the result is NaN.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -13,6 +13,7 @@ Flags = Bool[np.ndarray, "clip num_classes"]
 Scores = Float[np.ndarray, "seed clip num_classes"]
 Weight = Float[np.ndarray, "clip resample"]
 Resampled = Float[np.ndarray, "seed resample"]
+ByClass = Float[np.ndarray, "seed num_classes resample"]
 
 
 def accuracy(targets: Int[np.ndarray, " clip"], scores: Scores, weight: Weight) -> Resampled:
@@ -25,17 +26,35 @@ def accuracy(targets: Int[np.ndarray, " clip"], scores: Scores, weight: Weight) 
 def macro_accuracy(targets: Int[np.ndarray, " clip"], scores: Scores, weight: Weight) -> Resampled:
     """The same share within each class, averaged over the classes that were drawn, of every seed."""
     classes = [targets == label for label in np.unique(targets)]
-    return _mean_drawn(accuracy(targets[own], scores[:, own], weight[own]) for own in classes)
+    return mean_drawn(np.stack([accuracy(targets[own], scores[:, own], weight[own]) for own in classes], axis=1))
 
 
 def mean_average_precision(flags: Flags, scores: Scores, weight: Weight) -> Resampled:
     """Average precision, averaged over the classes that were drawn, of every seed."""
-    return _mean_of_classes(average_precision, flags, scores, weight)
+    return mean_drawn(by_class(average_precision, flags, scores, weight))
 
 
 def mean_roc_auc(flags: Flags, scores: Scores, weight: Weight) -> Resampled:
     """Area under the ROC curve of each class against the rest, averaged over the classes drawn, of every seed."""
-    return _mean_of_classes(roc_auc, flags, scores, weight)
+    return mean_drawn(by_class(roc_auc, flags, scores, weight))
+
+
+def by_class(
+    of_class: Callable[..., Float[np.ndarray, " resample"]], flags: Flags, scores: Scores, weight: Weight
+) -> ByClass:
+    """A score of one class, for every seed and class; NaN for classes that no clip has."""
+    result = np.full((len(scores), flags.shape[1], weight.shape[1]), np.nan)
+    for label in np.flatnonzero(flags.any(axis=0)):
+        for seed, of_seed in enumerate(scores):
+            result[seed, label] = of_class(flags[:, label], of_seed[:, label], weight)
+    return result
+
+
+def mean_drawn(values: ByClass) -> Resampled:
+    """The mean over classes, of those that are not NaN."""
+    drawn = ~np.isnan(values)
+    with np.errstate(invalid="ignore"):
+        return np.where(drawn, values, 0).sum(axis=1) / drawn.sum(axis=1)
 
 
 def average_precision(
@@ -88,22 +107,3 @@ def _hits(
     hits = hits[np.argsort(-score[hits], kind="stable")]
     firsts = np.unique(-score[hits], return_index=True)[1]
     return np.add.reduceat(weight[hits], firsts, axis=0)
-
-
-def _mean_of_classes(
-    of_class: Callable[..., Float[np.ndarray, " resample"]], flags: Flags, scores: Scores, weight: Weight
-) -> Resampled:
-    labels = np.flatnonzero(flags.any(axis=0))
-    if not len(labels):
-        return np.full((len(scores), weight.shape[1]), np.nan)
-    return _mean_drawn(np.stack([of_class(flags[:, i], seed[:, i], weight) for seed in scores]) for i in labels)
-
-
-def _mean_drawn(by_class: Iterable[Resampled]) -> Resampled:
-    """The mean over classes, of those that are not NaN; summed one by one, as they may be many."""
-    total, num_drawn = 0.0, 0
-    for one in by_class:
-        drawn = ~np.isnan(one)
-        total, num_drawn = total + np.where(drawn, one, 0), num_drawn + drawn
-    with np.errstate(invalid="ignore"):
-        return total / num_drawn

@@ -1,0 +1,227 @@
+"""Two encoders on the same clips: which one is better, by how much, and how sure that is."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float, Int
+from scipy.stats import binomtest
+
+from melmask.data.store import Store
+from melmask.evaluate.bootstrap import bootstrap, interval
+from melmask.evaluate.cache import cached_embed
+from melmask.evaluate.embed import FrozenEncoder
+from melmask.evaluate.encoders import AudioEncoder, make_encoder
+from melmask.evaluate.features import FeatureSettings
+from melmask.evaluate.metrics import Metric, Score, statistic_of
+from melmask.evaluate.probe import FEW_GROUPS, ProbeResult, run_probe
+from melmask.evaluate.tasks import Task, group_numbers, make_task
+
+UNTRAINED_OF = "untrained-of:"
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class McNemar:
+    """Which of two encoders is right where they do not agree.
+
+    Args:
+        num_only_a: test clips that A reads and B does not; with several seeds, those that A reads in more of them.
+        num_only_b: the other way round.
+        p_value: two-sided and exact: how probable so uneven a split would be if each were as likely. Clips count as
+            independent, which those of one group are not: where there are groups, it is too small.
+
+    Source: McNemar (1947), as an exact binomial test.
+    """
+
+    num_only_a: int
+    num_only_b: int
+    p_value: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Encoder A against encoder B, by one probe on one task.
+
+    Args:
+        task, probe: their names.
+        metric: what the scores are.
+        name_a, name_b: of the encoders.
+        a, b: their scores.
+        difference: A's score less B's, with its 95 % interval by a paired bootstrap: both are scored on the same
+            resamples of groups and trainings.
+        superiority: the share of resamples in which A scores above B; ties count half.
+        mcnemar: for accuracy; None for mAP.
+        num_groups: groups of test clips that were resampled; 0 if clips have none.
+        notes: what a reader of the scores has to know.
+    """
+
+    task: str
+    probe: str
+    metric: Metric
+    name_a: str
+    name_b: str
+    a: Score
+    b: Score
+    difference: Score
+    superiority: float
+    mcnemar: McNemar | None
+    num_groups: int
+    notes: tuple[str, ...]
+
+    @property
+    def verdict(self) -> str:
+        """What it says, in a sentence or two."""
+        gap, low, high = (100 * value for value in (self.difference.value, self.difference.low, self.difference.high))
+        figures = f"{gap:+.1f} points, 95 % interval {low:+.1f} to {high:+.1f}"
+        where = f"on {self.task} with {self.probe}"
+        if low <= 0 <= high:
+            said = f"{self.name_a} and {self.name_b} cannot be told apart {where}: {figures}."
+        else:
+            better, worse = (self.name_a, self.name_b) if gap > 0 else (self.name_b, self.name_a)
+            said = f"{better} is better than {worse} {where}: {figures} (A less B)."
+        if self.num_groups == 1:
+            return f"{said} All test clips are of one group: of any other group this says nothing."
+        if 0 < self.num_groups < FEW_GROUPS:
+            return (
+                f"{said} It rests on {self.num_groups} groups only: with so few the interval tends to be too narrow, "
+                "and the finding is weak."
+            )
+        return said
+
+
+def encoder_of(spec: str, settings: FeatureSettings) -> AudioEncoder:
+    """The encoder that a word names: what `make_encoder` takes, or ``untrained-of:RUN``, a run's own form untrained.
+
+    Raises:
+        ValueError, ImportError: see `make_encoder`.
+    """
+    if spec.startswith(UNTRAINED_OF):
+        return FrozenEncoder.load(Path(spec.removeprefix(UNTRAINED_OF)), settings).untrained(seed=0)
+    return make_encoder(spec, settings)
+
+
+def names_of(encoders: Sequence[AudioEncoder], specs: Sequence[str]) -> list[str]:
+    """What tables call the encoders: their own names, or the words they were asked for by where these are the same."""
+    names = [encoder.name for encoder in encoders]
+    return [name if names.count(name) == 1 else spec for name, spec in zip(names, specs, strict=True)]
+
+
+def same_task(table: Path, stores: Sequence[Store]) -> Task:
+    """The task of a table that is prepared with the log-mel settings of each encoder.
+
+    Raises:
+        ValueError: the table is no task, or a recording can be used with some of the settings only.
+    """
+    paths = [[stored.clip.path for stored in store.clips] for store in stores]
+    uncommon = sorted(set().union(*paths) - set(paths[0]).intersection(*paths))
+    if uncommon:
+        raise ValueError(
+            f"{uncommon[0]} and {len(uncommon) - 1} more cannot be read by both encoders: leave them out of {table}"
+        )
+    return make_task(table.stem, [stored.clip for stored in stores[0].clips])
+
+
+def judge(
+    encoder: AudioEncoder,
+    name: str,
+    store: Store,
+    task: Task,
+    probes: Sequence[str],
+    *,
+    test_folds: Sequence[str] = (),
+    num_seeds: int = 3,
+    progress: Progress = lambda what, done, total: None,
+) -> list[ProbeResult]:
+    """What each probe finds in an encoder's embeddings of a task.
+
+    Args:
+        encoder: embeddings are cached.
+        name: of the encoder, for progress.
+        store: the task, prepared with the encoder's log-mel settings.
+        task: of all the store's clips.
+        probes: what `make_probe` takes.
+        test_folds: judge on these folds only; empty for all in turn.
+        num_seeds: of probes that depend on a seed.
+        progress: called with what is being done and how far it is.
+
+    Raises:
+        ValueError: an unknown probe or fold, or the encoder fails on the store.
+    """
+    features = cached_embed(encoder, store, progress=lambda done, total: progress(f"{name}: embedding", done, total))
+    results = []
+    for done, probe in enumerate(probes):
+        progress(f"{name}: {probe}", done, len(probes))
+        results.append(run_probe(probe, features, task, test_folds=tuple(test_folds) or None, num_seeds=num_seeds))
+    return results
+
+
+def compare(a: ProbeResult, b: ProbeResult, task: Task, names: Sequence[str], *, seed: int = 0) -> Comparison:
+    """Two encoders, read by the same probe on the same clips.
+
+    Trainings are paired by their seed. That matters for fewshot, whose draws they are; for others it does no harm.
+
+    Args:
+        a, b: what `run_probe` found, with the same probe, folds and seeds.
+        task: the same that was given to it.
+        names: of the two encoders.
+        seed: of the bootstrap.
+
+    Raises:
+        ValueError: the results are not of the same probe, clips and seeds.
+    """
+    same = a.per_training.shape == b.per_training.shape and np.array_equal(a.fold_of, b.fold_of)
+    if not same or (a.probe, a.task) != (b.probe, b.task) or a.task != task.name:
+        raise ValueError(
+            f"{a.probe} on {a.task} and {b.probe} on {b.task} are not the same probe, clips and seeds: run both alike"
+        )
+    tested = np.flatnonzero(a.fold_of >= 0)
+    targets, folds, groups = task.targets[tested], a.fold_of[tested], group_numbers(task)[tested]
+    a_scores, b_scores = a.per_training[:, tested], b.per_training[:, tested]
+    count_a, count_b = statistic_of(targets, a_scores), statistic_of(targets, b_scores)
+    value, resampled = bootstrap(
+        lambda clips, weight: count_a(clips, weight) - count_b(clips, weight),
+        len(tested),
+        len(a_scores),
+        folds=folds,
+        groups=groups,
+        seed=seed,
+    )
+    return Comparison(
+        task=task.name,
+        probe=a.probe,
+        metric=task.metric,
+        name_a=names[0],
+        name_b=names[1],
+        a=a.score,
+        b=b.score,
+        difference=Score(float(value), *interval(resampled), len(a_scores), len(tested)),
+        superiority=float((np.sign(resampled[~np.isnan(resampled)]) + 1).mean() / 2),
+        mcnemar=None
+        if task.is_multilabel
+        else mcnemar(_share_right(targets, a_scores), _share_right(targets, b_scores)),
+        num_groups=0 if task.groups is None else len(np.unique(groups)),
+        notes=tuple(dict.fromkeys([*a.notes, *b.notes])),
+    )
+
+
+def mcnemar(a: Float[np.ndarray, " clip"], b: Float[np.ndarray, " clip"]) -> McNemar:
+    """McNemar's exact test.
+
+    Args:
+        a, b: how often each clip was read right, 0..1: 0 or 1 with one seed.
+
+    >>> mcnemar(np.array([1.0, 1, 1, 1, 0]), np.array([0.0, 0, 0, 1, 0]))
+    McNemar(num_only_a=3, num_only_b=0, p_value=0.25)
+    """
+    num_only_a, num_only_b = int((a > b).sum()), int((b > a).sum())
+    num_split = num_only_a + num_only_b
+    p_value = binomtest(num_only_a, num_split).pvalue if num_split else 1.0
+    return McNemar(num_only_a, num_only_b, float(p_value))
+
+
+def _share_right(
+    targets: Int[np.ndarray, " clip"], scores: Float[np.ndarray, "seed clip num_classes"]
+) -> Float[np.ndarray, " clip"]:
+    return (scores.argmax(axis=2) == targets).mean(axis=0)
