@@ -13,6 +13,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -99,13 +100,15 @@ def _claimed(out: Path) -> Iterator[None]:
 def _find_recordings(clips: Iterable[Clip]) -> tuple[dict[Path, Recording], list[Rejected]]:
     """The real file behind every listed path, and the listings that have none."""
     recordings: dict[Path, Recording] = {}
+    real_folder = cache(Path.resolve)  # for all files in it
     missing = []
     for clip in clips:
         if clip.path in recordings:
             continue
         try:
-            stat = clip.path.stat()
-            recordings[clip.path] = Recording(clip.path.resolve(), stat.st_size, stat.st_mtime_ns)
+            stat, path = clip.path.stat(), clip.path
+            real = path.resolve() if path.is_symlink() else real_folder(path.parent) / path.name
+            recordings[clip.path] = Recording(real, stat.st_size, stat.st_mtime_ns)
         except (OSError, ValueError) as error:  # ValueError: no operating system could have such a name
             detail = f"{error}. Check the path, or remove the line."
             missing.append(Rejected(clip.path, "missing file", detail, clip.source))
@@ -122,13 +125,15 @@ def _cut_units(recordings: Iterable[Recording], job: Job) -> list[Unit]:
             units.append(Unit(_digest([*settings, *map(repr, current)])[:20], tuple(current)))
             current.clear()
 
+    num_bytes = 0
     for recording in recordings:
         current.append(recording)
-        # Not after every 64th file, but after names that say so: one file more changes one unit, not all that follow.
+        num_bytes += recording.size_bytes
+        # Not after every 256th file, but after names that say so: one file more changes one unit, not all that follow.
         name_says_so = zlib.crc32(os.fsencode(recording.path)) % MEAN_UNIT_FILES == 0
-        is_full = len(current) == MAX_UNIT_FILES or sum(r.size_bytes for r in current) >= MAX_UNIT_BYTES
-        if name_says_so or is_full:
+        if name_says_so or len(current) == MAX_UNIT_FILES or num_bytes >= MAX_UNIT_BYTES:
             cut()
+            num_bytes = 0
     cut()
     return units
 
