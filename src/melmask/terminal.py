@@ -63,19 +63,18 @@ def results_table(results: Sequence[Result]) -> Table:
     if first.rejected:
         caption += f"; {first.rejected} clips rejected"
     table = Table(title=first.task, caption=caption, title_justify="left", caption_justify="left")
-    table.add_column("encoder", overflow="fold")
-    table.add_column("probe")
-    for column in ("dims", "seeds", first.metric, "95 % interval"):
-        table.add_column(column, justify="right")
+    table.add_column("encoder", no_wrap=True, overflow="fold")
+    table.add_column("probe", overflow="fold")
+    for column in ("dims", first.metric, "95 % interval"):
+        table.add_column(column, justify="right", no_wrap=True)
     for before, result in zip([None, *results], results, strict=False):
         is_next = before is not None and before.encoder != result.encoder
         if is_next:
             table.add_section()
         table.add_row(
             escape(result.encoder) if before is None or is_next else "",
-            escape(result.probe),
+            escape(result.probe) + (f" ({result.num_seeds} seeds)" if result.num_seeds > 1 else ""),
             f"{result.num_dims:,}",
-            str(result.num_seeds),
             f"[bold]{100 * result.score:.1f}[/]",
             f"{100 * result.low:.1f} to {100 * result.high:.1f}",
         )

@@ -219,6 +219,24 @@ def test_floors_that_differ_are_kept_apart() -> None:
     assert "40.0 points above the untrained encoder (a, b) (30.0 %)" in results.sentence(columns[0], rows)
 
 
+def test_features_of_other_layers_are_rows_of_their_own(tmp_path: Path) -> None:
+    usual, other = {"settings": "last layer, mean"}, {"settings": "all layers, mean+max"}
+    floors = [result("untrained", 0.3, **usual), result("untrained", 0.2, **other), result("log-mel statistics", 0.5)]
+    lines = [result("encoder", 0.55), result("encoder", 0.6, **usual), result("encoder", 0.8, **other), *floors]
+    append_results(tmp_path, lines)
+    kept = runs.read_results(tmp_path)
+    columns, rows = results.tabulate([dataclasses.replace(a_run("a"), results=kept)])
+    label = "all layers, mean+max"
+    names = ["a", f"a ({label})", "untrained encoder", f"untrained encoder ({label})", "log-mel statistics"]
+    assert [row.label for row in rows] == names
+    assert [row.cells[columns[0]]["score"] for row in rows] == [0.6, 0.8, 0.3, 0.2, 0.5]
+    sentence = results.sentence(columns[0], rows)
+    assert (
+        f"60.0 points above the untrained encoder ({label})" in sentence and "30.0 points above the log-mel" in sentence
+    )
+    assert "the untrained encoder (30.0" not in sentence
+
+
 def test_overlapping_intervals_are_said_to_overlap() -> None:
     table = results.tabulate([a_run("a", result("encoder", 0.70)), a_run("b", result("encoder", 0.61))])
     assert "a reaches 70.0 %" in results.sentence(table[0][0], table[1])

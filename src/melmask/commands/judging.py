@@ -1,5 +1,6 @@
 """Commands that use and judge an encoder: embed and evaluate."""
 
+import re
 import shlex
 import sys
 import tempfile
@@ -12,6 +13,8 @@ from tyro.conf import Positional
 
 from melmask.commands.data import DEFAULT_SPEC, NUM_CORES, prepare_shown
 from melmask.evaluate.features import FeatureSettings, Layers, Pooling
+from melmask.evaluate.probe import ProbeResult
+from melmask.evaluate.tasks import Task
 from melmask.terminal import bar, console, results_table
 
 
@@ -66,6 +69,7 @@ def evaluate(
     seeds: int = 3,
     floors: bool = True,
     out: Path | None = None,
+    details: Path | None = None,
     workers: int = NUM_CORES,
 ) -> None:
     """Probe encoders on labelled tasks, in one table with their floors; append each run's results to its results.jsonl.
@@ -82,9 +86,18 @@ def evaluate(
         seeds: of probes with chance.
         floors: whether log-mel statistics and the runs' encoders untrained stand beside.
         out: a file that the lines of all encoders are appended to as well.
+        details: a folder for what stands behind each score: classes, confusions, calibration.
         workers: processes that decode.
     """
     from melmask.evaluate import evaluation
+
+    def keep(entrant: evaluation.Entrant, task: Task, found: ProbeResult) -> None:
+        if details:
+            from melmask.evaluate.details import details_of
+            from melmask.study.judgement import save_judgement
+
+            words = re.sub(r"[^\w.=,-]+", "-", f"{task.name} {entrant.name} {found.probe}")
+            save_judgement(details_of(found, task), details / words)
 
     entrants = evaluation.line_up(encoders, FeatureSettings(layers, pooling), floors=floors)
     command = f"melmask {shlex.join(sys.argv[1:])}"
@@ -105,9 +118,13 @@ def evaluate(
                 num_seeds=seeds,
                 command=command,
                 progress=show,
+                found_one=keep,
             )
         console.print(results_table(results))
         for note in dict.fromkeys(note for result in results for note in result.notes):
             console.print(f"[dim]note: {escape(note)}[/]")
-        for path in evaluation.keep_results(entrants, results, out):
+        written = evaluation.keep_results(entrants, results, out)
+        for path in written:
             console.print(f"appended to [bold]{path}[/]")
+        if not written:
+            console.print("[dim]kept nowhere: no run's folder is among the encoders, and no file is named by --out[/]")

@@ -19,7 +19,7 @@ from melmask.evaluate.encoders import AudioEncoder, make_encoder
 from melmask.evaluate.features import FeatureSettings
 from melmask.evaluate.floors import LogMelStatistics
 from melmask.evaluate.probe import ProbeResult, run_probe
-from melmask.evaluate.tasks import make_task
+from melmask.evaluate.tasks import Task, make_task
 from melmask.evaluate.timesteps import TimeSteps
 from melmask.logmel import LogMelSpec
 
@@ -157,6 +157,7 @@ def evaluate(
     num_seeds: int = 3,
     command: str = "",
     progress: Progress = lambda what, done, total: None,
+    found_one: Callable[[Entrant, Task, ProbeResult], None] = lambda entrant, task, found: None,
 ) -> list[Result]:
     """Probe encoders on a task, all on the same clips.
 
@@ -169,6 +170,7 @@ def evaluate(
         num_seeds: of probes that depend on a seed.
         command: recorded with the results.
         progress: called with what is being done and how far it is.
+        found_one: called with all that a probe found, of which the line keeps little.
 
     Returns:
         A line for every encoder and probe, in their order.
@@ -181,6 +183,8 @@ def evaluate(
     rows = _shared_rows(stores)
     task = make_task(table.stem, [stores[0].clips[row].clip for row in rows[0]])
     rejected = len(stores[0]) + len(stores[0].rejected) - len(task.paths)
+    same: dict[str, Any] = {"task_path": str(table), "num_classes": len(task.classes), "rejected": rejected}
+    same |= {"test_folds": tuple(test_folds), "command": command}
     results = []
     for entrant in entrants:
         store = by_spec[entrant.encoder.spec or stores[0].spec]
@@ -196,18 +200,9 @@ def evaluate(
             features = made[attends]
             progress(f"{entrant.name}: {label_of(probe)}", done, len(chosen))
             found = run_probe(probe, features, task, test_folds=tuple(test_folds) or None, num_seeds=num_seeds)
-            results.append(
-                _line(
-                    entrant,
-                    found,
-                    task_path=str(table),
-                    num_classes=len(task.classes),
-                    num_dims=features.num_dims if isinstance(features, TimeSteps) else features.shape[1],
-                    rejected=rejected,
-                    test_folds=tuple(test_folds),
-                    command=command,
-                )
-            )
+            found_one(entrant, task, found)
+            num_dims = features.num_dims if isinstance(features, TimeSteps) else features.shape[1]
+            results.append(_line(entrant, found, num_dims=num_dims, **same))
     progress("", 1, 1)
     return results
 

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from melmask.evaluate.evaluation import ENCODER, UNTRAINED
+from melmask.evaluate.features import FeatureSettings
 from melmask.study.runs import Run
 
 FLOOR_LABELS = {UNTRAINED: "untrained encoder"}
+USUAL = str(FeatureSettings())
 
 Cell = Mapping[str, Any]
 
@@ -44,12 +46,14 @@ class Row:
         runs: names of the runs it belongs to.
         is_run: whether this is a trained encoder.
         cells: the lines of results.jsonl.
+        settings: layers and pooling of a melmask encoder.
     """
 
     label: str
     runs: list[str]
     is_run: bool
     cells: dict[Column, Cell]
+    settings: str = ""
 
     @property
     def run(self) -> str:
@@ -58,18 +62,33 @@ class Row:
 
 def tabulate(runs: Sequence[Run]) -> tuple[list[Column], list[Row]]:
     """The table of all evaluations: a row for every run, then the floors, those with equal figures only once."""
-    rows = [Row(run.name, [run.name], True, _cells(run, ENCODER)) for run in runs if _cells(run, ENCODER)]
-    for features in dict.fromkeys(str(result["features"]) for run in runs for result in run.results):
+    rows = []
+    for run in runs:
+        for settings in dict.fromkeys(_settings(result) for result in run.results if result["features"] == ENCODER):
+            rows.append(Row(_label(run.name, settings), [run.name], True, _cells(run, ENCODER, settings), settings))
+    kinds = ((str(result["features"]), _settings(result)) for run in runs for result in run.results)
+    for features, settings in dict.fromkeys(kinds):
         if features != ENCODER:
-            rows += _floor_rows(runs, features)
+            rows += _floor_rows(runs, features, settings)
     columns = sorted(
         {column for row in rows for column in row.cells}, key=lambda c: (c.task, c.probe, c.test_folds, c.num_clips)
     )
     return columns, rows
 
 
-def _cells(run: Run, features: str) -> dict[Column, Cell]:
-    return {_column(result): result for result in run.results if result["features"] == features}
+def _settings(result: Cell) -> str:
+    """Layers and pooling of a melmask encoder, which lines of earlier versions do not name; empty for others."""
+    return result.get("settings") or USUAL if result["features"] in (ENCODER, UNTRAINED) else ""
+
+
+def _label(name: str, settings: str) -> str:
+    return name if settings in ("", USUAL) else f"{name} ({settings})"
+
+
+def _cells(run: Run, features: str, settings: str) -> dict[Column, Cell]:
+    """The lines of one kind, by column."""
+    kept = [one for one in run.results if one["features"] == features and _settings(one) == settings]
+    return {_column(result): result for result in kept}
 
 
 def _column(result: Cell) -> Column:
@@ -83,12 +102,12 @@ def _column(result: Cell) -> Column:
     )
 
 
-def _floor_rows(runs: Sequence[Run], features: str) -> list[Row]:
+def _floor_rows(runs: Sequence[Run], features: str, settings: str) -> list[Row]:
     """The floors of all runs; a floor joins a row with which it agrees wherever both have a figure."""
-    label = FLOOR_LABELS.get(features, features)
+    label = _label(FLOOR_LABELS.get(features, features), settings)
     rows: list[Row] = []
     for run in runs:
-        cells = _cells(run, features)
+        cells = _cells(run, features, settings)
         for row in rows:
             shared = cells.keys() & row.cells.keys()
             if shared and all(cells[column]["score"] == row.cells[column]["score"] for column in shared):
@@ -97,10 +116,10 @@ def _floor_rows(runs: Sequence[Run], features: str) -> list[Row]:
                 break
         else:
             if cells:
-                rows.append(Row(label, [run.name], False, cells))
+                rows.append(Row(label, [run.name], False, cells, settings))
     if len(rows) == 1:
         return rows
-    return [Row(f"{label} ({', '.join(row.runs)})", row.runs, False, row.cells) for row in rows]
+    return [Row(f"{label} ({', '.join(row.runs)})", row.runs, False, row.cells, settings) for row in rows]
 
 
 def best_of(column: Column, rows: Sequence[Row]) -> Row:
@@ -158,8 +177,8 @@ def _ranked(column: Column, rows: Sequence[Row]) -> list[Row]:
 
 
 def _floors(lead: Row, rows: Sequence[Row], column: Column) -> list[Row]:
-    """The floors of the column that are the run's own or shared with it."""
-    floors = [row for row in rows if not row.is_run and column in row.cells]
+    """The floors of the column that are the run's own or shared with it, with its settings or without any."""
+    floors = [row for row in rows if not row.is_run and column in row.cells and row.settings in ("", lead.settings)]
     return [row for row in floors if lead.run in row.runs]
 
 
