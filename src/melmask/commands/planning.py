@@ -1,6 +1,7 @@
 """The command that counts before it costs: plan."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Literal
 
 from rich.markup import escape
@@ -13,10 +14,31 @@ from melmask.train.devices import DEVICES
 from melmask.train.plan import USABLE, Data, Plan, make_plan, remedies, strategy_costs
 from melmask.train.recipe import RECIPES, Recipe
 
-GIGA, GIB = 1e9, 2**30
+BUSY = 0.5  # other processes on the whole, from which on they are mentioned
 MINUTE_S, HOUR_S, DAY_S = 60, 3600, 86400
 TIMES_S = ((DAY_S, "days"), (HOUR_S, "h"), (MINUTE_S, "min"), (1, "s"), (1e-3, "ms"))
 POWERS = ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1, ""))
+
+
+@dataclass(frozen=True)
+class Unit:
+    """In what the figures of a table are."""
+
+    name: str
+    size: float
+
+    def __call__(self, number: int | float, digits: int = 3) -> str:
+        """A figure; nothing for zero."""
+        return f"{number / self.size:,.{digits}f}" if number else ""
+
+
+FLOP_UNITS = Unit("TFLOP", 1e12), Unit("GFLOP", 1e9), Unit("MFLOP", 1e6)
+BYTE_UNITS = Unit("GiB", 2.0**30), Unit("MiB", 2.0**20)
+
+
+def unit_for(number: int | float, units: tuple[Unit, ...]) -> Unit:
+    """The largest unit of which the number has at least one."""
+    return next((unit for unit in units if number >= unit.size), units[-1])
 
 
 def plan_with(recipe_name: str) -> Callable[..., None]:
@@ -85,7 +107,9 @@ def answer_table(plan: Plan, recipe_name: str) -> Table:
     table.add_row("time", f"[bold]{duration(plan.run_s)}[/], {duration(plan.step_s)} a step")
     table.add_row("device-hours", f"[bold]{plan.device_hours:,.1f}[/]")
     verdict = "fits" if plan.fits else "[bold red]does not fit[/]"
-    table.add_row("memory", f"[bold]{gib(plan.footprint.peak)}[/] of {gib(speed.memory)} on each device: {verdict}")
+    table.add_row(
+        "memory", f"[bold]{in_bytes(plan.footprint.peak)}[/] of {in_bytes(speed.memory)} on each device: {verdict}"
+    )
     table.add_row("storage", f"[bold]{si(data.store_bytes)}B[/] of packed log-mels")
     return table
 
@@ -93,25 +117,22 @@ def answer_table(plan: Plan, recipe_name: str) -> Table:
 def flops_table(plan: Plan) -> Table:
     """The operations of a step by part."""
     step = plan.flops
+    a_sample, a_step = unit_for(step.per_sample, FLOP_UNITS), unit_for(step.per_step, FLOP_UNITS)
     caption = "matrix products, exactly; of the optimiser every elementary operation"
     table = Table(title="operations", caption=caption, title_justify="left", caption_justify="left")
     table.add_column("part")
-    for column in ("tokens", "forward\nGFLOP/sample", "backward\nGFLOP/sample", "step\nTFLOP", "share"):
+    sample = f"\n{a_sample.name}/sample"
+    for column in ("tokens", f"forward{sample}", f"backward{sample}", f"step\n{a_step.name}", "share"):
         table.add_column(column, justify="right")
     for part in step.parts:
         taken = part.total * step.batch_size
-        ways = (f"{flops / GIGA:,.3f}" if flops else "" for flops in (part.forward, part.backward))
-        table.add_row(part.name, str(part.num_tokens), *ways, *share_of(taken, step.per_step))
-    table.add_row("optimiser", "", "", "", *share_of(step.optimiser, step.per_step))
+        ways = a_sample(part.forward), a_sample(part.backward)
+        table.add_row(part.name, str(part.num_tokens), *ways, a_step(taken), f"{taken / step.per_step:.1%}")
+    table.add_row("optimiser", "", "", "", a_step(step.optimiser), f"{step.optimiser / step.per_step:.1%}")
     table.add_section()
-    sums = (sum(getattr(part, way) for part in step.parts) / GIGA for way in ("forward", "backward"))
-    table.add_row("a step", "", *(f"{flops:,.3f}" for flops in sums), f"{step.per_step / 1e12:,.3f}", style="bold")
+    sums = (a_sample(sum(getattr(part, way) for part in step.parts)) for way in ("forward", "backward"))
+    table.add_row("a step", "", *sums, a_step(step.per_step), style="bold")
     return table
-
-
-def share_of(flops: int, whole: int) -> tuple[str, str]:
-    """Operations in TFLOP, and their share of a whole."""
-    return f"{flops / 1e12:,.3f}", f"{flops / whole:.1%}"
 
 
 def memory_table(plan: Plan) -> Table:
@@ -122,45 +143,47 @@ def memory_table(plan: Plan) -> Table:
         ("weights", "trained, float32", held.weights),
         ("average", "M2D's target encoder, float32", held.average),
         ("moments", "AdamW's two, float32", held.moments),
-        ("weights in bf16", "copies for products", held.half_weights),
+        ("weights in bf16", "copies for products, until the backward pass", held.half_weights),
         ("buckets", "to exchange gradients in", held.buckets),
         ("activations", f"of {samples:,} crops, until the backward pass", held.activations),
         ("batches", "being worked on, and read ahead on a CPU", held.batches),
         ("temporaries", "of the block being worked on", held.temporaries),
-        ("gradients", "float32; they come as activations go", held.gradients),
+        ("gradients", "float32; they come as the others go", held.gradients),
     )
     caption = "estimated; the interpreter, libraries and the device's driver need some 0.3 to 1 GiB more"
     table = Table(title="memory of each device", caption=caption, title_justify="left", caption_justify="left")
     table.add_column("what")
     table.add_column("")
-    table.add_column("GiB", justify="right")
+    unit = unit_for(held.peak, BYTE_UNITS)
+    table.add_column(unit.name, justify="right")
     for name, what, size in rows:
         if size:
-            table.add_row(name, f"[dim]{what}[/]", f"{size / GIB:,.3f}")
+            table.add_row(name, f"[dim]{what}[/]", unit(size, 2))
     table.add_section()
-    table.add_row("[bold]at the peak[/]", "", f"[bold]{held.peak / GIB:,.3f}[/]")
+    table.add_row("at the peak", "", unit(held.peak, 2), style="bold")
     return table
 
 
 def strategies_table(plan: Plan) -> Table:
     """What every strategy adds to a step with random masking."""
+    costs = strategy_costs(plan.recipe, plan.data)
+    unit = unit_for(max(cost.pass_flops for cost in costs), FLOP_UNITS)
     caption = (
-        "pass: all patches through the encoder once more; ranking: the strategy's own products; both in GFLOP a sample. "
-        "What has no products takes time too, but little: docs/performance.md"
+        f"pass: all patches through the encoder once more; ranking: the strategy's own products; in {unit.name} a "
+        "sample. What has no products takes time too, but little: docs/performance.md"
     )
     table = Table(title="what masks add", caption=caption, title_justify="left", caption_justify="left")
     table.add_column("strategy", no_wrap=True)
     table.add_column("looks at", no_wrap=True)
     for column in ("pass", "ranking", "step", "run", "memory"):
         table.add_column(column, justify="right", no_wrap=True)
-    costs = strategy_costs(plan.recipe, plan.data)
     own = next(cost for cost in costs if cost.name == plan.recipe.strategy)
     for cost in costs:
         row = (
             cost.name,
             cost.needs,
-            f"{cost.pass_flops / GIGA:.3f}" if cost.pass_flops else "",
-            f"{cost.ranking_flops / GIGA:.3f}" if cost.ranking_flops else "",
+            unit(cost.pass_flops),
+            unit(cost.ranking_flops),
             f"+{cost.share:.1%}" if cost.share else "",
             duration(plan.run_s * (1 + cost.share) / (1 + own.share)),
             f"+{si(cost.remembered)}B" if cost.remembered else "",
@@ -178,19 +201,20 @@ def notes(plan: Plan) -> list[str]:
             f"an epoch visits a clip of {data.clip_s:g} s {crops} times, once for each crop it holds; where the "
             f"papers count one crop a clip, their {recipe.epochs:g} epochs are --epochs {recipe.epochs / crops:g} here."
         )
-    if data.clip_frames < recipe.crop_frames:
-        share = 1 - data.clip_frames / recipe.crop_frames
-        frames = data.clip_frames // recipe.patch_shape[1] * recipe.patch_shape[1]
-        said.append(f"{share:.0%} of each crop is padding: --crop-frames {frames} would spare it.")
+    frames = data.cropped(recipe).crop_frames
+    if frames < recipe.crop_frames:
+        said.append(f"crops are {frames} frames long, for the clips hold no {recipe.crop_frames}.")
     if speed.trial is None:
         said.append(f"the peak is from: {speed.source}. The utilisation is an assumption: set --utilisation to yours.")
     else:
         said.append(f"the ceiling is that of {speed.source}.")
-        if speed.trial.batch_size < recipe.batch_size // (recipe.accumulate * plan.num_devices):
+        if speed.trial.batch_size < recipe.batch_size // plan.num_devices:
             said.append(
                 f"measured on {speed.trial.batch_size} crops a step and scaled up, so the optimiser counts for more "
                 "than it will."
             )
+    if speed.others > BUSY:
+        said.append(f"{speed.others:.1f} other processes were running meanwhile: an idle machine is faster.")
     if plan.num_devices > 1:
         said.append(
             "devices are taken to share the work without loss; reading and exchanging gradients are not counted."
@@ -202,7 +226,8 @@ def warnings(plan: Plan) -> list[str]:
     """What will go wrong, with the remedy."""
     if plan.fits:
         return []
-    needs = f"a step needs {gib(plan.footprint.peak)}, of {gib(plan.speed.memory)} about {USABLE:.0%} can be used; "
+    held, memory = in_bytes(plan.footprint.peak), in_bytes(plan.speed.memory)
+    needs = f"a step needs {held}, of {memory} about {USABLE:.0%} can be used; "
     found = remedies(plan)
     if not found:
         return [needs + "not even one crop at a time fits: take a smaller size or shorter crops."]
@@ -215,12 +240,13 @@ def duration(seconds: float) -> str:
     return f"{seconds / size:,.3g} {unit}" if seconds < 1000 * size else f"{seconds / size:,.0f} {unit}"
 
 
-def si(number: float) -> str:
+def si(number: int | float) -> str:
     """A number with three digits and its decimal prefix: 320 G."""
     size, prefix = next(((size, prefix) for size, prefix in POWERS if number >= size), POWERS[-1])
     return f"{number / size:.3g} {prefix}"
 
 
-def gib(size: float) -> str:
-    """Bytes in GiB."""
-    return f"{size / GIB:,.3g} GiB"
+def in_bytes(size: int | float) -> str:
+    """Bytes in GiB or MiB."""
+    unit = unit_for(size, BYTE_UNITS)
+    return f"{size / unit.size:,.3g} {unit.name}"

@@ -130,9 +130,8 @@ def gemm_ceiling(device: torch.device, dtype: torch.dtype, seconds: float = CEIL
     """
     size = CEILING_SIZE[device.type]
     left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
-    out, best_s = left @ right, float("inf")
-    ends = time.perf_counter() + seconds
-    while time.perf_counter() < ends:
+    out, best_s, ends = left @ right, float("inf"), time.perf_counter() + seconds
+    while best_s == float("inf") or time.perf_counter() < ends:
         start = time.perf_counter()
         torch.matmul(left, right, out=out)
         if device.type == "cuda":

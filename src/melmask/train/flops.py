@@ -6,6 +6,7 @@ counted; they cost time but hardly operations. The optimiser has no products; of
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from melmask.masking import MaskingStrategy
 from melmask.masking.base import num_masked_of
-from melmask.models import M2D
+from melmask.models import M2D, Framework, make_model
 from melmask.train.recipe import Recipe
 from melmask.types import PatchGrid
 from melmask.vit import SIZES, Size
@@ -107,16 +108,11 @@ def step_flops(recipe: Recipe, num_mels: int) -> StepFlops:
     ]
     if is_m2d:
         parts.append(Part("target", count.masked + 1, encoder_flops(size, patch_values, count.masked), 0))
-    if checkpoints_activations(recipe):
+    if recipe.checkpoint_activations:
         again = recomputed_flops(size, count.visible + 1) + recomputed_flops(decoder, count.all + 1)
         parts.append(Part("blocks again", count.visible + count.all + 2, 0, again))
     parts += guide_parts(recipe.make_strategy(), recipe, grid)
     return StepFlops(tuple(parts), optimiser_flops(recipe), recipe.batch_size)
-
-
-def checkpoints_activations(recipe: Recipe) -> bool:
-    """Whether the blocks' activations are computed again in the backward pass instead of kept."""
-    return bool(getattr(recipe, "checkpoint_activations", False))
 
 
 def guide_parts(strategy: MaskingStrategy, recipe: Recipe, grid: PatchGrid) -> list[Part]:
@@ -167,8 +163,15 @@ def optimiser_flops(recipe: Recipe) -> int:
 
 def num_parameters(recipe: Recipe) -> tuple[int, int]:
     """How many parameters are trained, and how many follow as an average (M2D's target encoder)."""
+    return _num_parameters(recipe.framework, SIZES[recipe.size], recipe.decoder_size, recipe.patch_shape)
+
+
+@lru_cache(maxsize=64)
+def _num_parameters(
+    framework: Framework, encoder: Size, decoder: Size, patch_shape: tuple[int, int]
+) -> tuple[int, int]:
     with torch.device("meta"):
-        model = recipe.make_model()
+        model = make_model(framework, encoder, decoder, patch_shape)
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     return trained, sum(p.numel() for p in model.target.parameters()) if isinstance(model, M2D) else 0
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from melmask.data.loader import PREFETCHED_BATCHES
-from melmask.train.flops import TokenCounts, checkpoints_activations, num_parameters
+from melmask.train.flops import TokenCounts, num_parameters
 from melmask.train.recipe import Recipe
 from melmask.vit import SIZES, Size
 
@@ -43,13 +43,13 @@ class Footprint:
         weights: trained ones, float32.
         average: M2D's target encoder.
         moments: AdamW's two, float32.
-        half_weights: bf16 copies for the products.
+        half_weights: bf16 copies of them for the products.
         buckets: in which devices exchange gradients.
         activations: what the forward pass keeps for the backward pass.
         batches: those that are read ahead on a CPU, and the one that is worked on.
         temporaries: of the block that is worked on.
         gradients: of the trained weights, float32.
-        peak: the most at any time; gradients come as activations go, so it is less than the sum.
+        peak: the most at any time; gradients come as activations and copies go, so it is less than the sum.
     """
 
     weights: int
@@ -89,22 +89,24 @@ def footprint(recipe: Recipe, num_mels: int, setting: Setting) -> Footprint:
     in_decoder = _decoder_parameters(recipe, trained)
     encoder, decoder = _kept(recipe, count, setting)
     weights, gradients = FLOAT32 * trained, FLOAT32 * trained
-    half_weights = BF16 * (trained + averaged) if setting.in_bf16 else 0
+    # Autocast keeps copies of trained weights until the backward pass has used them, of others only for a moment.
+    half = BF16 if setting.in_bf16 else 0
     buckets = gradients if setting.num_devices > 1 else 0
     temporaries = batch * _temporary(recipe, count, setting)
     # The one that is worked on lies there twice, as a spectrogram and as patches.
     num_batches = 2 if setting.on_gpu else 2 + PREFETCHED_BATCHES
     batches = num_batches * batch * recipe.crop_frames * num_mels * FLOAT32
-    steady = weights + FLOAT32 * averaged + 2 * FLOAT32 * trained + half_weights + buckets + batches + temporaries
+    steady = weights + FLOAT32 * averaged + 2 * FLOAT32 * trained + buckets + batches + temporaries
     if recipe.accumulate > 1:
-        growing = batch * (encoder + decoder) + gradients  # those of the parts before are there all the time
+        growing = batch * (encoder + decoder) + half * trained + gradients  # those of earlier parts are there already
     else:
-        growing = max(batch * (encoder + decoder), batch * encoder + FLOAT32 * in_decoder, gradients)
+        decoded = batch * encoder + half * (trained - in_decoder) + FLOAT32 * in_decoder
+        growing = max(batch * (encoder + decoder) + half * trained, decoded, gradients)
     return Footprint(
         weights=weights,
         average=FLOAT32 * averaged,
         moments=2 * FLOAT32 * trained,
-        half_weights=half_weights,
+        half_weights=half * trained,
         buckets=buckets,
         activations=batch * (encoder + decoder),
         batches=batches,
@@ -126,7 +128,7 @@ def _kept(recipe: Recipe, count: TokenCounts, setting: Setting) -> tuple[int, in
     patch_values = recipe.patch_shape[0] * recipe.patch_shape[1]
     # A prediction's difference from its target; for a cosine the prediction, the target and their product.
     compared = 3 * size.dim if recipe.framework == "m2d" else patch_values
-    checkpoints = checkpoints_activations(recipe)
+    checkpoints = recipe.checkpoint_activations
     encoder = _blocks_keep(size, count.visible + 1, setting, checkpoints)
     encoder += count.visible * patch_values * number + (count.visible + 1) * size.dim * FLOAT32
     into = (count.visible + 1) * size.dim * number

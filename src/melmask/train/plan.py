@@ -1,6 +1,7 @@
 """What a run will take: operations, memory, storage and time, before it is started."""
 
 import dataclasses
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +10,7 @@ import torch
 
 from melmask.logmel import LogMelSpec
 from melmask.masking import STRATEGIES, make_strategy, told_frames
+from melmask.masking.base import can_mask
 from melmask.train.devices import Device, describe, gemm_ceiling, memory_of, this_device
 from melmask.train.flops import StepFlops, guide_parts, step_flops
 from melmask.train.footprint import FLOAT32, Footprint, Setting, footprint, part_size
@@ -57,6 +59,18 @@ class Data:
         """Of the packed log-mels; tables and file headers come on top, some 100 bytes a clip."""
         return self.num_clips * self.clip_frames * self.spec.num_mels * STORED
 
+    def cropped(self, recipe: Recipe) -> Recipe:
+        """The recipe with crops as long as these clips need: the loader pads clips only to whole patches.
+
+        Raises:
+            ValueError: even a full crop is too short for the mask ratio.
+        """
+        freq, frames = recipe.grid(self.spec.num_mels).freq, recipe.patch_shape[1]
+        columns = -(-self.clip_frames // frames)
+        while columns * frames < recipe.crop_frames and not can_mask(columns * freq, recipe.mask_ratio):
+            columns += 1
+        return dataclasses.replace(recipe, crop_frames=min(columns * frames, recipe.crop_frames))
+
     def crops_per_clip(self, crop_frames: int) -> int:
         """How often an epoch visits a clip: once per crop length that it holds, at least once."""
         return max(1, round(self.clip_frames / crop_frames))
@@ -73,6 +87,7 @@ class Speed:
         memory: bytes of the device.
         source: where the ceiling is from.
         trial: the steps that were measured; None if the utilisation is assumed.
+        others: processes that kept the machine busy before it was measured.
     """
 
     name: str
@@ -81,6 +96,7 @@ class Speed:
     memory: int
     source: str
     trial: Trial | None = None
+    others: float = 0.0
 
     @property
     def flops(self) -> float:
@@ -158,7 +174,8 @@ def make_plan(
         raise ValueError(f"a run needs at least one device, got {num_devices}")
     if utilisation is not None and not 0.0 < utilisation <= 1.0:
         raise ValueError(f"utilisation is a share of the peak in (0, 1], got {utilisation}")
-    flops, num_mels = step_flops(recipe, data.spec.num_mels), data.spec.num_mels
+    cropped, num_mels = data.cropped(recipe), data.spec.num_mels
+    flops = step_flops(cropped, num_mels)
     part_size(recipe, num_devices)
     if device is None:
         here = this_device()
@@ -171,7 +188,7 @@ def make_plan(
         share = device.utilisation(recipe.precision) if utilisation is None else utilisation
         speed = Speed(device.name, device.peak_flops(recipe.precision), share, device.memory, device.source)
     setting = Setting(num_devices, in_bf16, on_gpu=here.type == "cuda")
-    return Plan(recipe, data, flops, footprint(recipe, num_mels, setting), setting, speed)
+    return Plan(recipe, data, flops, footprint(cropped, num_mels, setting), setting, speed)
 
 
 def measured_speed(recipe: Recipe, data: Data, flops: StepFlops, in_bf16: bool, num_devices: int = 1) -> Speed:
@@ -184,14 +201,18 @@ def measured_speed(recipe: Recipe, data: Data, flops: StepFlops, in_bf16: bool, 
         in_bf16: whether it computes in bf16 here.
         num_devices: that will share its batch.
     """
-    device = this_device()
+    device, others = this_device(), os.getloadavg()[0]
     ceiling = gemm_ceiling(device, torch.bfloat16 if in_bf16 else torch.float32)
-    affordable = int(GUESSED_SHARE * ceiling * TRIAL_STEP_S / flops.per_sample)
-    batch_size = min(max(affordable, 1), part_size(recipe, num_devices))
-    trial = try_steps(recipe, data.spec, data.clip_s, batch_size, TRIAL_S)
+    affordable, share = int(GUESSED_SHARE * ceiling * TRIAL_STEP_S / flops.per_sample), recipe.batch_size // num_devices
+    if affordable >= share:
+        tried = dataclasses.replace(recipe, batch_size=share)
+    else:
+        batch_size = min(max(affordable, 1), part_size(recipe, num_devices))
+        tried = dataclasses.replace(recipe, batch_size=batch_size, accumulate=1)
+    trial = try_steps(tried, data.spec, data.clip_s, TRIAL_S)
     reached = flops.per_sample / trial.sample_s
     products = f"products of large {'bf16' if in_bf16 else 'float32'} matrices, measured now"
-    return Speed(describe(device), ceiling, reached / ceiling, memory_of(device), products, trial)
+    return Speed(describe(device), ceiling, reached / ceiling, memory_of(device), products, trial, others)
 
 
 @dataclass(frozen=True)
@@ -217,6 +238,7 @@ class StrategyCost:
 
 def strategy_costs(recipe: Recipe, data: Data) -> list[StrategyCost]:
     """Every strategy's cost with the recipe's framework and sizes; the recipe's own keeps its options."""
+    recipe = data.cropped(recipe)
     grid = recipe.grid(data.spec.num_mels)
     plain = dataclasses.replace(
         recipe, strategy="random", strategy_options={}, guidance=(), exponent_power=None, hint_strategies="informed"
@@ -244,8 +266,7 @@ def remedies(plan: Plan) -> list[str]:
     if plan.fits:
         return []
     recipe, found = plan.recipe, []
-    has_checkpoints = hasattr(recipe, "checkpoint_activations")
-    changes: list[dict[str, Any]] = [{}] + ([{"checkpoint_activations": True}] if has_checkpoints else [])
+    changes: tuple[dict[str, Any], ...] = ({}, {"checkpoint_activations": True})
     for change in changes:
         for accumulate in _divisors(recipe.batch_size // plan.num_devices):
             changed = dataclasses.replace(recipe, accumulate=accumulate, **change)
@@ -262,4 +283,6 @@ def _divisors(number: int) -> list[int]:
 
 
 def _fits(recipe: Recipe, plan: Plan) -> bool:
-    return footprint(recipe, plan.data.spec.num_mels, plan.setting).peak <= USABLE * plan.speed.memory
+    return (
+        footprint(plan.data.cropped(recipe), plan.data.spec.num_mels, plan.setting).peak <= USABLE * plan.speed.memory
+    )

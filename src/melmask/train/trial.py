@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from melmask.data.loader import Loader
+from melmask.allocator import keep_freed_memory
 from melmask.data.prepare import prepare
 from melmask.data.store import Store
 from melmask.logmel import LogMelSpec
@@ -50,34 +50,35 @@ class Trial:
         return self.step_s / self.batch_size
 
 
-def try_steps(recipe: Recipe, spec: LogMelSpec, clip_s: float, batch_size: int, budget_s: float) -> Trial:
+def try_steps(recipe: Recipe, spec: LogMelSpec, clip_s: float, budget_s: float) -> Trial:
     """Train for a few steps on noise, to which time and memory are alike.
 
     Args:
         recipe: what to try.
         spec: the front end.
         clip_s: length of the clips; of longer ones than a crop only as much is made.
-        batch_size: of a step, in one part.
         budget_s: stop after so many seconds, but not before two steps.
     """
+    keep_freed_memory()
     crop_s = recipe.crop_frames / spec.frames_per_s
-    recipe = dataclasses.replace(recipe, batch_size=batch_size, accumulate=1, steps=MAX_STEPS, epochs=0.0)
+    recipe = dataclasses.replace(recipe, steps=MAX_STEPS, epochs=0.0, exclude=())
     small = dataclasses.replace(
-        recipe, size="micro", decoder_dim=32, decoder_depth=1, decoder_heads=2, batch_size=1, steps=MAX_STEPS
+        recipe, size="micro", decoder_dim=32, decoder_depth=1, decoder_heads=2, batch_size=1, accumulate=1
     )
     with tempfile.TemporaryDirectory(prefix="melmask-") as name, join_world() as world:
         store = noise_store(Path(name), spec, min(clip_s, crop_s + 1.0))
         list(itertools.islice(_steps(small, store, world), 2))  # libraries that are loaded by the first step of all
         before = 0 if world.device.type == "cuda" else peak_memory(world.device)
         _, *times = _within(budget_s, _steps(recipe, store, world))
-        return Trial(batch_size, statistics.median(times), len(times), peak_memory(world.device) - before)
+        return Trial(recipe.batch_size, statistics.median(times), len(times), peak_memory(world.device) - before)
 
 
 def _steps(recipe: Recipe, store: Store, world: World) -> Generator[float, None, None]:
     """The seconds of one step after the other, read from the store as in a run."""
-    loader = Loader(store, crop_frames=recipe.crop_frames, batch_size=recipe.batch_size, seed=recipe.seed)
+    loader = recipe.make_loader(store)
     trainer = Trainer(recipe, loader, store.folder / "no run", world, lambda progress: None)
-    with closing(loader.prefetch((step, 0, 1) for step in range(recipe.steps))) as parts:
+    keys = ((step, i, recipe.accumulate) for step in range(recipe.steps) for i in range(recipe.accumulate))
+    with closing(loader.prefetch(keys)) as parts:
         for step in range(recipe.steps):
             start = time.perf_counter()
             trainer.step(step, parts)
@@ -114,5 +115,9 @@ def peak_memory(device: torch.device) -> int:
     """The most memory, in bytes, that this process ever filled, or ever allocated on a GPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
+    status = Path("/proc/self/status")
+    if status.exists():  # there, what resource says is never less than what the parent filled when it forked
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+        return 1024 * int(line.split()[1])
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else 1024 * peak
