@@ -9,7 +9,7 @@ import tyro
 from rich.console import Console
 from rich.markup import escape
 
-from melmask.commands import data, finetuning, judging, showing, tasks, training
+from melmask.commands import comparing, data, finetuning, judging, showing, tasks, training
 
 EXIT_BAD_INPUT = 2
 
@@ -26,6 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "pretrain": training.pretrain_with(training.named_recipe(arguments)),
         "embed": judging.embed,
         "evaluate": judging.evaluate,
+        "compare": comparing.compare,
         "finetune": finetuning.finetune_with(training.named_recipe(arguments)),
         "tasks": tasks.tasks,
         "mask": showing.mask,

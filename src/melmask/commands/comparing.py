@@ -1,0 +1,111 @@
+"""The command that compares two encoders."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.markup import escape
+from rich.progress import Progress, TaskID
+from rich.table import Table
+from tyro.conf import Positional
+
+from melmask.commands.data import DEFAULT_SPEC, NUM_CORES, prepare_shown
+from melmask.evaluate.compare import Comparison
+from melmask.evaluate.features import FeatureSettings, Layers, Pooling
+from melmask.evaluate.metrics import Score
+from melmask.terminal import bar, console
+
+
+def compare(
+    a: Positional[str],
+    b: Positional[str],
+    task: tuple[Path, ...],
+    probe: tuple[str, ...] = ("logistic",),
+    layers: Layers = "last",
+    pooling: Pooling = "mean",
+    test_folds: tuple[str, ...] = (),
+    seeds: int = 3,
+    out: Path | None = None,
+    workers: int = NUM_CORES,
+) -> None:
+    """Compare two encoders on the same clips: their difference with its interval, and how sure it is.
+
+    Args:
+        a: a run's folder, or another encoder that `melmask evaluate` takes; untrained-of:RUN is a run's own form
+            untrained.
+        b: the encoder it is compared with.
+        task: CSV files with path,label[,fold][,group].
+        probe: how to read labels from frozen embeddings; settings follow a colon, as in fewshot:num_per_class=10.
+        layers: of melmask encoders: last, all, or numbers from 1 on.
+        pooling: of melmask encoders, over time.
+        test_folds: judge on these folds only; all in turn if none are given.
+        seeds: of probes with chance.
+        out: a folder for what stands behind each score: classes, confusions and calibration, as tables and pictures.
+        workers: processes that decode.
+    """
+    from melmask.evaluate import compare as comparing
+    from melmask.evaluate.classifiers import make_probe
+    from melmask.evaluate.details import details_of
+    from melmask.evaluate.evaluation import task_store_folder
+    from melmask.study.judgement import save_judgement
+    from melmask.study.page import file_name
+
+    for one in probe:
+        make_probe(one)  # before anything long is begun
+    specs = (a, b)
+    encoders = [comparing.encoder_of(spec, FeatureSettings(layers, pooling)) for spec in specs]
+    names = comparing.names_of(encoders, specs)
+    for table in task:
+        log_mels = [encoder.spec or DEFAULT_SPEC for encoder in encoders]
+        by_spec = {
+            log_mel: prepare_shown([table], task_store_folder(table, log_mel), workers, log_mel)
+            for log_mel in dict.fromkeys(log_mels)
+        }
+        stores = [by_spec[log_mel] for log_mel in log_mels]
+        labelled = comparing.same_task(table, stores)
+        found = []
+        with bar(table.stem) as (progress, line):
+
+            def show(what: str, done: int, total: int, progress: Progress = progress, line: TaskID = line) -> None:
+                progress.update(line, completed=done, total=total, note=what)
+
+            for encoder, name, store in zip(encoders, names, stores, strict=True):
+                found.append(
+                    comparing.judge(
+                        encoder, name, store, labelled, probe, test_folds=test_folds, num_seeds=seeds, progress=show
+                    )
+                )
+            show("", 1, 1)
+        print_comparisons([comparing.compare(*pair, labelled, names) for pair in zip(found[0], found[1], strict=True)])
+        for name, results in zip(("a", "b"), found, strict=True) if out else ():
+            for result in results:
+                folder = Path(out or "") / file_name(labelled.name, result.probe, name)
+                console.print(f"wrote [bold]{save_judgement(details_of(result, labelled), folder)}[/]")
+
+
+def print_comparisons(comparisons: Sequence[Comparison]) -> None:
+    """A table with a line for every probe, and under it what each says."""
+    first = comparisons[0]
+    table = Table(
+        title=f"{first.task}: A = {escape(first.name_a)}, B = {escape(first.name_b)}",
+        caption=f"{first.metric} in %, 95 % intervals; {first.difference.num_clips:,} test clips",
+        title_justify="left",
+        caption_justify="left",
+    )
+    table.add_column("probe", overflow="fold")
+    for column in ("A", "B", "A - B, paired", "P(A > B)", "only A : only B", "McNemar p"):
+        table.add_column(column, justify="right")
+    for one in comparisons:
+        cells = [_cell(one.a), _cell(one.b), _cell(one.difference, "+")]
+        test = one.mcnemar
+        exact = (f"{test.num_only_a} : {test.num_only_b}", f"{test.p_value:.2g}") if test else ("", "")
+        table.add_row(one.probe, *cells, f"{one.superiority:.3f}", *exact)
+    console.print(table)
+    for one in comparisons:
+        console.print(escape(one.verdict))
+    for note in dict.fromkeys(note for one in comparisons for note in one.notes):
+        console.print(f"[dim]note: {escape(note)}[/]")
+
+
+def _cell(score: Score, sign: str = "") -> str:
+    value, low, high = (f"{100 * number:{sign}.1f}" for number in (score.value, score.low, score.high))
+    return f"[bold]{value}[/]\n[dim]{low} to {high}[/]"
