@@ -9,7 +9,7 @@ import tyro
 from rich.console import Console
 from rich.markup import escape
 
-from melmask.commands import comparing, data, finetuning, judging, showing, tasks, training
+from melmask.commands import comparing, data, detecting, finetuning, judging, planning, showing, tasks, training
 
 EXIT_BAD_INPUT = 2
 
@@ -24,8 +24,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     commands: dict[str, Callable[..., Any]] = {
         "prepare": data.prepare,
         "pretrain": training.pretrain_with(training.named_recipe(arguments)),
+        "plan": planning.plan_with(training.named_recipe(arguments)),
         "embed": judging.embed,
         "evaluate": judging.evaluate,
+        "detect": detecting.detect,
         "compare": comparing.compare,
         "finetune": finetuning.finetune_with(training.named_recipe(arguments)),
         "tasks": tasks.tasks,

@@ -40,6 +40,7 @@ ONLY_IN = {
     "rich": {"cli", "commands", "terminal"},
     "matplotlib": {"study"},
     "sklearn": {"hub"},
+    "sed_eval": {"evaluate"},
     "mteb": {"hub"},
     "transformers": set(),
     "librosa": set(),
