@@ -30,8 +30,9 @@ from melmask.train.recipe import RECIPES, Recipe
 
 NUM_CLIPS, CLIP_S = 64, 10.0
 STEPS = 10**6  # never reached; the schedules need an end
-TINY = {"size": "tiny", "crop_frames": 208, "batch_size": 32}
-BASE = {"size": "base", "crop_frames": 608, "batch_size": 8}
+FORM = {"patch_shape": (16, 16), "accumulate": 1}
+TINY = FORM | {"size": "tiny", "crop_frames": 208, "batch_size": 32}
+BASE = FORM | {"size": "base", "crop_frames": 608, "batch_size": 8}
 NARROW = {"decoder_dim": 192, "decoder_depth": 4, "decoder_heads": 3}
 SETTINGS: dict[str, dict[str, Any]] = {
     "tiny-m2d": TINY | NARROW,

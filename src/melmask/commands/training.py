@@ -13,7 +13,7 @@ from melmask.terminal import bar, console
 from melmask.train.recipe import RECIPES, Recipe
 
 EXIT_INTERRUPTED = 130
-DEFAULT_RECIPE = "tiny-m2d"
+DEFAULT_RECIPE = "tiny-msm-mae"
 MENTIONED_SHARE = 0.01  # of the time, from which on the cost of masks is shown
 
 

@@ -74,9 +74,7 @@ def mean_over_valid(
     return (per_patch * weight).sum() / weight.sum().clamp(min=1.0)
 
 
-def normalised_patches(
-    patches: Float[Tensor, "b n p"], mask: Mask, eps: float = VARIANCE_EPS
-) -> Float[Tensor, "b m p"]:
+def normalised_patches(patches: Float[Tensor, "b n p"], mask: Mask) -> Float[Tensor, "b m p"]:
     """The masked patches, each with zero mean and unit variance over its values: what a decoder is to rebuild."""
     target = take(patches, mask.masked).float()
     mean, variance = target.mean(dim=2, keepdim=True), target.var(dim=2, keepdim=True)
