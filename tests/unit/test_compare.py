@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
+from melmask.cli import main
 from melmask.data.manifest import Clip
-from melmask.evaluate.compare import compare, encoder_of, mcnemar, names_of, same_task
+from melmask.evaluate.compare import compare, encoder_of, entrants_of, judge_both, mcnemar
 from melmask.evaluate.embed import FrozenEncoder
 from melmask.evaluate.features import FeatureSettings
 from melmask.evaluate.floors import LogMelStatistics
@@ -95,14 +96,14 @@ def test_the_difference_equals_scoring_every_resample_of_groups() -> None:
 def test_the_interval_of_the_difference_covers_the_truth() -> None:
     """Speakers on whom A is better and others on whom B is; the truth is a gap of 5 points."""
     rng, covered, covered_by_clips = np.random.default_rng(1), 0, 0
-    num_trials, task, alone = 120, _task(400, num_groups=40), _task(400)
-    base = _result(task, np.ones((1, 400), bool))
-    numbers = np.arange(400) % 40
+    num_trials, task, alone = 80, _task(200, num_groups=40), _task(200)
+    base = _result(task, np.ones((1, 200), bool))
+    numbers = np.arange(200) % 40
     truth = np.eye(2, dtype=np.float32)[task.targets]
     for _ in range(num_trials):
         lead = (0.05 + 0.2 * rng.standard_normal(40))[numbers]
         chance = np.stack([0.5 + lead / 2, 0.5 - lead / 2])
-        right = rng.random((2, 400)) < chance
+        right = rng.random((2, 200)) < chance
         a, b = (
             replace(base, per_training=np.where(one[None, :, None], truth, 1 - truth).astype(np.float32))
             for one in right
@@ -151,14 +152,46 @@ def test_results_that_do_not_belong_together_are_refused() -> None:
             compare(one, other, task, NAMES)
 
 
-def test_words_for_encoders(store, tmp_path) -> None:
+def test_words_for_encoders(tmp_path) -> None:
     settings = FeatureSettings(pooling="mean+max")
-    form = encoder_of("untrained:tiny", settings)
+    form = encoder_of("untrained:micro", settings)
+    assert isinstance(form, FrozenEncoder)
     assert form.settings == settings
     assert isinstance(encoder_of("logmel-stats", settings), LogMelStatistics)
-    assert names_of([form, form], ["a", "b"]) == ["a", "b"]
+    words = ["untrained:micro", "logmel-stats"]
+    assert [entrant.name for entrant in entrants_of(words, settings)] == [form.name, LogMelStatistics.name]
+    with pytest.raises(ValueError, match="compared with itself"):
+        entrants_of(["untrained:micro"] * 2, settings)
     with pytest.raises(ValueError, match="nowhere"):
         encoder_of(f"untrained-of:{tmp_path / 'nowhere'}", settings)
-    assert isinstance(form, FrozenEncoder)
-    task = same_task(Path("chirps.csv"), [store, store])
-    assert len(task.paths) == len(store)
+
+
+def test_both_are_judged_alike(store, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("MELMASK_CACHE", str(tmp_path))
+    entrants = entrants_of(["untrained:micro", "logmel-stats"], FeatureSettings())
+    probes = ["knn", "fewshot:num_per_class=2,num_draws=3"]
+    task, pairs = judge_both(entrants, Path("chirps.csv"), [store], probes, test_folds=["1"])
+    assert [one.probe for one, _ in pairs] == probes
+    for one, other in pairs:
+        found = compare(one, other, task, NAMES)
+        assert found.difference.value == pytest.approx(one.score.value - other.score.value)
+        assert found.difference.num_seeds == len(one.per_training)
+    again = judge_both(entrants, Path("chirps.csv"), [store], probes, test_folds=["1"])[1]
+    assert all(
+        np.array_equal(one[0].per_training, two[0].per_training, equal_nan=True)
+        for one, two in zip(pairs, again, strict=True)
+    )
+
+
+def test_the_command_says_what_it_found(recordings, tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.setenv("MELMASK_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("COLUMNS", "160")
+    words = ["compare", "logmel-stats", "untrained:micro", "--task", str(recordings), "--probe", "ridge"]
+    main([*words, "--workers", "0", "--out", str(tmp_path / "out")])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "chirps: A = log-mel statistics, B = micro untrained" in shown
+    assert "on chirps with ridge: " in shown
+    assert "It rests on 6 groups only" in shown
+    written = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert written == ["chirps-ridge-a", "chirps-ridge-b"]
+    assert (tmp_path / "out" / "chirps-ridge-a" / "confusion.png").exists()

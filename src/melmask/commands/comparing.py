@@ -8,7 +8,7 @@ from rich.progress import Progress, TaskID
 from rich.table import Table
 from tyro.conf import Positional
 
-from melmask.commands.data import DEFAULT_SPEC, NUM_CORES, prepare_shown
+from melmask.commands.data import NUM_CORES, prepare_shown
 from melmask.evaluate.compare import Comparison
 from melmask.evaluate.features import FeatureSettings, Layers, Pooling
 from melmask.evaluate.metrics import Score
@@ -43,43 +43,31 @@ def compare(
         workers: processes that decode.
     """
     from melmask.evaluate import compare as comparing
-    from melmask.evaluate.classifiers import make_probe
     from melmask.evaluate.details import details_of
-    from melmask.evaluate.evaluation import task_store_folder
+    from melmask.evaluate.evaluation import specs_of, task_store_folder
     from melmask.study.judgement import save_judgement
     from melmask.study.page import file_name
 
-    for one in probe:
-        make_probe(one)  # before anything long is begun
-    specs = (a, b)
-    encoders = [comparing.encoder_of(spec, FeatureSettings(layers, pooling)) for spec in specs]
-    names = comparing.names_of(encoders, specs)
+    entrants = comparing.entrants_of((a, b), FeatureSettings(layers, pooling))
+    names = [entrant.name for entrant in entrants]
     for table in task:
-        log_mels = [encoder.spec or DEFAULT_SPEC for encoder in encoders]
-        by_spec = {
-            log_mel: prepare_shown([table], task_store_folder(table, log_mel), workers, log_mel)
-            for log_mel in dict.fromkeys(log_mels)
-        }
-        stores = [by_spec[log_mel] for log_mel in log_mels]
-        labelled = comparing.same_task(table, stores)
-        found = []
+        specs = specs_of(entrants)
+        stores = [prepare_shown([table], task_store_folder(table, spec), workers, spec) for spec in specs]
         with bar(table.stem) as (progress, line):
 
             def show(what: str, done: int, total: int, progress: Progress = progress, line: TaskID = line) -> None:
                 progress.update(line, completed=done, total=total, note=what)
 
-            for encoder, name, store in zip(encoders, names, stores, strict=True):
-                found.append(
-                    comparing.judge(
-                        encoder, name, store, labelled, probe, test_folds=test_folds, num_seeds=seeds, progress=show
-                    )
-                )
-            show("", 1, 1)
-        print_comparisons([comparing.compare(*pair, labelled, names) for pair in zip(found[0], found[1], strict=True)])
-        for name, results in zip(("a", "b"), found, strict=True) if out else ():
-            for result in results:
-                folder = Path(out or "") / file_name(labelled.name, result.probe, name)
-                console.print(f"wrote [bold]{save_judgement(details_of(result, labelled), folder)}[/]")
+            labelled, pairs = comparing.judge_both(
+                entrants, table, stores, probe, test_folds=test_folds, num_seeds=seeds, progress=show
+            )
+        print_comparisons([comparing.compare(*pair, labelled, names) for pair in pairs])
+        if out is None:
+            continue
+        for pair in pairs:
+            for letter, result in zip("ab", pair, strict=True):
+                folder = out / file_name(labelled.name, result.probe, letter)
+                console.print(f"wrote [bold]{save_judgement(details_of(result, labelled), folder)}[/]", soft_wrap=True)
 
 
 def print_comparisons(comparisons: Sequence[Comparison]) -> None:

@@ -1,6 +1,6 @@
 """Two encoders on the same clips: which one is better, by how much, and how sure that is."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,16 +10,15 @@ from scipy.stats import binomtest
 
 from melmask.data.store import Store
 from melmask.evaluate.bootstrap import bootstrap, interval
-from melmask.evaluate.cache import cached_embed
 from melmask.evaluate.embed import FrozenEncoder
 from melmask.evaluate.encoders import AudioEncoder, make_encoder
+from melmask.evaluate.evaluation import Entrant, Progress, evaluate
 from melmask.evaluate.features import FeatureSettings
 from melmask.evaluate.metrics import Metric, Score, statistic_of
-from melmask.evaluate.probe import FEW_GROUPS, ProbeResult, run_probe
-from melmask.evaluate.tasks import Task, group_numbers, make_task
+from melmask.evaluate.probe import FEW_GROUPS, ProbeResult
+from melmask.evaluate.tasks import Task, group_numbers
 
 UNTRAINED_OF = "untrained-of:"
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -102,59 +101,63 @@ def encoder_of(spec: str, settings: FeatureSettings) -> AudioEncoder:
     return make_encoder(spec, settings)
 
 
-def names_of(encoders: Sequence[AudioEncoder], specs: Sequence[str]) -> list[str]:
-    """What tables call the encoders: their own names, or the words they were asked for by where these are the same."""
-    names = [encoder.name for encoder in encoders]
-    return [name if names.count(name) == 1 else spec for name, spec in zip(names, specs, strict=True)]
-
-
-def same_task(table: Path, stores: Sequence[Store]) -> Task:
-    """The task of a table that is prepared with the log-mel settings of each encoder.
+def entrants_of(specs: Sequence[str], settings: FeatureSettings) -> list[Entrant]:
+    """The encoders that words name, called by these words where their own names are the same.
 
     Raises:
-        ValueError: the table is no task, or a recording can be used with some of the settings only.
+        ValueError, ImportError: one word twice, or see `encoder_of`.
     """
-    paths = [[stored.clip.path for stored in store.clips] for store in stores]
-    uncommon = sorted(set().union(*paths) - set(paths[0]).intersection(*paths))
-    if uncommon:
-        raise ValueError(
-            f"{uncommon[0]} and {len(uncommon) - 1} more cannot be read by both encoders: leave them out of {table}"
-        )
-    return make_task(table.stem, [stored.clip for stored in stores[0].clips])
+    if len(set(specs)) < len(specs):
+        raise ValueError(f"{specs[0]} is compared with itself: name two encoders")
+    encoders = [encoder_of(spec, settings) for spec in specs]
+    names = [encoder.name for encoder in encoders]
+    return [
+        Entrant(encoder, encoder.name if names.count(encoder.name) == 1 else spec, encoder.name)
+        for encoder, spec in zip(encoders, specs, strict=True)
+    ]
 
 
-def judge(
-    encoder: AudioEncoder,
-    name: str,
-    store: Store,
-    task: Task,
+def judge_both(
+    entrants: Sequence[Entrant],
+    table: Path,
+    stores: Sequence[Store],
     probes: Sequence[str],
     *,
     test_folds: Sequence[str] = (),
     num_seeds: int = 3,
     progress: Progress = lambda what, done, total: None,
-) -> list[ProbeResult]:
-    """What each probe finds in an encoder's embeddings of a task.
+) -> tuple[Task, list[tuple[ProbeResult, ProbeResult]]]:
+    """What each probe finds in two encoders, on the clips that both can hear.
 
     Args:
-        encoder: embeddings are cached.
-        name: of the encoder, for progress.
-        store: the task, prepared with the encoder's log-mel settings.
-        task: of all the store's clips.
-        probes: what `make_probe` takes.
-        test_folds: judge on these folds only; empty for all in turn.
-        num_seeds: of probes that depend on a seed.
-        progress: called with what is being done and how far it is.
+        entrants: the two.
+        table, stores, probes, test_folds, num_seeds, progress: see `evaluate`.
+
+    Returns:
+        The task, and for each probe what it found in the first and in the second.
 
     Raises:
-        ValueError: an unknown probe or fold, or the encoder fails on the store.
+        ValueError: see `evaluate`.
     """
-    features = cached_embed(encoder, store, progress=lambda done, total: progress(f"{name}: embedding", done, total))
-    results = []
-    for done, probe in enumerate(probes):
-        progress(f"{name}: {probe}", done, len(probes))
-        results.append(run_probe(probe, features, task, test_folds=tuple(test_folds) or None, num_seeds=num_seeds))
-    return results
+    tasks: list[Task] = []
+    found: dict[str, list[ProbeResult]] = {entrant.name: [] for entrant in entrants}
+
+    def keep(entrant: Entrant, task: Task, result: ProbeResult) -> None:
+        tasks.append(task)
+        found[entrant.name].append(result)
+
+    evaluate(
+        entrants,
+        table,
+        stores,
+        probes=probes,
+        test_folds=test_folds,
+        num_seeds=num_seeds,
+        progress=progress,
+        found_one=keep,
+    )
+    first, second = found.values()
+    return tasks[0], list(zip(first, second, strict=True))
 
 
 def compare(a: ProbeResult, b: ProbeResult, task: Task, names: Sequence[str], *, seed: int = 0) -> Comparison:
