@@ -76,7 +76,7 @@ def confusion_figure(details: Details) -> Figure:
     axes.grid(which="minor", color="#eef1f4", linewidth=0.5)
     axes.tick_params(which="minor", length=0)
     for row, column in zip(*np.nonzero(share >= 0.01), strict=True):
-        ink = "white" if share[row, column] > 0.4 else style.INK
+        ink = "white" if share[row, column] > 0.25 else style.INK
         axes.text(
             column, row, f"{100 * share[row, column]:.0f}", ha="center", va="center", color=ink,
             fontsize=4.6 if num_shown > 20 else 7.5,
