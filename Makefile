@@ -10,7 +10,7 @@ DATA ?=
 PAGE ?=
 BASE ?=
 ONLY ?=
-BENCHMARKS := train prepare embed masking memory
+BENCHMARKS := train lengths prepare embed masking memory
 
 .PHONY: setup quickstart test test-slow lint bench bench-compare clean
 

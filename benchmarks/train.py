@@ -21,6 +21,7 @@ from page import Table, options_of, publish
 from recordings import noise_store, write_clip_files
 from timing import in_turns, machine, ratio
 
+from melmask.allocator import keep_freed_memory
 from melmask.data.loader import Loader
 from melmask.data.store import Store
 from melmask.train.distributed import World
@@ -88,6 +89,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def measure(folder: Path, quick: bool) -> list[dict[str, Any]]:
     """A row for every framework, size and dtype."""
+    keep_freed_memory()  # as training does; the plain form, in the same process, gains by it too
     store = noise_store(folder, [CLIP_S] * NUM_CLIPS)
     write_clip_files(store, folder / "clips")
     ceilings = {name: gemm_ceiling(dtype) for name, dtype in DTYPES.items()}

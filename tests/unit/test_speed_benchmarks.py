@@ -183,6 +183,19 @@ def test_the_phases_are_the_whole_step(script, monkeypatch):
     assert laps.steps == [spent]
 
 
+def test_lengths_writes_a_row_for_every_number_of_parts(script, tmp_path, monkeypatch):
+    lengths = script("lengths")
+    monkeypatch.setattr(lengths, "NUM_CLIPS", 12)
+    monkeypatch.setattr(lengths, "NAMES", ("micro-m2d",))
+    monkeypatch.setattr(lengths, "QUICK_S", 0.001)
+    lengths.main(["--quick", "--json", str(tmp_path / "rows.json"), "--markdown", str(tmp_path / "page.md")])
+    rows = json.loads((tmp_path / "rows.json").read_text())
+    assert [row["parts"] for row in rows] == list(lengths.PARTS) and rows[0]["ratio"] == 1.0
+    shares = [row["sound_share"] for row in rows]
+    assert shares == sorted(shares) and shares[0] < shares[-1] <= 1.0
+    assert f"| micro-m2d | 1 | {rows[0]['samples_per_s']:.0f} | 1.00 |" in (tmp_path / "page.md").read_text()
+
+
 def test_prepare_writes_a_row_for_every_kind_of_file(script, tmp_path, monkeypatch):
     benchmark = script("prepare")
     kinds = [benchmark.Kind(kind.name, kind.extension, kind.rate_hz, 4) for kind in benchmark.KINDS]
