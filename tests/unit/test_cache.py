@@ -138,6 +138,7 @@ def test_processes_that_make_the_same_entry_do_not_disturb_each_other(store, tmp
     encoder = frozen(store)
     save_encoder(tmp_path / ENCODER, encoder.encoder, encoder.front_end, encoder.crop_frames)
     code = f"""
+from pathlib import Path
 from melmask.data.store import Store
 from melmask.evaluate.cache import cached_embed, cached_time_steps
 from melmask.evaluate.embed import FrozenEncoder
