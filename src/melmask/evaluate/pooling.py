@@ -45,7 +45,7 @@ class Pool:
     def pooled(self) -> Float32[np.ndarray, "clip dim"]:
         """The statistics of everything added; each clip has at least one time step."""
         mean = self._sum / self._num_steps
-        columns = [mean]
+        columns: list[np.ndarray] = [mean]
         if self._squares is not None:
             variance = self._squares / self._num_steps - mean**2
             # Below this, float32 features vary by rounding only, which a scaler would blow up to a feature.
