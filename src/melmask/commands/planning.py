@@ -150,7 +150,10 @@ def memory_table(plan: Plan) -> Table:
         ("temporaries", "of the block being worked on", held.temporaries),
         ("gradients", "float32; they come as the others go", held.gradients),
     )
-    caption = "estimated; the interpreter, libraries and the device's driver need some 0.3 to 1 GiB more"
+    caption = (
+        "estimated; where it was measured, a tenth to two fifths more was filled (docs/planning.md), and libraries and "
+        "drivers need some 0.3 to 1 GiB besides"
+    )
     table = Table(title="memory of each device", caption=caption, title_justify="left", caption_justify="left")
     table.add_column("what")
     table.add_column("")

@@ -19,12 +19,9 @@ from melmask.train.recipe import Recipe
 from melmask.train.trial import Trial, try_steps
 
 STORED = 2  # bytes of a log-mel value in a store: float16
-USABLE = 0.9  # share of a device's memory that a step may fill: drivers, libraries and gaps need the rest
-TRIAL_S, TRIAL_STEP_S, GUESSED_SHARE = (
-    6.0,
-    2.0,
-    0.4,
-)  # of a trial in all, of one step of it; of the ceiling, to guess it
+USABLE = 0.8  # share of a device's memory that a step is to fill: drivers, libraries and the heap's gaps need the rest
+TRIAL_S, TRIAL_STEP_S = 6.0, 2.0  # a trial in all, and the most that one step of it should take
+GUESSED_SHARE = 0.4  # of the ceiling, to choose the trial's batch
 
 
 @dataclass(frozen=True)

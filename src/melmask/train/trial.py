@@ -1,5 +1,6 @@
 """A few real steps of a recipe on this machine, to see how long they take and what memory they fill."""
 
+import ctypes
 import dataclasses
 import itertools
 import resource
@@ -59,7 +60,6 @@ def try_steps(recipe: Recipe, spec: LogMelSpec, clip_s: float, budget_s: float) 
         clip_s: length of the clips; of longer ones than a crop only as much is made.
         budget_s: stop after so many seconds, but not before two steps.
     """
-    keep_freed_memory()
     crop_s = recipe.crop_frames / spec.frames_per_s
     recipe = dataclasses.replace(recipe, steps=MAX_STEPS, epochs=0.0, exclude=())
     small = dataclasses.replace(
@@ -68,7 +68,8 @@ def try_steps(recipe: Recipe, spec: LogMelSpec, clip_s: float, budget_s: float) 
     with tempfile.TemporaryDirectory(prefix="melmask-") as name, join_world() as world:
         store = noise_store(Path(name), spec, min(clip_s, crop_s + 1.0))
         list(itertools.islice(_steps(small, store, world), 2))  # libraries that are loaded by the first step of all
-        before = 0 if world.device.type == "cuda" else peak_memory(world.device)
+        keep_freed_memory()  # as in a run, but not what was freed above
+        before = reset_peak_memory(world.device)
         _, *times = _within(budget_s, _steps(recipe, store, world))
         return Trial(recipe.batch_size, statistics.median(times), len(times), peak_memory(world.device) - before)
 
@@ -109,6 +110,18 @@ def noise_store(folder: Path, spec: LogMelSpec, clip_s: float) -> Store:
             file.setframerate(spec.sample_rate_hz)
             file.writeframes(noise.tobytes())
     return prepare([recordings], folder / "store", spec=spec, num_workers=0)
+
+
+def reset_peak_memory(device: torch.device) -> int:
+    """Forget the most that was filled so far, where that can be done; what counts as the most from now on."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    elif Path("/proc/self/clear_refs").exists():
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # of glibc: hands freed memory back to the system
+        if trim is not None:
+            trim(0)
+        Path("/proc/self/clear_refs").write_text("5")  # see proc(5)
+    return peak_memory(device)
 
 
 def peak_memory(device: torch.device) -> int:
