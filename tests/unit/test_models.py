@@ -108,7 +108,7 @@ def test_recomputed_activations_change_neither_loss_nor_gradients(framework):
         model, runs = made(framework, checkpoint_activations=recomputed), []
         for name, module in model.named_modules():
             if isinstance(module, Block):
-                module.register_forward_pre_hook(lambda *_, name=name: runs.append(name))
+                module.register_forward_pre_hook(lambda *_, name=name, runs=runs: runs.append(name))
         loss = model(patches, GRID, MASK)
         loss.value.backward()
         gradients = [p.grad for p in model.parameters() if p.grad is not None]

@@ -33,9 +33,7 @@ def load_model(model_file_path: str = "") -> HearModel:
         ValueError: there is none, or it is damaged.
     """
     if not model_file_path:
-        raise ValueError(
-            "melmask.hub.hear has no weights of its own: name a run's folder or an encoder file"
-        )
+        raise ValueError("melmask.hub.hear has no weights of its own: name a run's folder or an encoder file")
     return HearModel(FrozenEncoder.load(Path(model_file_path)))
 
 
