@@ -12,6 +12,7 @@ from jaxtyping import Float, Float32, Float64
 from torch import Tensor
 from torch.nn import functional as F
 
+from melmask.allocator import keep_freed_memory
 from melmask.data.store import Store
 from melmask.evaluate.features import FeatureSettings
 from melmask.evaluate.pooling import Pool
@@ -66,6 +67,7 @@ class FrozenEncoder:
         settings: FeatureSettings = DEFAULT_SETTINGS,
         called: str = "encoder",
     ) -> None:
+        keep_freed_memory()
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.encoder = encoder.eval().to(self.device)
         self.front_end, self.crop_frames = front_end, crop_frames
