@@ -151,7 +151,7 @@ def memory_table(plan: Plan) -> Table:
         ("gradients", "float32; they come as the others go", held.gradients),
     )
     caption = (
-        "estimated; where it was measured, a tenth to two fifths more was filled (docs/planning.md), and libraries and "
+        "estimated; where it was measured, a tenth to a half more was filled (docs/planning.md), and libraries and "
         "drivers need some 0.3 to 1 GiB besides"
     )
     table = Table(title="memory of each device", caption=caption, title_justify="left", caption_justify="left")

@@ -24,7 +24,7 @@ from melmask.train.trial import NUM_CLIPS, noise_store
 
 AUDIOSET, A100 = Data(2_000_000), DEVICES["a100-80gb"]
 MEMORY_BENCHMARK = Path(__file__).parents[3] / "benchmarks" / "memory.py"
-WITHIN = 1.5  # what the estimate of memory may be off by, as a factor, either way
+WITHIN = 1.6  # what the estimate of memory may be off by, as a factor, either way
 
 
 def base(**changes):
