@@ -40,6 +40,11 @@ def of(key: str, worst: Callable[..., float] = min, **fields: str) -> Callable[[
     return measure
 
 
+def peak_gib(recipe: str) -> Callable[[Rows], float | None]:
+    """The most memory that the process of a recipe held."""
+    return lambda rows: next((row["peak_bytes"] / 2**30 for row in rows if row["recipe"] == recipe), None)
+
+
 def verdict(target: Target, rows: Rows) -> list[str]:
     """Text, bound, figure, "reached" or "missed", and the reason."""
     figure, sign = target.measure(rows), "at most" if target.at_most else "at least"
@@ -61,5 +66,6 @@ TARGETS = (
         "train", "data, mask, optimiser and EMA together, share of a step, the worst of all rows", 0.08,
         of("overhead_share", max), at_most=True,
     ),
+    Target("memory", "M2D base in bf16 with 8 crops, GiB at the peak", 3.0, peak_gib("base-m2d"), at_most=True),
     Target("prepare", "a core's rate, times the plain form's", 4.0, of("ratio", size="wav, 16 kHz")),
 )  # fmt: skip

@@ -22,6 +22,7 @@ def compare(
     probe: tuple[str, ...] = ("logistic",),
     layers: Layers = "last",
     pooling: Pooling = "mean",
+    unit_s: float = 0.0,
     test_folds: tuple[str, ...] = (),
     seeds: int = 3,
     out: Path | None = None,
@@ -37,6 +38,7 @@ def compare(
         probe: how to read labels from frozen embeddings; settings follow a colon, as in fewshot:num_per_class=10.
         layers: of melmask encoders: last, all, or numbers from 1 on.
         pooling: of melmask encoders, over time.
+        unit_s: of longer clips, hear only the middle so many seconds; 0 for whole clips.
         test_folds: judge on these folds only; all in turn if none are given.
         seeds: of probes with chance.
         out: a folder for what stands behind each score: classes, confusions and calibration, as tables and pictures.
@@ -48,7 +50,7 @@ def compare(
     from melmask.study.judgement import save_judgement
     from melmask.study.page import file_name
 
-    entrants = comparing.entrants_of((a, b), FeatureSettings(layers, pooling))
+    entrants = comparing.entrants_of((a, b), FeatureSettings(layers, pooling, unit_s))
     names = [entrant.name for entrant in entrants]
     for table in task:
         specs = specs_of(entrants)

@@ -24,6 +24,7 @@ def embed(
     out: Path,
     layers: Layers = "last",
     pooling: Pooling = "mean",
+    unit_s: float = 0.0,
     workers: int = NUM_CORES,
 ) -> None:
     """Write clip embeddings of recordings to an .npz file: features [clip, dim], path, label, fold, group.
@@ -34,11 +35,12 @@ def embed(
         out: the file to write.
         layers: of a melmask encoder: last, all, or numbers from 1 on.
         pooling: of a melmask encoder, over time.
+        unit_s: of longer clips, hear only the middle so many seconds; 0 for whole clips.
         workers: processes that decode.
     """
     from melmask.evaluate.encoders import make_encoder
 
-    made = make_encoder(encoder, FeatureSettings(layers, pooling))
+    made = make_encoder(encoder, FeatureSettings(layers, pooling, unit_s))
     with tempfile.TemporaryDirectory(prefix="melmask-") as folder:
         store = prepare_shown(paths, Path(folder) / "store", workers, made.spec or DEFAULT_SPEC)
         with bar("embedding") as (progress, task):
@@ -65,6 +67,7 @@ def evaluate(
     probe: tuple[str, ...] = ("logistic",),
     layers: Layers = "last",
     pooling: Pooling = "mean",
+    unit_s: float = 0.0,
     test_folds: tuple[str, ...] = (),
     seeds: int = 3,
     floors: bool = True,
@@ -82,6 +85,7 @@ def evaluate(
             settings follow a colon, as in linear:learning_rate=3e-5.
         layers: of melmask encoders: last, all, or numbers from 1 on.
         pooling: of melmask encoders, over time.
+        unit_s: of longer clips, hear only the middle so many seconds; 0 for whole clips.
         test_folds: judge on these folds only; all in turn if none are given.
         seeds: of probes with chance.
         floors: whether log-mel statistics and the runs' encoders untrained stand beside.
@@ -99,7 +103,7 @@ def evaluate(
             words = re.sub(r"[^\w.=,-]+", "-", f"{task.name} {entrant.name} {found.probe}")
             save_judgement(details_of(found, task), details / words)
 
-    entrants = evaluation.line_up(encoders, FeatureSettings(layers, pooling), floors=floors)
+    entrants = evaluation.line_up(encoders, FeatureSettings(layers, pooling, unit_s), floors=floors)
     command = f"melmask {shlex.join(sys.argv[1:])}"
     for table in task:
         specs = evaluation.specs_of(entrants)

@@ -82,7 +82,6 @@ def pretrain(
         ValueError: the folder is in use, or the recipe or data differ from the run that is to be resumed.
         Diverged: the loss is not finite; the last good checkpoint is kept.
     """
-    keep_freed_memory()
     with join_world() as world, stop_requests() as stop_requested:
         loader = recipe.make_loader(store)
         if world.is_first:
@@ -99,6 +98,7 @@ class Trainer:
     ) -> None:
         self.recipe, self.loader, self.run, self.world, self.report = recipe, loader, run, world, report
         self.num_steps = recipe.num_steps(loader.crops_per_epoch)
+        keep_freed_memory()
         torch.manual_seed(recipe.seed)
         self.model: M2D | MSMMAE = recipe.make_model().to(world.device)
         self.wrapped = world.wrap(self.model)
