@@ -7,7 +7,7 @@
 set -euo pipefail
 
 data=${1:-}
-steps=${STEPS:-300}
+steps=${STEPS:-1200}
 say() { if [[ -t 1 ]]; then printf '\n\033[1m== %s\033[0m\n' "$*"; else printf '\n== %s\n' "$*"; fi; }
 run() { printf '$'; printf ' %q' "$@"; echo; "$@"; }
 
@@ -32,14 +32,14 @@ run melmask prepare "${sources[@]}" --out "$out/store"
 
 for strategy in random dwm; do
   say "an encoder, with $strategy masking"
-  run melmask pretrain "$out/store" --recipe tiny-msm-mae --strategy "$strategy" --steps "$steps" --log-every 10 \
+  run melmask pretrain "$out/store" --recipe quick-msm-mae --strategy "$strategy" --steps "$steps" --log-every 20 \
     --resume --out "$out/$strategy" "${settings[@]}"
 done
 
 if ((${#tasks[@]})); then
   for strategy in random dwm; do
     say "what the encoder of $strategy masking knows, beside its floors"
-    MELMASK_CACHE="$out/cache" run melmask evaluate "$out/$strategy" --task "${tasks[@]}" --probe logistic knn "${judge[@]}"
+    MELMASK_CACHE="$out/cache" run melmask evaluate "$out/$strategy" --task "${tasks[@]}" --pooling mean+std --probe logistic knn "${judge[@]}"
   done
 fi
 

@@ -270,6 +270,7 @@ def _msm_mae(recipe: Recipe, **changes: Any) -> Recipe:
 RECIPES: dict[str, Recipe] = {
     "micro-m2d": _MICRO,
     "micro-msm-mae": _msm_mae(_MICRO),
+    "quick-msm-mae": _msm_mae(_TINY, steps=1200, learning_rate=1e-3),
     "tiny-m2d": _TINY,
     "tiny-msm-mae": _msm_mae(_TINY, patch_shape=(8, 16), batch_size=64, accumulate=4),
     "small-m2d": dataclasses.replace(_PAPER, size="small"),
