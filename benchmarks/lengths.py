@@ -79,10 +79,8 @@ def measure(name: str, store: Store, budget_s: float) -> list[dict[str, Any]]:
 @contextmanager
 def stepping(recipe: Recipe, store: Store) -> Iterator[Callable[[], object]]:
     """A call that makes the loop's next step."""
-    loader = recipe.make_loader(store)
-    trainer = Trainer(recipe, loader, Path("unused"), ALONE, lambda progress: None)
-    keys = ((step, part, recipe.accumulate) for step in range(STEPS) for part in range(recipe.accumulate))
-    parts, numbers = loader.prefetch(keys), iter(range(STEPS))
+    trainer = Trainer(recipe, recipe.make_loader(store), Path("unused"), ALONE, lambda progress: None)
+    parts, numbers = trainer.parts(0), iter(range(STEPS))
     try:
         yield lambda: trainer.step(next(numbers), parts)
     finally:

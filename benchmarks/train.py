@@ -171,7 +171,7 @@ def stepping(recipe: Recipe, store: Store, laps: Laps) -> Iterator[Callable[[], 
     trainer.masker.draw = laps.around(trainer.masker.draw, "mask", before="forward")  # type: ignore[method-assign]
     trainer.wrapped = laps.around(trainer.wrapped, "forward", before="forward")  # type: ignore[assignment]
     trainer.model.after_step = laps.around(trainer.model.after_step, "EMA", before="optimiser")  # type: ignore[assignment]
-    parts, numbers = loader.prefetch((step, 0, 1) for step in range(STEPS)), iter(range(STEPS))
+    parts, numbers = trainer.parts(0), iter(range(STEPS))
 
     def data() -> Iterator[Any]:
         while True:

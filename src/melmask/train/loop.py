@@ -111,7 +111,7 @@ class Trainer:
         """Run all steps that are left; False if a stop was requested first."""
         first = self.restore() if resume and self.has_checkpoint() else 0
         recipe, started, logged = self.recipe, time.monotonic(), (first, time.monotonic())
-        with self._log(first) as log, closing(self._parts(first)) as parts:
+        with self._log(first) as log, closing(self.parts(first)) as parts:
             for step in range(first, self.num_steps):
                 loss, grad_norm = self.step(step, parts)
                 done = step + 1
@@ -212,14 +212,20 @@ class Trainer:
     def has_checkpoint(self) -> bool:
         return (self.run / CHECKPOINT).exists()
 
-    def _parts(self, first: int) -> Generator[Batch, None, None]:
-        """This process's parts of every batch from step ``first`` on."""
+    def parts(self, first: int) -> Generator[Batch, None, None]:
+        """This process's parts of every batch from step ``first`` on.
+
+        For a GPU they are read ahead in a thread. On a CPU a thread would take more from the step than the hundredth of
+        it that reading lasts: Python runs one thread at a time, and the cores are busy with the model.
+        """
         accumulate = self.recipe.accumulate
         keys = (
             (step, self._part(i), accumulate * self.world.size)
             for step in range(first, self.num_steps)
             for i in range(accumulate)
         )
+        if self.world.device.type == "cpu":
+            return (self.loader.part(*key) for key in keys)
         return self.loader.prefetch(keys)
 
     def _part(self, i: int) -> int:

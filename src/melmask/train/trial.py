@@ -76,10 +76,8 @@ def try_steps(recipe: Recipe, spec: LogMelSpec, clip_s: float, budget_s: float) 
 
 def _steps(recipe: Recipe, store: Store, world: World) -> Generator[float, None, None]:
     """The seconds of one step after the other, read from the store as in a run."""
-    loader = recipe.make_loader(store)
-    trainer = Trainer(recipe, loader, store.folder / "no run", world, lambda progress: None)
-    keys = ((step, i, recipe.accumulate) for step in range(recipe.steps) for i in range(recipe.accumulate))
-    with closing(loader.prefetch(keys)) as parts:
+    trainer = Trainer(recipe, recipe.make_loader(store), store.folder / "no run", world, lambda progress: None)
+    with closing(trainer.parts(0)) as parts:
         for step in range(recipe.steps):
             start = time.perf_counter()
             trainer.step(step, parts)
