@@ -255,7 +255,7 @@ _PAPER = Recipe(epochs=300.0)
 # M2D's targets are standardised over the batch, so that its EMA can be fast enough for some thousand steps.
 _TINY = Recipe(
     size="shallow", crop_frames=208, decoder_dim=192, decoder_depth=2, decoder_heads=3, steps=20_000, batch_size=32,
-    accumulate=2, learning_rate=5e-4, warmup=0.05, ema=(0.999, 0.9999), standardise="batch",
+    learning_rate=5e-4, warmup=0.05, ema=(0.999, 0.9999), standardise="batch",
 )  # fmt: skip
 _MICRO = Recipe(
     size="micro", crop_frames=96, decoder_dim=32, decoder_depth=1, decoder_heads=2, steps=100, batch_size=16,
@@ -272,7 +272,7 @@ RECIPES: dict[str, Recipe] = {
     "micro-msm-mae": _msm_mae(_MICRO),
     "quick-msm-mae": _msm_mae(_TINY, steps=1200, learning_rate=1e-3),
     "tiny-m2d": _TINY,
-    "tiny-msm-mae": _msm_mae(_TINY, patch_shape=(8, 16), batch_size=64, accumulate=4),
+    "tiny-msm-mae": _msm_mae(_TINY, patch_shape=(8, 16), batch_size=64, accumulate=2),
     "small-m2d": dataclasses.replace(_PAPER, size="small"),
     "small-msm-mae": _msm_mae(_PAPER, size="small", decoder_dim=384, decoder_depth=4, decoder_heads=6),
     "base-m2d": _PAPER,
