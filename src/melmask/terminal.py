@@ -25,6 +25,9 @@ from melmask.evaluate.evaluation import Result
 console = Console(highlight=False, quiet=os.environ.get("RANK", "0") != "0")
 
 
+PROBE_WIDTH = 20
+
+
 @contextmanager
 def bar(what: str) -> Iterator[tuple[Progress, TaskID]]:
     """A progress bar on the terminal, with room for a note."""
@@ -63,19 +66,25 @@ def results_table(results: Sequence[Result]) -> Table:
     if first.rejected:
         caption += f"; {first.rejected} clips rejected"
     table = Table(title=first.task, caption=caption, title_justify="left", caption_justify="left")
-    table.add_column("encoder", no_wrap=True, overflow="fold")
-    table.add_column("probe", overflow="fold")
+    probes = [probe_shown(result) for result in results]
+    table.add_column("encoder", overflow="fold")  # long names go over several lines, so that all figures can be read
+    table.add_column("probe", overflow="fold", min_width=min(PROBE_WIDTH, max(map(len, probes))))
     for column in ("dims", first.metric, "95 % interval"):
         table.add_column(column, justify="right", no_wrap=True)
-    for before, result in zip([None, *results], results, strict=False):
+    for before, result, probe in zip([None, *results], results, probes, strict=False):
         is_next = before is not None and before.encoder != result.encoder
         if is_next:
             table.add_section()
         table.add_row(
             escape(result.encoder) if before is None or is_next else "",
-            escape(result.probe) + (f" ({result.num_seeds} seeds)" if result.num_seeds > 1 else ""),
+            escape(probe),
             f"{result.num_dims:,}",
             f"[bold]{100 * result.score:.1f}[/]",
             f"{100 * result.low:.1f} to {100 * result.high:.1f}",
         )
     return table
+
+
+def probe_shown(result: Result) -> str:
+    """A probe's name, and how many trainings its score is the mean of."""
+    return result.probe + (f" ({result.num_seeds} seeds)" if result.num_seeds > 1 else "")
