@@ -73,7 +73,7 @@ def test_every_make_stands_in_one_table(runs: list[Path], recordings: Path, tmp_
     ]
     assert {(line["num_clips"], line["num_classes"], line["metric"]) for line in lines} == {(24, 2, "accuracy")}
     for line in lines:
-        assert line["encoder"] in printed and f"{100 * line['score']:.1f}" in printed
+        assert all(word in printed for word in line["encoder"].split()) and f"{100 * line['score']:.1f}" in printed
         assert 0 <= line["low"] <= line["score"] <= line["high"] <= 1
         assert (line["settings"] == "last layer, mean") == (line["encoder"].split()[0] in ("one", "two", "micro"))
     # The two runs are of one form, so they share an untrained floor; each keeps its own lines and its floors'.

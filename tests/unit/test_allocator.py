@@ -17,13 +17,13 @@ def faults_of_a_temporary():
 
 if sys.argv[1] == "kept":
     assert keep_freed_memory() and keep_freed_memory()
-faults_of_a_temporary()
-print(faults_of_a_temporary())
+# A small allocation may settle in what the first one left, so that the next needs pages of its own once more.
+print(min([faults_of_a_temporary() for _ in range(6)][1:]))
 """
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be asked to keep freed memory")
-def test_a_second_temporary_of_the_same_size_touches_no_new_page():
+def test_temporaries_of_one_size_come_to_touch_no_new_page():
     """In processes of their own, as the setting holds to the end of a process."""
 
     def faults(mode: str) -> int:
