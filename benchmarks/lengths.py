@@ -13,7 +13,6 @@ from page import Table, options_of, publish
 from recordings import noise_store
 from timing import in_turns, machine, ratio
 
-from melmask.allocator import keep_freed_memory
 from melmask.data.store import Store
 from melmask.train.distributed import ALONE
 from melmask.train.loop import Trainer
@@ -37,7 +36,6 @@ def main(arguments: list[str] | None = None) -> None:
     options = options_of(__doc__, arguments, "few steps: under 55 s on two cores")
     measured_on = machine()
     print(measured_on)
-    keep_freed_memory()
     with tempfile.TemporaryDirectory() as folder:
         store = noise_store(Path(folder), durations_s())
         rows = [row for name in NAMES for row in measure(name, store, QUICK_S if options.quick else BUDGET_S)]

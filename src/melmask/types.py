@@ -36,6 +36,10 @@ class PatchGrid:
     def num_patches(self) -> int:
         return self.freq * self.time
 
+    def shortened(self, num_patches: int) -> "PatchGrid":
+        """The grid of that many patches with as many along the frequency axis: of an input of another length."""
+        return PatchGrid(self.freq, num_patches // self.freq)
+
 
 @dataclass(frozen=True)
 class Mask:

@@ -18,6 +18,7 @@ from melmask.evaluate.embed import FrozenEncoder
 from melmask.evaluate.encoders import AudioEncoder, make_encoder
 from melmask.evaluate.features import FeatureSettings
 from melmask.evaluate.floors import LogMelStatistics
+from melmask.evaluate.metrics import Score
 from melmask.evaluate.probe import ProbeResult, run_probe
 from melmask.evaluate.tasks import Task, make_task
 from melmask.evaluate.timesteps import TimeSteps
@@ -222,6 +223,12 @@ def keep_results(entrants: Sequence[Entrant], results: Sequence[Result], out: Pa
     return [*written, append_results(out, results)] if out else written
 
 
+def result_of(score: Score, **given: Any) -> Result:
+    """A score as a line of results, of this version; ``given`` is what the score does not know."""
+    figures = {name: getattr(score, name) for name in ("low", "high", "num_seeds", "num_clips")}
+    return Result(score=score.value, version=version("melmask"), **figures, **given)
+
+
 def append_results(path: Path, results: Sequence[Result]) -> Path:
     """Append to a file, or to the results.jsonl of a run's folder, one JSON object a line, in one write."""
     path = path / RESULTS if path.is_dir() else path
@@ -244,18 +251,12 @@ def _shared_rows(stores: Sequence[Store]) -> list[np.ndarray]:
 
 def _line(entrant: Entrant, found: ProbeResult, **given: Any) -> Result:
     """What a probe found, as a line; ``given`` is what it does not know itself."""
-    score = found.score
-    return Result(
+    return result_of(
+        found.score,
         task=found.task,
         probe=found.probe,
         features=entrant.features,
         metric=found.metric,
-        score=score.value,
-        low=score.low,
-        high=score.high,
-        num_seeds=score.num_seeds,
-        num_clips=score.num_clips,
-        version=version("melmask"),
         notes=found.notes,
         encoder=entrant.name,
         identity=entrant.encoder.identity,

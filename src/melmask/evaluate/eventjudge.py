@@ -1,14 +1,13 @@
 """One encoder on one table of strong labels: events detected from its time steps and from those of its floors."""
 
 from collections.abc import Callable, Sequence
-from importlib.metadata import version
 from pathlib import Path
 
 from melmask.data.store import Store
 from melmask.evaluate.cache import cached_time_steps
 from melmask.evaluate.detection import Detection, detect
 from melmask.evaluate.embed import FrozenEncoder
-from melmask.evaluate.evaluation import ENCODER, UNTRAINED, Result
+from melmask.evaluate.evaluation import ENCODER, UNTRAINED, Result, result_of
 from melmask.evaluate.eventscores import COLLAR_S, SEGMENT_S
 from melmask.evaluate.eventtask import make_event_task
 from melmask.evaluate.timesteps import TimeSteps, logmel_steps
@@ -83,23 +82,18 @@ def judge_events(
             f"onsets within {1000 * COLLAR_S:g} ms": detection.onset_f,
         }
         results += [
-            Result(
+            result_of(
+                score,
                 task=task.task.name,
                 task_path=str(table),
                 probe=what,
                 features=features,
                 metric="F",
-                score=score.value,
-                low=score.low,
-                high=score.high,
-                num_seeds=score.num_seeds,
-                num_clips=score.num_clips,
                 num_classes=len(task.task.classes),
                 num_dims=steps.num_dims,
                 rejected=task.rejected,
                 test_folds=tuple(test_folds),
                 command=command,
-                version=version("melmask"),
                 notes=detection.notes,
                 encoder=name,
                 identity=identity,

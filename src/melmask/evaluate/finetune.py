@@ -4,7 +4,6 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +13,10 @@ from jaxtyping import Float32
 
 from melmask.data.store import Store, write_json
 from melmask.evaluate.embed import FrozenEncoder
-from melmask.evaluate.evaluation import ENCODER, Result
+from melmask.evaluate.evaluation import ENCODER, Result, result_of
 from melmask.evaluate.finetune_recipes import FinetuneRecipe
 from melmask.evaluate.metrics import Score, score_with_interval
-from melmask.evaluate.probe import FEW_GROUPS
+from melmask.evaluate.probe import group_notes
 from melmask.evaluate.tasks import Split, Task, group_numbers, make_task, splits_of
 from melmask.evaluate.tuner import Epoch, tune
 from melmask.train.checkpoint import read_tensors, save_atomic
@@ -136,19 +135,14 @@ def _predictions(
 
 def _line(start: FrozenEncoder, store: Store, task: Task, score: Score, **given: Any) -> Result:
     """The line of results.jsonl; ``given`` is what none of these knows."""
-    return Result(
+    return result_of(
+        score,
         task=task.name,
         probe="finetune",
         metric=task.metric,
-        score=score.value,
-        low=score.low,
-        high=score.high,
-        num_seeds=score.num_seeds,
-        num_clips=score.num_clips,
         num_classes=len(task.classes),
         num_dims=start.spec.num_mels // start.encoder.patch_shape[0] * start.encoder.size.dim,
         rejected=len(store.rejected),
-        version=version("melmask"),
         encoder=start.name,
         identity=start.identity,
         **given,
@@ -163,9 +157,5 @@ def _notes(task: Task, splits: Sequence[Split]) -> tuple[str, ...]:
         if lacks.any():
             names = ", ".join(task.classes[label] for label in np.flatnonzero(lacks))
             notes.append(f"fold {split.name}: no training clips of {names}, which are in the test clips")
-    num_groups = len(np.unique(group_numbers(task)[np.concatenate([split.test for split in splits])]))
-    if num_groups == 1:
-        notes.append("all test clips are of one group: the interval is over clips, and says nothing of other groups")
-    elif num_groups < FEW_GROUPS:
-        notes.append(f"the interval rests on {num_groups} groups only")
+    notes += group_notes(group_numbers(task)[np.concatenate([split.test for split in splits])])
     return tuple(dict.fromkeys(notes))

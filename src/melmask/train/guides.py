@@ -111,14 +111,10 @@ class Masker:
         self, model: M2D | MSMMAE | None, patches: Tensor, clip: Tensor, start_frame: Tensor
     ) -> Float[Tensor, "b n d"] | None:
         """What the strategy looks at, of crops that start there in those recordings."""
-        losses, grid = None, self.grid_of(patches)
+        losses, grid = None, self.grid.shortened(patches.shape[1])
         if isinstance(self.memory, LossMemory):
             losses = self.memory.read(clip, start_frame, grid).to(patches.device)
         return guide_of(self._strategy, model, patches, grid, losses)
-
-    def grid_of(self, patches: Tensor) -> PatchGrid:
-        """The grid of crops that may be shorter than the longest."""
-        return PatchGrid(self.grid.freq, patches.shape[1] // self.grid.freq)
 
     def draw(
         self, key: tuple[int, int], progress: float, model: M2D | MSMMAE, batch: Batch, patches: Tensor,
@@ -139,7 +135,7 @@ class Masker:
             seed = int(random_state(self.recipe.seed, 2, *key).integers(2**63))
             mask = draw(
                 strategy,
-                grid=self.grid_of(patches),
+                grid=self.grid.shortened(patches.shape[1]),
                 batch_size=len(patches),
                 mask_ratio=self.recipe.mask_ratio,
                 rng=torch.Generator().manual_seed(seed),

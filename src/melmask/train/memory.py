@@ -65,7 +65,7 @@ class LossMemory:
         self, batch: Batch, patches: Tensor, mask: Mask, loss: Float[Tensor, "b m"], valid: Bool[Tensor, "b n"] | None
     ) -> None:
         """Hand in the losses of one part of a batch; padding is not counted."""
-        grid = PatchGrid(self.grid.freq, mask.num_patches // self.grid.freq)
+        grid = self.grid.shortened(mask.num_patches)
         cell = self.cells(batch.clip, batch.start_frame, grid).to(loss.device).gather(1, mask.masked)
         is_known = (counted(mask, valid) > 0) & loss.isfinite()
         # All processes note tensors of one shape, though their crops may differ in length.

@@ -17,7 +17,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from melmask.allocator import keep_freed_memory
 from melmask.data.prepare import prepare
 from melmask.data.store import Store
 from melmask.logmel import LogMelSpec
@@ -68,7 +67,6 @@ def try_steps(recipe: Recipe, spec: LogMelSpec, clip_s: float, budget_s: float) 
     with tempfile.TemporaryDirectory(prefix="melmask-") as name, join_world() as world:
         store = noise_store(Path(name), spec, min(clip_s, crop_s + 1.0))
         list(itertools.islice(_steps(small, store, world), 2))  # libraries that are loaded by the first step of all
-        keep_freed_memory()  # as in a run, but not what was freed above
         before = reset_peak_memory(world.device)
         _, *times = _within(budget_s, _steps(recipe, store, world))
         return Trial(recipe.batch_size, statistics.median(times), len(times), peak_memory(world.device) - before)
