@@ -1,7 +1,7 @@
 """What the command line shows: progress bars and tables."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -23,8 +23,6 @@ from melmask.evaluate.evaluation import Result
 
 # Of the processes that torchrun starts, only the first speaks.
 console = Console(highlight=False, quiet=os.environ.get("RANK", "0") != "0")
-
-
 PROBE_WIDTH = 20
 
 
@@ -41,6 +39,13 @@ def bar(what: str) -> Iterator[tuple[Progress, TaskID]]:
     )
     with Progress(*columns, console=console) as progress:
         yield progress, progress.add_task(what, total=None, note="")
+
+
+@contextmanager
+def noted_bar(what: str) -> Iterator[Callable[[str, int, int], None]]:
+    """A progress bar as a call: what is being done, how much of it is, and of how much."""
+    with bar(what) as (progress, line):
+        yield lambda note, done, total: progress.update(line, completed=done, total=total, note=note)
 
 
 def rejections_table(store: Store, listed_in: Path) -> Table:

@@ -4,15 +4,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rich.markup import escape
-from rich.progress import Progress, TaskID
 from rich.table import Table
 from tyro.conf import Positional
 
-from melmask.commands.data import NUM_CORES, prepare_shown
+from melmask.commands.data import NUM_CORES, prepare_task
 from melmask.evaluate.compare import Comparison
 from melmask.evaluate.features import FeatureSettings, Layers, Pooling
 from melmask.evaluate.metrics import Score
-from melmask.terminal import bar, console
+from melmask.terminal import console, noted_bar
 
 
 def compare(
@@ -46,7 +45,7 @@ def compare(
     """
     from melmask.evaluate import compare as comparing
     from melmask.evaluate.details import details_of
-    from melmask.evaluate.evaluation import specs_of, task_store_folder
+    from melmask.evaluate.evaluation import specs_of
     from melmask.study.judgement import save_judgement
     from melmask.study.page import file_name
 
@@ -54,12 +53,8 @@ def compare(
     names = [entrant.name for entrant in entrants]
     for table in task:
         specs = specs_of(entrants)
-        stores = [prepare_shown([table], task_store_folder(table, spec), workers, spec) for spec in specs]
-        with bar(table.stem) as (progress, line):
-
-            def show(what: str, done: int, total: int, progress: Progress = progress, line: TaskID = line) -> None:
-                progress.update(line, completed=done, total=total, note=what)
-
+        stores = [prepare_task(table, spec, workers) for spec in specs]
+        with noted_bar(table.stem) as show:
             labelled, pairs = comparing.judge_both(
                 entrants, table, stores, probe, test_folds=test_folds, num_seeds=seeds, progress=show
             )

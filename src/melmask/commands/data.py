@@ -8,6 +8,7 @@ from tyro.conf import Positional
 
 from melmask.data.prepare import prepare as prepare_store
 from melmask.data.store import Store
+from melmask.evaluate.evaluation import task_store_folder
 from melmask.logmel import LogMelSpec
 from melmask.terminal import bar, console, rejections_table
 
@@ -43,6 +44,11 @@ def prepare_shown(sources: Sequence[Path], out: Path, workers: int, spec: LogMel
     if store.rejected:
         console.print(rejections_table(store, out / "rejected.csv"))
     return store
+
+
+def prepare_task(table: Path, spec: LogMelSpec, workers: int) -> Store:
+    """A task's recordings, prepared where they are kept for the next time."""
+    return prepare_shown([table], task_store_folder(table, spec), workers, spec)
 
 
 def demo(out: Path, seed: int = 0) -> None:

@@ -8,9 +8,9 @@ from rich.markup import escape
 from rich.table import Table
 from tyro.conf import Positional
 
-from melmask.commands.data import NUM_CORES, prepare_shown
+from melmask.commands.data import NUM_CORES, prepare_task
 from melmask.evaluate.features import FeatureSettings, Layers
-from melmask.terminal import bar, console, results_table
+from melmask.terminal import console, noted_bar, results_table
 
 
 def detect(
@@ -36,17 +36,13 @@ def detect(
         workers: processes that decode.
     """
     from melmask.evaluate.embed import FrozenEncoder
-    from melmask.evaluate.evaluation import append_results, task_store_folder
+    from melmask.evaluate.evaluation import append_results
     from melmask.evaluate.eventjudge import judge_events
     from melmask.evaluate.events import write_events
 
     encoder = FrozenEncoder.load(run, FeatureSettings(layers))
-    store = prepare_shown([labels], task_store_folder(labels, encoder.spec), workers, encoder.spec)
-    with bar(labels.stem) as (progress, line):
-
-        def show(what: str, done: int, total: int) -> None:
-            progress.update(line, completed=done, total=total, note=what)
-
+    store = prepare_task(labels, encoder.spec, workers)
+    with noted_bar(labels.stem) as show:
         results, detection = judge_events(
             encoder,
             labels,

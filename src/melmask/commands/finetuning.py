@@ -9,7 +9,7 @@ from typing import Literal
 from rich.markup import escape
 from tyro.conf import OmitArgPrefixes, Positional
 
-from melmask.commands.data import NUM_CORES, prepare_shown
+from melmask.commands.data import NUM_CORES, prepare_task
 from melmask.evaluate.finetune_recipes import FINETUNE_RECIPES, FinetuneRecipe
 from melmask.terminal import bar, console, results_table
 
@@ -67,7 +67,7 @@ def finetune_shown(
     from melmask.evaluate.tuner import Epoch
 
     encoder = FrozenEncoder.load(run)
-    store = prepare_shown([table], evaluation.task_store_folder(table, encoder.spec), workers, encoder.spec)
+    store = prepare_task(table, encoder.spec, workers)
     starts = {evaluation.ENCODER: encoder}
     if untrained:
         starts[evaluation.UNTRAINED] = encoder.untrained(seed=0)

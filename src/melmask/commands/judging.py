@@ -8,14 +8,13 @@ from pathlib import Path
 
 import numpy as np
 from rich.markup import escape
-from rich.progress import Progress, TaskID
 from tyro.conf import Positional
 
-from melmask.commands.data import DEFAULT_SPEC, NUM_CORES, prepare_shown
+from melmask.commands.data import DEFAULT_SPEC, NUM_CORES, prepare_shown, prepare_task
 from melmask.evaluate.features import FeatureSettings, Layers, Pooling
 from melmask.evaluate.probe import ProbeResult
 from melmask.evaluate.tasks import Task
-from melmask.terminal import bar, console, results_table
+from melmask.terminal import bar, console, noted_bar, results_table
 
 
 def embed(
@@ -107,12 +106,8 @@ def evaluate(
     command = f"melmask {shlex.join(sys.argv[1:])}"
     for table in task:
         specs = evaluation.specs_of(entrants)
-        stores = [prepare_shown([table], evaluation.task_store_folder(table, spec), workers, spec) for spec in specs]
-        with bar(table.stem) as (progress, line):
-
-            def show(what: str, done: int, total: int, progress: Progress = progress, line: TaskID = line) -> None:
-                progress.update(line, completed=done, total=total, note=what)
-
+        stores = [prepare_task(table, spec, workers) for spec in specs]
+        with noted_bar(table.stem) as show:
             results = evaluation.evaluate(
                 entrants,
                 table,
