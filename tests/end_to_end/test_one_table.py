@@ -17,6 +17,7 @@ from melmask.evaluate.evaluation import Entrant, evaluate, line_up, specs_of
 from melmask.evaluate.features import FeatureSettings
 from melmask.evaluate.waveforms import wrap
 from melmask.logmel import LogMelSpec
+from melmask.study.runs import read_results
 from melmask.train.checkpoint import ENCODER, FrontEnd, save_encoder
 from melmask.vit import SIZES, Encoder
 
@@ -101,6 +102,26 @@ def test_layers_and_pooling_are_those_of_all_melmask_encoders(
     lines = lines_of(tmp_path / "r.jsonl")
     assert [line["settings"] for line in lines] == ["layers 1, 2, mean+std"] * 2 + [""]
     assert [line["num_dims"] for line in lines] == [2 * 2 * 10 * 32] * 2 + [560]
+
+
+def test_the_unit_length_of_a_task_is_that_of_all_encoders_unless_another_is_asked_for(
+    runs: list[Path], recordings: Path, tmp_path: Path, capsys
+) -> None:
+    table = tmp_path / "units.csv"
+    lines = recordings.read_text().splitlines()
+    table.write_text("\n".join([lines[0], *(f"{recordings.parent}/{line}" for line in lines[1:])]) + "\n")
+    (tmp_path / "units.task.json").write_text(json.dumps({"unit_s": 1.2}))
+    command = ["evaluate", str(runs[0]), "--task", str(table), "--probe", "knn", "--workers", "1", "--out"]
+    for number, options in enumerate(([], ["--unit-s", "0"], ["--unit-s", "0.8"], ["--unit-s", "task"])):
+        cli.main([*command, str(tmp_path / f"{number}.jsonl"), *options])
+    found = [lines_of(tmp_path / f"{number}.jsonl") for number in range(4)]
+    assert [{line["unit_s"] for line in lines} for lines in found] == [{1.2}, {0}, {0.8}, {1.2}]
+    assert [line["score"] for line in found[0]] == [line["score"] for line in found[3]]
+    assert "heard for 1.2 s" in capsys.readouterr().out
+    kept = read_results(runs[0])
+    assert {line["unit_s"] for line in kept if line["task"] == "units"} == {0, 0.8, 1.2}  # none replaces another
+    cli.main(["compare", str(runs[0]), "logmel-stats", "--task", str(table), "--unit-s", "0.8", "--workers", "1"])
+    assert "heard for 0.8 s" in capsys.readouterr().out
 
 
 def test_floors_come_once_and_equal_names_are_told_apart(runs: list[Path], tmp_path: Path) -> None:

@@ -114,7 +114,8 @@ def test_calibration_equals_the_definition_written_out(several: bool) -> None:
             assert found.low[i] - 1e-9 <= found.right[i] <= found.high[i] + 1e-9
         else:
             assert np.isnan([found.right[i], found.low[i], found.high[i]]).all()
-    assert found.error == pytest.approx(error, abs=1e-6)
+    assert found.error.value == pytest.approx(error, abs=1e-6)
+    assert 0 <= found.error.low < error < found.error.high and found.error.num_seeds == 2
     assert total == len(pairs)
 
 
@@ -123,14 +124,29 @@ def test_true_probabilities_err_as_much_as_chance_and_false_ones_more(monkeypatc
     errors, by_chance = [], []
     for seed in range(20):
         found = details_of(*_judged(num_clips=400, seed=seed)).calibration
-        errors.append(found.error)
+        errors.append(found.error.value)
         by_chance.append(found.by_chance)
     assert np.mean(errors) == pytest.approx(np.mean(by_chance), rel=0.15)
     result, task = _judged(num_clips=400)
     certain = replace(result, per_training=np.eye(4, dtype=np.float32)[result.per_training.argmax(axis=2)])
     found = details_of(certain, task).calibration
     wrong = (certain.per_training[0].argmax(axis=1) != task.targets).mean()
-    assert (found.error, found.by_chance) == pytest.approx((wrong, 0.0))
+    assert (found.error.value, found.by_chance) == pytest.approx((wrong, 0.0))
+
+
+@pytest.mark.parametrize("promised", [1.0, 2.0], ids=["true", "overconfident"])
+def test_the_interval_of_the_calibration_error_covers_its_mean(promised: float, monkeypatch) -> None:
+    monkeypatch.setattr(details, "NUM_RESAMPLES", 200)
+    found = []
+    for seed in range(100):
+        result, task = _judged(num_clips=200, seed=seed)
+        told = result.per_training**promised
+        sharp = replace(result, per_training=told / told.sum(axis=2, keepdims=True))
+        found.append(details_of(sharp, task).calibration.error)
+    mean = np.mean([error.value for error in found])
+    covered = np.mean([error.low <= mean <= error.high for error in found])
+    assert 0.89 <= covered <= 1  # 0.95 within three deviations of 100 draws
+    assert np.mean([error.high - error.low for error in found]) < 6 * np.std([error.value for error in found])
 
 
 def test_clips_that_were_not_tested_do_not_count() -> None:

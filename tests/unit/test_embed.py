@@ -81,28 +81,6 @@ def test_an_embedding_pools_all_time_steps_of_the_clip(clips, settings):
     assert all(np.abs(kept.clip(row) - steps[row]).max() < 4e-3 for row in range(4))
 
 
-def test_of_longer_clips_only_the_middle_is_heard(clips):
-    """As long as asked for, whatever stands around it; shorter clips whole."""
-    whole, unit = frozen(clips), frozen(clips, FeatureSettings(unit_s=1.6))
-    heard, all_of_it = unit.embed(clips), whole.embed(clips)
-    for row, stored in enumerate(clips.clips):
-        log_mel = clips.log_mel(row)
-        if stored.num_frames > 160:
-            first = (stored.num_frames - 160) // 2
-            np.testing.assert_allclose(
-                heard[row], whole.frames(log_mel[first : first + 160])[0].mean(axis=0), atol=1e-5
-            )
-            assert np.abs(heard[row] - all_of_it[row]).max() > 1e-3
-        else:
-            assert np.array_equal(heard[row], all_of_it[row])
-    steps = unit.time_steps(clips)
-    assert steps.length.tolist() == [min(10, whole.num_steps(stored.num_frames)) for stored in clips.clips]
-    assert unit.identity not in (whole.identity, frozen(clips, FeatureSettings(unit_s=1.7)).identity)
-    assert str(unit.settings) == "last layer, mean, middle 1.6 s"
-    with pytest.raises(ValueError, match="-1"):
-        FeatureSettings(unit_s=-1.0)
-
-
 def test_progress_ends_at_its_total(clips):
     seen: list[tuple[int, int]] = []
     frozen(clips).embed(clips, progress=lambda done, total: seen.append((done, total)))

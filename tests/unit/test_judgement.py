@@ -24,7 +24,8 @@ def _details(num_classes: int = 4, several: bool = False) -> Details:
     right = np.linspace(0, 1, 15)
     counts = np.arange(15)
     gaps = np.where(counts > 0, right, np.nan)
-    calibration = Calibration(0.1, 0.02, np.linspace(0, 1, 16), counts, gaps, gaps, gaps - 0.1, gaps + 0.1)
+    error = Score(0.1, 0.08, 0.13, 3, 10 * num_classes)
+    calibration = Calibration(error, 0.02, np.linspace(0, 1, 16), counts, gaps, gaps, gaps - 0.1, gaps + 0.1)
     return Details(
         probe="linear:learning_rate=3e-05",
         task="toy $x$",
@@ -48,7 +49,12 @@ def test_everything_is_written(tmp_path) -> None:
         "calibration.csv", "classes.csv", "confusion.csv", "confusion.png", "judgement.md", "reliability.png",
     ]  # fmt: skip
     text = page.read_text()
-    for words in ("| accuracy | 0.750 | 0.700 to 0.800 |", "| class \\| 3 | class \\| 0 | 3.0 | 30 % |", "- a note"):
+    for words in (
+        "| accuracy | 0.750 | 0.700 to 0.800 |",
+        "| class \\| 3 | class \\| 0 | 3.0 | 30 % |",
+        "- a note",
+        "error 0.100 (0.080 to 0.130)",
+    ):
         assert words in text
     for name in ("confusion.png", "reliability.png"):
         assert f"({name})" in text

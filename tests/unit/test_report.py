@@ -212,6 +212,14 @@ def test_only_figures_on_the_same_test_clips_share_a_column() -> None:
     assert [len([row for row in rows if column in row.cells]) for column in columns] == [2, 1, 1]
 
 
+def test_figures_on_excerpts_of_other_lengths_share_no_column() -> None:
+    one = a_run("one", result("encoder", 0.5), result("encoder", 0.4, unit_s=2.5))
+    del one.results[0]["unit_s"]  # as in lines of earlier versions
+    columns, rows = results.tabulate([one, a_run("two", result("encoder", 0.6), result("encoder", 0.3, unit_s=2.5))])
+    assert [column.unit_s for column in columns] == [0, 2.5] and "clips of 2.5 s," in columns[1].note
+    assert [[row.cells[column]["score"] for row in rows] for column in columns] == [[0.5, 0.6], [0.4, 0.3]]
+
+
 def test_floors_that_differ_are_kept_apart() -> None:
     lines = [[result("encoder", 0.7), result("untrained", score)] for score in (0.3, 0.3, 0.4)]
     columns, rows = results.tabulate([a_run(name, *own) for name, own in zip("abc", lines, strict=True)])

@@ -11,6 +11,7 @@ from rich.markup import escape
 from tyro.conf import Positional
 
 from melmask.commands.data import DEFAULT_SPEC, NUM_CORES, prepare_shown, prepare_task
+from melmask.evaluate.excerpts import UnitLength, excerpts
 from melmask.evaluate.features import FeatureSettings, Layers, Pooling
 from melmask.evaluate.probe import ProbeResult
 from melmask.evaluate.tasks import Task
@@ -34,17 +35,18 @@ def embed(
         out: the file to write.
         layers: of a melmask encoder: last, all, or numbers from 1 on.
         pooling: of a melmask encoder, over time.
-        unit_s: of longer clips, hear only the middle so many seconds; 0 for whole clips.
+        unit_s: how long each clip is heard, in seconds: the middle of longer ones, shorter ones amid silence; 0 for
+            whole clips.
         workers: processes that decode.
     """
     from melmask.evaluate.encoders import make_encoder
 
-    made = make_encoder(encoder, FeatureSettings(layers, pooling, unit_s))
+    made = make_encoder(encoder, FeatureSettings(layers, pooling))
     with tempfile.TemporaryDirectory(prefix="melmask-") as folder:
         store = prepare_shown(paths, Path(folder) / "store", workers, made.spec or DEFAULT_SPEC)
         with bar("embedding") as (progress, task):
             features = made.embed(
-                store, progress=lambda done, total: progress.update(task, completed=done, total=total)
+                excerpts(store, unit_s), progress=lambda done, total: progress.update(task, completed=done, total=total)
             )
         clips = [stored.clip for stored in store.clips]
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -66,7 +68,7 @@ def evaluate(
     probe: tuple[str, ...] = ("logistic",),
     layers: Layers = "last",
     pooling: Pooling = "mean",
-    unit_s: float = 0.0,
+    unit_s: UnitLength = "task",
     test_folds: tuple[str, ...] = (),
     seeds: int = 3,
     floors: bool = True,
@@ -84,7 +86,7 @@ def evaluate(
             settings follow a colon, as in linear:learning_rate=3e-5.
         layers: of melmask encoders: last, all, or numbers from 1 on.
         pooling: of melmask encoders, over time.
-        unit_s: of longer clips, hear only the middle so many seconds; 0 for whole clips.
+        unit_s: how long each clip is heard, in seconds; 0 for whole clips; task for the unit length of a named task.
         test_folds: judge on these folds only; all in turn if none are given.
         seeds: of probes with chance.
         floors: whether log-mel statistics and the runs' encoders untrained stand beside.
@@ -102,7 +104,7 @@ def evaluate(
             words = re.sub(r"[^\w.=,-]+", "-", f"{task.name} {entrant.name} {found.probe}")
             save_judgement(details_of(found, task), details / words)
 
-    entrants = evaluation.line_up(encoders, FeatureSettings(layers, pooling, unit_s), floors=floors)
+    entrants = evaluation.line_up(encoders, FeatureSettings(layers, pooling), floors=floors)
     command = f"melmask {shlex.join(sys.argv[1:])}"
     for table in task:
         specs = evaluation.specs_of(entrants)
@@ -113,6 +115,7 @@ def evaluate(
                 table,
                 stores,
                 probes=probe,
+                unit=unit_s,
                 test_folds=test_folds,
                 num_seeds=seeds,
                 command=command,

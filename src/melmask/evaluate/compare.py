@@ -13,6 +13,7 @@ from melmask.evaluate.bootstrap import bootstrap, interval
 from melmask.evaluate.embed import FrozenEncoder
 from melmask.evaluate.encoders import AudioEncoder, make_encoder
 from melmask.evaluate.evaluation import Entrant, Progress, evaluate
+from melmask.evaluate.excerpts import UnitLength
 from melmask.evaluate.features import FeatureSettings
 from melmask.evaluate.metrics import Metric, Score, statistic_of
 from melmask.evaluate.probe import FEW_GROUPS, ProbeResult
@@ -123,6 +124,7 @@ def judge_both(
     stores: Sequence[Store],
     probes: Sequence[str],
     *,
+    unit: UnitLength = "task",
     test_folds: Sequence[str] = (),
     num_seeds: int = 3,
     progress: Progress = lambda what, done, total: None,
@@ -131,7 +133,7 @@ def judge_both(
 
     Args:
         entrants: the two.
-        table, stores, probes, test_folds, num_seeds, progress: see `evaluate`.
+        table, stores, probes, unit, test_folds, num_seeds, progress: see `evaluate`.
 
     Returns:
         The task, and for each probe what it found in the first and in the second.
@@ -151,6 +153,7 @@ def judge_both(
         table,
         stores,
         probes=probes,
+        unit=unit,
         test_folds=test_folds,
         num_seeds=num_seeds,
         progress=progress,

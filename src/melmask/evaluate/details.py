@@ -48,7 +48,8 @@ class Calibration:
 
     Args:
         error: expected calibration error, 0..1: the gap between probability and share that are right, averaged over
-            bins by the number of predictions in them.
+            bins by the number of predictions in them, of all seeds together. Resampling adds noise to every bin, which
+            raises the error; its interval is that of the resamples brought back to the value, and not below 0.
         by_chance: the error that probabilities without any fault would show on as many predictions, if these were
             independent of each other; an error near it says nothing against them.
         edges: of the bins of equal width, 0..1.
@@ -58,11 +59,10 @@ class Calibration:
         low, high: the 95 % interval of ``right``, by `bootstrap`.
 
     Source: Guo et al. (2017), arXiv 1706.04599, with 15 bins of equal width. Deviates: where clips have several labels,
-    the probabilities of all classes count. The error itself has no interval: resampling clips adds noise to every bin
-    and so raises it; ``by_chance`` says how much of it noise explains.
+    the probabilities of all classes count.
     """
 
-    error: float
+    error: Score
     by_chance: float
     edges: Float[np.ndarray, " edge"]
     num_predictions: Int[np.ndarray, " bin"]
@@ -209,20 +209,24 @@ def _calibration(tested: _Tested, multilabel: bool) -> Calibration:
     bins = range(NUM_BINS)
     num_right = np.stack([((bin_of == i) & right).sum(axis=2) for i in bins], axis=1)  # [seed bin clip]
     num_all = np.stack([(bin_of == i).sum(axis=2) for i in bins], axis=1)
-    total = np.array([confidence[bin_of == i].sum(dtype=np.float64) for i in bins])
-    both = np.concatenate([num_right, num_all], axis=1).astype(np.float32)
-    _, resampled = tested.resampled(lambda clips, weight: both[:, :, clips] @ weight, by_fold=False)
+    total = np.stack([np.where(bin_of == i, confidence, 0).sum(axis=2, dtype=np.float64) for i in bins], axis=1)
+    sums = np.concatenate([num_right, num_all, total], axis=1).astype(np.float32)
+    _, resampled = tested.resampled(lambda clips, weight: sums[:, :, clips] @ weight, by_fold=False)
+    drawn_right, drawn, drawn_total = np.split(resampled, 3)
     count = num_all.sum(axis=(0, 2))
     filled = count > 0
     with np.errstate(invalid="ignore"):
-        mean, share = total / count, num_right.sum(axis=(0, 2)) / count
-        ends = np.array([interval(of_bin) for of_bin in resampled[:NUM_BINS] / resampled[NUM_BINS:]])
+        mean, share = total.sum(axis=(0, 2)) / count, num_right.sum(axis=(0, 2)) / count
+        ends = np.array([interval(of_bin) for of_bin in drawn_right / drawn])
     # A share of n has the deviation sqrt(p (1 - p) / n), and a normal deviation has sqrt(2 / pi) of it on average. What
     # the seeds say of one clip is nearly the same, so that their predictions count as one.
     noise = np.sqrt(2 / np.pi * (mean * (1 - mean))[filled] * len(tested.scores) / count[filled])
     part = count[filled] / count.sum()
+    error = float((part * np.abs(share - mean)[filled]).sum())
+    errors = np.abs(drawn_right - drawn_total).sum(axis=0) / drawn.sum(axis=0)
+    low, high = interval(np.maximum(errors - errors.mean() + error, 0))
     return Calibration(
-        error=float((part * np.abs(share - mean)[filled]).sum()),
+        error=Score(error, low, high, *tested.scores.shape[:2]),
         by_chance=float((part * noise).sum()),
         edges=np.linspace(0, 1, NUM_BINS + 1),
         num_predictions=count,

@@ -100,8 +100,7 @@ class FrozenEncoder:
     @property
     def identity(self) -> str:
         """Hash of all that embeddings depend on but the recordings: weights, form, front end, crop and settings."""
-        network, read = (self.encoder.size, self.encoder.patch_shape, self.crop_frames), self.settings
-        form = (*network, self.layers, read.pooling, read.unit_s)
+        form = (self.encoder.size, self.encoder.patch_shape, self.crop_frames, self.layers, self.settings.pooling)
         digest = hashlib.sha256(repr((self.front_end, form)).encode())
         for name, tensor in sorted(self.encoder.state_dict().items()):
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
@@ -136,7 +135,7 @@ class FrozenEncoder:
             ValueError: the store was made with other log-mel settings.
         """
         rows = self._rows(store, rows)
-        total, done = sum(len(self._edges(frames)) - 1 for _, frames in self._heard(store, rows)), 0
+        total, done = sum(len(self._edges(store.clips[row].num_frames)) - 1 for row in rows), 0
         embeddings = np.empty((len(rows), self.num_dims), np.float32)
         for first in range(0, len(rows), CLIPS_AT_ONCE):
             some = rows[first : first + CLIPS_AT_ONCE]
@@ -165,7 +164,7 @@ class FrozenEncoder:
             ValueError: the store was made with other log-mel settings, or a feature is beyond half precision.
         """
         rows = self._rows(store, rows)
-        num_frames = [frames for _, frames in self._heard(store, rows)]
+        num_frames = [store.clips[row].num_frames for row in rows]
         total, done = sum(len(self._edges(frames)) - 1 for frames in num_frames), 0
         length = np.array([self.num_steps(frames) for frames in num_frames])
         start = np.cumsum(length) - length
@@ -226,16 +225,8 @@ class FrozenEncoder:
         return range(len(store.clips)) if rows is None else rows
 
     def _encoded_clips(self, store: Store, rows: Sequence[int]) -> Iterator[Encoded]:
-        heard = self._heard(store, rows)
-
-        def read(i: int, start: int, stop: int) -> Float[np.ndarray, "frame mel"]:
-            return store.log_mel(rows[i], heard[i][0] + start, heard[i][0] + stop)
-
-        return self._encoded([frames for _, frames in heard], read)
-
-    def _heard(self, store: Store, rows: Sequence[int]) -> list[tuple[int, int]]:
-        """First frame and number of frames of what is heard of each clip."""
-        return [self.settings.heard(store.clips[row].num_frames, self.spec.frames_per_s) for row in rows]
+        num_frames = [store.clips[row].num_frames for row in rows]
+        return self._encoded(num_frames, lambda i, start, stop: store.log_mel(rows[i], start, stop))
 
     def _encoded(
         self, num_frames: Sequence[int], read: Callable[[int, int, int], Float[np.ndarray, "frame mel"]]

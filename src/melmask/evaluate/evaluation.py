@@ -16,6 +16,7 @@ from melmask.evaluate.cache import cache_folder, cached_features
 from melmask.evaluate.classifiers import label_of, make_probe
 from melmask.evaluate.embed import FrozenEncoder
 from melmask.evaluate.encoders import AudioEncoder, make_encoder
+from melmask.evaluate.excerpts import UnitLength, hear
 from melmask.evaluate.features import FeatureSettings
 from melmask.evaluate.floors import LogMelStatistics
 from melmask.evaluate.metrics import Score
@@ -55,6 +56,7 @@ class Result:
         encoder: name of the encoder.
         identity: a hash of its weights and settings; empty if not known.
         settings: layers and pooling of a melmask encoder; empty for others, and in lines of earlier versions.
+        unit_s: how long each clip was heard, by whatever encoder, in seconds; 0 for whole clips.
     """
 
     task: str
@@ -77,6 +79,7 @@ class Result:
     encoder: str = ""
     identity: str = ""
     settings: str = ""
+    unit_s: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,6 +157,7 @@ def evaluate(
     stores: Sequence[Store],
     *,
     probes: Sequence[str] = ("logistic",),
+    unit: UnitLength = "task",
     test_folds: Sequence[str] = (),
     num_seeds: int = 3,
     command: str = "",
@@ -164,9 +168,11 @@ def evaluate(
 
     Args:
         entrants: the encoders; embeddings are cached.
-        table: the task's CSV, for its name.
+        table: the task's CSV, for its name and its unit length.
         stores: the table, prepared with each of the log-mel settings in `specs_of`.
         probes: names of probes, with settings of their own if need be.
+        unit: how long each clip is heard, see `Excerpts`: in seconds, 0 for whole clips, or "task" for what the record
+            beside the table says, and whole clips where there is none.
         test_folds: judge on these folds only; empty for all in turn.
         num_seeds: of probes that depend on a seed.
         command: recorded with the results.
@@ -177,15 +183,17 @@ def evaluate(
         A line for every encoder and probe, in their order.
 
     Raises:
-        ValueError: the table is no task, a fold does not exist, or an encoder fails on it.
+        ValueError: the table is no task, its record is damaged, a fold does not exist, or an encoder fails on it.
     """
     chosen = [make_probe(probe) for probe in probes]  # before anything long is begun
+    stores, unit_s = hear(stores, table, unit)
     by_spec = {store.spec: store for store in stores}
     rows = _shared_rows(stores)
     task = make_task(table.stem, [stores[0].clips[row].clip for row in rows[0]])
     rejected = len(stores[0]) + len(stores[0].rejected) - len(task.paths)
     same: dict[str, Any] = {"task_path": str(table), "num_classes": len(task.classes), "rejected": rejected}
-    same |= {"test_folds": tuple(test_folds), "command": command}
+    same |= {"test_folds": tuple(test_folds), "command": command, "unit_s": unit_s}
+    heard = (f"each clip is heard for {unit_s:g} s: the middle of longer ones, shorter ones amid silence",)
     results = []
     for entrant in entrants:
         store = by_spec[entrant.encoder.spec or stores[0].spec]
@@ -201,6 +209,8 @@ def evaluate(
             features = made[attends]
             progress(f"{entrant.name}: {label_of(probe)}", done, len(chosen))
             found = run_probe(probe, features, task, test_folds=tuple(test_folds) or None, num_seeds=num_seeds)
+            if unit_s:
+                found = replace(found, notes=heard + found.notes)
             found_one(entrant, task, found)
             num_dims = features.num_dims if isinstance(features, TimeSteps) else features.shape[1]
             results.append(_line(entrant, found, num_dims=num_dims, **same))

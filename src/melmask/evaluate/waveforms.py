@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from jaxtyping import Float32
 
-from melmask.audio import read_audio
 from melmask.data.store import Store
+from melmask.evaluate.excerpts import waveform
 from melmask.logmel import LogMelSpec
 
 BATCH_S = 40.0  # of audio that go through an encoder at once
@@ -91,7 +91,7 @@ class WaveformEncoder:
         for _, alike in groupby(sorted(range(len(rows)), key=num_frames), num_frames):
             waiting: dict[int, list[tuple[int, np.ndarray]]] = defaultdict(list)
             for position in alike:
-                for window in self._windows(read_audio(store.clips[rows[position]].clip.path, self.sample_rate_hz)):
+                for window in self._windows(waveform(store, rows[position], self.sample_rate_hz)):
                     waiting[len(window)].append((position, window))
                     if len(waiting[len(window)]) >= self._batch_size(len(window)):
                         yield waiting.pop(len(window))

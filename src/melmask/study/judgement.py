@@ -111,7 +111,7 @@ def reliability_figure(details: Details) -> Figure:
     axes.grid()
     axes.set_title(
         f"{details.task}, {details.probe}\n"
-        f"expected calibration error {found.error:.3f}; by chance alone {found.by_chance:.3f}",
+        f"expected calibration error {found.error.value:.3f}; by chance alone {found.by_chance:.3f}",
         fontsize=9, loc="left",
     )  # fmt: skip
     width = 100 * (found.edges[1] - found.edges[0])
@@ -177,7 +177,8 @@ def _markdown(details: Details) -> str:
     seeds = f", {first.num_seeds} trainings" if first.num_seeds > 1 else ""
     lines = [f"# {details.task}, {details.probe}", "", f"{first.num_clips:,} test clips{seeds}. 95 % intervals.", ""]
     lines += _table(("score", "value", "interval"), [(name, *_two(score)) for name, score in details.figures.items()])
-    lines += ["", f"Expected calibration error {found.error:.3f}; probabilities without fault would show about "]
+    value, reach = _two(found.error)
+    lines += ["", f"Expected calibration error {value} ({reach}); probabilities without fault would show about "]
     lines[-1] += f"{found.by_chance:.3f} on as many clips."
     lines += ["", "![Reliability of the probabilities](reliability.png)", ""]
     lines += [f"- {note}" for note in details.notes]

@@ -26,6 +26,7 @@ class Column:
     test_folds: tuple[str, ...]
     num_clips: int
     num_classes: int
+    unit_s: float = 0.0  # how long each clip is heard; 0 for whole clips, as in lines of earlier versions
 
     @property
     def title(self) -> str:
@@ -34,7 +35,8 @@ class Column:
     @property
     def note(self) -> str:
         folds = f"fold {', '.join(self.test_folds)}; " if self.test_folds else ""
-        return f"{folds}{self.num_clips:,} test clips, {self.num_classes} classes"
+        heard = f" of {self.unit_s:g} s" if self.unit_s else ""
+        return f"{folds}{self.num_clips:,} test clips{heard}, {self.num_classes} classes"
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,8 @@ def tabulate(runs: Sequence[Run]) -> tuple[list[Column], list[Row]]:
         if features != ENCODER:
             rows += _floor_rows(runs, features, settings)
     columns = sorted(
-        {column for row in rows for column in row.cells}, key=lambda c: (c.task, c.probe, c.test_folds, c.num_clips)
+        {column for row in rows for column in row.cells},
+        key=lambda c: (c.task, c.probe, c.test_folds, c.num_clips, c.unit_s),
     )
     return columns, rows
 
@@ -99,6 +102,7 @@ def _column(result: Cell) -> Column:
         tuple(result["test_folds"]),
         result["num_clips"],
         result["num_classes"],
+        result.get("unit_s", 0.0),
     )
 
 

@@ -181,14 +181,15 @@ def _names(folders: Sequence[Path]) -> list[str]:
 
 
 def read_results(folder: Path) -> list[dict[str, Any]]:
-    """A run's evaluations; of those alike in features, settings, task and probe the last; no line cut off."""
+    """A run's evaluations; of those alike in features, settings, task, unit and probe the last; no line cut off."""
     path, newest = folder / RESULTS, {}
     for line in path.read_text().splitlines() if path.exists() else []:
         try:
             result = json.loads(line)
         except json.JSONDecodeError:
             continue
-        newest[result["features"], result.get("settings", ""), result["task"], result["probe"]] = result
+        alike = (result.get("settings", ""), result["task"], result.get("unit_s", 0.0), result["probe"])
+        newest[result["features"], alike] = result
     return list(newest.values())
 
 

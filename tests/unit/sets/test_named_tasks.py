@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from melmask.data.sets.build import build, write
+from melmask.data.sets.build import build, unit_s_of, write
 from melmask.data.sets.music import split_of_preset
 from melmask.data.sets.named import NAMED_TASKS
 from melmask.data.sets.named_task import ALL, Expected
@@ -336,3 +336,12 @@ def test_a_task_is_described_in_full(name):
     assert bool(task.archives) != bool(task.no_download)
     assert not task.classes or len(set(task.classes)) == task.expected.classes
     assert all(len(archive.checksum) in (0, 32, 64) for archive in task.archives)
+
+
+@each_task
+def test_the_unit_length_is_read_from_the_record(name, copy_of, tmp_path):
+    write(made(copy_of(name), name), tmp_path / "table.csv")
+    assert unit_s_of(tmp_path / "table.csv") == NAMED_TASKS[name].unit_s
+    assert unit_s_of(tmp_path / "another.csv") == 0
+    (tmp_path / "table.task.json").write_text("{}")
+    assert unit_s_of(tmp_path / "table.csv") == 0

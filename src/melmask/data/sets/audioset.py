@@ -9,7 +9,7 @@ from melmask.data.sets.layouts import audio_below, find_list, read_table
 from melmask.data.sets.named_task import Expected, Listing, NamedTask, Row
 
 ID_CHARACTERS = 11  # of a YouTube video
-NUM_BALANCED, NUM_UNBALANCED, NUM_EVALUATION = 22_160, 2_041_789, 20_371
+NUM_BALANCED, NUM_UNBALANCED, NUM_EVALUATION = 22_160, 2_041_789, 20_371  # lines of the lists
 
 
 def video_of(stem: str) -> str:
@@ -74,7 +74,7 @@ AUDIOSET_20K = NamedTask(
     name="audioset20k",
     title="AudioSet-20K",
     what="sound events, several a clip",
-    unit_s=10.0,
+    unit_s=10.0,  # of every segment, but for those at the end of a video
     metric="mAP",
     column="split",
     splits="train/test",

@@ -7,6 +7,7 @@ that is listed must be there, each split must have its number of clips, and the 
 
 import csv
 import json
+import math
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,8 @@ from melmask.data.sets.counting import (
     spoken,
 )
 from melmask.data.sets.named_task import Expected, NamedTask, Row
+
+RECORD = ".task.json"  # in place of a table's .csv
 
 
 @dataclass(frozen=True)
@@ -156,6 +159,24 @@ def write(built: Built, table: Path) -> Path:
         "missing": [str(path.relative_to(built.folder)) for path in built.missing],
         "notes": built.notes,
     }
-    path = table.with_suffix(".task.json")
+    path = table.with_suffix(RECORD)
     path.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8", errors="surrogateescape")
     return path
+
+
+def unit_s_of(table: Path) -> float:
+    """The unit length that the record beside a table names, in seconds; 0 without a record, or without one in it.
+
+    Raises:
+        ValueError: the record is damaged, or its unit length is no length.
+    """
+    path = table.with_suffix(RECORD)
+    if not path.is_file():
+        return 0.0
+    try:
+        unit_s = json.loads(path.read_text(encoding="utf-8")).get("unit_s", 0.0)
+        if not 0 <= float(unit_s) < math.inf:
+            raise ValueError(f"unit_s {unit_s}")
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is no record of a task ({error}): make the task again, or remove the file") from error
+    return float(unit_s)
