@@ -4,6 +4,8 @@ import torch
 from timing import one_turn
 from torch import Tensor
 
+from melmask.linear import as_convolution
+
 SQUARES = (1024, 2048)
 TOKENS, WIDTHS = 2048, (192, 384, 768)  # and the linear layers of the encoders, [tokens, width] by [width, 4 width]
 REPEATS = 5
@@ -26,12 +28,13 @@ def model_shapes() -> list[tuple[int, int, int]]:
     return [(side, side, side) for side in SQUARES] + wide
 
 
+@torch.inference_mode()
 def seconds(m: int, k: int, n: int, dtype: torch.dtype) -> float:
-    """The quickest of some products, in the form of a linear layer."""
+    """The quickest of some products in each form that a linear layer may have: PyTorch's and the convolution."""
     tokens, weight = factor(m, k, dtype), factor(n, k, dtype)
     out = torch.empty(m, n, dtype=dtype)
-    torch.matmul(tokens, weight.T, out=out)
-    return min(taken for _ in range(REPEATS) for taken in one_turn(lambda: torch.matmul(tokens, weight.T, out=out)))
+    forms = (lambda: torch.matmul(tokens, weight.T, out=out), lambda: as_convolution(tokens, weight, None))
+    return min(taken for form in forms for _ in range(REPEATS) for taken in one_turn(form))
 
 
 def factor(rows: int, columns: int, dtype: torch.dtype) -> Tensor:

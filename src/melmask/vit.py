@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from melmask.linear import Linear
 from melmask.patches import sincos_positions, take
 from melmask.types import PatchGrid
 
@@ -57,8 +58,8 @@ class Attention(nn.Module):
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.qkv = nn.Linear(dim, 3 * dim)
-        self.proj = nn.Linear(dim, dim)
+        self.qkv = Linear(dim, 3 * dim)
+        self.proj = Linear(dim, dim)
 
     def forward(self, tokens: Float[Tensor, "b k d"]) -> Float[Tensor, "b k d"]:
         mixed = attend(*self._heads(tokens))
@@ -81,8 +82,8 @@ class Mlp(nn.Module):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(dim, 4 * dim)
-        self.fc2 = nn.Linear(4 * dim, dim)
+        self.fc1 = Linear(dim, 4 * dim)
+        self.fc2 = Linear(4 * dim, dim)
 
     def forward(self, tokens: Float[Tensor, "b k d"]) -> Float[Tensor, "b k d"]:
         return self.fc2(F.gelu(self.fc1(tokens)))
@@ -127,7 +128,7 @@ class PatchEmbed(nn.Module):
 
     def __init__(self, patch_values: int, dim: int) -> None:
         super().__init__()
-        self.proj = nn.Linear(patch_values, dim)
+        self.proj = Linear(patch_values, dim)
 
     def forward(self, patches: Float[Tensor, "b k p"]) -> Float[Tensor, "b k d"]:
         return self.proj(patches)

@@ -13,12 +13,13 @@ MAX_LINES = 330
 
 # Each room and the rooms it may import from; none from itself upwards. A room is a module or folder of melmask.
 GROUND = {"types"}
-FRONT = GROUND | {"allocator", "audio", "patches", "logmel"}
+FRONT = GROUND | {"allocator", "audio", "linear", "patches", "logmel"}
 LEARNING = FRONT | {"masking", "vit", "models", "data"}
 MAY_IMPORT = {
     "types": set(),
     "allocator": set(),
     "audio": GROUND,
+    "linear": set(),
     "patches": GROUND,
     "logmel": GROUND,
     "masking": FRONT,

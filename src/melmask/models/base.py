@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from melmask.linear import Linear
 from melmask.patches import place, take
 from melmask.types import Mask, PatchGrid
 from melmask.vit import LAYER_NORM_EPS, Blocks, Size, init_weights, positions
@@ -42,11 +43,11 @@ class MaskedDecoder(nn.Module):
     def __init__(self, size: Size, encoder_dim: int, out_dim: int) -> None:
         super().__init__()
         self.size = size
-        self.embed = nn.Linear(encoder_dim, size.dim)
+        self.embed = Linear(encoder_dim, size.dim)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, size.dim))
         self.blocks = Blocks(size)
         self.norm = nn.LayerNorm(size.dim, eps=LAYER_NORM_EPS)
-        self.pred = nn.Linear(size.dim, out_dim)
+        self.pred = Linear(size.dim, out_dim)
         self.apply(init_weights)
         nn.init.normal_(self.mask_token, std=0.02)
 
