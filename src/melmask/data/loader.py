@@ -113,20 +113,21 @@ class Loader:
 
     def _crops(self, rows: Sequence[int], rng: np.random.Generator, crop_frames: int) -> Batch:
         """A random crop of each of these recordings."""
-        silence = (self.store.spec.silence - self.store.mean) / self.store.std
-        shape = (len(rows), crop_frames, self.store.spec.num_mels)
-        log_mel = np.full(shape, silence, dtype=np.float32)
+        crops = np.zeros((len(rows), crop_frames, self.store.spec.num_mels), dtype=np.float16)
         num_valid, starts = np.zeros(len(rows), dtype=np.int64), np.zeros(len(rows), dtype=np.int64)
         for i, row in enumerate(rows):
             num_frames = self.store.clips[row].num_frames
             length = min(num_frames, crop_frames)
             start = int(rng.integers(num_frames - length + 1))
-            crop = self.store.log_mel(row, start, start + length)
-            np.subtract(crop, self.store.mean, out=log_mel[i, : len(crop)], dtype=np.float32)
-            log_mel[i, : len(crop)] /= self.store.std
-            num_valid[i], starts[i] = len(crop), start
-        frames_last = torch.from_numpy(log_mel).transpose(1, 2).contiguous()
-        return Batch(frames_last, torch.from_numpy(num_valid), torch.tensor(rows), torch.from_numpy(starts))
+            crops[i, :length] = self.store.log_mel(row, start, start + length)
+            num_valid[i], starts[i] = length, start
+        # All at once and by torch, which takes a third of the time that NumPy takes to widen half precision.
+        log_mel = torch.from_numpy(crops).transpose(1, 2).to(torch.float32, memory_format=torch.contiguous_format)
+        log_mel.sub_(self.store.mean).div_(self.store.std)
+        silence = (self.store.spec.silence - self.store.mean) / self.store.std
+        for crop, length in zip(log_mel, num_valid.tolist(), strict=True):
+            crop[:, length:] = silence
+        return Batch(log_mel, torch.from_numpy(num_valid), torch.tensor(rows), torch.from_numpy(starts))
 
     def prefetch(self, keys: Iterator[tuple[int, int, int]]) -> Generator[Batch, None, None]:
         """The parts for a sequence of (step, part, num_parts), read ahead by one background thread."""

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.optim import AdamW
+from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from melmask.allocator import keep_freed_memory
@@ -23,6 +22,7 @@ from melmask.train.checkpoint import CHECKPOINT, ENCODER, FrontEnd, load_checkpo
 from melmask.train.distributed import World, join_world
 from melmask.train.guides import Masker
 from melmask.train.monitors import effective_rank, feature_deviation
+from melmask.train.optimiser import clip_gradients, make_optimiser
 from melmask.train.recipe import Recipe
 from melmask.train.schedule import learning_rate
 from melmask.train.stopping import stop_requests
@@ -143,7 +143,7 @@ class Trainer:
                 (loss.value * (batch.weight * self.world.size)).backward()
             value, weight = value + loss.value.detach() * batch.weight, weight + batch.weight
             self.finite &= loss.value.detach().isfinite()
-        grad_norm = nn.utils.clip_grad_norm_(self.model.parameters(), recipe.grad_clip)
+        grad_norm = clip_gradients(self.model, recipe.grad_clip)
         self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
         self.model.after_step((step + 1) / self.num_steps)
@@ -252,15 +252,6 @@ class Trainer:
                 self.report(progress)
 
             yield log
-
-
-def make_optimiser(model: nn.Module, recipe: Recipe) -> AdamW:
-    """AdamW with weight decay on matrices, none on norms, biases and tokens."""
-    trained = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
-    decayed = [p for name, p in trained if p.ndim == 2]
-    rest = [p for name, p in trained if p.ndim != 2]
-    groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": rest, "weight_decay": 0.0}]
-    return AdamW(groups, lr=recipe.learning_rate, betas=recipe.betas, fused=True)
 
 
 def autocast_for(precision: str, device: torch.device) -> Callable[[], Any]:

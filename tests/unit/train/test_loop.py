@@ -108,16 +108,6 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(s
     assert metadata["step"] == "4" and all(value.isfinite().all() for value in weights.values())
 
 
-def test_only_matrices_decay():
-    model = micro().make_model()
-    decayed, rest = loop.make_optimiser(model, micro()).param_groups
-    assert decayed["weight_decay"] == 0.05 and rest["weight_decay"] == 0.0
-    assert all(p.ndim == 2 for p in decayed["params"])
-    names = {id(p): name for name, p in model.named_parameters()}
-    assert all(("norm" in n or "bias" in n or "token" in n) for n in (names[id(p)] for p in rest["params"]))
-    assert len(decayed["params"]) + len(rest["params"]) == sum(p.requires_grad for p in model.parameters())
-
-
 def test_monitors_tell_collapse_from_health():
     rng = torch.Generator().manual_seed(0)
     healthy = torch.randn(500, 16, generator=rng)

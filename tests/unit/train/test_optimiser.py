@@ -1,0 +1,44 @@
+import copy
+
+import pytest
+import torch
+
+from melmask.models import M2D
+from melmask.train.optimiser import clip_gradients, make_optimiser
+from melmask.train.recipe import RECIPES
+
+
+@pytest.fixture
+def model() -> M2D:
+    model = RECIPES["micro-m2d"].make_model()
+    assert isinstance(model, M2D)
+    return model
+
+
+def test_only_matrices_decay(model):
+    decayed, rest = make_optimiser(model, RECIPES["micro-m2d"]).param_groups
+    assert decayed["weight_decay"] == 0.05 and rest["weight_decay"] == 0.0
+    assert all(p.ndim == 2 for p in decayed["params"])
+    names = {id(p): name for name, p in model.named_parameters()}
+    assert all(("norm" in n or "bias" in n or "token" in n) for n in (names[id(p)] for p in rest["params"]))
+    assert len(decayed["params"]) + len(rest["params"]) == sum(p.requires_grad for p in model.parameters())
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3, float("nan"), float("inf")])
+def test_gradients_are_clipped_as_by_torch_bit_for_bit(model, scale):
+    """Whether they are within the bound, beyond it, or no numbers."""
+    rng = torch.Generator().manual_seed(0)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.grad = torch.randn(parameter.shape, generator=rng) * scale
+    other = copy.deepcopy(model)
+    for ours, theirs in zip(model.parameters(), other.parameters(), strict=True):
+        theirs.grad = None if ours.grad is None else ours.grad.clone()
+    norm = clip_gradients(model, 3.0)
+    expected = torch.nn.utils.clip_grad_norm_(other.parameters(), 3.0)
+    assert torch.equal(norm.nan_to_num(), expected.nan_to_num())
+    assert scale not in (1e-3, 1e3) or (norm < 3.0) == (scale == 1e-3)  # so that both ways are gone
+    for ours, theirs in zip(model.parameters(), other.parameters(), strict=True):
+        assert (ours.grad is None) == (theirs.grad is None)
+        if ours.grad is not None:
+            assert torch.equal(ours.grad.nan_to_num(), theirs.grad.nan_to_num())
