@@ -1,5 +1,8 @@
 """How fast this machine multiplies matrices at best: the ceiling that everything made of matrix products has."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import torch
 from timing import one_turn
 from torch import Tensor
@@ -11,15 +14,35 @@ TOKENS, WIDTHS = 2048, (192, 384, 768)  # and the linear layers of the encoders,
 REPEATS = 5
 
 
-def gemm_ceiling(dtype: torch.dtype, shapes: list[tuple[int, int, int]] | None = None) -> float:
-    """The best rate of all these products in GFLOP/s, on as many threads as torch uses.
+@dataclass(frozen=True)
+class Ceiling:
+    """The quickest product there is, to be timed again in turns with what it is the ceiling of.
+
+    Args:
+        flops: operations of the product.
+        call: computes it once.
+    """
+
+    flops: int
+    call: Callable[[], object]
+
+    def rates(self, taken_s: list[float]) -> list[float]:
+        """Operations a second of calls that took so long."""
+        return [self.flops / seconds for seconds in taken_s]
+
+
+def gemm_ceiling(
+    dtype: torch.dtype, shapes: list[tuple[int, int, int]] | None = None, only_matmul: bool = False
+) -> Ceiling:
+    """The product with the best rate of all these, on as many threads as torch uses.
 
     Args:
         dtype: of both factors.
         shapes: (m, k, n) of the products; None for squares and the shapes of our layers.
+        only_matmul: leave out those that are computed as convolutions.
     """
-    shapes = shapes or model_shapes()
-    return max(2 * m * k * n / seconds(m, k, n, dtype) / 1e9 for m, k, n in shapes)
+    products = [product for shape in shapes or model_shapes() for product in forms(*shape, dtype)]
+    return max(products[:: 2 if only_matmul else 1], key=lambda product: product.flops / seconds(product))
 
 
 def model_shapes() -> list[tuple[int, int, int]]:
@@ -28,13 +51,17 @@ def model_shapes() -> list[tuple[int, int, int]]:
     return [(side, side, side) for side in SQUARES] + wide
 
 
-@torch.inference_mode()
-def seconds(m: int, k: int, n: int, dtype: torch.dtype) -> float:
-    """The quickest of some products in each form that a linear layer may have: PyTorch's and the convolution."""
+def forms(m: int, k: int, n: int, dtype: torch.dtype) -> list[Ceiling]:
+    """A product in both forms that a linear layer may have: PyTorch's, and the convolution."""
     tokens, weight = factor(m, k, dtype), factor(n, k, dtype)
     out = torch.empty(m, n, dtype=dtype)
-    forms = (lambda: torch.matmul(tokens, weight.T, out=out), lambda: as_convolution(tokens, weight, None))
-    return min(taken for form in forms for _ in range(REPEATS) for taken in one_turn(form))
+    calls = (lambda: torch.matmul(tokens, weight.T, out=out), lambda: as_convolution(tokens, weight, None))
+    return [Ceiling(2 * m * k * n, call) for call in calls]
+
+
+def seconds(product: Ceiling) -> float:
+    """The quickest of some products."""
+    return min(taken for _ in range(REPEATS) for taken in one_turn(product.call))
 
 
 def factor(rows: int, columns: int, dtype: torch.dtype) -> Tensor:

@@ -220,11 +220,20 @@ def test_embed_writes_a_row_for_every_encoder(script, tmp_path, monkeypatch):
     assert "| micro | 3 |" in page and "| shallow | 2 |" in page
 
 
-def test_the_ceiling_is_that_of_the_best_product(script, monkeypatch):
+def test_the_ceiling_is_the_product_with_the_best_rate(script, monkeypatch):
     ceiling = script("ceiling")
-    monkeypatch.setattr(ceiling, "seconds", lambda m, k, n, dtype: {8: 1e-6, 16: 4e-6}[m])
+    of_16, of_8 = 2 * 16**3, 2 * 8**3
+    monkeypatch.setattr(ceiling, "seconds", lambda product: {of_8: 1e-6, of_16: 4e-6}[product.flops])
     best = ceiling.gemm_ceiling(torch.float32, [(8, 8, 8), (16, 16, 16)])
-    assert best == pytest.approx(2 * 16**3 / 4e-6 / 1e9)
+    assert best.flops == of_16 and best.rates([1.0, 4e-6]) == pytest.approx([of_16, of_16 / 4e-6])
+    torch_s, convolution = ceiling.forms(5, 4, 3, torch.float32)
+    torch.testing.assert_close(torch_s.call(), convolution.call())
+    monkeypatch.setattr(ceiling, "seconds", lambda product: 1.0 if product.call == convolution.call else 2.0)
+    monkeypatch.setattr(ceiling, "forms", lambda *shape: [torch_s, convolution])
+    assert ceiling.gemm_ceiling(torch.float32, [(5, 4, 3)]) is convolution
+    assert ceiling.gemm_ceiling(torch.float32, [(5, 4, 3)], only_matmul=True) is torch_s
+    monkeypatch.undo()
+    assert ceiling.seconds(best) > 0
 
 
 # The page, the targets, the comparison
