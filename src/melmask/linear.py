@@ -15,21 +15,18 @@ ONEDNN_IMAGES = 16  # on one thread, PyTorch leaves no smaller batch of 1 x 1 co
 
 
 class Linear(nn.Linear):
-    """PyTorch's linear layer, of the same numbers; on some processors its product is written as a convolution.
+    """PyTorch's linear layer, of the same numbers; on some processors its product in float32 is a convolution.
 
-    PyTorch leaves a product to MKL and a convolution to oneDNN. On processors with AVX-512 that are not Intel's, MKL
-    uses half of each vector in float32, and the same product as a convolution of 1 x 1 takes half the time, forward and
-    backward. In bfloat16 both are oneDNN's: there the convolution, which adds the bias as it goes, is faster forward
-    and slower backward, and is taken where there is no backward pass.
+    PyTorch leaves a product in float32 to MKL and a convolution to oneDNN. On processors with AVX-512 that are not
+    Intel's, MKL uses half of each vector, and the same product as a convolution of 1 x 1 takes half the time, forward
+    and backward. In bfloat16 both are oneDNN's, and no faster in one form than in the other.
     """
 
     def forward(self, tokens: Float[Tensor, "*b d"]) -> Float[Tensor, "*b e"]:
-        if not (tokens.device.type == "cpu" and convolves_faster()):
-            return super().forward(tokens)
-        in_bf16 = tokens.dtype == torch.bfloat16 or torch.is_autocast_enabled("cpu")
-        if in_bf16 and torch.is_grad_enabled():
-            return super().forward(tokens)
-        return as_convolution(tokens, self.weight, self.bias)
+        in_float32 = tokens.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+        if tokens.device.type == "cpu" and in_float32 and convolves_faster():
+            return as_convolution(tokens, self.weight, self.bias)
+        return super().forward(tokens)
 
 
 def as_convolution(

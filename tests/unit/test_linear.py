@@ -48,25 +48,19 @@ def test_tokens_that_do_not_lie_in_order_are_no_trouble():
     torch.testing.assert_close(as_convolution(tokens, weight, None), F.linear(tokens, weight))
 
 
-def test_the_form_follows_the_precision_and_whether_there_is_a_backward_pass(forms_taken):
+def test_only_float32_on_a_cpu_is_a_convolution(forms_taken):
     layer, tokens = Linear(8, 6), torch.randn(2, 7, 8)
     expected = nn.Linear.forward(layer, tokens)
     torch.testing.assert_close(layer(tokens), expected)
-    assert len(forms_taken) == 1  # float32 with gradients
     with torch.inference_mode():
         torch.testing.assert_close(layer(tokens), expected)
-    assert len(forms_taken) == 2
+    assert forms_taken == [(2, 7, 8)] * 2
     with torch.autocast("cpu", torch.bfloat16):
         assert layer(tokens).dtype == torch.bfloat16
-        assert len(forms_taken) == 2  # bf16 with gradients: PyTorch's own
-        with torch.no_grad():
-            torch.testing.assert_close(layer(tokens), expected.bfloat16(), rtol=2**-6, atol=2**-6)
-    assert len(forms_taken) == 3
-    with torch.inference_mode():
-        layer.bfloat16()(tokens.bfloat16())
-    assert len(forms_taken) == 4
-    layer.to("meta")(tokens.to("meta"))
-    assert len(forms_taken) == 4  # only on a CPU
+    assert layer.double()(tokens.double()).dtype == torch.float64
+    assert layer.bfloat16()(tokens.bfloat16()).dtype == torch.bfloat16
+    layer.float().to("meta")(tokens.to("meta"))
+    assert len(forms_taken) == 2
 
 
 def test_an_encoder_is_the_same_in_both_forms(monkeypatch):
