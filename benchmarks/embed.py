@@ -26,7 +26,7 @@ from melmask.vit import SIZES, Encoder
 PATCH_SHAPE, CROP_FRAMES = (16, 16), 608
 SHORTEST_S, LONGEST_S = 1.0, 6.0
 NUM_CLIPS = {"tiny": 256, "base": 64}
-BUDGET_S, QUICK_S, QUICK_SHARE = 8.0, 1.0, 0.5
+BUDGET_S, QUICK_S, QUICK_SHARE = 6.0, 1.0, 0.5
 
 ABOUT = (
     "Clips of 1 to 6 s, evenly spread, from a store. Ours is `FrozenEncoder.embed`; the plain form reads one float32 "

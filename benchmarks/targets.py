@@ -60,15 +60,16 @@ TARGETS = (
     Target("train", "M2D tiny in bf16, times the plain float32 baseline", 2.0, of("ratio", dtype="bf16", **TINY)),
     Target(
         "train", "M2D tiny in bf16, share of the ceiling", 0.50, of("ceiling_share", dtype="bf16", **TINY),
-        why="set where the ceiling was 405 GFLOP/s: here it is 1,000, and products of 700 to 2,000 tokens take so "
-        "little that starting two threads for each of 3,000 operations costs as much; one thread reaches half of its "
-        "core's",
+        why="set where the ceiling was 405 GFLOP/s; here it is more than twice that. By the profile, products take "
+        "60 % of the step, at 0.7 of the ceiling; GELU, casts, softmax, norms and the starts of 3,000 small "
+        "operations on two threads take the rest",
     ),
     Target("train", "M2D base in bf16, times the plain float32 baseline", 2.0, of("ratio", dtype="bf16", **BASE)),
     Target(
         "train", "M2D base in bf16, share of the ceiling", 0.72, of("ceiling_share", dtype="bf16", **BASE),
-        why="set where the ceiling was 405 GFLOP/s, 2.25 times float32's: here it is 4.4 times, and what is no product "
-        "(softmax, casts of weights, optimiser) takes as long as it did",
+        why="set where the ceiling was 405 GFLOP/s; here it is more than twice that. By the profile, products take "
+        "72 % of the step, at 0.9 of the ceiling; AdamW, softmax, casts of weights and GELU, which are bound by "
+        "memory or exponentials, take as long as they did",
     ),
     Target(
         "train", "M2D tiny in float32, share of torch.matmul's ceiling", 0.75,
@@ -77,18 +78,22 @@ TARGETS = (
     Target(
         "train", "the same, share of the best product in any form", 0.75,
         of("ceiling_share", dtype="float32", **TINY),
-        why="WHY",
+        why="oneDNN's ceiling, which PyTorch's own product reaches half of. By the profile, products take 79 % of "
+        "the step, at 0.65 of the ceiling: convolutions are slower backward, and attention's batches of products "
+        "are still MKL's",
     ),
     Target(
         "train", "data, mask, optimiser and EMA together, share of a step, the worst of all rows", 0.08,
         of("overhead_share", max), at_most=True,
-        why="clipping and the fused optimiser pass over all weights, which a batch of 8 crops at base size, or a model "
-        "that computes at 1,000 GFLOP/s, does not hide",
+        why="base MSM-MAE: AdamW moves 28 bytes a parameter and the norm of the gradient 4, 3 GB a step, at 65 GB/s; "
+        "a batch of 8 crops, of which the encoder sees a quarter, does not hide that. M2D is below it at both "
+        "sizes",
     ),
     Target("memory", "M2D base in bf16 with 8 crops, GiB at the peak", 3.0, peak_gib("base-m2d"), at_most=True),
     Target(
         "prepare", "a core's rate, times the plain form's", 4.0, of("ratio", size="wav, 16 kHz"),
-        why="the plain form is held to one thread too, where a convolution is a fast product; on two it takes more of "
-        "a core",
+        why="reading, hashing and Fourier transforms take 0.15 of the plain form's time by themselves (the floor), "
+        "so at most 6.5 could be reached; mel bands (a sixth of ours), padding, logarithm, sums and writing "
+        "(each less than a tenth) take one and a half times as long again",
     ),
 )  # fmt: skip

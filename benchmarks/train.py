@@ -47,7 +47,7 @@ PHASES = ("data", "mask", "forward", "backward", "optimiser", "EMA")
 OVERHEAD = ("data", "mask", "optimiser", "EMA")
 # Seconds for each alternative; a base step takes that long by itself. The quick form takes one step of each at base
 # size after one that warms up, and float32 there at a quarter of the batch.
-BUDGET_S, QUICK_S = {"tiny": 8.0, "base": 12.0}, {"tiny": 0.5, "base": 0.1}
+BUDGET_S, QUICK_S = {"tiny": 6.0, "base": 9.0}, {"tiny": 0.5, "base": 0.1}
 QUICK_BATCH = {("base", "float32"): 2}
 
 ABOUT = (
