@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -14,12 +15,14 @@ from melmask.evaluate import tuner
 from melmask.evaluate.augment import draw_lines
 from melmask.evaluate.crops import Crops, read_ahead
 from melmask.evaluate.embed import FrozenEncoder
+from melmask.evaluate.features import FeatureSettings, Pooling
 from melmask.evaluate.finetune import PREDICTIONS, finetune
 from melmask.evaluate.finetune_recipes import FINETUNE_RECIPES, FinetuneRecipe
 from melmask.evaluate.metrics import score_of
+from melmask.evaluate.probe import run_probe
 from melmask.evaluate.tasks import make_task, splits_of
-from melmask.evaluate.tuned import TunedEncoder, soft_loss
-from melmask.evaluate.tuner import make_optimiser, tune
+from melmask.evaluate.tuned import TunedEncoder, pooled, soft_loss
+from melmask.evaluate.tuner import as_read, make_optimiser, tune
 from melmask.patches import patchify
 from melmask.train.checkpoint import ENCODER, FrontEnd, read_tensors, save_encoder
 from melmask.train.loop import Diverged
@@ -29,6 +32,7 @@ from melmask.vit import SIZES, Encoder
 RECIPE = FinetuneRecipe(
     learning_rate=3e-3, epochs=8, warmup_epochs=1, batch_size=8, standardise=True, precision="float32"
 )
+FROM_PROBE = replace(RECIPE, head="probe", pooling="mean+std")
 AUGMENTED = replace(
     RECIPE, mixup=0.3, resized_crop=True, max_hidden_bands=8, max_hidden_frames=16, patch_mask_ratio=0.3,
     label_smoothing=0.1, layer_decay=0.75, weight_decay=0.05, grad_clip=1.0,
@@ -113,13 +117,15 @@ def test_same_seed_same_digits_and_the_global_seed_plays_no_part(tones):
     assert not np.array_equal(predicted, tune_fold(tones, AUGMENTED, seed=1)[3])
 
 
-def test_test_labels_decide_nothing_and_training_labels_do(tones):
+@pytest.mark.parametrize("recipe", [RECIPE, FROM_PROBE, replace(FROM_PROBE, train_on_valid=True)])
+def test_test_labels_decide_nothing_and_labels_that_are_trained_on_do(tones, recipe):
     task = task_of(tones)
-    _, best, split, predicted = tune_fold(tones)
-    for part, changes in ((split.test, False), (split.train, True)):
+    _, best, split, predicted = tune_fold(tones, recipe)
+    trained = [split.train, split.valid] if recipe.train_on_valid else [split.train]
+    for part, changes in ((split.test, False), *((part, True) for part in trained)):
         wrong = task.targets.copy()
         wrong[part] = (wrong[part] + 1) % 3
-        _, other_best, _, other = tune_fold(tones, task=replace(task, targets=wrong))
+        _, other_best, _, other = tune_fold(tones, recipe, task=replace(task, targets=wrong))
         assert np.array_equal(predicted, other) != changes
         assert (best == other_best) != changes
 
@@ -128,9 +134,55 @@ def test_the_epoch_with_the_best_validation_score_counts(tones):
     seen = []
     model, best, split, _ = tune_fold(tones, replace(RECIPE, learning_rate=3e-2), report=seen.append)
     assert [epoch.epoch for epoch in seen] == list(range(1, RECIPE.epochs + 1))
-    assert best == max(seen, key=lambda epoch: (epoch.valid_score, -epoch.valid_loss))
+    assert (
+        best == max(seen, key=lambda epoch: (epoch.valid_score, -epoch.valid_loss)) == max(seen, key=lambda e: e.rank)
+    )
     task = task_of(tones)
     assert score_of(task.targets[split.valid], model.predict(tones, split.valid.tolist())) == best.valid_score
+
+
+@pytest.mark.parametrize("store", ["tones", "chords"])
+def test_the_head_starts_as_the_logistic_probe(store, request):
+    """Before the first step, the encoder and its head predict what `melmask evaluate` does with that probe."""
+    store = request.getfixturevalue(store)
+    task, start = task_of(store), as_read(start_for(store), FROM_PROBE)
+    split = splits_of(task, test_folds=("1",))[0]
+    model = TunedEncoder(start, task.classes, task.is_multilabel)
+    model.start_at_probe(store, task, split, on_both=True)
+    expected = run_probe("logistic", start.embed(store), task, test_folds=("1",)).predictions[split.test]
+    np.testing.assert_allclose(model.predict(store, split.test.tolist()), expected, atol=0.02)
+
+
+def test_a_probe_that_no_epoch_betters_counts_itself(tones):
+    """With the probe's own opinions as validation labels, a fine-tuning that grows less sure of them only loses."""
+    task, recipe = task_of(tones), replace(FROM_PROBE, label_smoothing=0.9)
+    start = as_read(start_for(tones), recipe)
+    split = splits_of(task, test_folds=("1",))[0]
+    probe = TunedEncoder(start, task.classes, task.is_multilabel)
+    probe.start_at_probe(tones, task, split, on_both=False)
+    opinions = task.targets.copy()
+    opinions[split.valid] = probe.predict(tones, split.valid.tolist()).argmax(axis=1)
+    seen = []
+    model, best, _, _ = tune_fold(tones, recipe, task=replace(task, targets=opinions), report=seen.append)
+    assert [epoch.epoch for epoch in seen] == list(range(9)) and best == seen[0] and best.valid_score == 1.0
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, probe.state_dict()[name]), name
+
+
+def test_the_last_epoch_counts_where_validation_clips_are_trained_on(tones):
+    seen = []
+    _, best, _, _ = tune_fold(tones, replace(FROM_PROBE, train_on_valid=True), report=seen.append)
+    assert best == seen[-1] and best.epoch == 8 and {epoch.valid_score for epoch in seen} == {None}
+
+
+def test_weights_are_kept_on_the_way_back_to_the_start(tones):
+    far, near = (tune_fold(tones, replace(FROM_PROBE, train_on_valid=True, epochs=2, start_share=share))[0]
+                 for share in (0.0, 0.75))  # fmt: skip
+    began = {f"encoder.{name}": tensor for name, tensor in start_for(tones).encoder.state_dict().items()}
+    began |= {"head.weight": far.probe_weight, "head.bias": far.probe_bias}
+    for name, parameter in near.named_parameters():
+        expected = 0.25 * far.state_dict()[name] + 0.75 * began[name]
+        torch.testing.assert_close(parameter.detach(), expected, atol=1e-6, rtol=1e-5)
 
 
 def test_a_frozen_patch_embedding_stays_bit_identical(tones):
@@ -157,24 +209,26 @@ def crops_of(store, recipe, rows=None, crop_frames=96):
     return Crops(store, rows, flags, recipe, start.front_end, (16, 16), crop_frames, seed=0)
 
 
-def test_training_sees_what_evaluation_sees_whatever_the_company(tones):
-    """Clips short enough to be whole give the same embedding in a batch of all lengths as alone: no padding counts."""
-    model = TunedEncoder(start_for(tones), ["a", "b"], False)
+@pytest.mark.parametrize("excerpt_frames", [0, 1000])
+@pytest.mark.parametrize("pooling", get_args(Pooling))
+def test_training_sees_what_evaluation_sees_whatever_the_company(tones, pooling, excerpt_frames):
+    """Clips heard whole, in one chunk or several, give in a batch what they give alone: no padding counts."""
+    recipe = replace(RECIPE, pooling=pooling, batch_size=len(tones), excerpt_frames=excerpt_frames)
+    model = TunedEncoder(as_read(start_for(tones), recipe), ["a", "b"], False)
     torch.nn.init.normal_(model.head.weight, generator=torch.Generator().manual_seed(0))
-    groups = crops_of(tones, replace(RECIPE, batch_size=len(tones))).batch(0)
-    assert len(groups) > 3
-    compared = 0
-    for group in groups:
+    compared = []
+    for group in crops_of(tones, recipe).batch(0):
         logits = model(group.patches, group.grid)
         for row, found in zip(group.flags.argmax(dim=1).tolist(), logits, strict=True):
-            if tones.clips[row].num_frames <= 96:
-                assert group.grid.time == -(-tones.clips[row].num_frames // 16)
+            num_steps = -(-tones.clips[row].num_frames // 16)
+            if group.grid.time == num_steps:
                 alone = model.classify(torch.from_numpy(model.frozen().embed(tones, [row])))[0]
                 torch.testing.assert_close(found, alone, atol=1e-4, rtol=1e-4)
-                compared += 1
+                compared.append(num_steps)
             else:
-                assert group.grid.time == 6
-    assert 10 < compared < len(tones), "there must be long clips, which are cropped, and short ones"
+                assert group.grid.time == (6 if excerpt_frames == 0 else num_steps - 1)
+    whole = {2, 3, 4, 5, 6} if excerpt_frames == 0 else {2, 3, 4, 5, 6, 8, 10}
+    assert set(compared) == whole and len(compared) < len(tones), "there must be long clips, which are cropped"
 
 
 def test_an_epoch_visits_every_clip_once_in_a_new_order(tones):
@@ -196,32 +250,39 @@ def test_reading_ahead_gives_the_same_and_passes_failures_on():
         list(read_ahead(lambda step: 1 // (2 - step), range(4)))
 
 
-def test_masked_lines_equal_a_slow_loop(tones):
-    model, grid = TunedEncoder(start_for(tones), ["a", "b"], False), PatchGrid(5, 7)
+@pytest.mark.parametrize("num_chunks", [1, 3])
+def test_masked_lines_equal_a_slow_loop(tones, num_chunks):
+    """The same lines in every chunk; the head reads a mean and a deviation over the columns of all chunks."""
+    model, chunk = TunedEncoder(as_read(start_for(tones), FROM_PROBE), ["a", "b"], False), PatchGrid(5, 6)
     rng = torch.Generator().manual_seed(0)
     for tensor in (model.head.weight, model.mean, model.scale):
         torch.nn.init.normal_(tensor, generator=rng)
-    patches = patchify(torch.randn(3, 80, 112, generator=rng), (16, 16))
-    lines = draw_lines(3, grid, 0.5, np.random.default_rng(0))
+    log_mel, grid = torch.randn(3, 80, num_chunks * 96, generator=rng), PatchGrid(5, 6 * num_chunks)
+    patches = patchify(log_mel, (16, 16))
+    lines = draw_lines(3, chunk, 0.5, np.random.default_rng(0))
     found = model(patches, grid, lines)
+    mean, scale = model.mean.view(2, 5, 32), model.scale.view(2, 5, 32)
     for i in range(3):
         rows, columns = lines.rows[i].tolist(), lines.columns[i].tolist()
-        index = torch.tensor([[row * 7 + column for row in rows for column in columns]])
-        tokens = model.encoder(patches[i : i + 1], grid, index)[0, 1:]
-        given = torch.zeros(5, 32)
+        index = torch.tensor([[row * 6 + column for row in rows for column in columns]])
+        pieces = [patchify(piece, (16, 16)) for piece in log_mel[i : i + 1].split(96, dim=2)]
+        tokens = [model.encoder(piece, chunk, index)[0, 1:] for piece in pieces]
+        given = torch.zeros(2, 5, 32)
         for place, row in enumerate(rows):
-            mean = tokens[place * len(columns) : (place + 1) * len(columns)].mean(dim=0)
-            here = slice(row * 32, (row + 1) * 32)
-            given[row] = (mean - model.mean[here]) * model.scale[here] * 5 / len(rows)
+            here = slice(place * len(columns), (place + 1) * len(columns))
+            steps = torch.cat([of_chunk[here] for of_chunk in tokens])
+            for number, statistic in enumerate((steps.mean(dim=0), steps.std(dim=0, correction=0))):
+                given[number, row] = (statistic - mean[number, row]) * scale[number, row] * 5 / len(rows)
         torch.testing.assert_close(found[i], model.head(given.flatten()), atol=1e-4, rtol=1e-4)
-    everything = draw_lines(3, grid, 0.0, np.random.default_rng(0))
+    everything = draw_lines(3, chunk, 0.0, np.random.default_rng(0))
     torch.testing.assert_close(model(patches, grid, everything), model(patches, grid), atol=1e-4, rtol=1e-4)
 
 
 def test_standardised_features_have_zero_mean_and_unit_deviation(tones):
     model = TunedEncoder(start_for(tones), ["a", "b"], False)
-    model.standardise(tones, range(40))
+    returned = model.standardise(tones, range(40))
     given = (torch.from_numpy(model.frozen().embed(tones, range(40))) - model.mean) * model.scale
+    assert torch.equal(given, returned)
     torch.testing.assert_close(given.mean(dim=0), torch.zeros(160), atol=1e-3, rtol=0)
     assert 0.9 < float(given.std(dim=0).median()) < 1.1
 
@@ -239,6 +300,12 @@ def test_rates_fall_from_the_head_down_and_decay_spares_norms_and_biases(tones):
     assert share["encoder.patch_embed.proj.weight"] == (0.125, 0.1) and share["encoder.cls_token"] == (0.125, 0.0)
 
 
+def test_a_deviation_of_nothing_has_no_gradient_and_no_nan():
+    steps = torch.ones(1, 2, 3, 4, requires_grad=True)
+    pooled(steps, "mean+std").sum().backward()
+    assert torch.equal(steps.grad, torch.full_like(steps, 1 / 3))
+
+
 def test_losses_equal_torch_s():
     rng = torch.Generator().manual_seed(0)
     logits, labels = torch.randn(6, 4, generator=rng), torch.tensor([0, 1, 2, 3, 0, 1])
@@ -249,24 +316,34 @@ def test_losses_equal_torch_s():
     torch.testing.assert_close(soft_loss(logits, flags, True, 0.1), binary.mean(dim=1))
 
 
-@pytest.mark.parametrize(("optimiser", "every_s", "repeated"), [("adamw", 60.0, 1), ("adamw", 0.0, 0), ("sgd", 0.0, 0)])
-def test_a_killed_fine_tuning_is_taken_up_again(tones, table, tmp_path, monkeypatch, optimiser, every_s, repeated):
+@pytest.mark.parametrize(
+    ("changes", "every_s", "again_from"),
+    [
+        ({}, 60.0, 1),
+        ({}, 0.0, 2),
+        ({"optimiser": "sgd"}, 0.0, 2),
+        ({"head": "probe", "pooling": "mean+std"}, 60.0, 0),
+        ({"head": "probe", "pooling": "mean+std"}, 0.0, 2),
+        ({"head": "probe", "train_on_valid": True}, 0.0, 2),
+    ],
+)
+def test_a_killed_fine_tuning_is_taken_up_again(tones, table, tmp_path, monkeypatch, changes, every_s, again_from):
     """Finished trainings are not done again, and one that was cut goes on from where it was saved, to the same end."""
     monkeypatch.setattr(tuner, "HALFWAY_EVERY_S", every_s)
-    recipe, options = replace(AUGMENTED, epochs=3, optimiser=optimiser), {"num_seeds": 2, "recipe_name": "test"}
+    recipe, options = replace(AUGMENTED, epochs=3, **changes), {"num_seeds": 2, "recipe_name": "test"}
+    first = 0 if recipe.head == "probe" else 1
     whole = finetune(start_for(tones), table, tones, recipe, tmp_path / "whole", **options)
-    done = []
 
     def die_in_the_third(epoch):
-        done.append((epoch.fold, epoch.seed))
-        if len(done) == 8:
+        if (epoch.fold, epoch.seed, epoch.epoch) == ("2", 0, 2):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         finetune(start_for(tones), table, tones, recipe, tmp_path / "cut", report=die_in_the_third, **options)
     again = []
     resumed = finetune(start_for(tones), table, tones, recipe, tmp_path / "cut", report=again.append, **options)
-    assert [(epoch.fold, epoch.seed) for epoch in again] == [("2", 0)] * (2 + repeated) + [("2", 1)] * 3
+    numbers = [("2", 0, number) for number in range(again_from, 4)] + [("2", 1, number) for number in range(first, 4)]
+    assert [(epoch.fold, epoch.seed, epoch.epoch) for epoch in again] == numbers
     assert replace(resumed, notes=()) == replace(whole, notes=())
     assert not list(tmp_path.rglob("halfway*"))
     units = sorted(path.parent.relative_to(tmp_path / "whole") for path in tmp_path.glob(f"whole/**/{PREDICTIONS}"))
@@ -279,11 +356,11 @@ def test_a_killed_fine_tuning_is_taken_up_again(tones, table, tmp_path, monkeypa
             assert all(torch.equal(tensor, others[name]) for name, tensor in tensors.items()), file
     other = []
     finetune(start_for(tones), table, tones, replace(recipe, mixup=0.2), tmp_path / "cut", report=other.append)
-    assert len(other) == 18, "other settings are another fine-tuning"
+    assert len(other) == 6 * (4 - first), "other settings are another fine-tuning"
 
 
 def test_what_is_kept_gives_the_reported_predictions(tones, table, tmp_path):
-    recipe = replace(RECIPE, epochs=2)
+    recipe = replace(FROM_PROBE, epochs=2)
     result = finetune(start_for(tones), table, tones, recipe, tmp_path, test_folds=("2",), num_seeds=1)
     (path,) = tmp_path.glob(f"finetune/*/fold-2-seed-0/{PREDICTIONS}")
     kept, chosen = read_tensors(path)
@@ -293,8 +370,9 @@ def test_what_is_kept_gives_the_reported_predictions(tones, table, tmp_path):
     assert np.array_equal(predicted, kept["probabilities"].numpy())
     assert result.score == score_of(task_of(tones).targets[kept["row"].numpy()], predicted)
     assert result.probe == "finetune" and result.low <= result.score <= result.high and result.num_clips == 36
-    assert json.loads(chosen["epoch"]) in (1, 2)
-    tuned = FrozenEncoder.load(path.parent)
+    assert result.num_dims == 2 * 5 * 32 and result.encoder == "encoder (last layer, mean+std)"
+    assert json.loads(chosen["epoch"]) in (0, 1, 2)
+    tuned = FrozenEncoder.load(path.parent, FeatureSettings(pooling="mean+std"))
     assert np.array_equal(tuned.embed(tones, [0]), model.frozen().embed(tones, [0]))
     assert tuned.identity != start_for(tones).identity
 
@@ -329,6 +407,9 @@ def test_a_loss_that_is_not_finite_ends_it(tones):
         ({"patch_mask_ratio": 1.0}, r"patch_mask_ratio is a share in \[0, 1\)"),
         ({"layer_decay": 1.5}, "layer_decay is a share"),
         ({"epochs": 5}, "shorten the warm-up"),
+        ({"head": "probe"}, "set standardise"),
+        ({"start_share": 0.5}, "set head to probe"),
+        ({"excerpt_frames": -1}, "excerpt_frames must not be negative"),
         ({"learning_rate": float("nan")}, "learning_rate must be positive"),
     ],
 )

@@ -11,6 +11,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 
 from melmask.data.manifest import Clip
 from melmask.evaluate import classifiers
+from melmask.evaluate.base import as_tensor, with_one
 from melmask.evaluate.classifiers import PROBES, KnnProbe, LinearProbe, LogisticProbe, RidgeProbe
 from melmask.evaluate.metrics import accuracy
 from melmask.evaluate.probe import run_probe
@@ -206,6 +207,16 @@ def test_logistic_probe_chooses_its_strength_on_validation_clips() -> None:
         distance = [np.abs(chosen - other).max() for other in alone]
         assert (1e-3, 100.0)[int(np.argmin(distance))] == expected
         assert min(distance) < 0.1 * max(distance)
+
+
+def test_logistic_weights_of_the_training_clips_alone() -> None:
+    """Where the validation clips are to stay unseen, they only choose the strength."""
+    (train_x, train_y, valid_x, valid_y, _), _ = _arrays(spread=2)
+    probe = LogisticProbe(strengths=(0.1,))
+    start = torch.zeros(train_x.shape[1] + 1, 3)
+    alone = probe.fit(with_one(train_x), as_tensor(train_y), 0.1, start)
+    assert torch.equal(probe.solve(train_x, train_y, valid_x, valid_y, 3, on_both=False), alone)
+    assert not torch.allclose(probe.solve(train_x, train_y, valid_x, valid_y, 3), alone, rtol=1e-3)
 
 
 @pytest.mark.parametrize("num_train", [12, 160])

@@ -76,10 +76,9 @@ def finetune_shown(
         with bar(f"{table.stem}: {features}") as (progress, line):
 
             def show(epoch: Epoch) -> None:
-                note = (
-                    f"fold {epoch.fold}, seed {epoch.seed}  loss [bold]{epoch.loss:.3f}[/]  "
-                    f"valid [bold]{100 * epoch.valid_score:.1f}[/] %"
-                )
+                note = f"fold {epoch.fold}, seed {epoch.seed}  loss [bold]{epoch.loss:.3f}[/]"
+                if epoch.valid_score is not None:
+                    note += f"  valid [bold]{100 * epoch.valid_score:.1f}[/] %"
                 progress.update(line, completed=epoch.epoch, total=epoch.num_epochs, note=note)
                 if not console.is_terminal:
                     console.print(f"epoch {epoch.epoch}/{epoch.num_epochs}  {note}")

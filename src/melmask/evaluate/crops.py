@@ -27,8 +27,8 @@ class Group:
 
     Args:
         patches: all patches of each clip.
-        grid: their layout.
-        lines: the rows and columns of patches to look at; None for all.
+        grid: their layout; it can be cut along time into the fewest equal chunks that the encoder takes.
+        lines: the rows and columns of patches to look at, alike in each chunk; None for all.
         flags: each clip's shares of the classes.
     """
 
@@ -41,8 +41,9 @@ class Group:
 class Crops:
     """Random crops of labelled clips, augmented; an epoch visits every clip once, in an order drawn anew.
 
-    A clip shorter than the crop stays as short as it is: a batch is handed out in groups of equal length. Only the
-    frames that a clip's last patch lacks are filled up with silence, as in evaluation.
+    A clip shorter than the excerpt stays as short as it is: a batch is handed out in groups of equal length. Only the
+    frames that a clip's last patch lacks are filled up with silence, as in evaluation. What is longer than the encoder
+    takes loses a few time steps, so that it can be cut into equal chunks.
 
     Args:
         store: the packed data set.
@@ -51,7 +52,7 @@ class Crops:
         recipe: batch size and augmentation.
         front_end: mean and standard deviation that the encoder expects.
         patch_shape: (freq, time) of a patch.
-        crop_frames: the longest crop.
+        crop_frames: the longest chunk.
         seed: of order, crops and augmentation.
     """
 
@@ -68,7 +69,8 @@ class Crops:
     ) -> None:
         self.store, self.rows, self.flags, self.recipe, self.front_end = store, rows, flags, recipe, front_end
         self.patch_shape, self.seed = patch_shape, seed
-        self.crop_frames = crop_frames // patch_shape[1] * patch_shape[1]
+        self.max_steps = crop_frames // patch_shape[1]
+        self.max_excerpt_steps = max(self.max_steps, recipe.excerpt_frames // patch_shape[1])
         self.steps_per_epoch = -(-len(rows) // recipe.batch_size)
 
     def batch(self, step: int) -> list[Group]:
@@ -90,8 +92,9 @@ class Crops:
         return groups
 
     def _crop(self, row: int, rng: np.random.Generator) -> Float[Tensor, "frame mel"]:
-        num_frames = self.store.clips[row].num_frames
-        length = min(num_frames, self.crop_frames)
+        num_frames, step = self.store.clips[row].num_frames, self.patch_shape[1]
+        num_steps = min(-(-num_frames // step), self.max_excerpt_steps)
+        length = min(num_frames, step * evenly_cut(num_steps, self.max_steps)[1])
         start = int(rng.integers(num_frames - length + 1))
         return torch.from_numpy(self.store.log_mel(row, start, start + length).astype(np.float32))
 
@@ -111,8 +114,19 @@ class Crops:
                 log_mel, max_bands=recipe.max_hidden_bands, max_frames=recipe.max_hidden_frames, rng=rng
             )
         grid = PatchGrid(log_mel.shape[1] // self.patch_shape[0], log_mel.shape[2] // self.patch_shape[1])
-        lines = draw_lines(len(log_mel), grid, recipe.patch_mask_ratio, rng) if recipe.patch_mask_ratio else None
+        chunk = PatchGrid(grid.freq, grid.time // evenly_cut(grid.time, self.max_steps)[0])
+        lines = draw_lines(len(log_mel), chunk, recipe.patch_mask_ratio, rng) if recipe.patch_mask_ratio else None
         return Group(patchify(log_mel, self.patch_shape), grid, lines, flags)
+
+
+def evenly_cut(num_steps: int, max_steps: int) -> tuple[int, int]:
+    """The fewest chunks that time steps can be cut into, and how many steps are left when these are to be equal.
+
+    >>> evenly_cut(32, 13), evenly_cut(30, 13), evenly_cut(7, 13)
+    ((3, 30), (3, 30), (1, 7))
+    """
+    num_chunks = -(-num_steps // max_steps)
+    return (num_chunks, num_steps) if num_steps % num_chunks == 0 else evenly_cut(num_steps - 1, max_steps)
 
 
 def read_ahead(make: Callable[[int], T], steps: range) -> Iterator[T]:

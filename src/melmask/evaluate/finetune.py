@@ -18,7 +18,7 @@ from melmask.evaluate.finetune_recipes import FinetuneRecipe
 from melmask.evaluate.metrics import Score, score_with_interval
 from melmask.evaluate.probe import group_notes
 from melmask.evaluate.tasks import Split, Task, group_numbers, make_task, splits_of
-from melmask.evaluate.tuner import Epoch, tune
+from melmask.evaluate.tuner import Epoch, as_read, tune
 from melmask.train.checkpoint import read_tensors, save_atomic
 
 FOLDER, SETTINGS = "finetune", "settings.json"
@@ -80,6 +80,7 @@ def finetune(
     )
     return _line(
         start,
+        as_read(start, recipe),
         store,
         task,
         score,
@@ -88,7 +89,7 @@ def finetune(
         test_folds=tuple(test_folds),
         command=command,
         settings=f"recipe {recipe_name}",
-        notes=(f"fine-tuned by the recipe {recipe_name}, kept in {folder}", *_notes(task, splits)),
+        notes=(f"fine-tuned by the recipe {recipe_name}, kept in {folder}", *_notes(task, splits, recipe)),
     )
 
 
@@ -133,7 +134,7 @@ def _predictions(
     return tensors["probabilities"].numpy()
 
 
-def _line(start: FrozenEncoder, store: Store, task: Task, score: Score, **given: Any) -> Result:
+def _line(start: FrozenEncoder, read: FrozenEncoder, store: Store, task: Task, score: Score, **given: Any) -> Result:
     """The line of results.jsonl; ``given`` is what none of these knows."""
     return result_of(
         score,
@@ -141,17 +142,19 @@ def _line(start: FrozenEncoder, store: Store, task: Task, score: Score, **given:
         probe="finetune",
         metric=task.metric,
         num_classes=len(task.classes),
-        num_dims=start.spec.num_mels // start.encoder.patch_shape[0] * start.encoder.size.dim,
+        num_dims=read.num_dims,
         rejected=len(store.rejected),
-        encoder=start.name,
+        encoder=read.name,
         identity=start.identity,
         **given,
     )
 
 
-def _notes(task: Task, splits: Sequence[Split]) -> tuple[str, ...]:
+def _notes(task: Task, splits: Sequence[Split], recipe: FinetuneRecipe) -> tuple[str, ...]:
     """What a reader of the score has to know of the splits."""
     notes = [note for split in splits for note in split.notes]
+    if recipe.train_on_valid:
+        notes.append("trained on the validation clips too, and so the last epoch counts")
     for split in splits:
         lacks = task.flags[split.test].any(axis=0) & ~task.flags[split.train].any(axis=0)
         if lacks.any():

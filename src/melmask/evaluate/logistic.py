@@ -34,7 +34,15 @@ class LogisticProbe:
         *, num_classes: int, multilabel: bool, seed: int,
     ) -> Float32[np.ndarray, "test num_classes"]:  # fmt: skip
         """See `Probe`."""
-        train, valid, test = (with_one(x) for x in (train_x, valid_x, test_x))
+        weight = self.solve(train_x, train_y, valid_x, valid_y, num_classes)
+        return probabilities(with_one(test_x) @ weight, multilabel)
+
+    def solve(
+        self, train_x: Features, train_y: Targets, valid_x: Features, valid_y: Targets, num_classes: int,
+        *, on_both: bool = True,
+    ) -> Float[Tensor, "dim1 num_classes"]:  # fmt: skip
+        """The weights at the strength that validates best, fitted to all clips or, if not ``on_both``, to ``train``."""
+        train, valid = with_one(train_x), with_one(valid_x)
         y, valid_targets = as_tensor(train_y), as_tensor(valid_y)
         weight = torch.zeros(train.shape[1], num_classes)
         best_score, best_strength, best_weight = -1.0, self.strengths[0], weight
@@ -43,8 +51,9 @@ class LogisticProbe:
             score = score_of(valid_y, (valid @ weight).numpy())
             if score > best_score:
                 best_score, best_strength, best_weight = score, strength, weight
-        weight = self.fit(torch.cat([train, valid]), torch.cat([y, valid_targets]), best_strength, best_weight)
-        return probabilities(test @ weight, multilabel)
+        if not on_both:
+            return best_weight
+        return self.fit(torch.cat([train, valid]), torch.cat([y, valid_targets]), best_strength, best_weight)
 
     def fit(
         self, x: Float[Tensor, "clip dim1"], y: Tensor, strength: float, start: Float[Tensor, "dim1 num_classes"]

@@ -14,6 +14,7 @@ from torch.optim import SGD, AdamW, Optimizer
 from melmask.data.store import Store
 from melmask.evaluate.crops import Crops, Group, read_ahead
 from melmask.evaluate.embed import FrozenEncoder
+from melmask.evaluate.features import FeatureSettings
 from melmask.evaluate.finetune_recipes import FinetuneRecipe
 from melmask.evaluate.halfway import load_halfway, save_halfway
 from melmask.evaluate.metrics import score_of
@@ -33,11 +34,11 @@ class Epoch:
 
     Args:
         fold, seed: which training.
-        epoch: from 1 on.
+        epoch: from 1 on; 0 is the probe that the head starts at, if it does.
         num_epochs: in all.
-        loss: mean over the epoch's training clips, with augmentation.
-        valid_score: accuracy or mAP on the validation clips.
-        valid_loss: cross-entropy on the validation clips.
+        loss: mean over the epoch's training clips, with augmentation; of epoch 0, whole clips as they are.
+        valid_score: accuracy or mAP on the validation clips; None if they are trained on.
+        valid_loss: cross-entropy on the validation clips; None likewise.
     """
 
     fold: str
@@ -45,8 +46,15 @@ class Epoch:
     epoch: int
     num_epochs: int
     loss: float
-    valid_score: float
-    valid_loss: float
+    valid_score: float | None
+    valid_loss: float | None
+
+    @property
+    def rank(self) -> tuple[float, ...]:
+        """The higher, the better: by validation score, then by validation loss; without them, the later."""
+        if self.valid_score is None or self.valid_loss is None:
+            return (float(self.epoch),)
+        return (self.valid_score, -self.valid_loss)
 
 
 def tune(
@@ -62,20 +70,21 @@ def tune(
     """Train a copy of an encoder with a linear head; the epoch with the best validation score counts.
 
     Of epochs with equal scores, as small validation splits have many, the one with the lowest validation loss counts.
-    The labels of the split's test clips are never read.
+    Where the head starts at a probe, that is epoch 0 and may count. Where the validation clips are trained on, the last
+    epoch counts. The labels of the split's test clips are never read.
 
     Args:
         start: the encoder to begin with.
         store: the task's log-mels; row i is clip i of the task.
         task: labels.
-        split: which clips train and which validate.
+        split: which clips train, and which validate or, if the recipe says so, train as well.
         recipe: every setting.
         seed: of the order of the clips, crops and augmentation.
         report: called after every epoch.
         halfway: a file to go on from if it is there, and to write about once a minute.
 
     Returns:
-        The encoder and head of the best epoch, and that epoch.
+        The encoder and head of the epoch that counts, and that epoch.
 
     Raises:
         ValueError: the recipe's crop is shorter than a patch.
@@ -83,31 +92,42 @@ def tune(
 
     Source: fine-tuning of M2D, arXiv 2210.14648 and 2404.06095. Deviates: the epoch is chosen on validation clips.
     """
-    crop_frames = recipe.crop_frames or start.crop_frames
-    if crop_frames < start.encoder.patch_shape[1]:
-        raise ValueError(f"crop_frames {crop_frames} is shorter than a patch of {start.encoder.patch_shape[1]} frames")
-    start = FrozenEncoder(start.encoder, start.front_end, crop_frames)
+    start = as_read(start, recipe)
     with torch.random.fork_rng(devices=[]):  # the head's own initialisation, overwritten by zeros, draws
         model = TunedEncoder(start, task.classes, task.is_multilabel)
-    flags = torch.from_numpy(task.flags[split.train]).float()
-    crops = Crops(store, split.train, flags, recipe, start.front_end, start.encoder.patch_shape, crop_frames, seed)
+    rows = np.sort(np.concatenate([split.train, split.valid])) if recipe.train_on_valid else split.train
+    flags = torch.from_numpy(task.flags[rows]).float()
+    crops = Crops(store, rows, flags, recipe, start.front_end, start.encoder.patch_shape, start.crop_frames, seed)
     optimiser = make_optimiser(model, recipe)
     first, best, weights, saved_s = 0, None, model.state_dict(), time.monotonic()
     if halfway and halfway.exists():
         weights, described = load_halfway(halfway, model, optimiser)
         first, best = described["epochs"], Epoch(**described["best"])
-    elif recipe.standardise:
-        model.standardise(store, split.train.tolist())
     for epoch in _epochs(model, optimiser, crops, recipe, store, task, split, seed, first):
         report(epoch)
-        if best is None or (epoch.valid_score, -epoch.valid_loss) > (best.valid_score, -best.valid_loss):
+        if best is None or epoch.rank > best.rank:
             best, weights = epoch, {name: tensor.clone() for name, tensor in model.state_dict().items()}
-        if halfway and epoch.epoch < recipe.epochs and time.monotonic() - saved_s >= HALFWAY_EVERY_S:
+        if halfway and 0 < epoch.epoch < recipe.epochs and time.monotonic() - saved_s >= HALFWAY_EVERY_S:
             save_halfway(halfway, model, optimiser, weights, {"epochs": epoch.epoch, "best": asdict(best)})
             saved_s = time.monotonic()
     assert best is not None
     model.load_state_dict(weights)
+    if recipe.start_share:
+        model.move_towards_start(start, recipe.start_share)
     return model, best
+
+
+def as_read(start: FrozenEncoder, recipe: FinetuneRecipe) -> FrozenEncoder:
+    """The encoder with the recipe's crop and pooling.
+
+    Raises:
+        ValueError: the crop is shorter than a patch.
+    """
+    crop_frames = recipe.crop_frames or start.crop_frames
+    if crop_frames < start.encoder.patch_shape[1]:
+        raise ValueError(f"crop_frames {crop_frames} is shorter than a patch of {start.encoder.patch_shape[1]} frames")
+    settings = FeatureSettings(pooling=recipe.pooling)
+    return FrozenEncoder(start.encoder, start.front_end, crop_frames, settings, start.called)
 
 
 def _epochs(
@@ -121,8 +141,20 @@ def _epochs(
     seed: int,
     first: int,
 ) -> Iterator[Epoch]:
-    """Train from an epoch on, 0 being the first, and stop after each to look."""
+    """Train on after a number of epochs, and stop after each to look."""
     autocast = autocast_for(recipe.precision, model.device)
+
+    def done(number: int, loss: float) -> Epoch:
+        score, valid_loss = None, None
+        if not recipe.train_on_valid:
+            with autocast():
+                score, valid_loss = _validate(model, store, task, split.valid)
+        return Epoch(split.name, seed, number, recipe.epochs, loss, score, valid_loss)
+
+    if not first and recipe.head == "probe":
+        yield done(0, model.start_at_probe(store, task, split, on_both=recipe.train_on_valid))
+    elif not first and recipe.standardise:
+        model.standardise(store, split.train.tolist())
     num_steps = recipe.epochs * crops.steps_per_epoch
     losses: list[Tensor] = []
     steps = range(first * crops.steps_per_epoch, num_steps)
@@ -136,16 +168,14 @@ def _epochs(
         optimiser.zero_grad(set_to_none=True)
         if (step + 1) % crops.steps_per_epoch:
             continue
-        number, loss = (step + 1) // crops.steps_per_epoch, float(torch.stack(losses).sum()) / len(split.train)
+        number, loss = (step + 1) // crops.steps_per_epoch, float(torch.stack(losses).sum()) / len(crops.rows)
         losses.clear()
         if not np.isfinite(loss):
             raise Diverged(
                 f"the loss is not finite in epoch {number} of fold {split.name}, seed {seed}: try a lower learning "
                 "rate, a longer warm-up or a grad_clip"
             )
-        with autocast():
-            score, valid_loss = _validate(model, store, task, split.valid)
-        yield Epoch(split.name, seed, number, recipe.epochs, loss, score, valid_loss)
+        yield done(number, loss)
 
 
 def _backward(
