@@ -41,8 +41,9 @@ def gemm_ceiling(
         shapes: (m, k, n) of the products; None for squares and the shapes of our layers.
         only_matmul: leave out those that are computed as convolutions.
     """
-    products = [product for shape in shapes or model_shapes() for product in forms(*shape, dtype)]
-    return max(products[:: 2 if only_matmul else 1], key=lambda product: product.flops / seconds(product))
+    num_forms = 1 if only_matmul else 2
+    products = [product for shape in shapes or model_shapes() for product in forms(*shape, dtype)[:num_forms]]
+    return max(products, key=lambda product: product.flops / seconds(product))
 
 
 def model_shapes() -> list[tuple[int, int, int]]:
@@ -52,7 +53,7 @@ def model_shapes() -> list[tuple[int, int, int]]:
 
 
 def forms(m: int, k: int, n: int, dtype: torch.dtype) -> list[Ceiling]:
-    """A product in both forms that a linear layer may have: PyTorch's, and the convolution."""
+    """A product in both forms that a linear layer may have: first PyTorch's, then the convolution."""
     tokens, weight = factor(m, k, dtype), factor(n, k, dtype)
     out = torch.empty(m, n, dtype=dtype)
     calls = (lambda: torch.matmul(tokens, weight.T, out=out), lambda: as_convolution(tokens, weight, None))

@@ -1,8 +1,11 @@
+import ctypes
 import platform
 import subprocess
 import sys
 
 import pytest
+
+from melmask.allocator import keep_freed_memory
 
 PROBE = """
 import resource
@@ -33,3 +36,8 @@ def test_temporaries_of_one_size_come_to_touch_no_new_page():
 
     assert faults("default") > 10_000
     assert faults("kept") < 100
+
+
+def test_other_c_libraries_are_left_alone(monkeypatch):
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: object())
+    assert keep_freed_memory.__wrapped__() is False

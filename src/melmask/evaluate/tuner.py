@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import SGD, AdamW, Optimizer
 
 from melmask.data.store import Store
@@ -21,6 +21,7 @@ from melmask.evaluate.metrics import score_of
 from melmask.evaluate.tasks import Split, Task
 from melmask.evaluate.tuned import TunedEncoder, soft_loss
 from melmask.train.loop import Diverged, autocast_for
+from melmask.train.optimiser import clip_gradients
 from melmask.train.schedule import learning_rate
 
 MOMENTUM = 0.9
@@ -163,7 +164,7 @@ def _epochs(
         for layer in optimiser.param_groups:
             layer["lr"] = peak * layer["share"]
         losses.append(_backward(model, groups, recipe, autocast))
-        nn.utils.clip_grad_norm_(_trained(model), recipe.grad_clip)
+        clip_gradients(model, recipe.grad_clip)
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
         if (step + 1) % crops.steps_per_epoch:
@@ -237,7 +238,3 @@ def _layers_below_head(name: str, model: TunedEncoder) -> int:
         return 0
     depth = model.encoder.size.depth
     return depth - int(rest[0]) if part == "blocks" else depth + 1
-
-
-def _trained(model: nn.Module) -> list[nn.Parameter]:
-    return [parameter for parameter in model.parameters() if parameter.requires_grad]

@@ -27,7 +27,7 @@ def clip_gradients(model: nn.Module, max_norm: float) -> Tensor:
     """
     parameters = [parameter for parameter in model.parameters() if parameter.grad is not None]
     norm = nn.utils.get_total_norm([_norm_of_rows(parameter) for parameter in parameters], foreach=True)
-    if norm.is_cuda or not norm <= max_norm:
+    if norm.device.type != "cpu" or not norm <= max_norm:
         nn.utils.clip_grads_with_norm_(parameters, max_norm, norm)
     return norm
 
