@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
+from melmask.nn.vit import SIZES, Size, init_weights
 from melmask.patches import patchify, sincos_positions
 from melmask.train.recipe import Recipe
 from melmask.types import PatchGrid
-from melmask.vit import SIZES, Size, init_weights
 
 EPS = 1e-6
 

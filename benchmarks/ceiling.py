@@ -7,7 +7,7 @@ import torch
 from timing import one_turn
 from torch import Tensor
 
-from melmask.linear import as_convolution
+from melmask.nn.linear import as_convolution
 
 SQUARES = (1024, 2048)
 TOKENS, WIDTHS = 2048, (192, 384, 768)  # and the linear layers of the encoders, [tokens, width] by [width, 4 width]

@@ -17,11 +17,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from melmask.data.store import Store
-from melmask.evaluate.embed import FrozenEncoder
-from melmask.train.checkpoint import FrontEnd
-from melmask.train.flops import encoder_flops
+from melmask.encoders.pretrained import FrozenEncoder
+from melmask.nn.encoder_file import FrontEnd
+from melmask.nn.vit import SIZES, Encoder
+from melmask.plan.flops import encoder_flops
 from melmask.types import PatchGrid
-from melmask.vit import SIZES, Encoder
 
 PATCH_SHAPE, CROP_FRAMES = (16, 16), 608
 SHORTEST_S, LONGEST_S = 1.0, 6.0

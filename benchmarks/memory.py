@@ -15,10 +15,10 @@ from page import Table, options_of, publish
 from timing import machine
 
 from melmask.logmel import LogMelSpec
-from melmask.train.footprint import Footprint, Setting, footprint
-from melmask.train.loop import computes_in_bf16
+from melmask.plan.memory import Footprint, Setting, footprint
+from melmask.plan.trial import peak_memory, try_steps
+from melmask.runtime import computes_in_bf16
 from melmask.train.recipe import RECIPES, Recipe
-from melmask.train.trial import peak_memory, try_steps
 
 CPU, GIB, SPEC = torch.device("cpu"), 2**30, LogMelSpec()
 CLIP_S = 10.0

@@ -21,11 +21,11 @@ from page import Table, options_of, publish
 from recordings import noise_store, write_clip_files
 from timing import in_turns, machine, ratio
 
-from melmask.allocator import keep_freed_memory
 from melmask.data.loader import Loader
 from melmask.data.store import Store
+from melmask.plan.flops import EMA_OPERATIONS, num_parameters, step_flops
+from melmask.runtime import keep_freed_memory
 from melmask.train.distributed import World
-from melmask.train.flops import EMA_OPERATIONS, num_parameters, step_flops
 from melmask.train.loop import Trainer
 from melmask.train.recipe import RECIPES, Recipe
 

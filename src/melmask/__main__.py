@@ -1,5 +1,5 @@
 """`python -m melmask` is the command melmask."""
 
-from melmask.cli import main
+from melmask.cli.main import main
 
 main()

@@ -10,8 +10,9 @@ import time
 import pytest
 import torch
 
+from melmask.files import read_tensors
 from melmask.train import loop
-from melmask.train.checkpoint import CHECKPOINT, read_tensors
+from melmask.train.checkpoint import CHECKPOINT
 from melmask.train.recipe import RECIPES
 
 

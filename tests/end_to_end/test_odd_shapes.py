@@ -6,7 +6,7 @@ import warnings
 import numpy as np
 import pytest
 
-from melmask.evaluate.embed import FrozenEncoder
+from melmask.encoders.pretrained import FrozenEncoder
 from melmask.patches import _warn_of_rest
 from melmask.train import loop
 from melmask.train.recipe import RECIPES

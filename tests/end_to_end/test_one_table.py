@@ -10,16 +10,17 @@ import soundfile
 import torch
 import transformers
 
-from melmask import cli, terminal
+from melmask.cli import console, main
 from melmask.data.prepare import prepare
 from melmask.data.store import Store
-from melmask.evaluate.evaluation import Entrant, evaluate, line_up, specs_of
-from melmask.evaluate.features import FeatureSettings
-from melmask.evaluate.waveforms import wrap
+from melmask.encoders.features import FeatureSettings
+from melmask.encoders.registry import Entrant, line_up, specs_of
+from melmask.encoders.waveform import wrap
+from melmask.evaluate.run import evaluate
 from melmask.logmel import LogMelSpec
+from melmask.nn.encoder_file import ENCODER, FrontEnd, save_encoder
+from melmask.nn.vit import SIZES, Encoder
 from melmask.study.runs import read_results
-from melmask.train.checkpoint import ENCODER, FrontEnd, save_encoder
-from melmask.vit import SIZES, Encoder
 
 
 @pytest.fixture(autouse=True)
@@ -54,19 +55,19 @@ def test_every_make_stands_in_one_table(
     )  # fmt: skip
     transformers.Wav2Vec2Model(config).save_pretrained(tmp_path / "speech")
     transformers.Wav2Vec2FeatureExtractor().save_pretrained(tmp_path / "speech")
-    encoders = [str(runs[0]), str(runs[1]), "untrained:micro", f"hear:melmask.hub.hear@{runs[0]}"]
+    encoders = [str(runs[0]), str(runs[1]), "untrained:micro", f"hear:melmask.adapters.hear@{runs[0]}"]
     encoders.append(f"hf:{tmp_path / 'speech'}")
     out = tmp_path / "all.jsonl"
-    monkeypatch.setattr(terminal.console, "width", 200)  # no name goes over several lines
+    monkeypatch.setattr(console.console, "width", 200)  # no name goes over several lines
     options = ["--probe", "ridge", "knn:num_neighbours=3", "--out", str(out), "--workers", "1"]
-    cli.main(["evaluate", *encoders, "--task", str(recordings), *options, "--details", str(tmp_path / "details")])
+    main.main(["evaluate", *encoders, "--task", str(recordings), *options, "--details", str(tmp_path / "details")])
     printed = capsys.readouterr().out
 
     names = [
         "one",
         "two",
         "micro untrained",
-        "hear:melmask.hub.hear",
+        "hear:melmask.adapters.hear",
         "hf:speech",
         "one untrained",
         "log-mel statistics",
@@ -89,7 +90,7 @@ def test_every_make_stands_in_one_table(
 
 
 def test_without_floors_and_without_a_place_to_keep_the_lines(recordings: Path, capsys) -> None:
-    cli.main(["evaluate", "logmel-stats", "--task", str(recordings), "--no-floors", "--workers", "1"])
+    main.main(["evaluate", "logmel-stats", "--task", str(recordings), "--no-floors", "--workers", "1"])
     printed = capsys.readouterr().out
     assert "log-mel statistics" in printed and "untrained" not in printed and "kept nowhere" in printed
 
@@ -98,7 +99,7 @@ def test_layers_and_pooling_are_those_of_all_melmask_encoders(
     runs: list[Path], recordings: Path, tmp_path: Path
 ) -> None:
     options = ["--layers", "1", "2", "--pooling", "mean+std", "--probe", "knn", "--out", str(tmp_path / "r.jsonl")]
-    cli.main(["evaluate", str(runs[0] / ENCODER), "--task", str(recordings), *options, "--workers", "1"])
+    main.main(["evaluate", str(runs[0] / ENCODER), "--task", str(recordings), *options, "--workers", "1"])
     lines = lines_of(tmp_path / "r.jsonl")
     assert [line["settings"] for line in lines] == ["layers 1, 2, mean+std"] * 2 + [""]
     assert [line["num_dims"] for line in lines] == [2 * 2 * 10 * 32] * 2 + [560]
@@ -113,14 +114,14 @@ def test_the_unit_length_of_a_task_is_that_of_all_encoders_unless_another_is_ask
     (tmp_path / "units.task.json").write_text(json.dumps({"unit_s": 1.2}))
     command = ["evaluate", str(runs[0]), "--task", str(table), "--probe", "knn", "--workers", "1", "--out"]
     for number, options in enumerate(([], ["--unit-s", "0"], ["--unit-s", "0.8"], ["--unit-s", "task"])):
-        cli.main([*command, str(tmp_path / f"{number}.jsonl"), *options])
+        main.main([*command, str(tmp_path / f"{number}.jsonl"), *options])
     found = [lines_of(tmp_path / f"{number}.jsonl") for number in range(4)]
     assert [{line["unit_s"] for line in lines} for lines in found] == [{1.2}, {0}, {0.8}, {1.2}]
     assert [line["score"] for line in found[0]] == [line["score"] for line in found[3]]
     assert "heard for 1.2 s" in capsys.readouterr().out
     kept = read_results(runs[0])
     assert {line["unit_s"] for line in kept if line["task"] == "units"} == {0, 0.8, 1.2}  # none replaces another
-    cli.main(["compare", str(runs[0]), "logmel-stats", "--task", str(table), "--unit-s", "0.8", "--workers", "1"])
+    main.main(["compare", str(runs[0]), "logmel-stats", "--task", str(table), "--unit-s", "0.8", "--workers", "1"])
     assert "heard for 0.8 s" in capsys.readouterr().out
 
 

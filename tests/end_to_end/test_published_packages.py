@@ -20,11 +20,11 @@ import pytest
 import soundfile
 import torch
 
-from melmask.hub.mteb import MelmaskModel
-from melmask.hub.xares import MelmaskEncoder
+from melmask.adapters.mteb import MelmaskModel
+from melmask.adapters.xares import MelmaskEncoder
 from melmask.logmel import LogMelSpec
-from melmask.train.checkpoint import FrontEnd, save_encoder
-from melmask.vit import SIZES, Encoder
+from melmask.nn.encoder_file import FrontEnd, save_encoder
+from melmask.nn.vit import SIZES, Encoder
 
 pytestmark = [pytest.mark.adapters, pytest.mark.filterwarnings("default")]  # what others warn of is not ours to mend
 
@@ -82,7 +82,7 @@ def test_hears_validator(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setitem(sys.modules, "tensorflow", SimpleNamespace(Module=type("Module", (), {})))
     validate = importlib.import_module("hearvalidator.validate")
     with pytest.warns(UserWarning, match="less than or equal to 50ms"):  # a recommendation: ours are 160 ms
-        validate.ValidateModel("melmask.hub.hear", str(weights), device="cpu")()
+        validate.ValidateModel("melmask.adapters.hear", str(weights), device="cpu")()
     with pytest.raises(validate.ModelError, match="load_model"):
         validate.ValidateModel("melmask.logmel", str(weights), device="cpu")()
 

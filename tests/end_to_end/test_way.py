@@ -8,19 +8,19 @@ import numpy as np
 import pytest
 import soundfile
 
-from melmask import cli
-from melmask.evaluate.embed import FrozenEncoder
-from melmask.train.loop import read_log
+from melmask.cli import main
+from melmask.encoders.pretrained import FrozenEncoder
+from melmask.train.run_folder import read_log
 
 
 @pytest.fixture(scope="module")
 def way(recordings, tmp_path_factory):
     """A folder with a store, and two small runs on it, made by the commands."""
     folder = tmp_path_factory.mktemp("way")
-    cli.main(["prepare", str(recordings), "--out", str(folder / "store"), "--workers", "1"])
+    main.main(["prepare", str(recordings), "--out", str(folder / "store"), "--workers", "1"])
     for recipe, strategy in (("micro-m2d", "dwm"), ("micro-msm-mae", "random")):
         settings = ["--recipe", recipe, "--strategy", strategy, "--steps", "20", "--out", str(folder / recipe)]
-        cli.main(["pretrain", str(folder / "store"), *settings])
+        main.main(["pretrain", str(folder / "store"), *settings])
     return folder
 
 
@@ -41,7 +41,7 @@ def test_embed_writes_one_vector_a_clip_and_says_what_was_rejected(way, recordin
         samples, rate = soundfile.read(recordings.parent / f"{i:02}.wav")
         soundfile.write(folder / f"{i}.flac", samples, rate)
     (folder / "broken.wav").write_text("no audio")
-    cli.main(["embed", str(way / "micro-m2d"), str(folder), "--out", str(tmp_path / "e.npz"), "--workers", "1"])
+    main.main(["embed", str(way / "micro-m2d"), str(folder), "--out", str(tmp_path / "e.npz"), "--workers", "1"])
     written = np.load(tmp_path / "e.npz")
     assert written["features"].shape == (3, 5 * 32) and np.isfinite(written["features"]).all()
     assert [path.rsplit("/", 1)[1] for path in written["path"]] == ["0.flac", "1.flac", "2.flac"]
@@ -51,7 +51,7 @@ def test_embed_writes_one_vector_a_clip_and_says_what_was_rejected(way, recordin
 
 def test_evaluate_prints_both_floors_and_appends_the_figures(way, recordings, capsys):
     run = way / "micro-msm-mae"
-    cli.main(["evaluate", str(run), "--task", str(recordings), "--probe", "logistic", "knn", "--workers", "1"])
+    main.main(["evaluate", str(run), "--task", str(recordings), "--probe", "logistic", "knn", "--workers", "1"])
     printed = capsys.readouterr().out
     lines = [json.loads(line) for line in (run / "results.jsonl").read_text().splitlines()]
     expected = {(f, p) for f in ("encoder", "untrained", "log-mel statistics") for p in ("logistic", "knn")}
@@ -65,8 +65,8 @@ def test_evaluate_prints_both_floors_and_appends_the_figures(way, recordings, ca
 
 
 def test_the_report_is_one_page_about_all_runs(way, recordings, tmp_path):
-    cli.main(["evaluate", str(way / "micro-m2d"), "--task", str(recordings), "--workers", "1"])
-    cli.main(["report", str(way / "micro-m2d"), str(way / "micro-msm-mae"), "--out", str(tmp_path / "report")])
+    main.main(["evaluate", str(way / "micro-m2d"), "--task", str(recordings), "--workers", "1"])
+    main.main(["report", str(way / "micro-m2d"), str(way / "micro-msm-mae"), "--out", str(tmp_path / "report")])
     (page,) = (tmp_path / "report").glob("*.html")
     text = page.read_text()
     score = json.loads((way / "micro-m2d" / "results.jsonl").read_text().splitlines()[0])["score"]
@@ -75,10 +75,10 @@ def test_the_report_is_one_page_about_all_runs(way, recordings, tmp_path):
 
 
 def test_mask_draws_a_picture(recordings, way, tmp_path):
-    cli.main(["mask", str(recordings.parent / "00.wav"), "--out", str(tmp_path / "plain.png")])
+    main.main(["mask", str(recordings.parent / "00.wav"), "--out", str(tmp_path / "plain.png")])
     of_run = ["mask", str(recordings.parent / "00.wav"), "--run", str(way / "micro-m2d")]
-    cli.main([*of_run, "--out", str(tmp_path / "run.png")])
-    cli.main([*of_run, "--out", str(tmp_path / "chosen.png"), "--strategies", "attention", "hard"])
+    main.main([*of_run, "--out", str(tmp_path / "run.png")])
+    main.main([*of_run, "--out", str(tmp_path / "chosen.png"), "--strategies", "attention", "hard"])
     for name in ("plain.png", "run.png", "chosen.png"):
         assert (tmp_path / name).read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
 
@@ -86,7 +86,7 @@ def test_mask_draws_a_picture(recordings, way, tmp_path):
 def test_mask_says_what_a_strategy_lacks(recordings, tmp_path, capsys):
     out = str(tmp_path / "hard.png")
     with pytest.raises(SystemExit):
-        cli.main(["mask", str(recordings.parent / "00.wav"), "--out", out, "--strategies", "hard"])
+        main.main(["mask", str(recordings.parent / "00.wav"), "--out", out, "--strategies", "hard"])
     assert "hard looks at the losses of a trained model: name its run" in capsys.readouterr().err
 
 
@@ -127,7 +127,7 @@ def test_pretraining_stops_at_ctrl_c_and_says_how_to_go_on(way, tmp_path):
 def test_bad_input_is_one_clear_line(arguments, message, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as exit_:
-        cli.main(arguments)
+        main.main(arguments)
     assert exit_.value.code == 2
     printed = capsys.readouterr().err
     assert message in printed and "Traceback" not in printed

@@ -5,11 +5,11 @@ import math
 import pytest
 import torch
 
+from melmask.frameworks import M2D
+from melmask.frameworks.m2d import standardised_over_batch, standardised_over_features, unit_distance
 from melmask.masking import draw
-from melmask.models import M2D
-from melmask.models.m2d import standardised_over_batch, standardised_over_features, unit_distance
+from melmask.nn.vit import Size
 from melmask.types import Mask, PatchGrid
-from melmask.vit import Size
 
 GRID = PatchGrid(3, 5)
 

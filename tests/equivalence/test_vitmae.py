@@ -4,10 +4,10 @@ import pytest
 import torch
 from transformers import ViTMAEConfig, ViTMAEForPreTraining
 
-from melmask.models import MSMMAE
+from melmask.frameworks import MSMMAE
+from melmask.nn.vit import LAYER_NORM_EPS, Size
 from melmask.patches import patchify, sincos_positions
 from melmask.types import Mask, PatchGrid
-from melmask.vit import LAYER_NORM_EPS, Size
 
 GRID, PATCH, ENCODER, DECODER = PatchGrid(4, 4), (8, 8), Size(32, 2, 4), Size(16, 2, 2)
 BLOCK = {

@@ -5,10 +5,10 @@ import math
 import pytest
 import torch
 
+from melmask.frameworks import M2D, MSMMAE, make_model
 from melmask.masking import draw
-from melmask.models import M2D, MSMMAE, make_model
+from melmask.nn.vit import Size
 from melmask.types import Mask, PatchGrid
-from melmask.vit import Size
 
 GRID = PatchGrid(5, 6)
 both = pytest.mark.parametrize("framework", ["m2d", "msm-mae"])

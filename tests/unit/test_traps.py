@@ -10,9 +10,10 @@ import torch
 
 import melmask
 from melmask.logmel import LogMelSpec
+from melmask.nn.encoder_file import ENCODER, load_encoder
 from melmask.study.runs import read_runs
 from melmask.train import loop
-from melmask.train.checkpoint import CHECKPOINT, ENCODER, load_encoder
+from melmask.train.checkpoint import CHECKPOINT
 from melmask.train.recipe import RECIPES
 
 SOURCE = Path(melmask.__file__).parent

@@ -1,0 +1,1 @@
+"""Recordings to a packed store of log-mel spectrograms, and from there to batches."""

@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from melmask.data.manifest import STORE_MARK, Clip, Rejected, list_sources
-from melmask.data.store import FORMAT_VERSION, Store, StoredClip, write_json, write_tables
-from melmask.data.units import Job, Recording, Unit, make_units
+from melmask.data.shards import Job, Recording, Unit, make_units
+from melmask.data.store import FORMAT_VERSION, Store, StoredClip, write_tables
+from melmask.files import write_json
 from melmask.logmel import LogMelSpec
 
 # A kill loses the units being made, so one should take no more than seconds; a shard is one memory map, and waits for

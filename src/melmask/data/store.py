@@ -10,9 +10,7 @@ A store is a folder with
 
 import csv
 import json
-import os
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -22,6 +20,7 @@ import numpy as np
 from jaxtyping import Float16
 
 from melmask.data.manifest import Clip, Rejected
+from melmask.files import replacing
 from melmask.logmel import LogMelSpec
 
 FORMAT_VERSION = 1
@@ -132,26 +131,6 @@ def write_tables(folder: Path, clips: Sequence[StoredClip], rejected: Sequence[R
     _write_rows(folder / "clips.csv", CLIP_COLUMNS, clip_rows)
     rejected_rows = ((r.path, r.reason, r.detail, r.source) for r in rejected)
     _write_rows(folder / "rejected.csv", REJECTED_COLUMNS, rejected_rows)
-
-
-def write_json(path: Path, values: dict[str, Any]) -> None:
-    """Write a JSON file, whole or not at all."""
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path to write to, put in the place of ``path`` once its content is safely on the disk."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def _open_csv(path: Path, mode: str) -> IO[str]:

@@ -1,0 +1,1 @@
+"""Encoders on labelled tasks: scores with intervals, and comparisons."""

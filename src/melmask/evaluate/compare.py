@@ -9,17 +9,13 @@ from jaxtyping import Float, Int
 from scipy.stats import binomtest
 
 from melmask.data.store import Store
+from melmask.encoders.fixed_length import UnitLength
+from melmask.encoders.registry import Entrant
 from melmask.evaluate.bootstrap import bootstrap, interval
-from melmask.evaluate.embed import FrozenEncoder
-from melmask.evaluate.encoders import AudioEncoder, make_encoder
-from melmask.evaluate.evaluation import Entrant, Progress, evaluate
-from melmask.evaluate.excerpts import UnitLength
-from melmask.evaluate.features import FeatureSettings
 from melmask.evaluate.metrics import Metric, Score, statistic_of
-from melmask.evaluate.probe import FEW_GROUPS, ProbeResult
-from melmask.evaluate.tasks import Task, group_numbers
-
-UNTRAINED_OF = "untrained-of:"
+from melmask.evaluate.run import Progress, evaluate
+from melmask.evaluate.task import Task, group_numbers
+from melmask.probes.run import FEW_GROUPS, ProbeResult
 
 
 @dataclass(frozen=True)
@@ -89,33 +85,6 @@ class Comparison:
                 "and the finding is weak."
             )
         return said
-
-
-def encoder_of(spec: str, settings: FeatureSettings) -> AudioEncoder:
-    """The encoder that a word names: what `make_encoder` takes, or ``untrained-of:RUN``, a run's own form untrained.
-
-    Raises:
-        ValueError, ImportError: see `make_encoder`.
-    """
-    if spec.startswith(UNTRAINED_OF):
-        return FrozenEncoder.load(Path(spec.removeprefix(UNTRAINED_OF)), settings).untrained(seed=0)
-    return make_encoder(spec, settings)
-
-
-def entrants_of(specs: Sequence[str], settings: FeatureSettings) -> list[Entrant]:
-    """The encoders that words name, called by these words where their own names are the same.
-
-    Raises:
-        ValueError, ImportError: one word twice, or see `encoder_of`.
-    """
-    if len(set(specs)) < len(specs):
-        raise ValueError(f"{specs[0]} is compared with itself: name two encoders")
-    encoders = [encoder_of(spec, settings) for spec in specs]
-    names = [encoder.name for encoder in encoders]
-    return [
-        Entrant(encoder, encoder.name if names.count(encoder.name) == 1 else spec, encoder.name)
-        for encoder, spec in zip(encoders, specs, strict=True)
-    ]
 
 
 def judge_both(

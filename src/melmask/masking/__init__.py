@@ -18,10 +18,10 @@ from melmask.masking.hard import Hard
 from melmask.masking.lines import FreqLines, TimeFreqLines, TimeLines, TimeProduct
 from melmask.masking.multiblock import MultiBlock
 from melmask.masking.noise import ColouredNoise
+from melmask.masking.random import Random
 from melmask.masking.schedule import ExponentSchedule, GuidanceSchedule, HintSchedule
 from melmask.masking.selfguided import SelfGuided
 from melmask.masking.spans import Spans
-from melmask.masking.uniform import Random
 from melmask.types import Mask, PatchGrid
 
 __all__ = [

@@ -10,19 +10,24 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from melmask.data.store import Store
-from melmask.evaluate.evaluation import RESULTS
+from melmask.evaluate.results import RESULTS
+from melmask.files import named, read_tensors
+from melmask.frameworks import M2D, MSMMAE
 from melmask.logmel import LogMelSpec
+from melmask.masking import draw
 from melmask.masking.base import num_masked_of
 from melmask.masking.laws import guidance
-from melmask.models import M2D, MSMMAE
-from melmask.train.checkpoint import CHECKPOINT, ENCODER, load_encoder, named, read_tensors
+from melmask.nn.encoder_file import ENCODER, load_encoder
+from melmask.train.checkpoint import CHECKPOINT
 from melmask.train.distributed import ALONE
-from melmask.train.guides import Masker
-from melmask.train.loop import DATA, RECIPE, read_log
+from melmask.train.masker import Masker
 from melmask.train.recipe import RECIPES, Recipe
+from melmask.train.run_folder import DATA, RECIPE, read_log
+from melmask.types import Mask, PatchGrid
 
 
 @dataclass(frozen=True)
@@ -213,3 +218,9 @@ def _argument(setting: str, value: Any) -> list[str]:
     if isinstance(value, (tuple, list)):
         return [flag, *(str(part) for item in value for part in (item if isinstance(item, (tuple, list)) else [item]))]
     return [flag, str(value)]
+
+
+def random_masks(run: Run, grid: PatchGrid, num_samples: int, seed: int) -> Mask:
+    """Uniform masks at the run's mask ratio, the same for all runs of that ratio and grid."""
+    rng = torch.Generator().manual_seed(seed)
+    return draw("random", grid=grid, batch_size=num_samples, mask_ratio=run.recipe.mask_ratio, rng=rng)

@@ -1,0 +1,1 @@
+"""One training: its recipe, its loop and its run folder."""

@@ -7,28 +7,26 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
-from melmask.allocator import keep_freed_memory
 from melmask.data.loader import Loader
 from melmask.data.store import Store
-from melmask.models import M2D, MSMMAE, Loss
+from melmask.frameworks import M2D, MSMMAE, Loss
+from melmask.nn.encoder_file import ENCODER, FrontEnd, save_encoder
 from melmask.patches import grid_of, patchify, valid_patches
-from melmask.train.checkpoint import CHECKPOINT, ENCODER, FrontEnd, load_checkpoint, save_checkpoint, save_encoder
+from melmask.runtime import autocast_for, keep_freed_memory
+from melmask.train.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint
 from melmask.train.distributed import World, join_world
-from melmask.train.guides import Masker
+from melmask.train.masker import Masker
 from melmask.train.monitors import effective_rank, feature_deviation
-from melmask.train.optimiser import clip_gradients, make_optimiser
+from melmask.train.optimiser import clip_gradients, learning_rate, make_optimiser
 from melmask.train.recipe import Recipe
-from melmask.train.schedule import learning_rate
-from melmask.train.stopping import stop_requests
+from melmask.train.run_folder import LOG, open_run, read_log
+from melmask.train.signals import stop_requests
 from melmask.types import Batch
-
-RECIPE, LOG, DATA = "recipe.json", "log.jsonl", "data.json"
 
 
 @dataclass(frozen=True)
@@ -252,49 +250,3 @@ class Trainer:
                 self.report(progress)
 
             yield log
-
-
-def autocast_for(precision: str, device: torch.device) -> Callable[[], Any]:
-    """A maker of autocast contexts: bfloat16 if asked for, or with "auto" if the hardware computes in it."""
-    use_bf16 = precision == "bf16" or (precision == "auto" and computes_in_bf16(device))
-    return lambda: torch.autocast(device.type, torch.bfloat16, enabled=use_bf16)
-
-
-def computes_in_bf16(device: torch.device) -> bool:
-    """Whether the hardware itself multiplies in bfloat16; where it is emulated, bfloat16 is slower than float32."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")  # absent in some versions of torch
-    return any(getattr(torch.cpu, check, lambda: False)() for check in checks)
-
-
-def open_run(run: Path, recipe: Recipe, store: Store, resume: bool) -> None:
-    """Make the run folder, or check that it is the one to go on with."""
-    data = {
-        "store": str(store.folder.resolve()),
-        "fingerprint": store.fingerprint,
-        "mean": store.mean,
-        "std": store.std,
-    }
-    if (run / RECIPE).exists():
-        if not resume:
-            raise ValueError(f"{run} already holds a run: resume it, or choose another folder")
-        if Recipe.load(run / RECIPE) != recipe:
-            raise ValueError(f"{run} was started with another recipe: resume it with its own, or choose another folder")
-        if json.loads((run / DATA).read_text())["fingerprint"] != store.fingerprint:
-            raise ValueError(f"{run} was trained on other data than {store.folder}: resume it with its own store")
-        return
-    run.mkdir(parents=True, exist_ok=True)
-    (run / DATA).write_text(json.dumps(data, indent=2) + "\n")
-    recipe.save(run / RECIPE)
-
-
-def read_log(run: Path) -> list[dict[str, Any]]:
-    """The lines of a run's log; a last line cut off by a kill is left out."""
-    path, lines = run / LOG, []
-    for line in path.read_text().splitlines() if path.exists() else []:
-        try:
-            lines.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
-    return lines

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from melmask.data.loader import Loader
 from melmask.data.store import Store
+from melmask.frameworks import M2D, MSMMAE, Framework, Standardise, make_model
 from melmask.masking import (
     ExponentSchedule,
     GuidanceSchedule,
@@ -18,9 +19,8 @@ from melmask.masking import (
 )
 from melmask.masking.base import can_mask, num_masked_of, num_visible_of
 from melmask.masking.schedule import Schedule, check_points
-from melmask.models import M2D, MSMMAE, Framework, Standardise, make_model
+from melmask.nn.vit import SIZES, Size
 from melmask.types import PatchGrid
-from melmask.vit import SIZES, Size
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Recipe:
 
     Args:
         framework: how to learn from masks.
-        size: width and depth of the encoder, a name in `melmask.vit.SIZES`.
+        size: width and depth of the encoder, a name in `melmask.nn.vit.SIZES`.
         patch_shape: (freq, time) of a patch, in mel bands and frames.
         crop_frames: length of the random crops, in frames.
         decoder_dim: width of MSM-MAE's decoder or M2D's predictor.

@@ -8,9 +8,11 @@ import signal
 import pytest
 import torch
 
-from melmask.models import M2D
+from melmask.files import read_tensors
+from melmask.frameworks import M2D
+from melmask.nn.encoder_file import load_encoder
 from melmask.train import loop
-from melmask.train.checkpoint import CHECKPOINT, load_encoder, read_tensors
+from melmask.train.checkpoint import CHECKPOINT
 from melmask.train.monitors import effective_rank, feature_deviation
 from melmask.train.recipe import RECIPES, Recipe
 

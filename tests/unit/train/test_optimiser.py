@@ -3,7 +3,7 @@ import copy
 import pytest
 import torch
 
-from melmask.models import M2D
+from melmask.frameworks import M2D
 from melmask.train import optimiser
 from melmask.train.optimiser import clip_gradients, make_optimiser
 from melmask.train.recipe import RECIPES

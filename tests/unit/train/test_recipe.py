@@ -6,8 +6,8 @@ import json
 import pytest
 
 from melmask.masking.laws import guidance
+from melmask.train.optimiser import learning_rate
 from melmask.train.recipe import RECIPES, Recipe
-from melmask.train.schedule import learning_rate
 from melmask.types import PatchGrid
 
 

@@ -1,0 +1,255 @@
+"""The command that counts before it costs: plan."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from rich.markup import escape
+from rich.table import Table
+from tyro.conf import OmitArgPrefixes
+
+from melmask.cli.console import console
+from melmask.cli.options import DEFAULT_RECIPE
+from melmask.plan.devices import DEVICES
+from melmask.plan.plan import USABLE, Data, Plan, make_plan, remedies, strategy_costs
+from melmask.train.recipe import RECIPES, Recipe
+
+BUSY = 0.5  # other processes on the whole, from which on they are mentioned
+MINUTE_S, HOUR_S, DAY_S = 60, 3600, 86400
+TIMES_S = ((DAY_S, "days"), (HOUR_S, "h"), (MINUTE_S, "min"), (1, "s"), (1e-3, "ms"))
+POWERS = ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1, ""))
+
+
+@dataclass(frozen=True)
+class Unit:
+    """In what the figures of a table are."""
+
+    name: str
+    size: float
+
+    def __call__(self, number: int | float, digits: int = 3) -> str:
+        """A figure; nothing for zero."""
+        return f"{number / self.size:,.{digits}f}" if number else ""
+
+
+FLOP_UNITS = Unit("TFLOP", 1e12), Unit("GFLOP", 1e9), Unit("MFLOP", 1e6)
+BYTE_UNITS = Unit("GiB", 2.0**30), Unit("MiB", 2.0**20)
+
+
+def unit_for(number: int | float, units: tuple[Unit, ...]) -> Unit:
+    """The largest unit of which the number has at least one."""
+    return next((unit for unit in units if number >= unit.size), units[-1])
+
+
+def plan_with(recipe_name: str) -> Callable[..., None]:
+    """The plan command, with the settings of that recipe as its defaults."""
+    named = RECIPES.get(recipe_name, RECIPES[DEFAULT_RECIPE])
+
+    def plan(
+        clips: int,
+        settings: OmitArgPrefixes[Recipe] = named,
+        recipe: Literal[tuple(RECIPES)] = DEFAULT_RECIPE,  # type: ignore[valid-type]
+        clip_s: float = 10.0,
+        device: Literal[tuple(DEVICES)] | None = None,  # type: ignore[valid-type]
+        devices: int = 1,
+        utilisation: float | None = None,
+    ) -> None:
+        """Say what a run will take: operations, memory, storage and time, and what every masking strategy adds.
+
+        Args:
+            clips: recordings to train on.
+            settings: the recipe's settings, to be changed at will.
+            recipe: named settings to start from.
+            clip_s: length of a recording, in seconds.
+            device: an accelerator, by its data sheet; without one this machine is measured, which takes seconds.
+            devices: how many of them share the work.
+            utilisation: share of the peak that training reaches, instead of what is assumed or measured.
+        """
+        chosen = None if device is None else DEVICES[device]
+        with console.status("measuring this machine" if chosen is None else "counting"):
+            made = make_plan(settings, Data(clips, clip_s), chosen, devices, utilisation)
+        show_plan(made, recipe)
+
+    return plan
+
+
+def show_plan(plan: Plan, recipe_name: str) -> None:
+    """Print the plan: the run, its answer, then where operations, memory and each strategy's cost come from."""
+    console.print(answer_table(plan, recipe_name))
+    console.print(flops_table(plan))
+    console.print(memory_table(plan))
+    console.print(strategies_table(plan))
+    for note in notes(plan):
+        console.print(f"[dim]note: {escape(note)}[/]", soft_wrap=True)
+    for warning in warnings(plan):
+        console.print(f"[bold red]warning:[/] {escape(warning)}", soft_wrap=True)
+
+
+def answer_table(plan: Plan, recipe_name: str) -> Table:
+    """What it takes, in one look."""
+    recipe, data, speed = plan.recipe, plan.data, plan.speed
+    crops, crop_s = data.crops_per_clip(recipe.crop_frames), recipe.crop_frames / data.spec.frames_per_s
+    table = Table(title=f"{recipe_name}, {recipe.strategy} masking", title_justify="left", show_header=False)
+    table.add_column()
+    table.add_column(overflow="fold")
+    audio = duration(data.num_clips * data.clip_s)
+    table.add_row("data", f"{data.num_clips:,} clips of {data.clip_s:g} s, {audio} of audio")
+    epoch = f"{plan.crops_per_epoch:,} crops of {crop_s:.2f} s an epoch ({crops} a clip)"
+    table.add_row("run", f"{plan.num_steps:,} steps of {recipe.batch_size:,} crops; {epoch}")
+    precision = "bf16" if plan.setting.in_bf16 else "float32"
+    count = f"{plan.num_devices} x " if plan.num_devices > 1 else ""
+    table.add_row("device", f"{count}{speed.name}, {si(speed.ceiling_flops)}FLOP/s at most in {precision}")
+    how = "assumed"
+    if speed.trial is not None:
+        how = f"measured: {speed.trial.num_steps} steps of {speed.trial.batch_size} crops"
+    table.add_row("utilisation", f"{speed.utilisation:.0%} ({how})")
+    table.add_section()
+    table.add_row("time", f"[bold]{duration(plan.run_s)}[/], {duration(plan.step_s)} a step")
+    table.add_row("device-hours", f"[bold]{plan.device_hours:,.1f}[/]")
+    verdict = "fits" if plan.fits else "[bold red]does not fit[/]"
+    table.add_row(
+        "memory", f"[bold]{in_bytes(plan.footprint.peak)}[/] of {in_bytes(speed.memory)} on each device: {verdict}"
+    )
+    table.add_row("storage", f"[bold]{si(data.store_bytes)}B[/] of packed log-mels")
+    return table
+
+
+def flops_table(plan: Plan) -> Table:
+    """The operations of a step by part."""
+    step = plan.flops
+    a_sample, a_step = unit_for(step.per_sample, FLOP_UNITS), unit_for(step.per_step, FLOP_UNITS)
+    caption = "matrix products, exactly; of the optimiser every elementary operation"
+    table = Table(title="operations", caption=caption, title_justify="left", caption_justify="left")
+    table.add_column("part")
+    sample = f"\n{a_sample.name}/sample"
+    for column in ("tokens", f"forward{sample}", f"backward{sample}", f"step\n{a_step.name}", "share"):
+        table.add_column(column, justify="right")
+    for part in step.parts:
+        taken = part.total * step.batch_size
+        ways = a_sample(part.forward), a_sample(part.backward)
+        table.add_row(part.name, str(part.num_tokens), *ways, a_step(taken), f"{taken / step.per_step:.1%}")
+    table.add_row("optimiser", "", "", "", a_step(step.optimiser), f"{step.optimiser / step.per_step:.1%}")
+    table.add_section()
+    sums = (a_sample(sum(getattr(part, way) for part in step.parts)) for way in ("forward", "backward"))
+    table.add_row("a step", "", *sums, a_step(step.per_step), style="bold")
+    return table
+
+
+def memory_table(plan: Plan) -> Table:
+    """The bytes on each device by what they hold."""
+    held = plan.footprint
+    samples = plan.recipe.batch_size // (plan.recipe.accumulate * plan.num_devices)
+    rows = (
+        ("weights", "trained, float32", held.weights),
+        ("average", "M2D's target encoder, float32", held.average),
+        ("moments", "AdamW's two, float32", held.moments),
+        ("weights in bf16", "copies for products, until the backward pass", held.half_weights),
+        ("buckets", "to exchange gradients in", held.buckets),
+        ("activations", f"of {samples:,} crops, until the backward pass", held.activations),
+        ("batches", "being worked on, and read ahead on a CPU", held.batches),
+        ("temporaries", "of the block being worked on", held.temporaries),
+        ("gradients", "float32; they come as the others go", held.gradients),
+    )
+    caption = (
+        "estimated; where it was measured, a tenth to a half more was filled (docs/planning.md), and libraries and "
+        "drivers need some 0.3 to 1 GiB besides"
+    )
+    table = Table(title="memory of each device", caption=caption, title_justify="left", caption_justify="left")
+    table.add_column("what")
+    table.add_column("")
+    unit = unit_for(held.peak, BYTE_UNITS)
+    table.add_column(unit.name, justify="right")
+    for name, what, size in rows:
+        if size:
+            table.add_row(name, f"[dim]{what}[/]", unit(size, 2))
+    table.add_section()
+    table.add_row("at the peak", "", unit(held.peak, 2), style="bold")
+    return table
+
+
+def strategies_table(plan: Plan) -> Table:
+    """What every strategy adds to a step with random masking."""
+    costs = strategy_costs(plan.recipe, plan.data)
+    unit = unit_for(max(cost.pass_flops for cost in costs), FLOP_UNITS)
+    caption = (
+        f"pass: all patches through the encoder once more; ranking: the strategy's own products; in {unit.name} a "
+        "sample. What has no products takes time too, but little: docs/performance.md"
+    )
+    table = Table(title="what masks add", caption=caption, title_justify="left", caption_justify="left")
+    table.add_column("strategy", no_wrap=True)
+    table.add_column("looks at", no_wrap=True)
+    for column in ("pass", "ranking", "step", "run", "memory"):
+        table.add_column(column, justify="right", no_wrap=True)
+    own = next(cost for cost in costs if cost.name == plan.recipe.strategy)
+    for cost in costs:
+        row = (
+            cost.name,
+            cost.needs,
+            unit(cost.pass_flops),
+            unit(cost.ranking_flops),
+            f"+{cost.share:.1%}" if cost.share else "",
+            duration(plan.run_s * (1 + cost.share) / (1 + own.share)),
+            f"+{si(cost.remembered)}B" if cost.remembered else "",
+        )
+        table.add_row(*row, style="bold" if cost is own else None)
+    return table
+
+
+def notes(plan: Plan) -> list[str]:
+    """What one should know to read the figures."""
+    recipe, data, speed = plan.recipe, plan.data, plan.speed
+    crops, said = data.crops_per_clip(recipe.crop_frames), []
+    if recipe.epochs and crops > 1:
+        said.append(
+            f"an epoch visits a clip of {data.clip_s:g} s {crops} times, once for each crop it holds; where the "
+            f"papers count one crop a clip, their {recipe.epochs:g} epochs are --epochs {recipe.epochs / crops:g} here."
+        )
+    frames = data.cropped(recipe).crop_frames
+    if frames < recipe.crop_frames:
+        said.append(f"crops are {frames} frames long, for the clips hold no {recipe.crop_frames}.")
+    if speed.trial is None:
+        said.append(f"the peak is from: {speed.source}. The utilisation is an assumption: set --utilisation to yours.")
+    else:
+        said.append(f"the ceiling is that of {speed.source}.")
+        if speed.trial.batch_size < recipe.batch_size // plan.num_devices:
+            said.append(
+                f"measured on {speed.trial.batch_size} crops a step and scaled up, so the optimiser counts for more "
+                "than it will."
+            )
+    if speed.others > BUSY:
+        said.append(f"{speed.others:.1f} other processes were running meanwhile: an idle machine is faster.")
+    if plan.num_devices > 1:
+        said.append(
+            "devices are taken to share the work without loss; reading and exchanging gradients are not counted."
+        )
+    return said
+
+
+def warnings(plan: Plan) -> list[str]:
+    """What will go wrong, with the remedy."""
+    if plan.fits:
+        return []
+    held, memory = in_bytes(plan.footprint.peak), in_bytes(plan.speed.memory)
+    needs = f"a step needs {held}, of {memory} about {USABLE:.0%} can be used; "
+    found = remedies(plan)
+    if not found:
+        return [needs + "not even one crop at a time fits: take a smaller size or shorter crops."]
+    return [needs + f"it fits with {', or with '.join(found)}."]
+
+
+def duration(seconds: float) -> str:
+    """A time in its largest unit."""
+    size, unit = next(((size, unit) for size, unit in TIMES_S if seconds >= size), TIMES_S[-1])
+    return f"{seconds / size:,.3g} {unit}" if seconds < 1000 * size else f"{seconds / size:,.0f} {unit}"
+
+
+def si(number: int | float) -> str:
+    """A number with three digits and its decimal prefix: 320 G."""
+    size, prefix = next(((size, prefix) for size, prefix in POWERS if number >= size), POWERS[-1])
+    return f"{number / size:.3g} {prefix}"
+
+
+def in_bytes(size: int | float) -> str:
+    """Bytes in GiB or MiB."""
+    unit = unit_for(size, BYTE_UNITS)
+    return f"{size / unit.size:,.3g} {unit.name}"

@@ -1,0 +1,34 @@
+"""ESC-50: environmental sounds."""
+
+from pathlib import Path
+
+from melmask.data.download import Archive
+from melmask.datasets.base import Expected, Listing, NamedTask, Row
+from melmask.datasets.layouts import find_root, read_table, unlisted
+
+
+def _esc50(folder: Path, _lists: Path | None) -> Listing:
+    root = find_root(folder, "meta/esc50.csv")
+    table = read_table(root / "meta/esc50.csv", ("filename", "fold", "category", "src_file"))
+    rows = [Row(root / "audio" / clip["filename"], clip["category"], clip["fold"], clip["src_file"]) for clip in table]
+    return Listing(rows, unlisted=unlisted(rows, root / "audio"))
+
+
+ESC50 = NamedTask(
+    name="esc50",
+    title="ESC-50",
+    what="environmental sounds",
+    unit_s=5.0,  # of every clip
+    metric="accuracy",
+    column="fold",
+    splits="5 folds",
+    protocol="the five official folds, each left out in turn",
+    groups="the recording on Freesound that a clip is from (src_file)",
+    expected=Expected({str(fold): 400 for fold in range(1, 6)}, classes=50),
+    home="https://github.com/karolpiczak/ESC-50",
+    doi="10.1145/2733373.2806390",
+    layout="ESC-50-master/: meta/esc50.csv, audio/*.wav",
+    collect=_esc50,
+    # The archive of a branch is made anew with every change to it, so that no checksum of it lasts.
+    archives=(Archive("https://github.com/karoldvl/ESC-50/archive/master.zip"),),
+)

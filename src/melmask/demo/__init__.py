@@ -1,0 +1,1 @@
+"""The built-in corpus: sampled instruments and synthesised speech."""

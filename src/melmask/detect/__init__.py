@@ -1,0 +1,1 @@
+"""Events in time: from frozen features to onsets and offsets."""

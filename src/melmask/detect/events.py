@@ -1,0 +1,222 @@
+"""Sound events: tables of them, and the way from time steps to events and back."""
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from melmask.data.manifest import Clip, read_manifest
+from melmask.data.store import Store
+from melmask.evaluate.task import Task
+from melmask.files import replacing
+
+COLUMNS = ("path", "onset_s", "offset_s", "label")
+
+
+@dataclass(frozen=True, order=True)
+class Event:
+    """Something heard from ``onset_s`` to ``offset_s``, in seconds from the start of the recording."""
+
+    onset_s: float
+    offset_s: float
+    label: str
+
+
+def read_events(table: Path) -> tuple[list[Clip], list[tuple[Event, ...]]]:
+    """The recordings in a CSV ``path,onset_s,offset_s,label[,fold|split][,group]`` and the events of each.
+
+    A recording has a line for every event; one without events has a single line without onset, offset and label.
+
+    Returns:
+        A clip for each recording, in the order of their first lines, labelled with the classes heard in it, joined by
+        ``;``; and its events, sorted.
+
+    Raises:
+        ValueError: `read_manifest` finds a fault; a column is missing; a line has no event and no empty cells for it;
+            an offset is not after its onset; or a recording has several folds or groups. The message has file and line.
+    """
+    clips = read_manifest(table)
+    first: dict[Path, Clip] = {}
+    events: dict[Path, list[Event]] = {}
+    with table.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
+        reader = csv.DictReader(file)
+        missing = sorted(set(COLUMNS) - set(reader.fieldnames or []))
+        if missing:
+            raise ValueError(f"{table}, line 1: no column {missing[0]!r}: strong labels are {','.join(COLUMNS)}")
+        for clip, row in zip(clips, reader, strict=True):
+            where = f"{table}, line {reader.line_num}"
+            known = first.setdefault(clip.path, clip)
+            if (clip.fold, clip.group) != (known.fold, known.group):
+                raise ValueError(
+                    f"{where}: {clip.path} has fold {clip.fold} and group {clip.group} here, but {known.fold} and "
+                    f"{known.group} above: a recording stands on one side only"
+                )
+            found = _event(row, where)
+            events.setdefault(clip.path, []).extend(found)
+    labelled = []
+    for path, clip in first.items():
+        label = ";".join(sorted({event.label for event in events[path]}))
+        labelled.append(Clip(path, label or None, clip.fold, clip.group, clip.source))
+    return labelled, [tuple(sorted(events[path])) for path in first]
+
+
+def _event(row: Mapping[str, str | None], where: str) -> list[Event]:
+    """The event of a line, or none."""
+    onset, offset, label = ((row[column] or "").strip() for column in COLUMNS[1:])
+    if not (onset or offset or label):
+        return []
+    try:
+        event = Event(float(onset), float(offset), label)
+    except ValueError:
+        raise ValueError(
+            f"{where}: onset_s {onset!r} and offset_s {offset!r} are not both numbers: give seconds, or leave them and "
+            "the label empty for a recording without events"
+        ) from None
+    if not 0 <= event.onset_s < event.offset_s < float("inf"):
+        raise ValueError(f"{where}: an event from {onset} s to {offset} s: need 0 <= onset_s < offset_s")
+    if not label or ";" in label:
+        raise ValueError(f"{where}: the label {label!r}: give each event one label without ';', on a line of its own")
+    return [event]
+
+
+def write_events(table: Path, events: Mapping[Path, Sequence[Event]]) -> None:
+    """Write events as `read_events` reads them, whole or not at all; recordings without events have a line too."""
+    table.parent.mkdir(parents=True, exist_ok=True)
+    with (
+        replacing(table) as temporary,
+        temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
+    ):
+        writer = csv.writer(file)
+        writer.writerow(COLUMNS)
+        for path, found in events.items():
+            rows = [(f"{event.onset_s:.3f}", f"{event.offset_s:.3f}", event.label) for event in sorted(found)]
+            writer.writerows((path, *row) for row in rows or [("", "", "")])
+
+
+def activity(
+    events: Sequence[Event], classes: Sequence[str], centres_s: Float[np.ndarray, " time"], step_s: float
+) -> Bool[np.ndarray, "time class"]:
+    """Which class is heard in which time step: in half of it or more, or nowhere more than there.
+
+    So every event has a step, however short it is.
+
+    Args:
+        events: of one recording.
+        classes: names, the columns of the result; events of others are left out.
+        centres_s: of the time steps, evenly spaced.
+        step_s: their length.
+
+    >>> activity([Event(0.9, 2.6, "dog"), Event(0.0, 0.1, "cat")], ["cat", "dog"], np.arange(4) + 0.5, 1.0).T.tolist()
+    [[True, False, False, False], [False, True, True, False]]
+    """
+    heard = np.zeros((len(centres_s), len(classes)), np.bool_)
+    column = {label: number for number, label in enumerate(classes)}
+    for event in events:
+        if event.label in column:
+            stop, start = (
+                np.minimum(event.offset_s, centres_s + step_s / 2),
+                np.maximum(event.onset_s, centres_s - step_s / 2),
+            )
+            overlap_s = stop - start
+            heard[(overlap_s >= step_s / 2) | (overlap_s == overlap_s.max()), column[event.label]] = True
+    return heard
+
+
+def merge(
+    active: Bool[np.ndarray, "time class"],
+    classes: Sequence[str],
+    centres_s: Float[np.ndarray, " time"],
+    step_s: float,
+    *,
+    max_gap_s: float = 0.0,
+    duration_s: float = float("inf"),
+) -> tuple[Event, ...]:
+    """Events of each run of active time steps, from the start of the first to the end of the last.
+
+    Args:
+        active, classes, centres_s, step_s: as of `activity`.
+        max_gap_s: runs of a class that are so far apart, or less, are one event.
+        duration_s: of the recording, in which events end.
+
+    >>> merge(np.array([[True], [False], [True], [True]]), ["dog"], np.arange(4) + 0.5, 1.0)
+    (Event(onset_s=0.0, offset_s=1.0, label='dog'), Event(onset_s=2.0, offset_s=4.0, label='dog'))
+    """
+    events = []
+    for column, label in enumerate(classes):
+        edges = np.diff(active[:, column].astype(np.int8), prepend=0, append=0)
+        starts, ends = np.flatnonzero(edges == 1), np.flatnonzero(edges == -1) - 1
+        apart = (starts[1:] - ends[:-1] - 1) * step_s > max_gap_s + 1e-9 * step_s
+        for first, last in zip(
+            starts[np.r_[True, apart][: len(starts)]], ends[np.r_[apart, True][: len(ends)]], strict=True
+        ):
+            onset_s = max(0.0, float(centres_s[first] - step_s / 2))
+            events.append(Event(onset_s, min(duration_s, float(centres_s[last] + step_s / 2)), label))
+    return tuple(sorted(event for event in events if event.onset_s < event.offset_s))
+
+
+@dataclass(frozen=True, eq=False)
+class EventTask:
+    """Recordings with strong labels; row i of everything is recording i.
+
+    Args:
+        task: classes and which of them each recording has, folds and groups.
+        rows: of the store's table.
+        events: what is heard in each recording.
+        durations_s: of each recording.
+        rejected: recordings of the table that could not be used.
+    """
+
+    task: Task
+    rows: tuple[int, ...]
+    events: tuple[tuple[Event, ...], ...]
+    durations_s: tuple[float, ...]
+    rejected: int
+
+
+def make_event_task(table: Path, store: Store) -> EventTask:
+    """The task in a CSV of strong labels, see `read_events`.
+
+    Args:
+        table: the CSV.
+        store: the table, prepared.
+
+    Raises:
+        ValueError: the table has a fault, no events, a recording with and another without fold, or an event that begins
+            after its recording's end.
+    """
+    clips, events = read_events(table)
+    row_of: dict[Path, int] = {}
+    for row, stored in enumerate(store.clips):
+        row_of.setdefault(stored.clip.path, row)
+    kept = [(clip, found) for clip, found in zip(clips, events, strict=True) if clip.path in row_of]
+    rows = [row_of[clip.path] for clip, _ in kept]
+    durations_s = [(store.clips[row].num_frames - 1) / store.spec.frames_per_s for row in rows]
+    for (clip, found), duration_s in zip(kept, durations_s, strict=True):
+        if found and found[-1].onset_s > duration_s:
+            raise ValueError(
+                f"{table}: an event of {clip.path} begins at {found[-1].onset_s} s, but it lasts {duration_s:.2f} s: "
+                "check that times are in seconds from its start"
+            )
+    classes = sorted({event.label for _, found in kept for event in found})
+    folds = [clip.fold for clip, _ in kept]
+    if not classes:
+        raise ValueError(f"{table} has no events in usable recordings: detection needs some to learn from")
+    if any(folds) and not all(folds):
+        lacking = kept[folds.index(None)][0].path
+        raise ValueError(f"{lacking} in {table} has no fold but others have: give all recordings one, or none")
+    heard = np.array([[any(event.label == label for event in found) for label in classes] for _, found in kept])
+    groups = np.array([clip.group or f"alone: {clip.path}" for clip, _ in kept])
+    task = Task(
+        name=table.stem,
+        paths=tuple(clip.path for clip, _ in kept),
+        classes=tuple(classes),
+        targets=heard,
+        folds=np.array(folds) if any(folds) else None,
+        groups=groups if any(clip.group for clip, _ in kept) else None,
+    )
+    return EventTask(
+        task, tuple(rows), tuple(found for _, found in kept), tuple(durations_s), rejected=len(clips) - len(kept)
+    )

@@ -1,0 +1,1 @@
+"""Recordings to vectors: our encoders, those of others, and the baselines."""

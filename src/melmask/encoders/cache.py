@@ -1,0 +1,109 @@
+"""Embeddings kept for the next time, by all that they depend on."""
+
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float32
+
+from melmask.data.store import Store
+from melmask.encoders.base import AudioEncoder
+from melmask.encoders.pretrained import FrozenEncoder, Progress, no_progress
+from melmask.encoders.timesteps import TimeSteps
+from melmask.files import replacing
+from melmask.probes.attentive import AttentiveProbe
+from melmask.probes.base import Probe
+
+FORMAT = 1  # to be raised whenever an encoder of the same identity comes to give other features
+
+
+def cache_folder() -> Path:
+    """Where melmask keeps what it can make again: $MELMASK_CACHE, or the user's cache folder."""
+    user_cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "melmask"
+    return Path(os.environ.get("MELMASK_CACHE") or user_cache)
+
+
+def cached_embed(
+    encoder: AudioEncoder, store: Store, folder: Path | None = None, progress: Progress = no_progress
+) -> Float32[np.ndarray, "clip dim"]:
+    """The embeddings of all of a store's clips, read from the cache if they are there, else made and kept.
+
+    An entry is found by the encoder's identity and the store's fingerprint, so that other weights, settings, recordings
+    or tables never meet it. It is written whole or not at all; processes that make the same one do not disturb each
+    other. Encoders without an identity are never cached.
+
+    Args:
+        encoder: anything that embeds.
+        store: packed log-mels.
+        folder: of the cache; None is the folder "features" in `cache_folder`.
+        progress: called with the number of chunks done and in total, if they have to be made.
+
+    Raises:
+        ValueError: the encoder cannot embed this store.
+    """
+    if not encoder.identity:
+        return encoder.embed(store, progress=progress)
+    path = _entry(folder, encoder.identity, store, "clips")
+    kept = _read(path, len(store))
+    if kept is None:
+        kept = encoder.embed(store, progress=progress)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as temporary, temporary.open("wb") as file:
+            np.save(file, kept, allow_pickle=False)
+    return kept
+
+
+def cached_time_steps(
+    encoder: FrozenEncoder,
+    store: Store,
+    rows: Sequence[int] | None = None,
+    folder: Path | None = None,
+    progress: Progress = no_progress,
+) -> TimeSteps:
+    """The features of every time step of a store's clips, or of those in ``rows``, as a map of a file in the cache.
+
+    They are written to the file as they are made and read from it as they are looked at, so that neither needs much
+    memory. Otherwise as `cached_embed`.
+    """
+    rows = range(len(store)) if rows is None else rows
+    length = np.array([encoder.num_steps(store.clips[row].num_frames) for row in rows])
+    of_rows = hashlib.sha256(repr(list(rows)).encode()).hexdigest()[:16]
+    path = _entry(folder, encoder.identity, store, f"steps-{of_rows}")
+    steps = _read(path, int(length.sum()), mapped=True)
+    if steps is None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as temporary:
+
+            def allocate(shape: tuple[int, int]) -> np.ndarray:
+                return np.lib.format.open_memmap(temporary, "w+", np.float16, shape)
+
+            made = encoder.time_steps(store, rows, progress, allocate).steps
+            assert isinstance(made, np.memmap)
+            made.flush()
+        steps = np.load(path, mmap_mode="r", allow_pickle=False)
+    return TimeSteps(np.asarray(steps), np.cumsum(length) - length, length)
+
+
+def cached_features(
+    probe: Probe, encoder: AudioEncoder, store: Store, folder: Path | None = None, progress: Progress = no_progress
+) -> Float32[np.ndarray, "clip dim"] | TimeSteps:
+    """What a probe reads of an encoder: time steps if it attends to them and the encoder has any, else embeddings."""
+    if isinstance(probe, AttentiveProbe) and isinstance(encoder, FrozenEncoder):
+        return cached_time_steps(encoder, store, folder=folder, progress=progress)
+    return cached_embed(encoder, store, folder, progress)
+
+
+def _entry(folder: Path | None, identity: str, store: Store, what: str) -> Path:
+    key = hashlib.sha256(f"{FORMAT} {identity} {store.fingerprint}".encode()).hexdigest()
+    return (folder or cache_folder() / "features") / f"{key[:32]}-{what}.npy"
+
+
+def _read(path: Path, num_rows: int, mapped: bool = False) -> np.ndarray | None:
+    """An entry, or None if there is none that can be used; a damaged one is as good as none."""
+    try:
+        kept = np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
+    return kept if kept.ndim == 2 and len(kept) == num_rows else None

@@ -1,0 +1,113 @@
+"""Which features are taken from an encoder."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32
+from torch import Tensor
+
+Layers = Literal["last", "all"] | tuple[int, ...]
+Pooling = Literal["mean", "mean+max", "mean+std"]
+
+
+@dataclass(frozen=True)
+class FeatureSettings:
+    """Which layers of an encoder are read, and how the time steps of a clip become one vector.
+
+    Args:
+        layers: the last; all, from the first on, side by side; or some by number, 1 being the first block's output.
+            The last passes through the encoder's own norm, others through one without weights.
+        pooling: statistics over all time steps of the whole clip, side by side.
+
+    Raises:
+        ValueError: no such layers or pooling.
+
+    >>> str(FeatureSettings((3, 6), "mean+std"))
+    'layers 3, 6, mean+std'
+    """
+
+    layers: Layers = "last"
+    pooling: Pooling = "mean"
+
+    def __post_init__(self) -> None:
+        if self.pooling not in get_args(Pooling):
+            raise ValueError(f"no pooling {self.pooling!r}: choose from {list(get_args(Pooling))}")
+        if isinstance(self.layers, str):
+            if self.layers not in ("last", "all"):
+                raise ValueError(f"no layers {self.layers!r}: choose last, all, or numbers from 1 on")
+        elif not self.layers or min(self.layers) < 1 or list(self.layers) != sorted(set(self.layers)):
+            raise ValueError(f"layers {self.layers}: name each once, in ascending order, from 1 on")
+
+    def numbers(self, depth: int) -> tuple[int, ...]:
+        """The layers' numbers in an encoder of ``depth`` blocks.
+
+        Raises:
+            ValueError: the encoder has no such layer.
+        """
+        if self.layers == "last":
+            return (depth,)
+        if isinstance(self.layers, str):
+            return tuple(range(1, depth + 1))
+        if self.layers[-1] > depth:
+            raise ValueError(f"layer {self.layers[-1]} of an encoder of {depth} layers: choose from 1 to {depth}")
+        return self.layers
+
+    def __str__(self) -> str:
+        if isinstance(self.layers, str):
+            return f"{self.layers} layer{'s' if self.layers == 'all' else ''}, {self.pooling}"
+        word = "layer" if len(self.layers) == 1 else "layers"
+        return f"{word} {', '.join(map(str, self.layers))}, {self.pooling}"
+
+
+class Pool:
+    """The statistics of a number of clips whose time steps come in pieces, in any order.
+
+    Sums are kept in float64, in which the square of a float32 is exact.
+
+    Args:
+        num_clips: how many.
+        num_dims: of a time step.
+        pooling: which statistics, side by side; the deviation is that of the steps at hand, not an estimate for others.
+    """
+
+    def __init__(self, num_clips: int, num_dims: int, pooling: Pooling) -> None:
+        self.pooling = pooling
+        self._num_steps = np.zeros((num_clips, 1), np.int64)
+        self._sum = np.zeros((num_clips, num_dims))
+        self._squares = np.zeros_like(self._sum) if pooling == "mean+std" else None
+        self._max = np.full(self._sum.shape, -np.inf, np.float32) if pooling == "mean+max" else None
+
+    def add(self, clips: Sequence[int], layers: Sequence[Float[Tensor, "b time d"]]) -> None:
+        """Add a piece of each of some clips; a clip may occur several times.
+
+        Args:
+            clips: their numbers.
+            layers: features of their time steps, from one layer after the other.
+        """
+        np.add.at(self._num_steps, clips, layers[0].shape[1])
+        _each(np.add, self._sum, clips, [layer.double().sum(dim=1) for layer in layers])
+        if self._squares is not None:
+            _each(np.add, self._squares, clips, [layer.double().square().sum(dim=1) for layer in layers])
+        if self._max is not None:
+            _each(np.maximum, self._max, clips, [layer.amax(dim=1) for layer in layers])
+
+    def pooled(self) -> Float32[np.ndarray, "clip dim"]:
+        """The statistics of everything added; each clip has at least one time step."""
+        mean = self._sum / self._num_steps
+        columns: list[np.ndarray] = [mean]
+        if self._squares is not None:
+            variance = self._squares / self._num_steps - mean**2
+            # Below this, float32 features vary by rounding only, which a scaler would blow up to a feature.
+            varies = variance > (np.finfo(np.float32).eps * mean) ** 2
+            columns.append(np.sqrt(np.where(varies, variance, 0)))
+        if self._max is not None:
+            columns.append(self._max)
+        return np.concatenate(columns, axis=1, dtype=np.float32)
+
+
+def _each(into: np.ufunc, total: np.ndarray, clips: Sequence[int], layers: Sequence[Tensor]) -> None:
+    """Enter new values into the running ones of some clips."""
+    into.at(total, clips, torch.cat(list(layers), dim=1).cpu().numpy())

@@ -1,0 +1,1 @@
+"""Training a whole encoder on a labelled task."""

@@ -1,0 +1,1 @@
+"""The networks that all frameworks are built from."""

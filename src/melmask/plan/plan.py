@@ -1,0 +1,285 @@
+"""What a run will take: operations, memory, storage and time, before it is started."""
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from melmask.logmel import LogMelSpec
+from melmask.masking import STRATEGIES, make_strategy, told_frames
+from melmask.masking.base import can_mask
+from melmask.plan.devices import Device, gemm_ceiling
+from melmask.plan.flops import StepFlops, guide_parts, step_flops
+from melmask.plan.memory import FLOAT32, Footprint, Setting, footprint, part_size
+from melmask.plan.trial import Trial, try_steps
+from melmask.runtime import computes_in_bf16, describe, memory_of, this_device
+from melmask.train.recipe import Recipe
+
+STORED = 2  # bytes of a log-mel value in a store: float16
+USABLE = 0.8  # share of a device's memory that a step is to fill: drivers, libraries and the heap's gaps need the rest
+TRIAL_S, TRIAL_STEP_S = 6.0, 2.0  # a trial in all, and the most that one step of it should take
+GUESSED_SHARE = 0.4  # of the ceiling, to choose the trial's batch
+
+
+@dataclass(frozen=True)
+class Data:
+    """The recordings to train on.
+
+    Args:
+        num_clips: how many.
+        clip_s: length of each.
+        spec: the front end.
+
+    Raises:
+        ValueError: there are none, or they have no length.
+    """
+
+    num_clips: int
+    clip_s: float = 10.0
+    spec: LogMelSpec = LogMelSpec()  # noqa: RUF009 - it is frozen
+
+    def __post_init__(self) -> None:
+        if self.num_clips < 1 or self.clip_s <= 0:
+            raise ValueError(
+                f"there must be clips and they must have a length: got {self.num_clips} of {self.clip_s} s"
+            )
+
+    @property
+    def clip_frames(self) -> int:
+        return self.spec.num_frames(round(self.clip_s * self.spec.sample_rate_hz))
+
+    @property
+    def store_bytes(self) -> int:
+        """Of the packed log-mels; tables and file headers come on top, some 100 bytes a clip."""
+        return self.num_clips * self.clip_frames * self.spec.num_mels * STORED
+
+    def cropped(self, recipe: Recipe) -> Recipe:
+        """The recipe with crops as long as these clips need: the loader pads clips only to whole patches.
+
+        Raises:
+            ValueError: even a full crop is too short for the mask ratio.
+        """
+        freq, frames = recipe.grid(self.spec.num_mels).freq, recipe.patch_shape[1]
+        columns = -(-self.clip_frames // frames)
+        while columns * frames < recipe.crop_frames and not can_mask(columns * freq, recipe.mask_ratio):
+            columns += 1
+        return dataclasses.replace(recipe, crop_frames=min(columns * frames, recipe.crop_frames))
+
+    def crops_per_clip(self, crop_frames: int) -> int:
+        """How often an epoch visits a clip: once per crop length that it holds, at least once."""
+        return max(1, round(self.clip_frames / crop_frames))
+
+
+@dataclass(frozen=True)
+class Speed:
+    """How fast a device computes.
+
+    Args:
+        name: of the device.
+        ceiling_flops: operations a second, at most: a vendor's peak, or measured products.
+        utilisation: the share of it that a step reaches: assumed, or measured.
+        memory: bytes of the device.
+        source: where the ceiling is from.
+        trial: the steps that were measured; None if the utilisation is assumed.
+        others: processes that kept the machine busy before it was measured.
+    """
+
+    name: str
+    ceiling_flops: float
+    utilisation: float
+    memory: int
+    source: str
+    trial: Trial | None = None
+    others: float = 0.0
+
+    @property
+    def flops(self) -> float:
+        """Operations a second."""
+        return self.ceiling_flops * self.utilisation
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run will take.
+
+    Args:
+        recipe: every setting of the run.
+        data: what it trains on.
+        flops: of a step, on all devices together.
+        footprint: of a step, on each device.
+        setting: on how many devices, all alike, and how; they are taken to share the work without loss.
+        speed: of each device.
+    """
+
+    recipe: Recipe
+    data: Data
+    flops: StepFlops
+    footprint: Footprint
+    setting: Setting
+    speed: Speed
+
+    @property
+    def num_devices(self) -> int:
+        return self.setting.num_devices
+
+    @property
+    def crops_per_epoch(self) -> int:
+        return self.data.num_clips * self.data.crops_per_clip(self.recipe.crop_frames)
+
+    @property
+    def num_steps(self) -> int:
+        return self.recipe.num_steps(self.crops_per_epoch)
+
+    @property
+    def step_s(self) -> float:
+        """Seconds a step. The optimiser, which every device repeats, is a matter of memory and not of operations."""
+        return self.flops.per_sample * self.recipe.batch_size / (self.num_devices * self.speed.flops)
+
+    @property
+    def run_s(self) -> float:
+        return self.num_steps * self.step_s
+
+    @property
+    def device_hours(self) -> float:
+        return self.num_devices * self.run_s / 3600
+
+    @property
+    def fits(self) -> bool:
+        """Whether a step fits into the device's memory."""
+        return self.footprint.peak <= USABLE * self.speed.memory
+
+
+def make_plan(
+    recipe: Recipe, data: Data, device: Device | None = None, num_devices: int = 1, utilisation: float | None = None
+) -> Plan:
+    """Plan a run on devices of which the data sheet is known or, with None, on this machine, which is measured.
+
+    Args:
+        recipe: every setting.
+        data: what to train on.
+        device: one of `DEVICES`; None measures this machine: its products, and a few real steps.
+        num_devices: how many of them.
+        utilisation: the share of the peak that is reached, instead of the assumed one.
+
+    Raises:
+        ValueError: a number is out of range, the batch does not divide by the devices, or the crop holds no patches.
+    """
+    if num_devices < 1:
+        raise ValueError(f"a run needs at least one device, got {num_devices}")
+    if utilisation is not None and not 0.0 < utilisation <= 1.0:
+        raise ValueError(f"utilisation is a share of the peak in (0, 1], got {utilisation}")
+    cropped, num_mels = data.cropped(recipe), data.spec.num_mels
+    flops = step_flops(cropped, num_mels)
+    part_size(recipe, num_devices)
+    if device is None:
+        here = this_device()
+        in_bf16 = recipe.precision == "bf16" or (recipe.precision == "auto" and computes_in_bf16(here))
+        speed = measured_speed(recipe, data, flops, in_bf16, num_devices)
+        if utilisation is not None:
+            speed = dataclasses.replace(speed, utilisation=utilisation)
+    else:
+        here, in_bf16 = torch.device("cuda"), device.computes_in_bf16(recipe.precision)
+        share = device.utilisation(recipe.precision) if utilisation is None else utilisation
+        speed = Speed(device.name, device.peak_flops(recipe.precision), share, device.memory, device.source)
+    setting = Setting(num_devices, in_bf16, on_gpu=here.type == "cuda")
+    return Plan(recipe, data, flops, footprint(cropped, num_mels, setting), setting, speed)
+
+
+def measured_speed(recipe: Recipe, data: Data, flops: StepFlops, in_bf16: bool, num_devices: int = 1) -> Speed:
+    """This machine's ceiling, and the share of it that a few real steps reach, on a batch that takes seconds at most.
+
+    Args:
+        recipe: whose steps.
+        data: the clips' length.
+        flops: of its step.
+        in_bf16: whether it computes in bf16 here.
+        num_devices: that will share its batch.
+    """
+    device, others = this_device(), os.getloadavg()[0]
+    ceiling = gemm_ceiling(device, torch.bfloat16 if in_bf16 else torch.float32)
+    affordable, share = int(GUESSED_SHARE * ceiling * TRIAL_STEP_S / flops.per_sample), recipe.batch_size // num_devices
+    if affordable >= share:
+        tried = dataclasses.replace(recipe, batch_size=share)
+    else:
+        batch_size = min(max(affordable, 1), part_size(recipe, num_devices))
+        tried = dataclasses.replace(recipe, batch_size=batch_size, accumulate=1)
+    trial = try_steps(tried, data.spec, data.clip_s, TRIAL_S)
+    reached = flops.per_sample / trial.sample_s
+    products = f"products of large {'bf16' if in_bf16 else 'float32'} matrices, measured now"
+    return Speed(describe(device), ceiling, reached / ceiling, memory_of(device), products, trial, others)
+
+
+@dataclass(frozen=True)
+class StrategyCost:
+    """What a masking strategy takes beside random masking, in the same framework.
+
+    Args:
+        name: in `STRATEGIES`.
+        needs: what it looks at.
+        pass_flops: of the pass through the encoder that it needs, for one sample.
+        ranking_flops: products in ranking the patches of one sample.
+        share: of both, of a step with random masking.
+        remembered: bytes that it remembers of the data, beside the model.
+    """
+
+    name: str
+    needs: str
+    pass_flops: int
+    ranking_flops: int
+    share: float
+    remembered: int
+
+
+def strategy_costs(recipe: Recipe, data: Data) -> list[StrategyCost]:
+    """Every strategy's cost with the recipe's framework and sizes; the recipe's own keeps its options."""
+    recipe = data.cropped(recipe)
+    grid = recipe.grid(data.spec.num_mels)
+    plain = dataclasses.replace(
+        recipe, strategy="random", strategy_options={}, guidance=(), exponent_power=None, hint_strategies="informed"
+    )
+    step = step_flops(plain, data.spec.num_mels).per_sample
+    costs = []
+    for name in STRATEGIES:
+        options: Mapping[str, bool | int | float | str] = recipe.strategy_options if name == recipe.strategy else {}
+        strategy = told_frames(make_strategy(name, options), recipe.patch_shape[1])
+        flops = {part.name: part.total for part in guide_parts(strategy, recipe, grid)}
+        # A patch of a recording stands for its columns of patches, whatever the crops.
+        columns = max(round(data.clip_frames / recipe.patch_shape[1]), grid.time)
+        remembered = FLOAT32 * data.num_clips * columns * grid.freq if strategy.needs == "loss" else 0
+        guide, ranking = flops.get("guide pass", 0), flops.get("ranking", 0)
+        costs.append(StrategyCost(name, strategy.needs, guide, ranking, (guide + ranking) / step, remembered))
+    return costs
+
+
+def remedies(plan: Plan) -> list[str]:
+    """Settings with which a step that does not fit would; empty if it fits.
+
+    Returns:
+        Each a change of the recipe that alone is enough, as it is typed.
+    """
+    if plan.fits:
+        return []
+    recipe, found = plan.recipe, []
+    changes: tuple[dict[str, Any], ...] = ({}, {"checkpoint_activations": True})
+    for change in changes:
+        for accumulate in _divisors(recipe.batch_size // plan.num_devices):
+            changed = dataclasses.replace(recipe, accumulate=accumulate, **change)
+            if accumulate >= recipe.accumulate and _fits(changed, plan):
+                words = ["--checkpoint-activations"] if change else []
+                words += [f"--accumulate {accumulate}"] if accumulate > recipe.accumulate else []
+                found.append(" ".join(words))
+                break
+    return found
+
+
+def _divisors(number: int) -> list[int]:
+    return [i for i in range(1, number + 1) if number % i == 0]
+
+
+def _fits(recipe: Recipe, plan: Plan) -> bool:
+    return (
+        footprint(plan.data.cropped(recipe), plan.data.spec.num_mels, plan.setting).peak <= USABLE * plan.speed.memory
+    )

@@ -1,0 +1,58 @@
+"""How far a handful of labels goes."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+from jaxtyping import Float32, Int
+
+from melmask.probes.base import Features, Targets, as_tensor, probabilities, with_one
+from melmask.probes.logistic import LogisticProbe
+
+
+@dataclass(frozen=True)
+class FewShotProbe:
+    """Logistic regression on a few labelled clips of every class, drawn anew many times; nothing is chosen.
+
+    Only training clips are drawn, so that no group of a test clip is among them. A draw depends on the split and its
+    seed, not on the features: all encoders learn from the same clips. With one seed a draw of more clips contains the
+    smaller ones. The score is the mean over draws, and its interval covers draws as well as test clips.
+
+    Args:
+        num_per_class: labelled clips of each class, or all of them if there are fewer. Where clips have several labels,
+            so many are drawn for each class and keep their other labels, so that frequent classes get more.
+        num_draws: how often; the seeds follow each other.
+        strength: the weight C of the summed loss against half the squared weights, fixed, as validation clips would be
+            more labels.
+        max_iterations: of L-BFGS.
+
+    Source: Tian et al. (2020), arXiv 2003.11539, on logistic regression as a few-shot classifier, with scikit-learn's
+    C = 1. Deviates: all classes of the task at once; features are standardised on all training clips, whose labels stay
+    unseen, instead of brought to length 1.
+    """
+
+    num_per_class: int = 5
+    num_draws: int = 10
+    strength: float = 1.0
+    max_iterations: int = 100
+    is_seeded: ClassVar[bool] = True
+
+    def fit_predict(
+        self, train_x: Features, train_y: Targets, valid_x: Features, valid_y: Targets, test_x: Features,
+        *, num_classes: int, multilabel: bool, seed: int,
+    ) -> Float32[np.ndarray, "test num_classes"]:  # fmt: skip
+        """See `Probe`; ``seed`` says which draw, and validation clips are not looked at."""
+        drawn = self.draw(train_y, num_classes, seed)
+        start = torch.zeros(train_x.shape[1] + 1, num_classes)
+        solver = LogisticProbe(max_iterations=self.max_iterations)
+        weight = solver.fit(with_one(train_x[drawn]), as_tensor(train_y[drawn]), self.strength, start)
+        return probabilities(with_one(test_x) @ weight, multilabel)
+
+    def draw(self, targets: Targets, num_classes: int, seed: int) -> Int[np.ndarray, " drawn"]:
+        """Rows of the clips to learn from, in ascending order, each once."""
+        order = np.random.default_rng(seed).permutation(len(targets))
+        shuffled = targets[order]
+        has_label = shuffled if targets.ndim == 2 else shuffled[:, None] == np.arange(num_classes)
+        firsts = [order[has_label[:, label]][: self.num_per_class] for label in range(num_classes)]
+        return np.unique(np.concatenate(firsts))

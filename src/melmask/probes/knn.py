@@ -1,0 +1,42 @@
+"""Votes of the nearest neighbours."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+from jaxtyping import Float32
+from torch.nn import functional as F
+
+from melmask.probes.base import Features, Targets, as_tensor
+
+
+@dataclass(frozen=True)
+class KnnProbe:
+    """A vote of the nearest training and validation clips by cosine; nothing is trained, and nothing chosen.
+
+    Args:
+        num_neighbours: k, or all clips if there are fewer.
+        temperature: a neighbour's vote weighs exp(cosine / temperature).
+
+    Source: Wu et al. (2018), arXiv 1805.01978. Deviates: k is 10, and features are standardised.
+    """
+
+    num_neighbours: int = 10
+    temperature: float = 0.07
+    is_seeded: ClassVar[bool] = False
+
+    def fit_predict(
+        self, train_x: Features, train_y: Targets, valid_x: Features, valid_y: Targets, test_x: Features,
+        *, num_classes: int, multilabel: bool, seed: int,
+    ) -> Float32[np.ndarray, "test num_classes"]:  # fmt: skip
+        """See `Probe`; the probabilities are shares of the votes."""
+        bank = F.normalize(torch.tensor(np.concatenate([train_x, valid_x])))
+        targets = torch.cat([as_tensor(train_y), as_tensor(valid_y)])
+        flags = targets if multilabel else F.one_hot(targets, num_classes).float()
+        votes = []
+        for queries in F.normalize(torch.tensor(test_x)).split(1024):
+            cosine, neighbour = (queries @ bank.T).topk(min(self.num_neighbours, len(bank)))
+            share = (cosine / self.temperature).softmax(dim=1)
+            votes.append(torch.einsum("qk,qkc->qc", share, flags[neighbour]))
+        return torch.cat(votes).numpy()

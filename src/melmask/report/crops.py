@@ -1,0 +1,149 @@
+"""What a run does on a few crops of its own data: the masks it draws, what it predicts, and where it errs."""
+
+import dataclasses
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from melmask.data.store import Store
+from melmask.frameworks import M2D, MSMMAE
+from melmask.frameworks.base import VARIANCE_EPS
+from melmask.masking import draw
+from melmask.patches import grid_of, patchify, place, take, valid_patches
+from melmask.study.runs import Run, random_masks
+from melmask.types import Batch, Mask, PatchGrid
+
+NUM_CROPS = 64
+PARTS = 16  # crops that go through a model at once
+MASKS_PER_CROP, DRAWS_PER_CROP = 2, 8
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Crops of a run's data, and what of them is sound.
+
+    Args:
+        log_mel: normalised crops of the run's length.
+        patches: the same, cut.
+        valid: False for patches of padding.
+        grid: the patches' layout.
+        names: label of each crop's recording, or its file's stem.
+        files: the file of each crop.
+        shown: the crops to look at singly.
+        clip: row of each crop's recording in the store.
+        start_frame: where each crop starts in it.
+    """
+
+    log_mel: Float[Tensor, "b mel frame"]
+    patches: Float[Tensor, "b n p"]
+    valid: Bool[Tensor, "b n"]
+    grid: PatchGrid
+    names: tuple[str, ...]
+    files: tuple[str, ...]
+    shown: tuple[int, ...]
+    clip: Int[Tensor, " b"]
+    start_frame: Int[Tensor, " b"]
+
+
+def examples_of(run: Run, store: Store, num_shown: int, seed: int = 0) -> Examples:
+    """Random crops as the run was trained on; those to be shown are the first that hold sound throughout.
+
+    Args:
+        run: for its crop length, patches and exclusions.
+        store: its data.
+        num_shown: crops to be shown.
+        seed: of the choice; runs of equal crop length on one store get the same crops.
+    """
+    recipe = run.recipe
+    batch = dataclasses.replace(recipe, batch_size=NUM_CROPS, seed=seed).make_loader(store).part(0)
+    grid = grid_of(batch.log_mel, recipe.patch_shape)
+    clips = [store.clips[int(row)].clip for row in batch.clip]
+    return Examples(
+        log_mel=batch.log_mel,
+        patches=patchify(batch.log_mel, recipe.patch_shape),
+        valid=valid_patches(batch.num_valid_frames, grid, recipe.patch_shape),
+        grid=grid,
+        names=tuple(_readable(clip.label or clip.path.stem) for clip in clips),
+        files=tuple(_readable(clip.path.name) for clip in clips),
+        shown=_eventful(batch, store, num_shown),
+        clip=batch.clip,
+        start_frame=batch.start_frame,
+    )
+
+
+def _readable(name: str) -> str:
+    """A name that can be printed; file names that are not UTF-8 hold bytes that cannot."""
+    return name.encode("utf-8", "replace").decode()
+
+
+def _eventful(batch: Batch, store: Store, num_shown: int) -> tuple[int, ...]:
+    """The first crops of different recordings without silence and padding; failing those, the ones with least of it."""
+    silence = (store.spec.silence - store.mean) / store.std
+    silent = (batch.log_mel.amax(dim=1) < silence + 1e-2).float().mean(dim=1)
+    first = {int(clip): i for i, clip in reversed(list(enumerate(batch.clip)))}
+    order = sorted(first.values(), key=lambda i: (float(silent[i]), i))
+    return tuple(order[:num_shown])
+
+
+def band_frequency(run: Run, examples: Examples, seed: int = 0) -> Float[Tensor, " freq"]:
+    """How often the patches of each frequency band are masked at the end of the schedules.
+
+    Averaged over all crops, time and draws; patches of padding are left out.
+    """
+    grid, masker, rng = examples.grid, run.masker, torch.Generator().manual_seed(seed)
+    num_masked = torch.zeros(examples.valid.shape)
+    for part in torch.arange(NUM_CROPS).split(PARTS):
+        guide = guide_of_examples(run, examples, part)
+        valid = examples.valid[part].repeat_interleave(DRAWS_PER_CROP, dim=0)
+        mask = draw(
+            masker.strategy(1.0),
+            grid=grid,
+            batch_size=len(valid),
+            mask_ratio=run.recipe.mask_ratio,
+            rng=rng,
+            guide=None if guide is None else guide.repeat_interleave(DRAWS_PER_CROP, dim=0),
+            hint_ratio=masker.hints(1.0),
+            valid=valid,
+        )
+        masked = torch.zeros(len(valid), grid.num_patches).scatter(1, mask.masked, 1.0)
+        num_masked[part] = masked.reshape(len(part), DRAWS_PER_CROP, -1).mean(dim=1)
+    counted = examples.valid.float()
+    by_band = (len(counted), grid.freq, grid.time)
+    return (num_masked * counted).reshape(by_band).sum(dim=(0, 2)) / counted.reshape(by_band).sum(dim=(0, 2))
+
+
+def guide_of_examples(run: Run, examples: Examples, part: Int[Tensor, " k"]) -> Float[Tensor, "k n d"] | None:
+    """What the run's strategy looks at, of some of the crops, with the model as last saved."""
+    patches, clip, start_frame = examples.patches[part], examples.clip[part], examples.start_frame[part]
+    return run.masker.guide(run.model, patches, clip, start_frame)
+
+
+@torch.no_grad()
+def reconstruct(model: MSMMAE, patches: Float[Tensor, "b n p"], grid: PatchGrid, mask: Mask) -> Float[Tensor, "b n p"]:
+    """The input with every masked patch replaced by its prediction; visible patches stay as they are.
+
+    The decoder predicts patches of zero mean and unit variance, so each gets the true patch's mean and deviation.
+    """
+    predicted = model.decoder(model.encoder(patches, grid, mask.visible), grid, mask)
+    true = take(patches, mask.masked)
+    deviation = (true.var(dim=2, keepdim=True) + VARIANCE_EPS).sqrt()
+    return place(patches, mask.masked, predicted * deviation + true.mean(dim=2, keepdim=True))
+
+
+@torch.no_grad()
+def error_by_patch(run: Run, model: M2D | MSMMAE, examples: Examples, seed: int = 0) -> Float[Tensor, " n"]:
+    """The model's own error at every place of the grid, averaged over the crops and random masks; padding left out.
+
+    NaN where no crop had sound and a mask.
+    """
+    total, count = torch.zeros(examples.grid.num_patches), torch.zeros(examples.grid.num_patches)
+    for part in torch.arange(NUM_CROPS).repeat(MASKS_PER_CROP).split(PARTS):
+        seed += 1
+        mask = random_masks(run, examples.grid, len(part), seed)
+        error = model(examples.patches[part], examples.grid, mask).per_patch
+        counted = examples.valid[part].gather(1, mask.masked).float()
+        total.index_add_(0, mask.masked.flatten(), (error * counted).flatten())
+        count.index_add_(0, mask.masked.flatten(), counted.flatten())
+    return total / count

@@ -1,0 +1,56 @@
+"""Runs -> one HTML page that stands on its own, with its pictures and tables beside it."""
+
+from collections.abc import Sequence
+from html import escape
+from importlib.metadata import version
+from itertools import cycle
+from pathlib import Path
+
+from melmask.report import page, sections
+from melmask.report.tables import as_csv, markdown, tabulate
+from melmask.study.runs import read_runs
+from melmask.viz import style
+
+PAGE, TABLE_CSV, TABLE_MARKDOWN = "report.html", "results.csv", "results.md"
+
+
+def report(runs: Sequence[Path], out: Path) -> Path:
+    """Write one self-contained HTML page about runs, and next to it its pictures, results.csv and results.md.
+
+    Everything comes from the runs' folders and their stores, and the same files give the same page. Where a store, an
+    evaluation or a checkpoint is missing, the page says so, and which command makes it.
+
+    Args:
+        runs: folders of runs, of any frameworks.
+        out: the folder to write to; files of an earlier report there are replaced.
+
+    Returns:
+        The page.
+
+    Raises:
+        ValueError: no runs, one twice, or one that is not a run's folder or is damaged.
+    """
+    found = read_runs(runs)
+    out.mkdir(parents=True, exist_ok=True)
+    colours = {run.name: colour for run, colour in zip(found, cycle(style.RUN_COLOURS), strict=False)}
+    columns, rows = tabulate(found)
+    material = sections.Material(found, colours, columns, rows, page.Pictures(out))
+    chapters = {
+        "Evaluations": sections.evaluations(material),
+        "Recipes": sections.recipes(material),
+        "Training": sections.training(material),
+        "Masks": sections.masks(material),
+        "Predictions": sections.predictions(material),
+        "Provenance": sections.provenance(material, out),
+    }
+    (out / TABLE_CSV).write_text(as_csv(found), encoding="utf-8", errors="replace")
+    (out / TABLE_MARKDOWN).write_text(markdown(columns, rows), encoding="utf-8", errors="replace")
+    html = page.fill(
+        title=escape(found[0].name if len(found) == 1 else f"{len(found)} runs compared"),
+        summary=sections.summary(material),
+        nav="".join(f'<a href="#{title.lower()}">{title}</a>' for title in chapters),
+        sections="\n".join(page.section(title.lower(), title, *parts) for title, parts in chapters.items()),
+        version=escape(version("melmask")),
+    )
+    (out / PAGE).write_text(html, encoding="utf-8", errors="replace")
+    return out / PAGE

@@ -1,0 +1,425 @@
+"""The sections of a report that are tables, charts and commands: evaluations, recipes, training, provenance."""
+
+import dataclasses
+import platform
+import shlex
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from importlib.metadata import version
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+
+from melmask.data.store import Store
+from melmask.frameworks import MSMMAE
+from melmask.masking.base import num_visible_of
+from melmask.report import page
+from melmask.report.crops import (
+    MASKS_PER_CROP,
+    NUM_CROPS,
+    Examples,
+    band_frequency,
+    error_by_patch,
+    examples_of,
+    guide_of_examples,
+    reconstruct,
+)
+from melmask.report.tables import Column, Row, best_of, interval, overlap, percent, sentence, verdict
+from melmask.study.runs import Run, random_masks
+from melmask.train.recipe import Recipe
+from melmask.viz import curves
+from melmask.viz import predictions as pictures
+from melmask.viz.masks import NUM_DRAWS
+
+TABLE_WORDS = (
+    "Scores in percent, each with its 95 % interval over the choice of test clips. Shaded: the best of its column. "
+    "Dotted: the interval overlaps that of the best, so the order of the two may be chance. Grey: the floors, on which "
+    "no training was spent, namely the same encoder with fresh weights, and statistics of the log-mel spectrogram."
+)
+FIGURE_WORDS = (
+    "Each bar is a score, its black line the 95 % interval. Coloured bars are trained encoders, grey ones the floors: "
+    "what training is worth is the distance from the grey bars."
+)
+CURVE_WORDS = (
+    "Noisy values are drawn faint, under their moving average. An effective rank or a feature deviation that falls "
+    "towards its lowest value would show that the features collapse. Losses can be compared within a framework only, "
+    "and even there a strategy that masks harder patches has the higher loss without being worse."
+)
+
+
+@dataclass(frozen=True)
+class Material:
+    """What all sections of a report draw on.
+
+    Args:
+        runs: the runs.
+        colours: of the runs, by name, in all figures.
+        columns: of the table of evaluations.
+        rows: of the table of evaluations.
+        pictures: takes the figures.
+    """
+
+    runs: Sequence[Run]
+    colours: Mapping[str, str]
+    columns: Sequence[Column]
+    rows: Sequence[Row]
+    pictures: page.Pictures
+
+    def name_of(self, run: Run) -> str:
+        """A run's name with its colour, as HTML."""
+        return f"{page.chip(self.colours[run.name])}{escape(run.name)}"
+
+
+def summary(material: Material) -> str:
+    """What the evaluations say in plain words, and what each run is."""
+    said = [
+        f"<li><b>{escape(column.title)}</b>: {escape(sentence(column, material.rows))}</li>"
+        for column in material.columns
+    ]
+    runs = [f"<li><b>{material.name_of(run)}</b>: {escape(describe(run))}</li>" for run in material.runs]
+    lead = f'<p class="lead">{escape(verdict(material.columns, material.rows))}</p>'
+    findings = f"<ul>{''.join(said)}</ul>" if said else ""
+    return f'<div class="summary">{lead}{findings}</div><ul class="runs">{"".join(runs)}</ul>'
+
+
+def describe(run: Run) -> str:
+    """A run in a line."""
+    recipe = run.recipe
+    length = f" of {recipe.crop_frames / run.spec.frames_per_s:.3g} s" if run.spec else ""
+    steps = f"{run.num_steps:,} steps" if run.num_steps else f"{recipe.epochs:g} epochs"
+    guided = f", mean guidance λ {run.mean_guidance:.2f}" if run.mean_guidance is not None else ""
+    unfinished = "" if run.is_complete else f"; stopped after {run.num_steps_done:,} steps so far"
+    return (
+        f"{recipe.framework} with a {recipe.size} encoder, {recipe.strategy} masking of "
+        f"{100 * recipe.mask_ratio:g} %{guided}, {steps} of {recipe.batch_size:,} crops{length}{unfinished}"
+    )
+
+
+def evaluations(material: Material) -> list[str]:
+    """The table, its chart, and what has not been evaluated."""
+    parts = []
+    if material.columns:
+        chart = curves.results_figure(material.columns, material.rows, material.colours)
+        table = results_table(material)
+        parts = [f'<p class="note">{escape(TABLE_WORDS)}</p>', table]
+        parts.append(material.pictures.add("evaluations", chart, FIGURE_WORDS))
+    for run in material.runs:
+        if not run.results:
+            command = shlex.join(["melmask", "evaluate", str(run.folder), "--task", "TASK.csv"])
+            parts.append(page.missing(f"{run.name} has not been evaluated. This command does it:", command))
+    return parts
+
+
+def results_table(material: Material) -> str:
+    """Runs and floors against tasks and probes, the best of each column marked."""
+    heads = [
+        f'<th class="number">{escape(c.task)}<small>{escape(c.probe)} probe, {escape(c.metric)}</small>'
+        f"<small>{escape(c.note)}</small></th>"
+        for c in material.columns
+    ]
+    body = []
+    for row in material.rows:
+        cells = "".join(_result_cell(row, column, material.rows) for column in material.columns)
+        name = page.chip(material.colours[row.run]) if row.is_run else ""
+        body.append(f'<tr class="{"run" if row.is_run else "floor"}"><th>{name}{escape(row.label)}</th>{cells}</tr>')
+    return page.raw_table(f"<tr><th></th>{''.join(heads)}</tr>", body)
+
+
+def _result_cell(row: Row, column: Column, rows: Sequence[Row]) -> str:
+    if column not in row.cells:
+        return '<td class="number muted">–</td>'
+    cell, best = row.cells[column], best_of(column, rows)
+    mark = " best" if row is best else " near" if overlap(cell, best.cells[column]) else ""
+    seeds = f", {cell['num_seeds']} seeds" if cell["num_seeds"] > 1 else ""
+    return f'<td class="number{mark}"><b>{percent(cell["score"])}</b><small>{interval(cell)}{seeds}</small></td>'
+
+
+def recipes(material: Material) -> list[str]:
+    """The settings in which the runs differ, and all of them folded away."""
+    names = [field.name for field in dataclasses.fields(Recipe)]
+    settings = [[name, *(_shown(getattr(run.recipe, name)) for run in material.runs)] for name in names]
+    header = ["setting", *(run.name for run in material.runs)]
+    folded = f"<details><summary>All {len(settings)} settings</summary>{page.table(header, settings)}</details>"
+    if len(material.runs) == 1:
+        return [f"<p>{escape(describe(material.runs[0]))}.</p>", folded]
+    different = [row for row in settings if len(set(row[1:])) > 1]
+    if not different:
+        return ["<p>The runs have the same recipe.</p>", folded]
+    words = f"<p>The runs differ in these settings; the other {len(settings) - len(different)} are the same.</p>"
+    return [words, page.table(header, different), folded]
+
+
+def _shown(value: Any) -> str:
+    """A setting as text."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} = {_shown(item)}" for name, item in value.items()) or "–"
+    if isinstance(value, (tuple, list)):
+        return ", ".join(map(_shown, value)) or "–"
+    if value is None:
+        return "–"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def training(material: Material) -> list[str]:
+    """Where each run stands, and its curves."""
+    header = ["run", "steps done", "of", "loss", "effective rank", "feature deviation", "samples/s"]
+    parts = [page.table(header, [_state(run) for run in material.runs], numeric=True)]
+    parts.append('<p class="note">Each the median of the last tenth of the log.</p>')
+    logged = [run for run in material.runs if run.log]
+    if logged:
+        chart = curves.curves_figure(logged, material.colours)
+        parts.append(material.pictures.add("training", chart, CURVE_WORDS))
+    for run in material.runs:
+        if not run.is_complete:
+            words = f"{run.name} is not complete. This command goes on with it:"
+            parts.append(page.missing(words, f"{run.pretrain_command} --resume"))
+    return parts
+
+
+def _state(run: Run) -> list[str]:
+    last = run.log[-max(1, len(run.log) // 10) :]
+
+    def median(name: str, form: str) -> str:
+        values = sorted(line[name] for line in last)
+        return format(values[len(values) // 2], form) if values else "–"
+
+    of = f"{run.num_steps:,}" if run.num_steps else "–"
+    numbers = [median("loss", ".4f"), median("effective_rank", ".1f"), median("feature_deviation", ".3f")]
+    return [run.name, f"{run.num_steps_done:,}", of, *numbers, median("samples_per_s", ",.0f")]
+
+
+def provenance(material: Material, out: Path) -> list[str]:
+    """The data, the commands that make all this again, and the versions at work."""
+    data = [row for run in material.runs for row in [_data_row(run)]]
+    header = ["run", "store", "fingerprint", "clips", "hours", "sources", "front end", "log-mel mean, deviation"]
+    commands = [
+        "melmask prepare SOURCES --out " + shlex.quote(store) for store in dict.fromkeys(row[1] for row in data)
+    ]
+    commands += [run.pretrain_command for run in material.runs]
+    commands += dict.fromkeys(result["command"] for run in material.runs for result in run.results)
+    commands.append(shlex.join(["melmask", "report", *(str(run.folder) for run in material.runs), "--out", str(out)]))
+    evaluated = sorted({result["version"] for run in material.runs for result in run.results})
+    versions = [["Python", platform.python_version()]]
+    versions += [[name, version(name)] for name in ("melmask", "torch", "numpy", "matplotlib")]
+    versions += [["evaluated with melmask", ", ".join(evaluated)]] if evaluated else []
+    return [
+        "<h3>Data</h3>",
+        page.table(header, data),
+        "<h3>Commands</h3>",
+        f"<pre>{escape(chr(10).join(commands))}</pre>",
+        "<h3>Versions that made this page</h3>",
+        page.table(["package", "version"], versions),
+    ]
+
+
+def _data_row(run: Run) -> list[str]:
+    """The data of a run, as far as it is known."""
+    name, store = run.data.get("store", "not recorded"), run.store
+    fingerprint = run.data.get("fingerprint", "not recorded")[:16]
+    statistics = f"{run.data['mean']:.3f}, {run.data['std']:.3f}" if "mean" in run.data else "not recorded"
+    if store is None:
+        return [run.name, name, fingerprint, "–", "–", "–", _front_end(run), statistics]
+    hours = f"{store.info['duration_s'] / 3600:.2f}"
+    return [run.name, name, fingerprint, f"{len(store.clips):,}", hours, _sources(store), _front_end(run), statistics]
+
+
+def _sources(store: Store) -> str:
+    counts = Counter(stored.clip.source for stored in store.clips)
+    return ", ".join(f"{source} ({count:,})" for source, count in counts.items())
+
+
+def _front_end(run: Run) -> str:
+    spec = run.spec
+    if spec is None:
+        return "–"
+    window_ms, hop_ms = (1000 * samples / spec.sample_rate_hz for samples in (spec.n_fft, spec.hop_length))
+    return (
+        f"{spec.sample_rate_hz:,} Hz, {spec.num_mels} mels {spec.fmin_hz:g} to {spec.fmax_hz:g} Hz, "
+        f"window {window_ms:g} ms, hop {hop_ms:g} ms"
+    )
+
+
+NUM_SHOWN = 3
+LOOKS_AT = {
+    "nothing": "nothing",
+    "patches": "the patches",
+    "features": "its encoder's features",
+    "attention": "its class token's attention",
+    "loss": "its past losses",
+}
+LED_BY = {
+    "features": ", led by the features of the encoder as last saved",
+    "attention": ", led by the attention of the encoder's class token as last saved",
+    "loss": ", led by the losses remembered at the last checkpoint",
+}
+GUIDANCE_WORDS = (
+    "The hint ratio h is the share of a strategy's choice that is given back to chance. The guidance λ says how much "
+    "of its preference is left: at 0 masks are random, at 1 the strategy's own. It is less than 1 − h. The time share "
+    "is that of guides and masks in a training step, the median over the run."
+)
+BAND_WORDS = (
+    "How often the patches of each frequency band are masked once the hints have run out: right of the line more "
+    "often than by chance, left of it less. A strategy that looks at the sound may still have a habit of its own, such "
+    f"as masking low frequencies. Mean over {NUM_CROPS} crops of each run's data."
+)
+FAIR_WORDS = (
+    "Every run is given uniformly random masks here, at its own mask ratio, so that predictions can be compared."
+)
+RECONSTRUCTION_WORDS = (
+    "The model predicts masked patches with their mean and deviation taken out. To be seen here, each predicted patch "
+    "is given the mean and the deviation of the true one, which the model does not know: judge the shapes inside "
+    "patches, not their brightness."
+)
+ERROR_WORDS = (
+    f"Top, the error at every place of the grid, averaged over {NUM_CROPS} crops with {MASKS_PER_CROP} random masks "
+    "each: {scale}. Below, single crops: what was visible, and how hard each masked patch was to predict."
+)
+ERROR_SCALE = {
+    "m2d": "0 is the direction of the target's features, 2 is unrelated to it",
+    "msm-mae": "0 is perfect, 1 is no better than each patch's mean",
+}
+
+
+def masks(material: Material) -> list[str]:
+    """The strategies, the bands they prefer, and masks of real crops over each run's schedule."""
+    header = ["run", "strategy", "looks at", "mask ratio", "visible, masked", "hint ratio", "mean λ", "time share"]
+    parts = [f"<p>{escape(GUIDANCE_WORDS)}</p>", page.table(header, [_strategy_row(run) for run in material.runs])]
+    shown = {run.name: run for run in material.runs if run.can_guide}
+    examples = {name: examples_of(run, run.store, NUM_SHOWN) for name, run in shown.items() if run.store}
+    for spec in dict.fromkeys(run.spec for run in shown.values() if run.spec):
+        frequency = {name: band_frequency(run, examples[name]) for name, run in shown.items() if run.spec == spec}
+        figure = curves.band_figure(frequency, shown, spec, material.colours)
+        parts.append(material.pictures.add("masks-by-band", figure, BAND_WORDS, narrow=True))
+    for run in material.runs:
+        parts.append(f"<h3>{material.name_of(run)}</h3>")
+        if run.name in shown:
+            parts.append(_mask_examples(material, run, examples[run.name]))
+        elif run.store:
+            parts.append(_no_checkpoint(run))
+        else:
+            parts.append(_no_store(run))
+    return parts
+
+
+def predictions(material: Material) -> list[str]:
+    """Reconstructions, and where predictions err, for every run."""
+    parts = [f"<p>{escape(FAIR_WORDS)}</p>"]
+    for run in material.runs:
+        parts.append(f"<h3>{material.name_of(run)}</h3>")
+        if run.store is None:
+            parts.append(_no_store(run))
+        elif run.model is None:
+            parts.append(_no_checkpoint(run))
+        else:
+            parts += _prediction_examples(material, run, examples_of(run, run.store, NUM_SHOWN))
+    return parts
+
+
+def _no_store(run: Run) -> str:
+    folder = run.data.get("store", "STORE")
+    words = f"No pictures: {run.store_problem}. Prepare the same sources again:"
+    return page.missing(words, f"melmask prepare SOURCES --out {folder}")
+
+
+def _no_checkpoint(run: Run) -> str:
+    return page.missing("No pictures: the run has not saved a checkpoint yet.", f"{run.pretrain_command} --resume")
+
+
+def _strategy_row(run: Run) -> list[str]:
+    """A run's masking in numbers."""
+    recipe, strategy = run.recipe, run.recipe.make_strategy()
+    counts = "–"
+    if run.spec:
+        num_patches = recipe.grid(run.spec.num_mels).num_patches
+        num_visible = num_visible_of(num_patches, recipe.mask_ratio)
+        counts = f"{num_visible}, {num_patches - num_visible} of {num_patches}"
+    guided = "–" if run.mean_guidance is None else f"{run.mean_guidance:.3f}"
+    options = "".join(f", {name} = {value}" for name, value in recipe.strategy_options.items())
+    if recipe.exponent_power is not None:
+        options += f", exponent rising as progress^{recipe.exponent_power:g}"
+    shares = [line["mask_share"] for line in run.log if "mask_share" in line]
+    share = f"{100 * median(shares):.2g} %" if shares else "–"
+    ratio = f"{recipe.mask_ratio:g}"
+    return [run.name, recipe.strategy + options, LOOKS_AT[strategy.needs], ratio, counts, _hints(run), guided, share]
+
+
+def _hints(run: Run) -> str:
+    """The course of the hint ratio, in words."""
+    recipe = run.recipe
+    if not recipe.takes_hints:
+        return "no hints"
+    if recipe.guidance:
+        points = ", ".join(f"{value:g} at {100 * progress:.3g} %" for progress, value in recipe.guidance)
+        return f"what gives λ = {points} of the run"
+    if recipe.hint_constant is not None:
+        return f"{recipe.hint_constant:g} throughout"
+    fall = "a cosine to 0" if recipe.hint_shape == "cosine" else f"1 − progress^{recipe.hint_power:g}"
+    return f"1 for the first {100 * recipe.hint_start:.3g} % of the run, then {fall}"
+
+
+def _stages(run: Run) -> list[pictures.Stage]:
+    """What there is to show of the run's schedules."""
+    recipe, masker = run.recipe, run.masker
+    changes = recipe.exponent_power is not None or (recipe.takes_hints and recipe.hint_constant is None)
+    moments = {"throughout": 1.0}
+    if changes:
+        moments = {"start": 0.0, "middle": 0.5, "end": 1.0}
+    elif not recipe.takes_hints:
+        moments = {"draw 1": 1.0, "draw 2": 1.0, "draw 3": 1.0}
+    return [
+        pictures.Stage(name, masker.strategy(progress), masker.hints(progress) if recipe.takes_hints else None)
+        for name, progress in moments.items()
+    ]
+
+
+def _mask_examples(material: Material, run: Run, examples: Examples) -> str:
+    """The picture of the run's masks over its schedule."""
+    recipe, shown, stages = run.recipe, list(examples.shown), _stages(run)
+    assert run.spec is not None
+    figure = pictures.schedule_figure(
+        examples.log_mel[shown],
+        [examples.names[i] for i in shown],
+        recipe.strategy,
+        guide_of_examples(run, examples, torch.tensor(shown)),
+        examples.valid[shown],
+        examples.grid,
+        recipe.patch_shape,
+        run.spec,
+        mask_ratio=recipe.mask_ratio,
+        stages=stages,
+    )
+    led = LED_BY.get(recipe.make_strategy().needs, "")
+    course = " at three moments of the run's schedule" if stages[0].name == "start" else ""
+    caption = (
+        f"Left, crops of the run's data; then its masks{course}{led}. Right, how often each patch is masked in "
+        f"{NUM_DRAWS} draws: orange more often than by chance, teal less. {_files(examples, shown)}"
+    )
+    return material.pictures.add(page.file_name("masks", run.name), figure, caption)
+
+
+def _files(examples: Examples, shown: Sequence[int]) -> str:
+    return f"Recordings, from the top: {', '.join(examples.files[i] for i in shown)}."
+
+
+def _prediction_examples(material: Material, run: Run, examples: Examples) -> list[str]:
+    """The pictures of what a run predicts, and how well."""
+    model, spec, shown = run.model, run.spec, list(examples.shown)
+    assert model is not None and spec is not None
+    grid, patch_shape, parts = examples.grid, run.recipe.patch_shape, []
+    patches, log_mel, names = examples.patches[shown], examples.log_mel[shown], [examples.names[i] for i in shown]
+    mask = random_masks(run, grid, len(shown), seed=0)
+    if isinstance(model, MSMMAE):
+        rebuilt = reconstruct(model, patches, grid, mask)
+        figure = pictures.reconstruction_figure(log_mel, names, mask, rebuilt, grid, patch_shape, spec)
+        caption = f"{RECONSTRUCTION_WORDS} {_files(examples, shown)}"
+        parts.append(material.pictures.add(page.file_name("reconstructions", run.name), figure, caption))
+    with torch.no_grad():
+        error = model(patches, grid, mask).per_patch
+    average = error_by_patch(run, model, examples)
+    figure = pictures.error_figure(average, log_mel, names, mask, error, grid, patch_shape, spec, run.recipe.framework)
+    caption = f"{ERROR_WORDS.format(scale=ERROR_SCALE[run.recipe.framework])} {_files(examples, shown)}"
+    return [*parts, material.pictures.add(page.file_name("errors", run.name), figure, caption)]

@@ -1,0 +1,64 @@
+"""What depends on the machine: the device, its precision, and how the C library keeps memory."""
+
+import ctypes
+import os
+import platform
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import torch
+
+# Of glibc's <malloc.h>.
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
+LARGEST_INT = 2**31 - 1
+GROWTH_BYTES = 64 * 2**20
+
+
+@cache
+def keep_freed_memory() -> bool:
+    """Let glibc keep freed memory instead of handing it back to the system; whether it could be asked to.
+
+    By default every large tensor is mapped anew and unmapped when freed, so that each step of a training pays for the
+    same page faults again: 30 % of a step of a tiny model on two cores. Applies to the whole process, from now on; the
+    peak of the memory used stays as it is, but it is held until the process ends. Other C libraries are left alone.
+    """
+    libc = ctypes.CDLL(None)
+    if not hasattr(libc, "gnu_get_libc_version"):
+        return False
+    settings = {M_MMAP_MAX: 0, M_TRIM_THRESHOLD: LARGEST_INT, M_TOP_PAD: GROWTH_BYTES}
+    taken = [libc.mallopt(name, value) == 1 for name, value in settings.items()]
+    return all(taken)
+
+
+def this_device() -> torch.device:
+    """Where a training started here would compute."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def describe(device: torch.device) -> str:
+    """What it is, for people."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"this machine's CPU ({platform.machine()}, {torch.get_num_threads()} threads)"
+
+
+def memory_of(device: torch.device) -> int:
+    """Its memory in bytes."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def autocast_for(precision: str, device: torch.device) -> Callable[[], Any]:
+    """A maker of autocast contexts: bfloat16 if asked for, or with "auto" if the hardware computes in it."""
+    use_bf16 = precision == "bf16" or (precision == "auto" and computes_in_bf16(device))
+    return lambda: torch.autocast(device.type, torch.bfloat16, enabled=use_bf16)
+
+
+def computes_in_bf16(device: torch.device) -> bool:
+    """Whether the hardware itself multiplies in bfloat16; where it is emulated, bfloat16 is slower than float32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")  # absent in some versions of torch
+    return any(getattr(torch.cpu, check, lambda: False)() for check in checks)

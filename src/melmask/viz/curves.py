@@ -1,0 +1,183 @@
+"""Charts of numbers: evaluations with their intervals, curves over a training, masking by frequency band."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from torch import Tensor
+
+from melmask.logmel import LogMelSpec
+from melmask.masking.base import num_masked_of
+from melmask.report.tables import Column, Row
+from melmask.study.runs import Run
+from melmask.viz import style
+
+SCHEDULES = {"guidance", "hint_ratio", "learning_rate"}  # known exactly, so not to be smoothed
+CURVES = {
+    "effective_rank": "effective rank",
+    "feature_deviation": "feature deviation",
+    "guidance": "guidance λ; dashed: hints h",
+    "learning_rate": "learning rate",
+    "samples_per_s": "samples per second",
+}
+
+
+@style.in_style
+def results_figure(columns: Sequence[Column], rows: Sequence[Row], colours: Mapping[str, str]) -> Figure:
+    """A panel for every task and probe, a bar with its 95 % interval for every run and floor.
+
+    Args:
+        columns: the panels.
+        rows: the bars.
+        colours: of the runs, by name; floors are grey.
+    """
+    num_across = len(columns) if len(columns) < 4 else 2 if len(columns) == 4 else 3
+    num_down = math.ceil(len(columns) / num_across)
+    figure = style.new_figure(num_down * (0.62 + 0.25 * len(rows)))
+    panels = figure.subplots(num_down, num_across, squeeze=False, sharey=True)
+    for axes in panels.flat[len(columns) :]:
+        axes.set_axis_off()
+    for axes, column in zip(panels.flat, columns, strict=False):
+        for place, row in enumerate(rows):
+            cell = row.cells.get(column)
+            if cell is None:
+                continue
+            score, low, high = (100 * cell[name] for name in ("score", "low", "high"))
+            axes.barh(place, score, height=0.66, color=colours[row.run] if row.is_run else style.FLOOR_COLOUR)
+            axes.errorbar(score, place, xerr=[[score - low], [high - score]], color=style.INK, linewidth=1, capsize=2.5)
+            axes.annotate(f"{score:.1f}", (high, place), (4, 0), textcoords="offset points", va="center", fontsize=7.5)
+        axes.set_title(column.title, fontweight="bold")
+        axes.set_xlabel(f"{column.metric}, %", loc="right")
+        axes.set_xlim(0, min(112, 1.18 * max(100 * row.cells[column]["high"] for row in rows if column in row.cells)))
+        axes.set_yticks(range(len(rows)), [style.shortened(row.label, 40) for row in rows])
+        axes.tick_params(axis="y", length=0, labelcolor=style.INK)
+        axes.spines["left"].set_visible(False)
+        axes.grid(axis="x")
+    panels[0, 0].invert_yaxis()
+    return figure
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One line of a panel."""
+
+    run: Run
+    step: np.ndarray
+    value: np.ndarray
+    is_schedule: bool
+    dashed: bool
+
+
+@style.in_style
+def curves_figure(runs: Sequence[Run], colours: Mapping[str, str]) -> Figure:
+    """How the runs went: loss, features, guidance, learning rate and speed over their steps.
+
+    Losses of different frameworks measure different things and have a panel each.
+    """
+    panels: list[tuple[str, list[Curve]]] = []
+    for framework in dict.fromkeys(run.recipe.framework for run in runs):
+        of_framework = [run for run in runs if run.recipe.framework == framework]
+        panels.append((f"loss, {framework}", _curves(of_framework, "loss")))
+    for name, title in CURVES.items():
+        extra = _curves(runs, "hint_ratio", dashed=True) if name == "guidance" else []
+        panels.append((title, _curves(runs, name) + extra))
+    panels = [(title, curves) for title, curves in panels if curves]
+    num_across = 4 if len(panels) > 6 else 3
+    num_down = math.ceil(len(panels) / num_across)
+    figure = style.new_figure(0.3 + 1.75 * num_down)
+    axes_list = figure.subplots(num_down, num_across, squeeze=False).flat
+    for axes in axes_list[len(panels) :]:
+        axes.set_axis_off()
+    for axes, (title, curves) in zip(axes_list, panels, strict=False):
+        for curve in curves:
+            _draw_curve(axes, curve, colours[curve.run.name])
+        axes.set_title(title, fontweight="bold")
+        axes.grid(axis="y")
+        axes.margins(x=0.01)
+        if title == CURVES["samples_per_s"]:
+            axes.set_ylim(bottom=0)
+    for axes in axes_list[max(0, len(panels) - num_across) : len(panels)]:
+        axes.set_xlabel("optimiser steps", loc="right", labelpad=1)
+    _legend(figure, [run.name for run in runs if run.log], colours)
+    return figure
+
+
+def _curves(runs: Sequence[Run], name: str, dashed: bool = False) -> list[Curve]:
+    """The logged values of those runs that have any."""
+    curves = []
+    for run in runs:
+        lines = [line for line in run.log if line.get(name) is not None]
+        if lines:
+            step, value = (np.array([line[key] for line in lines], dtype=float) for key in ("step", name))
+            curves.append(Curve(run, step, value, name in SCHEDULES, dashed))
+    return curves
+
+
+def _draw_curve(axes: Axes, curve: Curve, colour: str) -> None:
+    """A line; a noisy one faint, with its moving average over it."""
+    width = len(curve.value) // 25
+    if curve.dashed:
+        axes.plot(curve.step, curve.value, color=colour, linewidth=1, linestyle=(0, (4, 3)), alpha=0.8)
+    elif width < 2 or curve.is_schedule:
+        marker = "o" if len(curve.value) == 1 else None
+        axes.plot(curve.step, curve.value, color=colour, marker=marker, markersize=3)
+    else:
+        axes.plot(curve.step, curve.value, color=colour, linewidth=0.7, alpha=0.3)
+        axes.plot(curve.step, moving_average(curve.value, width), color=colour)
+
+
+def moving_average(values: np.ndarray, width: int) -> np.ndarray:
+    """The mean of up to ``width`` values on either side of each, fewer towards the ends.
+
+    >>> moving_average(np.array([0.0, 3.0, 6.0]), 1).tolist()
+    [1.5, 3.0, 4.5]
+    """
+    total = np.concatenate([[0.0], np.cumsum(values)])
+    first = np.maximum(np.arange(len(values)) - width, 0)
+    last = np.minimum(np.arange(len(values)) + width + 1, len(values))
+    return (total[last] - total[first]) / (last - first)
+
+
+@style.in_style
+def band_figure(
+    frequency: Mapping[str, Tensor], runs: Mapping[str, Run], spec: LogMelSpec, colours: Mapping[str, str]
+) -> Figure:
+    """How much more often than by chance each band of frequencies is masked, a line for every run.
+
+    Args:
+        frequency: by name of the run, the share of its masks that cover each row of patches, low frequencies first.
+        runs: the runs, by name.
+        spec: the front end.
+        colours: of the runs.
+    """
+    figure = style.new_figure(2.3, width_in=6.2)
+    axes = figure.subplots()
+    axes.axvline(0, color=style.MUTED, linewidth=1)
+    for name, share in frequency.items():
+        recipe = runs[name].recipe
+        centres = (np.arange(len(share)) + 0.5) * recipe.patch_shape[0] - 0.5
+        num_patches = recipe.grid(spec.num_mels).num_patches
+        by_chance = num_masked_of(num_patches, recipe.mask_ratio) / num_patches
+        points = 100 * (share.numpy() - by_chance)
+        axes.plot(points, centres, "o-", color=colours[name], markersize=4.5, label=name)
+    style.label_axes(axes, spec)
+    reach = max(5.0, 1.1 * float(np.abs(axes.get_xlim()).max()))
+    axes.set_xlim(-reach, reach)
+    axes.set_ylim(-0.5, spec.num_mels - 0.5)
+    axes.spines["left"].set_visible(False)
+    axes.grid(axis="x")
+    axes.set_xlabel("masked more often than by chance, in percentage points", loc="right")
+    _legend(figure, list(frequency), colours)
+    return figure
+
+
+def _legend(figure: Figure, names: Sequence[str], colours: Mapping[str, str]) -> None:
+    """The runs' colours, on top of the figure."""
+    handles = [Line2D([], [], color=colours[name], linewidth=2.5) for name in names]
+    labels = [style.shortened(name, 48) for name in names]
+    columns = max(1, min(len(names), 150 // (8 + max(map(len, labels), default=1))))
+    figure.legend(handles, labels, loc="outside upper left", ncols=columns, handlelength=1.4, borderaxespad=0.1)

@@ -1,0 +1,296 @@
+"""The benchmarks of speed: what they compare with computes the same, and what they write is what they measured."""
+
+import importlib
+import json
+import math
+import subprocess
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from melmask.encoders.pretrained import FrozenEncoder
+from melmask.frameworks import M2D, MSMMAE
+from melmask.logmel import LogMel, LogMelSpec
+from melmask.masking import draw
+from melmask.nn.encoder_file import FrontEnd
+from melmask.nn.vit import Encoder, Size
+from melmask.patches import patchify
+from melmask.types import PatchGrid
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+GRID, PATCH_SHAPE = PatchGrid(3, 5), (4, 4)
+ENCODER, DECODER = Size(32, 2, 4), Size(16, 1, 2)
+KEYS = {"framework", "size", "dtype", "samples_per_s", "baseline_samples_per_s", "ratio", "ceiling_share"}
+
+
+@pytest.fixture
+def script(monkeypatch):
+    """A benchmark as a module, by name; products for the ceiling are small."""
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    ceiling = importlib.import_module("ceiling")
+    for name, value in {"SQUARES": (8,), "WIDTHS": (8,), "TOKENS": 8}.items():
+        monkeypatch.setattr(ceiling, name, value)
+    return importlib.import_module
+
+
+def written(benchmark, folder: Path) -> tuple[list[dict], str]:
+    """The rows and the page of a quick run."""
+    benchmark.main(["--quick", "--json", str(folder / "rows.json"), "--markdown", str(folder / "page.md")])
+    rows = json.loads((folder / "rows.json").read_text())
+    for row in rows:
+        assert set(row) >= KEYS
+        figures = [value for value in row.values() if isinstance(value, int | float)]
+        assert all(math.isfinite(value) and value >= 0 for value in figures)
+        assert min(row[key] for key in KEYS - {"framework", "size", "dtype"}) > 0
+    return rows, (folder / "page.md").read_text()
+
+
+# What is compared with
+
+
+def both_forms(baseline, framework):
+    """Our model and the plain one with the same weights, an input and a mask, and the plain form's loss of it."""
+    torch.manual_seed(0)
+    is_m2d = framework == "m2d"
+    ours = (M2D if is_m2d else MSMMAE)(ENCODER, DECODER, PATCH_SHAPE)
+    plain = (baseline.PlainM2D if is_m2d else baseline.PlainMSMMAE)(ENCODER, DECODER, GRID, PATCH_SHAPE)
+    for parameter in ours.parameters():
+        parameter.data += 0.1 * torch.randn_like(parameter)  # no bias is zero, and the target has moved away
+    baseline.copy_weights(plain, ours)
+
+    log_mel = torch.randn(6, GRID.freq * 4, GRID.time * 4)
+    mask = draw("random", grid=GRID, batch_size=6, mask_ratio=0.7, rng=torch.Generator().manual_seed(1))
+    jumbled = mask.masked[:, torch.randperm(mask.masked.shape[1])]  # a shuffle is in no order
+    plain_loss = plain(log_mel, torch.cat([mask.visible, jumbled], dim=1), mask.visible.shape[1])
+    return ours, plain, patchify(log_mel, PATCH_SHAPE), mask, plain_loss
+
+
+@pytest.mark.parametrize("framework", ["m2d", "msm-mae"])
+def test_the_plain_form_computes_our_loss_and_gradient(script, framework):
+    ours, plain, patches, mask, plain_loss = both_forms(script("baseline"), framework)
+    loss = ours(patches, GRID, mask, None).value
+    assert float(plain_loss.detach()) == pytest.approx(float(loss.detach()), abs=1e-5)
+
+    loss.backward()
+    plain_loss.backward()
+    gradients = {name: p.grad.reshape(-1) for name, p in plain.named_parameters() if p.grad is not None}
+    for name, parameter in ours.named_parameters():
+        if parameter.requires_grad:
+            torch.testing.assert_close(gradients.pop(name), parameter.grad.reshape(-1), atol=1e-5, rtol=1e-4)
+    assert not gradients
+
+
+@pytest.mark.parametrize("framework", ["m2d", "msm-mae"])
+def test_in_bf16_our_loss_is_the_plain_one_within_its_rounding(script, framework):
+    """A value in bfloat16 is off by up to 2^-9 of itself; the mean over masked patches by less than twice that."""
+    ours, _, patches, mask, plain_loss = both_forms(script("baseline"), framework)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = float(ours(patches, GRID, mask, None).value.detach())
+    assert loss != float(plain_loss.detach())
+    assert loss == pytest.approx(float(plain_loss.detach()), rel=2**-8)
+
+
+def test_the_plain_average_is_ours(script):
+    torch.manual_seed(0)
+    baseline = script("baseline")
+    ours = M2D(ENCODER, DECODER, PATCH_SHAPE, ema=(0.9, 0.9))
+    for parameter in ours.encoder.parameters():
+        parameter.data += torch.randn_like(parameter)
+    plain = baseline.PlainM2D(ENCODER, DECODER, GRID, PATCH_SHAPE)
+    baseline.copy_weights(plain, ours)
+    plain.after_step(0.9)
+    ours.after_step(0.0)
+    moved = dict(plain.target.named_parameters())
+    for name, parameter in ours.target.named_parameters():
+        torch.testing.assert_close(moved.pop(name).reshape(-1), parameter.reshape(-1))
+    assert not moved
+
+
+def test_the_plain_log_mel_is_ours(script, tmp_path):
+    prepare = script("prepare")
+    wave = 0.1 * np.random.default_rng(0).standard_normal(16_000)
+    soundfile.write(tmp_path / "noise.wav", wave, 16_000)
+    decoded = prepare.decoded(tmp_path / "noise.wav", "float32")
+    prepare.PlainPrepare(tmp_path / "out")([tmp_path / "noise.wav"])
+    plain = torch.from_numpy(np.load(tmp_path / "out/noise.npy"))
+    torch.testing.assert_close(plain, LogMel(LogMelSpec())(decoded[None])[0], atol=1e-4, rtol=0)
+
+
+def test_the_plain_embedding_is_ours(script, store, tmp_path):
+    embed, recordings = script("embed"), script("recordings")
+    torch.manual_seed(0)
+    encoder = Encoder(ENCODER, (16, 16))
+    frozen = FrozenEncoder(encoder, FrontEnd(store.spec, store.mean, store.std), 608)
+    files = sorted(recordings.write_clip_files(store, tmp_path / "clips").iterdir())
+    assert np.abs(embed.PlainEmbedder(encoder, store)(files) - frozen.embed(store)).max() < 1e-4
+
+
+# What they write
+
+
+def test_train_writes_a_row_for_every_framework_and_dtype(script, tmp_path, monkeypatch):
+    train = script("train")
+    micro = {
+        "size": "micro",
+        "crop_frames": 96,
+        "batch_size": 4,
+        "decoder_dim": 32,
+        "decoder_depth": 1,
+        "decoder_heads": 2,
+    }
+    monkeypatch.setattr(train, "SETTINGS", {f"base-{framework}": micro for framework in ("m2d", "msm-mae")})
+    monkeypatch.setattr(train, "NUM_CLIPS", 6)
+    monkeypatch.setattr(train, "CLIP_S", 1.0)
+    monkeypatch.setattr(train, "QUICK_S", {"micro": 0.01})
+    monkeypatch.setattr(train, "QUICK_BATCH", {("micro", "float32"): 2})
+    rows, page = written(train, tmp_path)
+    assert [(row["framework"], row["size"], row["dtype"], row["batch"]) for row in rows] == [
+        (framework, "micro", dtype, batch)
+        for framework in ("m2d", "msm-mae")
+        for dtype, batch in (("float32", 2), ("bf16", 4))
+    ]
+    for row in rows:
+        assert row["gflop"] == pytest.approx(row["forward_gflop"] + row["backward_gflop"])
+        assert 0 < row["overhead_share"] < 1
+        assert (row["ema_gflop"] > 0) == (row["framework"] == "m2d")
+        assert f"| {row['framework']} | micro | {row['dtype']} |" in page
+    assert all(f"| {phase} |" in page for phase in train.PHASES)
+    assert "not measured" in page  # of the targets, which are about tiny and base
+
+
+def test_the_phases_are_the_whole_step(script, monkeypatch):
+    train = script("train")
+    now = [0.0]
+    monkeypatch.setattr("time.perf_counter", lambda: now[0])
+
+    def work(seconds: float) -> None:
+        now[0] += seconds
+
+    laps = train.Laps()
+    laps.start()
+    laps.around(work, "data", before="data")(1.0)
+    work(0.25)
+    laps.around(work, "mask", before="forward")(2.0)
+    laps.around(work, "forward", before="forward")(4.0)
+    work(0.5)
+    laps.around(work, "EMA", before="optimiser")(8.0)
+    laps.cut("optimiser")
+    spent = {"data": 1.0, "mask": 2.0, "forward": 4.25, "backward": 0.0, "optimiser": 0.5, "EMA": 8.0}
+    assert laps.steps == [spent]
+
+
+def test_lengths_writes_a_row_for_every_number_of_parts(script, tmp_path, monkeypatch):
+    lengths = script("lengths")
+    monkeypatch.setattr(lengths, "NUM_CLIPS", 12)
+    monkeypatch.setattr(lengths, "NAMES", ("micro-m2d",))
+    monkeypatch.setattr(lengths, "QUICK_S", 0.001)
+    lengths.main(["--quick", "--json", str(tmp_path / "rows.json"), "--markdown", str(tmp_path / "page.md")])
+    rows = json.loads((tmp_path / "rows.json").read_text())
+    assert [row["parts"] for row in rows] == list(lengths.PARTS) and rows[0]["ratio"] == 1.0
+    shares = [row["sound_share"] for row in rows]
+    assert shares == sorted(shares) and shares[0] < shares[-1] <= 1.0
+    assert f"| micro-m2d | 1 | {rows[0]['samples_per_s']:.0f} | 1.00 |" in (tmp_path / "page.md").read_text()
+
+
+def test_prepare_writes_a_row_for_every_kind_of_file(script, tmp_path, monkeypatch):
+    benchmark = script("prepare")
+    kinds = [benchmark.Kind(kind.name, kind.extension, kind.rate_hz, 4) for kind in benchmark.KINDS]
+    monkeypatch.setattr(benchmark, "KINDS", kinds)
+    monkeypatch.setattr(benchmark, "CLIP_S", 0.5)
+    monkeypatch.setattr(benchmark, "QUICK_S", 0.001)
+    prepare = benchmark.prepare  # processes take seconds to start
+    monkeypatch.setattr(benchmark, "prepare", lambda files, out, num_workers: prepare(files, out, num_workers=0))
+    rows, page = written(benchmark, tmp_path)
+    assert [row["size"] for row in rows] == [kind.name for kind in kinds]
+    assert all(f"| {kind.name} | 2 |" in page for kind in kinds)
+    assert "a core's rate" in page
+
+
+def test_embed_writes_a_row_for_every_encoder(script, tmp_path, monkeypatch):
+    embed = script("embed")
+    monkeypatch.setattr(embed, "NUM_CLIPS", {"micro": 6, "shallow": 4})
+    monkeypatch.setattr(embed, "LONGEST_S", 1.5)
+    monkeypatch.setattr(embed, "QUICK_S", 0.001)
+    rows, page = written(embed, tmp_path)
+    assert [(row["size"], row["clips"]) for row in rows] == [("micro", 3), ("shallow", 2)]
+    assert "| micro | 3 |" in page and "| shallow | 2 |" in page
+
+
+def test_the_ceiling_is_the_product_with_the_best_rate(script, monkeypatch):
+    ceiling = script("ceiling")
+    of_16, of_8 = 2 * 16**3, 2 * 8**3
+    monkeypatch.setattr(ceiling, "seconds", lambda product: {of_8: 1e-6, of_16: 4e-6}[product.flops])
+    best = ceiling.gemm_ceiling(torch.float32, [(8, 8, 8), (16, 16, 16)])
+    assert best.flops == of_16 and best.rates([1.0, 4e-6]) == pytest.approx([of_16, of_16 / 4e-6])
+    torch_s, convolution = ceiling.forms(5, 4, 3, torch.float32)
+    torch.testing.assert_close(torch_s.call(), convolution.call())
+    monkeypatch.setattr(ceiling, "seconds", lambda product: 1.0 if product.call == convolution.call else 2.0)
+    monkeypatch.setattr(ceiling, "forms", lambda *shape: [torch_s, convolution])
+    assert ceiling.gemm_ceiling(torch.float32, [(5, 4, 3)]) is convolution
+    assert ceiling.gemm_ceiling(torch.float32, [(5, 4, 3)], only_matmul=True) is torch_s
+    monkeypatch.undo()
+    assert ceiling.seconds(best) > 0
+
+
+# The page, the targets, the comparison
+
+
+def test_a_section_replaces_its_own_and_leaves_the_rest(script, tmp_path):
+    page, path = script("page"), tmp_path / "page.md"
+    page.write_section(path, "one", "first")
+    page.write_section(path, "two", "second")
+    path.write_text(path.read_text().replace("# Performance", "# Performance, by hand"))
+    page.write_section(path, "one", "third")
+    lines = path.read_text().splitlines()
+    assert "first" not in lines and lines.index("third") < lines.index("second")
+    assert lines[0] == "# Performance, by hand" and lines.count("<!-- end of one -->") == 1
+
+
+def test_a_target_is_reached_or_missed_by_its_worst_row(script):
+    targets = script("targets")
+    rows = [{"size": "tiny", "ratio": 3.0}, {"size": "tiny", "ratio": 1.5}, {"size": "base", "ratio": 0.1}]
+    tiny = targets.of("ratio", size="tiny")
+    for target, said in [
+        (targets.Target("train", "speed", 1.5, tiny, why="slow"), ["at least 1.50", "1.50", "reached", ""]),
+        (targets.Target("train", "speed", 1.6, tiny, why="slow"), ["at least 1.60", "1.50", "missed", "slow"]),
+        (
+            targets.Target("train", "share", 2.0, targets.of("ratio", max, size="tiny"), at_most=True),
+            ["at most 2.00", "3.00", "missed", ""],
+        ),
+        (
+            targets.Target("train", "speed", 1.6, targets.of("ratio", size="small")),
+            ["at least 1.60", "", "not measured", ""],
+        ),
+    ]:
+        assert targets.verdict(target, rows)[1:] == said
+
+
+def test_a_revision_is_compared_with_this_one(script, tmp_path, monkeypatch, capsys):
+    compare, repository = script("compare"), tmp_path / "repository"
+    source = """
+        import json, pathlib, sys
+        row = {"framework": "m2d", "dtype": "bf16", "samples_per_s": RATE}
+        assert sys.argv[1:3] == ["--quick", "--json"]
+        pathlib.Path(sys.argv[3]).write_text(json.dumps([row]))
+    """
+    git = ["git", "-C", str(repository), "-c", "user.name=a", "-c", "user.email=a@b.c"]
+    (repository / "benchmarks").mkdir(parents=True)
+    subprocess.run([*git, "init", "--quiet"], check=True)
+    for rate in ("10.0", "25.0"):
+        (repository / "benchmarks/train.py").write_text(textwrap.dedent(source).replace("RATE", rate))
+        subprocess.run([*git, "add", "."], check=True)
+        subprocess.run([*git, "commit", "--quiet", "-m", rate], check=True)
+    monkeypatch.setattr(compare, "HERE", repository)
+    compare.main(["HEAD~1", "--only", "train", "embed"])
+    printed = capsys.readouterr().out
+    assert "embed is not compared" in printed
+    (line,) = [line for line in printed.splitlines() if "m2d bf16" in line]
+    assert line.split() == ["train", "m2d", "bf16", "10", "25", "2.50", "2.50", "to", "2.50"]
+    with pytest.raises(ValueError, match="'nowhere'"):
+        compare.main(["nowhere"])
+    listed = subprocess.run([*git, "worktree", "list"], capture_output=True, text=True, check=True).stdout
+    assert len(listed.splitlines()) == 1

@@ -1,0 +1,432 @@
+"""From files to a store: nothing lost, nothing done twice, whatever is in the folder and whoever pulls the plug."""
+
+import csv
+import fcntl
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from melmask.audio import read_audio
+from melmask.data import shards
+from melmask.data.manifest import STORE_MARK
+from melmask.data.prepare import prepare
+from melmask.data.store import Store
+from melmask.logmel import LogMel, LogMelSpec
+
+RATE_HZ = 16_000
+
+
+def sound(seed: int, duration_s: float = 0.4, rate_hz: int = RATE_HZ, channels: int = 1) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    return 0.1 * rng.standard_normal((int(duration_s * rate_hz), channels)).clip(-5, 5)
+
+
+def write_sound(path: Path, seed: int = 0, **kwargs: object) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rate_hz = int(kwargs.get("rate_hz", RATE_HZ))
+    soundfile.write(path, sound(seed, **kwargs), rate_hz)
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Seven short recordings of different length."""
+    for number in range(7):
+        write_sound(tmp_path / f"sounds/{number}.flac", number, duration_s=0.3 + 0.1 * number)
+    return tmp_path / "sounds"
+
+
+@pytest.fixture
+def decoded(monkeypatch: pytest.MonkeyPatch) -> Counter:
+    """How often each file name was decoded in this process, with units of two files."""
+    count: Counter = Counter()
+
+    def spy(path: Path, sample_rate_hz: int) -> np.ndarray:
+        count[path.name] += 1
+        return read_audio(path, sample_rate_hz)
+
+    monkeypatch.setattr(shards, "read_audio", spy)
+    monkeypatch.setattr("melmask.data.prepare.MAX_UNIT_FILES", 2)
+    return count
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+        return list(csv.DictReader(file))
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def write_nasty(folder: Path) -> tuple[set[str], dict[str, str]]:
+    """A folder with all that can go wrong; the names of its good files, and the reasons for the bad ones."""
+    good = ["plain.wav", "größe ñ 音.flac", "sub/latin-\udce9.ogg", "sub/array.wav", "sub/speech.mp3", "sub/music.opus"]
+    for number, name in enumerate(good[:2]):
+        write_sound(folder / name, number)
+    write_sound(folder / "sub/plain.ogg", 2).rename(folder / good[2])
+    write_sound(folder / good[3], 3, rate_hz=96_000, channels=8)
+    write_sound(folder / good[4], 4, rate_hz=44_100)
+    soundfile.write(folder / good[5], sound(5, rate_hz=48_000), 48_000, format="OGG", subtype="OPUS")
+    (folder / "sub/loop").symlink_to(folder)
+    (folder / "again").symlink_to(folder / "sub")
+
+    flac = write_sound(folder / "truncated.flac", 6, duration_s=2.0).read_bytes()
+    (folder / "truncated.flac").write_bytes(flac[: len(flac) // 2])
+    (folder / "text.wav").write_text("this is no audio\n" * 100)
+    (folder / "empty.wav").touch()
+    write_sound(folder / "short.wav", 7, duration_s=0.01)
+    write_sound(folder / "15-frames.wav", 8, duration_s=0.149)
+    soundfile.write(folder / "nan.wav", np.where(sound(9) > 0.3, np.nan, sound(9)), RATE_HZ, subtype="FLOAT")
+    soundfile.write(folder / "huge.wav", 1e30 * sound(10), RATE_HZ, subtype="FLOAT")
+    soundfile.write(folder / "silence.wav", np.zeros(RATE_HZ), RATE_HZ)
+    (folder / "self.wav").symlink_to("self.wav")
+    (folder / "gone.wav").symlink_to("nowhere.wav")
+    (folder / "README.txt").write_text("Recorded in 2024.")
+    bad = {
+        "truncated.flac": "truncated or damaged",
+        "text.wav": "not audio",
+        "empty.wav": "empty file",
+        "short.wav": "too short",
+        "15-frames.wav": "too short",
+        "nan.wav": "contains NaN or infinite samples",
+        "huge.wav": "contains NaN or infinite samples",
+        "silence.wav": "silent",
+        "self.wav": "missing file",
+        "gone.wav": "missing file",
+        "README.txt": "not an audio file extension",
+    }
+    return set(good), bad
+
+
+def test_nasty_folder(tmp_path: Path) -> None:
+    good, bad = write_nasty(tmp_path / "nasty")
+    calls = []
+    store = prepare([tmp_path / "nasty"], tmp_path / "store", num_workers=0, progress=lambda *args: calls.append(args))
+    assert {str(stored.clip.path.relative_to(tmp_path / "nasty")) for stored in store.clips} == good
+    rows = read_rows(tmp_path / "store/rejected.csv")
+    assert {row["path"].rsplit("/", 1)[1]: row["reason"] for row in rows} == bad
+    assert len(rows) == len(store.rejected) == store.info["num_rejected"] == len(bad)
+    assert all(row["detail"] and row["source"] == "nasty" for row in rows)
+    assert {stored.num_frames for stored in store.clips} == {41}
+    assert calls[-1] == (len(good) + len(bad), len(good) + len(bad), pytest.approx(0.4 * len(good)), len(bad))
+    for index in range(len(store)):
+        assert np.isfinite(store.log_mel(index)).all()
+
+
+def test_workers_change_nothing(tmp_path: Path) -> None:
+    write_nasty(tmp_path / "nasty")
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        for num_workers in (0, 2):
+            prepare([tmp_path / "nasty"], tmp_path / f"store{num_workers}", num_workers=num_workers)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(num_threads)
+    assert content(tmp_path / "store0") == content(tmp_path / "store2")
+
+
+def test_log_mels_and_their_statistics(folder: Path, tmp_path: Path, decoded: Counter) -> None:
+    spec = LogMelSpec(8_000, 256, 80, 32, 50.0, 4_000.0)
+    store = prepare([folder], tmp_path / "store", spec=spec, num_workers=0)
+    assert store.spec == spec
+    front_end = LogMel(spec)
+    everything = []
+    for index, stored in enumerate(store.clips):
+        expected = front_end(torch.from_numpy(read_audio(stored.clip.path, 8_000))[None])[0].T.half().numpy()
+        assert store.log_mel(index).dtype == np.float16
+        assert store.log_mel(index).shape == (stored.num_frames, 32)
+        assert np.array_equal(store.log_mel(index), expected)
+        assert np.array_equal(store.log_mel(index, 5, 21), expected[5:21])
+        assert np.array_equal(store.log_mel(index, 5), expected[5:])
+        everything.append(expected.astype(np.float64))
+    assert store.mean == pytest.approx(np.concatenate(everything).mean(), rel=1e-12)
+    assert store.std == pytest.approx(np.concatenate(everything).std(), rel=1e-9)
+    assert store.info["num_frames"] == sum(map(len, everything))
+    assert store.info["duration_s"] == pytest.approx(sum(0.3 + 0.1 * number for number in range(7)))
+
+
+def test_long_recordings_are_written_in_blocks(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = prepare([folder], tmp_path / "whole", num_workers=0)
+    in_blocks = LogMel.in_blocks
+    monkeypatch.setattr(LogMel, "in_blocks", lambda self, wave: in_blocks(self, wave, block_frames=10))
+    blocks = prepare([folder], tmp_path / "blocks", num_workers=0)
+    for index in range(len(whole)):
+        difference = whole.log_mel(index).astype(np.float32) - blocks.log_mel(index).astype(np.float32)
+        assert np.abs(difference).max() <= 2**-6  # at most one step of float16
+    assert blocks.mean == pytest.approx(whole.mean, abs=1e-4)
+
+
+def test_store_is_a_view_and_travels(folder: Path, tmp_path: Path) -> None:
+    store = prepare([folder], tmp_path / "store", num_workers=0)
+    crop = store.log_mel(3, 2, 20)
+    assert not crop.flags.writeable
+    assert not crop.flags.owndata
+    message = pickle.dumps(store)
+    assert len(message) < 1000  # its folder, not its data
+    copy = pickle.loads(message)
+    assert np.array_equal(copy.log_mel(3, 2, 20), crop)
+    assert (copy.clips, copy.rejected, copy.info) == (store.clips, store.rejected, store.info)
+    with pytest.raises(IndexError, match="not within clip 3"):
+        store.log_mel(3, 0, 1000)
+
+
+def test_second_call_does_nothing(folder: Path, tmp_path: Path, decoded: Counter) -> None:
+    first = prepare([folder], tmp_path / "store", num_workers=0)
+    assert set(decoded.values()) == {1}
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "store").rglob("*")}
+    calls = []
+    second = prepare([folder], tmp_path / "store", num_workers=0, progress=lambda *args: calls.append(args))
+    assert set(decoded.values()) == {1}
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "store").rglob("*")} == before
+    assert (second.clips, second.fingerprint) == (first.clips, first.fingerprint)
+    assert calls[-1][:2] == (7, 7)
+
+
+def test_changed_file_is_decoded_again(folder: Path, tmp_path: Path, decoded: Counter) -> None:
+    first = prepare([folder], tmp_path / "store", num_workers=0)
+    write_sound(folder / "2.flac", seed=99, duration_s=0.9)
+    second = prepare([folder], tmp_path / "store", num_workers=0)
+    again = {name for name, times in decoded.items() if times > 1}
+    assert "2.flac" in again
+    assert len(again) <= 2  # its unit
+    assert second.clips[2].num_frames == 91
+    assert second.fingerprint != first.fingerprint
+    shards = {path.name for path in (tmp_path / "store/shards").glob("*.npy")}
+    assert {stored.shard for stored in second.clips} == shards
+    fresh = prepare([folder], tmp_path / "fresh", num_workers=0)
+    assert content(tmp_path / "store") == content(tmp_path / "fresh")
+    assert fresh.fingerprint == second.fingerprint
+
+
+def test_another_spec_is_another_store(folder: Path, tmp_path: Path, decoded: Counter) -> None:
+    prepare([folder], tmp_path / "store", num_workers=0)
+    store = prepare([folder], tmp_path / "store", spec=LogMelSpec(num_mels=64), num_workers=0)
+    assert set(decoded.values()) == {2}
+    assert store.log_mel(0).shape[1] == 64
+
+
+def test_new_files_disturb_few_units(tmp_path: Path, decoded: Counter, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("melmask.data.prepare.MAX_UNIT_FILES", 1000)
+    monkeypatch.setattr("melmask.data.prepare.MEAN_UNIT_FILES", 4)
+    for number in range(10, 50):
+        write_sound(tmp_path / f"sounds/{number}.wav", number, duration_s=0.2)
+    prepare([tmp_path / "sounds"], tmp_path / "store", num_workers=0)
+    write_sound(tmp_path / "sounds/0.wav", 0)  # comes before all others
+    prepare([tmp_path / "sounds"], tmp_path / "store", num_workers=0)
+    assert sum(times > 1 for times in decoded.values()) < 20
+
+
+def test_fingerprint_knows_content_and_labels_but_not_places(folder: Path, tmp_path: Path) -> None:
+    def fingerprint(name: str, rows: str, **kwargs: object) -> str:
+        manifest = tmp_path / name / "set.csv"
+        manifest.parent.mkdir()
+        if name == "moved":
+            folder.rename(manifest.parent / "sounds")
+        else:
+            (manifest.parent / "sounds").symlink_to(folder)
+        manifest.write_text(f"path,label\n{rows}")
+        return prepare([manifest], tmp_path / f"store-{name}", num_workers=0, **kwargs).fingerprint
+
+    rows = "sounds/1.flac,a\nsounds/2.flac,b\n"
+    first = fingerprint("first", rows)
+    assert fingerprint("same", rows) == first
+    assert fingerprint("label", rows.replace(",b", ",c")) != first
+    assert fingerprint("order", "sounds/2.flac,b\nsounds/1.flac,a\n") != first
+    assert fingerprint("fewer", "sounds/1.flac,a\n") != first
+    assert fingerprint("spec", rows, spec=LogMelSpec(num_mels=64)) != first
+    assert fingerprint("moved", rows) == first
+
+
+def test_listed_often_decoded_once(folder: Path, tmp_path: Path, decoded: Counter) -> None:
+    (tmp_path / "link.flac").symlink_to(folder / "1.flac")
+    (tmp_path / "one.csv").write_text("path,label,fold\nsounds/1.flac,a,1\nsounds/0.flac,a,2\nnone.wav,a,1\n")
+    (tmp_path / "two.csv").write_text("path,label,group\nlink.flac,x,g\nsounds/../sounds/1.flac,y,h\nnone.wav,a,1\n")
+    store = prepare([tmp_path / "one.csv", tmp_path / "two.csv", folder], tmp_path / "store", num_workers=0)
+    assert set(decoded.values()) == {1}
+    listed = [(s.clip.source, s.clip.label, s.clip.fold, s.clip.group) for s in store.clips[:4]]
+    assert listed == [
+        ("one", "a", "1", None),
+        ("one", "a", "2", None),
+        ("two", "x", None, "g"),
+        ("two", "y", None, "h"),
+    ]
+    same = [0, 2, 3, 5]
+    assert len({(store.clips[i].shard, store.clips[i].start_frame, store.clips[i].num_frames) for i in same}) == 1
+    assert [(r.path.name, r.source) for r in store.rejected] == [("none.wav", "one"), ("none.wav", "two")]
+    assert (len(store), store.info["num_recordings"]) == (11, 7)
+    frames = sum(store.clips[4 + number].num_frames for number in range(7))
+    assert store.info["num_frames"] == frames
+
+
+def test_interrupted_and_resumed(folder: Path, tmp_path: Path, decoded: Counter) -> None:
+    def interrupt(done: int, *_: object) -> None:
+        if done >= 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        prepare([folder], tmp_path / "store", num_workers=0, progress=interrupt)
+    assert 4 <= len(decoded) < 7
+    with pytest.raises(ValueError, match="no complete store"):
+        Store.open(tmp_path / "store")
+    prepare([folder], tmp_path / "store", num_workers=0)
+    assert set(decoded.values()) == {1}
+    assert len(decoded) == 7
+    prepare([folder], tmp_path / "fresh", num_workers=0)
+    assert content(tmp_path / "store") == content(tmp_path / "fresh")
+
+
+KILLED = """
+import multiprocessing, os, signal, sys
+from pathlib import Path
+from melmask.data import prepare as module
+
+def kill(*_):
+    print(*(child.pid for child in multiprocessing.active_children()), flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+if __name__ == "__main__":
+    module.MAX_UNIT_FILES = 2
+    module.prepare([Path(sys.argv[1])], Path(sys.argv[2]), num_workers=1, progress=kill)
+"""
+
+
+def test_killed_and_resumed(folder: Path, tmp_path: Path, decoded: Counter) -> None:
+    (tmp_path / "killed.py").write_text(KILLED)
+    command = [sys.executable, str(tmp_path / "killed.py"), str(folder), str(tmp_path / "store")]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    killed = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    (worker,) = map(int, killed.stdout.split())
+    deadline_s = time.monotonic() + 60
+    while _is_running(worker):
+        assert time.monotonic() < deadline_s, "the worker outlives its parent"
+        time.sleep(0.05)
+    prepare([folder], tmp_path / "store", num_workers=0)
+    assert len(decoded) < 7
+    prepare([folder], tmp_path / "fresh", num_workers=0)
+    assert content(tmp_path / "store") == content(tmp_path / "fresh")
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_worker_crash(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A decoder that takes its process down, put into the workers through Python's sitecustomize."""
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site/sitecustomize.py").write_text(
+        "import os, soundfile\n"
+        "class SoundFile(soundfile.SoundFile):\n"
+        "    def __init__(self, file):\n"
+        "        if file.endswith(b'3.flac'):\n"
+        "            os.kill(os.getpid(), 11)\n"
+        "        super().__init__(file)\n"
+        "soundfile.SoundFile = SoundFile\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
+    store = prepare([folder], tmp_path / "store", num_workers=1)
+    assert [stored.clip.path.name for stored in store.clips] == [f"{number}.flac" for number in (0, 1, 2, 4, 5, 6)]
+    assert [(r.path.name, r.reason) for r in store.rejected] == [("3.flac", "worker crash")]
+
+
+def test_workers_that_cannot_start(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site/sitecustomize.py").write_text("import os\nos._exit(3)\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
+    with pytest.raises(RuntimeError, match="die before they read a file"):
+        prepare([folder], tmp_path / "store", num_workers=1)
+
+
+def test_strange_library_error_rejects_one_file(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(path: Path, sample_rate_hz: int) -> np.ndarray:
+        if path.name == "3.flac":
+            raise RuntimeError("internal error 42")
+        return read_audio(path, sample_rate_hz)
+
+    monkeypatch.setattr(shards, "read_audio", fail)
+    store = prepare([folder], tmp_path / "store", num_workers=0)
+    assert len(store) == 6
+    assert [(r.reason, "internal error 42" in r.detail) for r in store.rejected] == [("unreadable", True)]
+
+
+def test_full_disk_is_no_fault_of_a_file(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(shards._ShardWriter, "append", fail)
+    with pytest.raises(OSError, match="No space left"):
+        prepare([folder], tmp_path / "store", num_workers=0)
+    assert not list((tmp_path / "store/shards").glob("*.tmp"))
+
+
+def test_nothing_usable(tmp_path: Path) -> None:
+    for name in ("a.wav", "b.wav"):
+        (tmp_path / name).touch()
+    (tmp_path / "set.csv").write_text("path\na.wav\nb.wav\nnone.wav\n")
+    with pytest.raises(ValueError, match=r"none of 3 files is usable: empty file \(2\), missing file \(1\)"):
+        prepare([tmp_path / "set.csv"], tmp_path / "store", num_workers=0)
+    assert len(read_rows(tmp_path / "store/rejected.csv")) == 3
+    with pytest.raises(ValueError, match="no complete store"):
+        Store.open(tmp_path / "store")
+
+
+def test_folder_of_someone_else_is_left_alone(folder: Path, tmp_path: Path) -> None:
+    for out in (folder, folder / "0.flac"):
+        with pytest.raises(ValueError, match="choose"):
+            prepare([folder], out, num_workers=0)
+    assert len(list(folder.iterdir())) == 7
+    (tmp_path / "new").mkdir()
+    assert len(prepare([folder], tmp_path / "new", num_workers=0)) == 7  # an empty folder will do
+
+
+def test_store_inside_its_source(folder: Path, decoded: Counter) -> None:
+    first = prepare([folder], folder / "store", num_workers=0)
+    second = prepare([folder], folder / "store", num_workers=0)
+    assert set(decoded.values()) == {1}
+    assert second.rejected == first.rejected == []
+
+
+def test_two_at_once(folder: Path, tmp_path: Path) -> None:
+    prepare([folder], tmp_path / "store", num_workers=0)
+    with (tmp_path / "store" / STORE_MARK).open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(RuntimeError, match="another process is writing"):
+            prepare([folder], tmp_path / "store", num_workers=0)
+
+
+def test_bad_arguments(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="num_workers must not be negative, got -1"):
+        prepare([folder], tmp_path / "store", num_workers=-1)
+    with pytest.raises(ValueError, match="min_frames must be at least 1, got 0"):
+        prepare([folder], tmp_path / "store", min_frames=0)
+    assert not (tmp_path / "store").exists()
+
+
+def test_min_frames(folder: Path, tmp_path: Path) -> None:
+    store = prepare([folder], tmp_path / "store", num_workers=0, min_frames=51)
+    assert [stored.num_frames for stored in store.clips] == [51, 61, 71, 81, 91]
+    assert all("at least 51" in rejected.detail for rejected in store.rejected)
+
+
+def test_other_format_version(folder: Path, tmp_path: Path) -> None:
+    prepare([folder], tmp_path / "store", num_workers=0)
+    path = tmp_path / "store/store.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"format_version": 0}))
+    with pytest.raises(ValueError, match="has format 0"):
+        Store.open(tmp_path / "store")

@@ -1,0 +1,158 @@
+"""The cache of features: found again when nothing has changed, and never otherwise."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+from melmask.data.prepare import prepare
+from melmask.data.store import Store
+from melmask.encoders import cache
+from melmask.encoders.cache import cache_folder, cached_embed, cached_time_steps
+from melmask.encoders.pretrained import FeatureSettings, FrozenEncoder
+from melmask.nn.encoder_file import ENCODER, FrontEnd, save_encoder
+from melmask.nn.vit import SIZES, Encoder
+
+
+@pytest.fixture
+def made(monkeypatch) -> list[str]:
+    """What encoders really made, while the test runs."""
+    calls: list[str] = []
+    for name in ("embed", "time_steps"):
+        monkeypatch.setattr(FrozenEncoder, name, _spied(getattr(FrozenEncoder, name), calls))
+    return calls
+
+
+def _spied(method: Callable, calls: list[str]) -> Callable:
+    def noted(*arguments, **options):
+        calls.append(method.__name__)
+        return method(*arguments, **options)
+
+    return noted
+
+
+def frozen(store: Store, settings: FeatureSettings | None = None) -> FrozenEncoder:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        encoder = Encoder(SIZES["micro"], (16, 16))
+    return FrozenEncoder(encoder, FrontEnd(store.spec, store.mean, store.std), 208, settings or FeatureSettings())
+
+
+def test_what_was_made_is_found_again(store, tmp_path, made):
+    first = cached_embed(frozen(store), store, tmp_path)
+    again = cached_embed(frozen(store), store, tmp_path)
+    assert made == ["embed"] and np.array_equal(first, again) and again.dtype == np.float32
+    assert np.array_equal(first, frozen(store).embed(store))
+
+
+def test_a_changed_setting_or_weight_is_made_anew(store, tmp_path, made):
+    first = cached_embed(frozen(store), store, tmp_path)
+    touched = frozen(store)
+    with torch.no_grad():
+        touched.encoder.norm.bias[0] += 1
+    assert np.abs(cached_embed(touched, store, tmp_path) - first).max() == pytest.approx(1, abs=1e-4)
+    for settings in (FeatureSettings((1,)), FeatureSettings("last", "mean+max"), FeatureSettings("last", "mean+std")):
+        assert not np.array_equal(cached_embed(frozen(store, settings), store, tmp_path), first)
+    touched.front_end = FrontEnd(store.spec, store.mean + 1, store.std)
+    cached_embed(touched, store, tmp_path)
+    assert made == ["embed"] * 6
+
+
+def test_a_changed_table_is_made_anew(recordings, store, tmp_path, made):
+    first = cached_embed(frozen(store), store, tmp_path / "cache")
+    table = recordings.parent / "reversed.csv"
+    header, *lines = recordings.read_text().splitlines()
+    try:
+        table.write_text("\n".join([header, *lines[::-1]]) + "\n")
+        other = prepare([table], tmp_path / "reversed", num_workers=0)
+    finally:
+        table.unlink()
+    found = cached_embed(frozen(store), other, tmp_path / "cache")
+    assert made == ["embed"] * 2 and np.abs(found - first[::-1]).max() < 1e-5
+
+
+def test_another_format_of_features_is_made_anew(store, tmp_path, made, monkeypatch):
+    cached_embed(frozen(store), store, tmp_path)
+    monkeypatch.setattr(cache, "FORMAT", cache.FORMAT + 1)
+    cached_embed(frozen(store), store, tmp_path)
+    assert made == ["embed"] * 2
+
+
+def test_time_steps_are_kept_by_rows_and_mapped(store, tmp_path, made):
+    first = cached_time_steps(frozen(store), store, folder=tmp_path)
+    again = cached_time_steps(frozen(store), store, folder=tmp_path)
+    assert made == ["time_steps"] and np.array_equal(first.steps, again.steps)
+    assert isinstance(again.steps.base, np.memmap) and not again.steps.flags.writeable
+    some = cached_time_steps(frozen(store), store, [5, 3], folder=tmp_path)
+    assert made == ["time_steps"] * 2 and len(some) == 2
+    for number, row in enumerate((5, 3)):
+        assert np.abs(some.clip(number) - first.clip(row)).max() < 4e-3
+    cached_embed(frozen(store), store, tmp_path)
+    assert made[2:] == ["embed"]
+
+
+@pytest.mark.parametrize("damage", [b"", b"\x93NUMPY", b"no array at all", None])
+def test_a_damaged_entry_is_as_good_as_none(store, tmp_path, made, damage):
+    first = cached_embed(frozen(store), store, tmp_path)
+    entry = next(tmp_path.iterdir())
+    entry.write_bytes(entry.read_bytes()[:-1] if damage is None else damage)
+    assert np.array_equal(cached_embed(frozen(store), store, tmp_path), first)
+    np.save(entry, first[:-1])
+    assert np.array_equal(cached_embed(frozen(store), store, tmp_path), first)
+    assert made == ["embed"] * 3
+
+
+def test_an_interrupted_writer_leaves_nothing(store, tmp_path, monkeypatch):
+    def half_written(file, array, **options):
+        file.write(array.tobytes()[:100])
+        file.flush()
+        assert [path.suffix for path in tmp_path.iterdir()] == [".tmp"]  # nobody could find it yet
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(np, "save", half_written)
+    with pytest.raises(KeyboardInterrupt):
+        cached_embed(frozen(store), store, tmp_path)
+    assert not list(tmp_path.iterdir())
+    encoder = frozen(store)
+    with torch.no_grad():
+        encoder.encoder.norm.bias.fill_(1e6)
+    with pytest.raises(ValueError, match="half precision"):
+        cached_time_steps(encoder, store, folder=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_cache_lies_where_the_user_says(store, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    monkeypatch.delenv("MELMASK_CACHE", raising=False)
+    assert cache_folder() == tmp_path / "xdg" / "melmask"
+    monkeypatch.setenv("MELMASK_CACHE", str(tmp_path / "mine"))
+    cached_embed(frozen(store), store)
+    assert [path.parent for path in (tmp_path / "mine").rglob("*.npy")] == [tmp_path / "mine" / "features"]
+
+
+@pytest.mark.slow
+def test_processes_that_make_the_same_entry_do_not_disturb_each_other(store, tmp_path):
+    encoder = frozen(store)
+    save_encoder(tmp_path / ENCODER, encoder.encoder, encoder.front_end, encoder.crop_frames)
+    code = f"""
+from pathlib import Path
+from melmask.data.store import Store
+from melmask.evaluate.cache import cached_embed, cached_time_steps
+from melmask.evaluate.embed import FrozenEncoder
+encoder, store = FrozenEncoder.load(Path({str(tmp_path / ENCODER)!r})), Store.open(Path({str(store.folder)!r}))
+for number in range(5):
+    folder = Path({str(tmp_path / "cache")!r}, str(number))
+    print(number, cached_embed(encoder, store, folder).sum())
+    print(number, cached_time_steps(encoder, store, folder=folder).steps.astype(float).sum())
+"""
+    processes = [
+        subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    printed = [process.communicate(timeout=200) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], printed
+    assert printed[0][0] == printed[1][0] and len(printed[0][0].splitlines()) == 10
+    assert len(list((tmp_path / "cache").rglob("*.*"))) == 10

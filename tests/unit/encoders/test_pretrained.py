@@ -1,0 +1,228 @@
+"""Features of clips and time steps: what they are, and what they must not depend on."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from melmask.data.prepare import prepare
+from melmask.data.store import Store
+from melmask.encoders import pretrained
+from melmask.encoders.features import Pool
+from melmask.encoders.pretrained import FeatureSettings, FrozenEncoder
+from melmask.nn.encoder_file import ENCODER, FrontEnd, save_encoder
+from melmask.nn.vit import Encoder, Size
+from melmask.types import PatchGrid
+
+SETTINGS = [
+    FeatureSettings(layers, pooling)
+    for layers in ("last", "all", (1, 3))
+    for pooling in ("mean", "mean+max", "mean+std")
+]
+by_settings = pytest.mark.parametrize("settings", SETTINGS, ids=str)
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """Noise that comes and goes, of 1, 5, 2.3 and 5 s."""
+    folder, rng = tmp_path_factory.mktemp("clips"), np.random.default_rng(0)
+    for number, seconds in enumerate((1.0, 5.0, 2.3, 5.0)):
+        time_s = np.arange(int(16_000 * seconds)) / 16_000
+        sound = 0.1 * rng.standard_normal(len(time_s)) * (0.1 + np.sin(3 * time_s + number) ** 2)
+        soundfile.write(folder / f"{number}.wav", sound, 16_000)
+    return prepare([folder], tmp_path_factory.mktemp("stores") / "clips", num_workers=0)
+
+
+def frozen(store: Store, settings: FeatureSettings = SETTINGS[0], crop_frames: int = 96) -> FrozenEncoder:
+    """An untrained encoder, three layers deep, whose norm is not the identity."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        encoder = Encoder(Size(32, 3, 2), (16, 16))
+        torch.nn.init.normal_(encoder.norm.weight)
+        torch.nn.init.normal_(encoder.norm.bias)
+    return FrozenEncoder(encoder, FrontEnd(store.spec, store.mean, store.std), crop_frames, settings)
+
+
+@by_settings
+def test_a_short_clip_embeds_the_same_alone_and_batched_with_a_long_one(clips, settings):
+    encoder = frozen(clips, settings)
+    alone, together = encoder.embed(clips, [0]), encoder.embed(clips, [1, 0, 2])
+    assert together.shape == (3, encoder.num_dims) and together.dtype == np.float32
+    assert np.abs(alone[0] - together[1]).max() < 1e-5
+    assert np.abs(together[0] - together[1]).max() > 1e-2
+
+
+@by_settings
+def test_batches_of_any_size_give_the_same_embeddings(clips, settings, monkeypatch):
+    encoder, found = frozen(clips, settings), []
+    for tokens in (1, 90, 10**6):
+        monkeypatch.setattr(pretrained, "TOKENS_PER_BATCH", tokens)
+        monkeypatch.setattr(pretrained, "CLIPS_AT_ONCE", 3 if tokens == 90 else 1024)
+        found.append(encoder.embed(clips))
+    assert np.abs(found[0] - found[1]).max() < 1e-5 and np.abs(found[0] - found[2]).max() < 1e-5
+
+
+@by_settings
+def test_an_embedding_pools_all_time_steps_of_the_clip(clips, settings):
+    """The frames are read one clip at a time, so this also says that chunks are put together in their order."""
+    encoder = frozen(clips, settings)
+    steps = [encoder.frames(clips.log_mel(row))[0].astype(np.float64) for row in range(4)]
+    assert len(steps[1]) == 32 and encoder.num_steps(clips.clips[1].num_frames) == 32  # 501 frames, of which 11 pad
+    expected = np.stack([clip.mean(axis=0) for clip in steps])
+    if settings.pooling == "mean+max":
+        expected = np.hstack([expected, np.stack([clip.max(axis=0) for clip in steps])])
+    if settings.pooling == "mean+std":
+        expected = np.hstack([expected, np.stack([clip.std(axis=0) for clip in steps])])
+    assert np.abs(encoder.embed(clips) - expected).max() < 1e-5
+    kept = encoder.time_steps(clips)
+    assert kept.steps.dtype == np.float16 and len(kept) == 4
+    assert all(np.abs(kept.clip(row) - steps[row]).max() < 4e-3 for row in range(4))
+
+
+def test_progress_ends_at_its_total(clips):
+    seen: list[tuple[int, int]] = []
+    frozen(clips).embed(clips, progress=lambda done, total: seen.append((done, total)))
+    assert seen[-1] == (17, 17)  # 7, 32, 15 and 32 time steps in chunks of at most 6 are 2, 6, 3 and 6 chunks
+    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
+
+
+def test_layers_are_the_blocks_outputs_each_normalised(clips):
+    every = frozen(clips, FeatureSettings("all"), crop_frames=608)
+    log_mel = clips.log_mel(0)
+    steps = every.frames(log_mel)[0].reshape(-1, 3, 5, 32)  # time, layer, freq, dim
+    assert np.array_equal(steps[:, 2].reshape(-1, 160), frozen(clips, crop_frames=608).frames(log_mel)[0])
+    for number in (1, 2):
+        assert np.abs(steps[:, number - 1].mean(axis=-1)).max() < 1e-5
+        assert np.abs(steps[:, number - 1].std(axis=-1) - 1).max() < 1e-3
+        one = frozen(clips, FeatureSettings((number,)), crop_frames=608)
+        assert np.array_equal(one.frames(log_mel)[0], steps[:, number - 1].reshape(-1, 160))
+
+
+def test_the_last_layer_by_any_of_its_names_is_the_same(clips):
+    last, third = frozen(clips), frozen(clips, FeatureSettings((3,)))
+    assert np.array_equal(last.embed(clips), third.embed(clips))
+    assert last.identity == third.identity
+
+
+def test_the_encoders_layers_end_in_its_output():
+    encoder, grid = Encoder(Size(32, 3, 2), (16, 16)), PatchGrid(5, 4)
+    patches, index = torch.randn(2, 20, 256), torch.tensor([[1, 5, 7], [0, 2, 19]])
+    for some in (None, index):
+        outputs = encoder.layers(patches, grid, some)
+        assert len(outputs) == 3
+        assert torch.equal(encoder.norm(outputs[-1]), encoder(patches, grid, some))
+        first = encoder.blocks[0](encoder._embed(patches, grid, some))
+        assert torch.equal(outputs[0], first)
+
+
+def test_a_click_is_in_the_time_step_whose_centre_is_nearest_also_in_a_long_file(tmp_path):
+    """Blocks that add nothing leave each step a function of its own frames, so only steps with clicks stand out."""
+    clicks_s = [0.4, 1.55, 9.55, 9.65, 30.0, 61.3, 69.9]  # chunks end at multiples of 0.96 s, less half a frame
+    sound = np.zeros(16_000 * 70)
+    sound[[round(16_000 * at_s) for at_s in clicks_s]] = 1.0
+    soundfile.write(tmp_path / "clicks.wav", sound, 16_000)
+    store = prepare([tmp_path], tmp_path / "store", num_workers=0)
+    encoder = frozen(store, crop_frames=96)
+    for block in encoder.encoder.blocks:
+        for layer in (block.attn.proj, block.mlp.fc2):
+            torch.nn.init.zeros_(layer.weight)
+            torch.nn.init.zeros_(layer.bias)
+    features, centres_s = encoder.frames(store.log_mel(0))
+    silence = encoder.frames(np.tile(store.log_mel(0, 0, 1), (store.clips[0].num_frames, 1)))[0]
+    stands_out = np.flatnonzero(np.abs(features - silence).max(axis=1) > 1e-3)
+    assert stands_out.tolist() == [int(np.abs(centres_s - at_s).argmin()) for at_s in clicks_s]
+    assert len(centres_s) == 438 and np.allclose(np.diff(centres_s), encoder.step_s)
+    assert centres_s[0] == pytest.approx(0.075)  # its frames are centred on 0, 10, ... 150 ms
+
+
+def test_pieces_in_any_order_give_the_statistics_of_the_whole():
+    rng = np.random.default_rng(0)
+    steps = (1000 + rng.standard_normal((2, 50, 6))).astype(np.float32)  # a mean far above the deviation
+    for pooling, second in (("mean+max", steps.max(axis=1)), ("mean+std", steps.astype(np.float64).std(axis=1))):
+        pool = Pool(2, 6, pooling)
+        for first, last in ((20, 50), (0, 3), (3, 20)):
+            layers = torch.from_numpy(steps[[1, 0], first:last]).split(2, dim=2)
+            pool.add([1, 0], list(layers))
+        expected = np.hstack([steps.astype(np.float64).mean(axis=1), second])
+        assert np.abs(pool.pooled() - expected).max() < 1e-4
+
+
+def test_what_does_not_vary_deviates_by_nothing_and_not_by_rounding():
+    value = np.float32(0.1)
+    steps = np.full((1, 7, 2), value)
+    steps[0, ::2, 1] = np.nextafter(value, np.float32(1))
+    pool = Pool(1, 2, "mean+std")
+    pool.add([0], [torch.from_numpy(steps)])
+    assert pool.pooled()[0, 2:].tolist() == [0.0, 0.0]
+
+
+def test_identity_changes_with_whatever_embeddings_depend_on(clips):
+    base = frozen(clips)
+    identities = {base.identity, frozen(clips).identity}
+    assert len(identities) == 1
+    others = [frozen(clips, settings) for settings in SETTINGS[1:]]
+    others.append(frozen(clips, crop_frames=112))
+    others.append(base.untrained(0))
+    changed = frozen(clips)
+    changed.front_end = dataclasses.replace(changed.front_end, mean=changed.front_end.mean + 1e-6)
+    others.append(changed)
+    touched = frozen(clips)
+    with torch.no_grad():
+        touched.encoder.blocks[1].mlp.fc1.weight[3, 4] += 1e-6
+    others.append(touched)
+    identities |= {other.identity for other in others}
+    assert len(identities) == 1 + len(others)
+
+
+def test_names_and_settings_travel(clips, tmp_path):
+    base = frozen(clips)
+    (tmp_path / "birds").mkdir()
+    save_encoder(tmp_path / "birds" / ENCODER, base.encoder, base.front_end, base.crop_frames)
+    settings = FeatureSettings("all", "mean+std")
+    loaded = FrozenEncoder.load(tmp_path / "birds", settings)
+    assert loaded.name == "birds (all layers, mean+std)" and loaded.untrained(0).settings == settings
+    assert FrozenEncoder.load(tmp_path / "birds" / ENCODER).name == "birds"
+    assert FrozenEncoder.load(tmp_path / "birds").untrained(0).name == "birds untrained"
+    assert np.array_equal(loaded.embed(clips), frozen(clips, settings).embed(clips))
+
+
+@pytest.mark.parametrize(
+    ("layers", "pooling", "message"),
+    [
+        ("first", "mean", "no layers 'first'.*last, all"),
+        ((), "mean", "name each once"),
+        ((2, 1), "mean", "ascending"),
+        ((2, 2), "mean", "once"),
+        ((0,), "mean", "from 1 on"),
+        ("last", "median", r"no pooling 'median'.*mean\+max"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(layers, pooling, message, as_for_users):
+    with pytest.raises(ValueError, match=message):
+        FeatureSettings(layers, pooling)
+
+
+def test_a_layer_that_is_not_there_is_refused(clips):
+    with pytest.raises(ValueError, match="layer 4 of an encoder of 3 layers: choose from 1 to 3"):
+        frozen(clips, FeatureSettings((1, 4)))
+
+
+def test_log_mels_of_another_kind_are_refused(clips):
+    encoder = frozen(clips)
+    for shape in ((0, 80), (50, 64)):
+        with pytest.raises(ValueError, match="of 80 bands is needed"):
+            encoder.frames(np.zeros(shape, np.float16))
+
+
+def test_features_beyond_half_precision_are_refused_by_clip(clips):
+    encoder = frozen(clips)
+    with torch.no_grad():
+        encoder.encoder.norm.bias.fill_(1e5)
+    with pytest.raises(ValueError, match=r"features of .*\.wav.* do not fit half precision"):
+        encoder.time_steps(clips)
+    with torch.no_grad():
+        encoder.encoder.norm.bias.fill_(float("nan"))
+    with pytest.raises(ValueError, match="half precision"):
+        encoder.time_steps(clips)

@@ -1,0 +1,453 @@
+"""Fine-tuning, on synthesised sounds and with the smallest encoder."""
+
+import json
+from dataclasses import replace
+from typing import get_args
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from melmask.cli.main import main
+from melmask.data.prepare import prepare
+from melmask.encoders.features import FeatureSettings, Pooling
+from melmask.encoders.pretrained import FrozenEncoder
+from melmask.evaluate.metrics import score_of
+from melmask.evaluate.task import make_task, splits_of
+from melmask.files import read_tensors
+from melmask.finetune import trainer
+from melmask.finetune.augment import draw_lines
+from melmask.finetune.batches import Crops, read_ahead
+from melmask.finetune.model import TunedEncoder, pooled, soft_loss
+from melmask.finetune.recipe import FINETUNE_RECIPES, FinetuneRecipe
+from melmask.finetune.run import PREDICTIONS, finetune
+from melmask.finetune.trainer import as_read, make_optimiser, tune
+from melmask.nn.encoder_file import ENCODER, FrontEnd, save_encoder
+from melmask.nn.vit import SIZES, Encoder
+from melmask.patches import patchify
+from melmask.probes.run import run_probe
+from melmask.train.loop import Diverged
+from melmask.types import PatchGrid
+
+RECIPE = FinetuneRecipe(
+    learning_rate=3e-3, epochs=8, warmup_epochs=1, batch_size=8, standardise=True, precision="float32"
+)
+FROM_PROBE = replace(RECIPE, head="probe", pooling="mean+std")
+AUGMENTED = replace(
+    RECIPE, mixup=0.3, resized_crop=True, max_hidden_bands=8, max_hidden_frames=16, patch_mask_ratio=0.3,
+    label_smoothing=0.1, layer_decay=0.75, weight_decay=0.05, grad_clip=1.0,
+)  # fmt: skip
+PITCHES_HZ = {"low": 300, "middle": 1200, "high": 4800}
+
+
+def tone(hz: float, seconds: float, rng: np.random.Generator) -> np.ndarray:
+    time_s = np.arange(int(seconds * 16_000)) / 16_000
+    return 0.2 * np.sin(2 * np.pi * hz * rng.uniform(0.8, 1.25) * time_s + rng.uniform(0, 6))
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    """72 noisy tones of 0.2 to 1.6 s in three pitches, two folds and a validation split that is drawn."""
+    folder, rng = tmp_path_factory.mktemp("tones"), np.random.default_rng(0)
+    lines, many = ["path,label,fold"], ["path,label,fold"]
+    for i in range(72):
+        seconds, name = rng.uniform(0.2, 1.6), list(PITCHES_HZ)[i % 3]
+        other = list(PITCHES_HZ)[(i + i // 36) % 3]
+        for names, rows, file in (({name}, lines, f"{i:02}.wav"), ({name, other}, many, f"many-{i:02}.wav")):
+            sound = sum(tone(PITCHES_HZ[pitch], seconds, rng) for pitch in sorted(names))
+            soundfile.write(folder / file, sound + 0.1 * rng.standard_normal(len(sound)), 16_000)
+            rows.append(f"{file},{';'.join(sorted(names))},{1 + i // 3 % 2}")
+    (folder / "tones.csv").write_text("\n".join(lines) + "\n")
+    (folder / "many.csv").write_text("\n".join(many) + "\n")
+    return folder / "tones.csv"
+
+
+@pytest.fixture(scope="module")
+def tones(table, tmp_path_factory):
+    return prepare([table], tmp_path_factory.mktemp("stores") / "tones", num_workers=0)
+
+
+@pytest.fixture(scope="module")
+def chords(table, tmp_path_factory):
+    return prepare([table.with_name("many.csv")], tmp_path_factory.mktemp("stores") / "many", num_workers=0)
+
+
+def start_for(store) -> FrozenEncoder:
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        encoder = Encoder(SIZES["micro"], (16, 16))
+    return FrozenEncoder(encoder, FrontEnd(store.spec, store.mean, store.std), crop_frames=96)
+
+
+def task_of(store):
+    return make_task("tones", [stored.clip for stored in store.clips])
+
+
+def tune_fold(store, recipe=RECIPE, seed=0, task=None, report=lambda epoch: None):
+    task = task or task_of(store)
+    split = splits_of(task_of(store), test_folds=("1",))[0]
+    model, best = tune(start_for(store), store, task, split, recipe, seed, report)
+    return model, best, split, model.predict(store, split.test.tolist())
+
+
+def test_it_learns_with_every_augmentation(tones):
+    task = task_of(tones)
+    _, _, split, predicted = tune_fold(tones, replace(AUGMENTED, epochs=20))
+    assert score_of(task.targets[split.test], predicted) > 0.85
+
+
+def test_several_labels_are_learned(chords):
+    task = task_of(chords)
+    assert task.is_multilabel
+    _, _, split, predicted = tune_fold(chords, replace(AUGMENTED, epochs=16))
+    assert score_of(task.targets[split.test], predicted) > 0.9
+    assert not np.allclose(predicted.sum(axis=1), 1), "each class has a probability of its own"
+
+
+def test_same_seed_same_digits_and_the_global_seed_plays_no_part(tones):
+    torch.manual_seed(5)
+    state = torch.get_rng_state()
+    first, _, _, predicted = tune_fold(tones, AUGMENTED)
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.manual_seed(6)
+    again, _, _, repeated = tune_fold(tones, AUGMENTED)
+    assert np.array_equal(predicted, repeated)
+    for name, tensor in first.state_dict().items():
+        assert torch.equal(tensor, again.state_dict()[name]), name
+    assert not np.array_equal(predicted, tune_fold(tones, AUGMENTED, seed=1)[3])
+
+
+@pytest.mark.parametrize("recipe", [RECIPE, FROM_PROBE, replace(FROM_PROBE, train_on_valid=True)])
+def test_test_labels_decide_nothing_and_labels_that_are_trained_on_do(tones, recipe):
+    task = task_of(tones)
+    _, best, split, predicted = tune_fold(tones, recipe)
+    trained = [split.train, split.valid] if recipe.train_on_valid else [split.train]
+    for part, changes in ((split.test, False), *((part, True) for part in trained)):
+        wrong = task.targets.copy()
+        wrong[part] = (wrong[part] + 1) % 3
+        _, other_best, _, other = tune_fold(tones, recipe, task=replace(task, targets=wrong))
+        assert np.array_equal(predicted, other) != changes
+        assert (best == other_best) != changes
+
+
+def test_the_epoch_with_the_best_validation_score_counts(tones):
+    seen = []
+    model, best, split, _ = tune_fold(tones, replace(RECIPE, learning_rate=3e-2), report=seen.append)
+    assert [epoch.epoch for epoch in seen] == list(range(1, RECIPE.epochs + 1))
+    assert (
+        best == max(seen, key=lambda epoch: (epoch.valid_score, -epoch.valid_loss)) == max(seen, key=lambda e: e.rank)
+    )
+    task = task_of(tones)
+    assert score_of(task.targets[split.valid], model.predict(tones, split.valid.tolist())) == best.valid_score
+
+
+@pytest.mark.parametrize("store", ["tones", "chords"])
+def test_the_head_starts_as_the_logistic_probe(store, request):
+    """Before the first step, the encoder and its head predict what `melmask evaluate` does with that probe."""
+    store = request.getfixturevalue(store)
+    task, start = task_of(store), as_read(start_for(store), FROM_PROBE)
+    split = splits_of(task, test_folds=("1",))[0]
+    model = TunedEncoder(start, task.classes, task.is_multilabel)
+    model.start_at_probe(store, task, split, on_both=True)
+    expected = run_probe("logistic", start.embed(store), task, test_folds=("1",)).predictions[split.test]
+    np.testing.assert_allclose(model.predict(store, split.test.tolist()), expected, atol=0.02)
+
+
+def test_a_probe_that_no_epoch_betters_counts_itself(tones):
+    """With the probe's own opinions as validation labels, a fine-tuning that grows less sure of them only loses."""
+    task, recipe = task_of(tones), replace(FROM_PROBE, label_smoothing=0.9)
+    start = as_read(start_for(tones), recipe)
+    split = splits_of(task, test_folds=("1",))[0]
+    probe = TunedEncoder(start, task.classes, task.is_multilabel)
+    probe.start_at_probe(tones, task, split, on_both=False)
+    opinions = task.targets.copy()
+    opinions[split.valid] = probe.predict(tones, split.valid.tolist()).argmax(axis=1)
+    seen = []
+    model, best, _, _ = tune_fold(tones, recipe, task=replace(task, targets=opinions), report=seen.append)
+    assert [epoch.epoch for epoch in seen] == list(range(9)) and best == seen[0] and best.valid_score == 1.0
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, probe.state_dict()[name]), name
+
+
+def test_the_last_epoch_counts_where_validation_clips_are_trained_on(tones):
+    seen = []
+    _, best, _, _ = tune_fold(tones, replace(FROM_PROBE, train_on_valid=True), report=seen.append)
+    assert best == seen[-1] and best.epoch == 8 and {epoch.valid_score for epoch in seen} == {None}
+
+
+def test_weights_are_kept_on_the_way_back_to_the_start(tones):
+    far, near = (tune_fold(tones, replace(FROM_PROBE, train_on_valid=True, epochs=2, start_share=share))[0]
+                 for share in (0.0, 0.75))  # fmt: skip
+    began = {f"encoder.{name}": tensor for name, tensor in start_for(tones).encoder.state_dict().items()}
+    began |= {"head.weight": far.probe_weight, "head.bias": far.probe_bias}
+    for name, parameter in near.named_parameters():
+        expected = 0.25 * far.state_dict()[name] + 0.75 * began[name]
+        torch.testing.assert_close(parameter.detach(), expected, atol=1e-6, rtol=1e-5)
+
+
+def test_a_frozen_patch_embedding_stays_bit_identical(tones):
+    before = start_for(tones).encoder.state_dict()
+    for freeze in (True, False):
+        model = tune_fold(tones, replace(AUGMENTED, epochs=2, freeze_patch_embed=freeze))[0]
+        for name, tensor in model.encoder.state_dict().items():
+            assert torch.equal(tensor, before[name]) == (freeze and name.startswith("patch_embed.")), name
+
+
+def test_the_encoder_that_is_handed_in_is_left_alone(tones):
+    start = start_for(tones)
+    before = {name: tensor.clone() for name, tensor in start.encoder.state_dict().items()}
+    task = task_of(tones)
+    tune(start, tones, task, splits_of(task)[0], replace(RECIPE, epochs=2, freeze_patch_embed=True), 0)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in start.encoder.state_dict().items())
+    assert all(parameter.requires_grad for parameter in start.encoder.parameters())
+
+
+def crops_of(store, recipe, rows=None, crop_frames=96):
+    start = start_for(store)
+    rows = np.arange(len(store)) if rows is None else rows
+    flags = torch.eye(len(store))[torch.from_numpy(rows)]  # so that a flag tells which clip it is
+    return Crops(store, rows, flags, recipe, start.front_end, (16, 16), crop_frames, seed=0)
+
+
+@pytest.mark.parametrize("excerpt_frames", [0, 1000])
+@pytest.mark.parametrize("pooling", get_args(Pooling))
+def test_training_sees_what_evaluation_sees_whatever_the_company(tones, pooling, excerpt_frames):
+    """Clips heard whole, in one chunk or several, give in a batch what they give alone: no padding counts."""
+    recipe = replace(RECIPE, pooling=pooling, batch_size=len(tones), excerpt_frames=excerpt_frames)
+    model = TunedEncoder(as_read(start_for(tones), recipe), ["a", "b"], False)
+    torch.nn.init.normal_(model.head.weight, generator=torch.Generator().manual_seed(0))
+    compared = []
+    for group in crops_of(tones, recipe).batch(0):
+        logits = model(group.patches, group.grid)
+        for row, found in zip(group.flags.argmax(dim=1).tolist(), logits, strict=True):
+            num_steps = -(-tones.clips[row].num_frames // 16)
+            if group.grid.time == num_steps:
+                alone = model.classify(torch.from_numpy(model.frozen().embed(tones, [row])))[0]
+                torch.testing.assert_close(found, alone, atol=1e-4, rtol=1e-4)
+                compared.append(num_steps)
+            else:
+                assert group.grid.time == (6 if excerpt_frames == 0 else num_steps - 1)
+    whole = {2, 3, 4, 5, 6} if excerpt_frames == 0 else {2, 3, 4, 5, 6, 8, 10}
+    assert set(compared) == whole and len(compared) < len(tones), "there must be long clips, which are cropped"
+
+
+def test_an_epoch_visits_every_clip_once_in_a_new_order(tones):
+    crops = crops_of(tones, RECIPE, rows=np.arange(3, 60))
+    order = []
+    for epoch in range(2):
+        steps = range(epoch * crops.steps_per_epoch, (epoch + 1) * crops.steps_per_epoch)
+        batches = [[int(i) for group in crops.batch(step) for i in group.flags.argmax(dim=1)] for step in steps]
+        assert [len(batch) for batch in batches] == [8] * 7 + [1]
+        order.append([row for batch in batches for row in batch])
+        assert sorted(order[-1]) == list(range(3, 60))
+    assert order[0] != order[1]
+
+
+def test_reading_ahead_gives_the_same_and_passes_failures_on():
+    assert list(read_ahead(lambda step: step**2, range(1, 4))) == [1, 4, 9]
+    assert list(read_ahead(lambda step: step**2, range(0))) == []
+    with pytest.raises(ZeroDivisionError):
+        list(read_ahead(lambda step: 1 // (2 - step), range(4)))
+
+
+@pytest.mark.parametrize("num_chunks", [1, 3])
+def test_masked_lines_equal_a_slow_loop(tones, num_chunks):
+    """The same lines in every chunk; the head reads a mean and a deviation over the columns of all chunks."""
+    model, chunk = TunedEncoder(as_read(start_for(tones), FROM_PROBE), ["a", "b"], False), PatchGrid(5, 6)
+    rng = torch.Generator().manual_seed(0)
+    for tensor in (model.head.weight, model.mean, model.scale):
+        torch.nn.init.normal_(tensor, generator=rng)
+    log_mel, grid = torch.randn(3, 80, num_chunks * 96, generator=rng), PatchGrid(5, 6 * num_chunks)
+    patches = patchify(log_mel, (16, 16))
+    lines = draw_lines(3, chunk, 0.5, np.random.default_rng(0))
+    found = model(patches, grid, lines)
+    mean, scale = model.mean.view(2, 5, 32), model.scale.view(2, 5, 32)
+    for i in range(3):
+        rows, columns = lines.rows[i].tolist(), lines.columns[i].tolist()
+        index = torch.tensor([[row * 6 + column for row in rows for column in columns]])
+        pieces = [patchify(piece, (16, 16)) for piece in log_mel[i : i + 1].split(96, dim=2)]
+        tokens = [model.encoder(piece, chunk, index)[0, 1:] for piece in pieces]
+        given = torch.zeros(2, 5, 32)
+        for place, row in enumerate(rows):
+            here = slice(place * len(columns), (place + 1) * len(columns))
+            steps = torch.cat([of_chunk[here] for of_chunk in tokens])
+            for number, statistic in enumerate((steps.mean(dim=0), steps.std(dim=0, correction=0))):
+                given[number, row] = (statistic - mean[number, row]) * scale[number, row] * 5 / len(rows)
+        torch.testing.assert_close(found[i], model.head(given.flatten()), atol=1e-4, rtol=1e-4)
+    everything = draw_lines(3, chunk, 0.0, np.random.default_rng(0))
+    torch.testing.assert_close(model(patches, grid, everything), model(patches, grid), atol=1e-4, rtol=1e-4)
+
+
+def test_standardised_features_have_zero_mean_and_unit_deviation(tones):
+    model = TunedEncoder(start_for(tones), ["a", "b"], False)
+    returned = model.standardise(tones, range(40))
+    given = (torch.from_numpy(model.frozen().embed(tones, range(40))) - model.mean) * model.scale
+    assert torch.equal(given, returned)
+    torch.testing.assert_close(given.mean(dim=0), torch.zeros(160), atol=1e-3, rtol=0)
+    assert 0.9 < float(given.std(dim=0).median()) < 1.1
+
+
+def test_rates_fall_from_the_head_down_and_decay_spares_norms_and_biases(tones):
+    model = TunedEncoder(start_for(tones), ["a", "b"], False)
+    optimiser = make_optimiser(model, replace(RECIPE, layer_decay=0.5, weight_decay=0.1))
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    share = {names[id(p)]: (g["share"], g["weight_decay"]) for g in optimiser.param_groups for p in g["params"]}
+    assert len(share) == len(names)
+    assert share["head.weight"] == (1.0, 0.1) and share["head.bias"] == (1.0, 0.0)
+    assert share["encoder.norm.weight"] == (1.0, 0.0)
+    assert share["encoder.blocks.1.attn.qkv.weight"] == (0.5, 0.1)
+    assert share["encoder.blocks.0.mlp.fc1.bias"] == (0.25, 0.0)
+    assert share["encoder.patch_embed.proj.weight"] == (0.125, 0.1) and share["encoder.cls_token"] == (0.125, 0.0)
+
+
+def test_a_deviation_of_nothing_has_no_gradient_and_no_nan():
+    steps = torch.ones(1, 2, 3, 4, requires_grad=True)
+    pooled(steps, "mean+std").sum().backward()
+    assert torch.equal(steps.grad, torch.full_like(steps, 1 / 3))
+
+
+def test_losses_equal_torch_s():
+    rng = torch.Generator().manual_seed(0)
+    logits, labels = torch.randn(6, 4, generator=rng), torch.tensor([0, 1, 2, 3, 0, 1])
+    flags = torch.nn.functional.one_hot(labels, 4).float()
+    smoothed = torch.nn.functional.cross_entropy(logits, labels, label_smoothing=0.1, reduction="none")
+    torch.testing.assert_close(soft_loss(logits, flags, False, 0.1), smoothed)
+    binary = torch.nn.functional.binary_cross_entropy_with_logits(logits, flags * 0.9 + 0.05, reduction="none")
+    torch.testing.assert_close(soft_loss(logits, flags, True, 0.1), binary.mean(dim=1))
+
+
+@pytest.mark.parametrize(
+    ("changes", "every_s", "again_from"),
+    [
+        ({}, 60.0, 1),
+        ({}, 0.0, 2),
+        ({"optimiser": "sgd"}, 0.0, 2),
+        ({"head": "probe", "pooling": "mean+std"}, 60.0, 0),
+        ({"head": "probe", "pooling": "mean+std"}, 0.0, 2),
+        ({"head": "probe", "train_on_valid": True}, 0.0, 2),
+    ],
+)
+def test_a_killed_fine_tuning_is_taken_up_again(tones, table, tmp_path, monkeypatch, changes, every_s, again_from):
+    """Finished trainings are not done again, and one that was cut goes on from where it was saved, to the same end."""
+    monkeypatch.setattr(trainer, "HALFWAY_EVERY_S", every_s)
+    recipe, options = replace(AUGMENTED, epochs=3, **changes), {"num_seeds": 2, "recipe_name": "test"}
+    first = 0 if recipe.head == "probe" else 1
+    whole = finetune(start_for(tones), table, tones, recipe, tmp_path / "whole", **options)
+
+    def die_in_the_third(epoch):
+        if (epoch.fold, epoch.seed, epoch.epoch) == ("2", 0, 2):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        finetune(start_for(tones), table, tones, recipe, tmp_path / "cut", report=die_in_the_third, **options)
+    again = []
+    resumed = finetune(start_for(tones), table, tones, recipe, tmp_path / "cut", report=again.append, **options)
+    numbers = [("2", 0, number) for number in range(again_from, 4)] + [("2", 1, number) for number in range(first, 4)]
+    assert [(epoch.fold, epoch.seed, epoch.epoch) for epoch in again] == numbers
+    assert replace(resumed, notes=()) == replace(whole, notes=())
+    assert not list(tmp_path.rglob("halfway*"))
+    units = sorted(path.parent.relative_to(tmp_path / "whole") for path in tmp_path.glob(f"whole/**/{PREDICTIONS}"))
+    assert len(units) == 4
+    for unit in units:
+        for file in (tmp_path / "whole" / unit).iterdir():
+            (tensors, metadata), (others, described) = (read_tensors(tmp_path / name / unit / file.name)
+                                                        for name in ("whole", "cut"))  # fmt: skip
+            assert metadata == described and tensors.keys() == others.keys()
+            assert all(torch.equal(tensor, others[name]) for name, tensor in tensors.items()), file
+    other = []
+    finetune(start_for(tones), table, tones, replace(recipe, mixup=0.2), tmp_path / "cut", report=other.append)
+    assert len(other) == 6 * (4 - first), "other settings are another fine-tuning"
+
+
+def test_what_is_kept_gives_the_reported_predictions(tones, table, tmp_path):
+    recipe = replace(FROM_PROBE, epochs=2)
+    result = finetune(start_for(tones), table, tones, recipe, tmp_path, test_folds=("2",), num_seeds=1)
+    (path,) = tmp_path.glob(f"finetune/*/fold-2-seed-0/{PREDICTIONS}")
+    kept, chosen = read_tensors(path)
+    model = TunedEncoder.load(path.parent)
+    assert model.classes == ("high", "low", "middle")
+    predicted = model.predict(tones, kept["row"].tolist())
+    assert np.array_equal(predicted, kept["probabilities"].numpy())
+    assert result.score == score_of(task_of(tones).targets[kept["row"].numpy()], predicted)
+    assert result.probe == "finetune" and result.low <= result.score <= result.high and result.num_clips == 36
+    assert result.num_dims == 2 * 5 * 32 and result.encoder == "encoder (last layer, mean+std)"
+    assert json.loads(chosen["epoch"]) in (0, 1, 2)
+    tuned = FrozenEncoder.load(path.parent, FeatureSettings(pooling="mean+std"))
+    assert np.array_equal(tuned.embed(tones, [0]), model.frozen().embed(tones, [0]))
+    assert tuned.identity != start_for(tones).identity
+
+
+def test_a_head_of_another_encoder_is_refused(tones, tmp_path):
+    TunedEncoder(start_for(tones), ["a", "b"], False).save(tmp_path)
+    save_encoder(tmp_path / ENCODER, Encoder(SIZES["tiny"], (16, 16)), start_for(tones).front_end, 96)
+    with pytest.raises(ValueError, match="another encoder"):
+        TunedEncoder.load(tmp_path)
+    with pytest.raises(ValueError, match="cannot be read"):
+        TunedEncoder.load(tmp_path / "nowhere")
+
+
+def test_classes_without_training_clips_are_noted(tones, table, tmp_path):
+    clips = [s for s in tones.clips if s.clip.label != "low" or s.clip.fold == "2"]
+    tones_without = type(tones)(tones.folder, {**tones.info, "fingerprint": "without"}, clips, [])
+    recipe = replace(RECIPE, epochs=1, warmup_epochs=0)
+    result = finetune(start_for(tones), table, tones_without, recipe, tmp_path, test_folds=("2",), num_seeds=1)
+    assert any("no training clips of low" in note for note in result.notes)
+
+
+def test_a_loss_that_is_not_finite_ends_it(tones):
+    with pytest.raises(Diverged, match="lower learning rate"):
+        tune_fold(tones, replace(RECIPE, optimiser="sgd", learning_rate=1e30))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"learning_rate": 0.0}, "learning_rate must be positive"),
+        ({"mixup": -1.0}, "mixup must not be negative"),
+        ({"patch_mask_ratio": 1.0}, r"patch_mask_ratio is a share in \[0, 1\)"),
+        ({"layer_decay": 1.5}, "layer_decay is a share"),
+        ({"epochs": 5}, "shorten the warm-up"),
+        ({"head": "probe"}, "set standardise"),
+        ({"start_share": 0.5}, "set head to probe"),
+        ({"excerpt_frames": -1}, "excerpt_frames must not be negative"),
+        ({"learning_rate": float("nan")}, "learning_rate must be positive"),
+    ],
+)
+def test_settings_out_of_range_are_refused(changes, said):
+    with pytest.raises(ValueError, match=said):
+        FinetuneRecipe(**changes)
+
+
+def test_bad_input_is_refused(tones, table, tmp_path):
+    with pytest.raises(ValueError, match="0 seeds"):
+        finetune(start_for(tones), table, tones, RECIPE, tmp_path, num_seeds=0)
+    with pytest.raises(ValueError, match="shorter than a patch"):
+        tune_fold(tones, replace(RECIPE, crop_frames=8))
+
+
+@pytest.mark.parametrize("name", FINETUNE_RECIPES)
+def test_every_named_recipe_takes_a_step(tones, name):
+    recipe = replace(FINETUNE_RECIPES[name], epochs=1, warmup_epochs=0, batch_size=16)
+    _, best, split, predicted = tune_fold(tones, recipe)
+    assert best.epoch == 1 and predicted.shape == (len(split.test), 3) and np.isfinite(predicted).all()
+
+
+def test_the_command_shows_it_beside_the_untrained_encoder(tones, table, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("MELMASK_CACHE", str(tmp_path / "cache"))
+    start = start_for(tones)
+    (tmp_path / "run").mkdir()
+    save_encoder(tmp_path / "run" / ENCODER, start.encoder, start.front_end, 96)
+    command = [
+        "finetune", str(tmp_path / "run"), "--task", str(table), "--test-folds", "1", "--seeds", "1", "--untrained",
+        "--epochs", "2", "--warmup-epochs", "1", "--freeze-patch-embed", "--workers", "1",
+    ]  # fmt: skip
+    main(command)
+    lines = [json.loads(line) for line in (tmp_path / "run" / "results.jsonl").read_text().splitlines()]
+    assert [(line["features"], line["probe"]) for line in lines] == [
+        ("encoder", "finetune"),
+        ("untrained", "finetune"),
+    ]
+    assert "small-changed" in lines[0]["settings"]
+    shown = capsys.readouterr().out
+    assert "epoch 2/2" in shown and "run untrained" in shown

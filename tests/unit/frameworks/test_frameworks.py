@@ -1,0 +1,134 @@
+"""What the frameworks share: losses over sound only, gradients everywhere, and refusals."""
+
+import pytest
+import torch
+
+from melmask.frameworks import M2D, MSMMAE, make_model
+from melmask.frameworks.base import mean_over_valid
+from melmask.nn.vit import Block, Size
+from melmask.types import Mask, PatchGrid
+
+GRID = PatchGrid(2, 5)
+both = pytest.mark.parametrize("framework", ["m2d", "msm-mae"])
+MASK = Mask(
+    visible=torch.tensor([[0, 3, 6], [1, 2, 5]]), masked=torch.tensor([[1, 2, 4, 5, 7, 8, 9], [0, 3, 4, 6, 7, 8, 9]])
+)
+# Of the first sample the last two steps in time are padding (patches 3, 4, 8, 9), of which patch 3 is visible.
+VALID = torch.tensor([[True, True, True, False, False] * 2, [True] * 10])
+
+
+def made(framework: str, **settings) -> M2D | MSMMAE:
+    torch.manual_seed(0)
+    return make_model(framework, Size(32, 2, 4), Size(16, 1, 2), (4, 4), (0.99, 0.999), **settings)
+
+
+@both
+def test_the_loss_is_the_mean_over_masked_sound(framework):
+    model, patches = made(framework), torch.randn(2, 10, 16)
+    loss = model(patches, GRID, MASK, VALID)
+    counted = [loss.per_patch[s, k] for s in range(2) for k, i in enumerate(MASK.masked[s].tolist()) if VALID[s, i]]
+    assert len(counted) == 11
+    assert float(loss.value.detach()) == pytest.approx(float(torch.stack(counted).mean()), rel=1e-5)
+    without = model(patches, GRID, MASK)
+    assert float(without.value.detach()) == pytest.approx(float(without.per_patch.mean()), rel=1e-5)
+    assert torch.equal(loss.per_patch, without.per_patch)
+    assert torch.equal(model(patches, GRID, MASK, torch.ones_like(VALID)).value, without.value)
+
+
+def test_masked_padding_of_any_content_leaves_the_loss_of_msm_mae_alone():
+    model, patches = made("msm-mae"), torch.randn(2, 10, 16)
+    changed = patches.clone()
+    changed[0, [4, 8, 9]] = 1e3
+    assert torch.equal(model(patches, GRID, MASK, VALID).value, model(changed, GRID, MASK, VALID).value)
+    assert not torch.equal(model(patches, GRID, MASK).value, model(changed, GRID, MASK).value)
+
+
+@both
+def test_a_batch_of_nothing_but_padding_has_no_loss_and_no_gradient(framework):
+    model = made(framework)
+    loss = model(torch.zeros(2, 10, 16), GRID, MASK, torch.zeros_like(VALID))
+    assert float(loss.value.detach()) == 0.0
+    loss.value.backward()
+    assert all((p.grad == 0).all() for p in model.parameters() if p.grad is not None)
+
+
+def test_the_mean_over_valid_counts_patches_and_not_samples():
+    per_patch = torch.tensor([[1.0] * 7, [3.0] * 7])
+    assert float(mean_over_valid(per_patch, MASK, VALID)) == pytest.approx((4 * 1 + 7 * 3) / 11)
+
+
+@both
+def test_the_gradient_reaches_every_trained_parameter(framework):
+    model = made(framework)
+    model(torch.randn(2, 10, 16), GRID, MASK).value.backward()
+    for name, parameter in model.named_parameters():
+        if name.startswith("target."):
+            assert parameter.grad is None
+        else:
+            assert parameter.grad is not None and parameter.grad.abs().max() > 0, f"no gradient at {name}"
+
+
+@both
+def test_a_few_steps_learn(framework):
+    model, patches = made(framework), torch.randn(2, 10, 16)
+    optimiser = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=3e-3)
+    losses = []
+    for step in range(30):
+        loss = model(patches, GRID, MASK)
+        optimiser.zero_grad()
+        loss.value.backward()
+        optimiser.step()
+        model.after_step(step / 30)
+        losses.append(float(loss.value.detach()))
+    assert losses[-1] < 0.8 * losses[0]
+
+
+@both
+def test_featureless_input_has_a_finite_loss_and_gradient(framework):
+    model = made(framework)
+    loss = model(torch.full((2, 10, 16), -1.7), GRID, MASK)
+    loss.value.backward()
+    assert loss.value.isfinite() and loss.per_patch.isfinite().all()
+    assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
+
+
+@both
+def test_losses_are_float32_under_autocast(framework):
+    model = made(framework)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = model(torch.randn(2, 10, 16), GRID, MASK, VALID)
+    assert loss.value.dtype == loss.per_patch.dtype == torch.float32
+
+
+@both
+def test_recomputed_activations_change_neither_loss_nor_gradients(framework):
+    """And they are recomputed: every trained block runs twice, those of the target encoder once."""
+    results, patches = [], torch.randn(2, 10, 16)
+    for recomputed in (False, True):
+        model, runs = made(framework, checkpoint_activations=recomputed), []
+        for name, module in model.named_modules():
+            if isinstance(module, Block):
+                module.register_forward_pre_hook(lambda *_, name=name, runs=runs: runs.append(name))
+        loss = model(patches, GRID, MASK)
+        loss.value.backward()
+        gradients = [p.grad for p in model.parameters() if p.grad is not None]
+        trained = [name for name in runs if not name.startswith("target")]
+        assert len(trained) == len(set(trained)) * (2 if recomputed else 1)
+        assert len(runs) - len(trained) == len({name for name in runs if name.startswith("target")})
+        results.append((loss.value, *gradients))
+    assert all(torch.equal(kept, again) for kept, again in zip(*results, strict=True))
+
+
+@both
+def test_a_longer_input_needs_no_new_weights(framework):
+    grid = PatchGrid(2, 30)
+    order = torch.arange(60).expand(2, -1)
+    loss = made(framework)(torch.randn(2, 60, 16), grid, Mask(visible=order[:, :20], masked=order[:, 20:]))
+    assert loss.per_patch.shape == (2, 40) and loss.value.isfinite()
+
+
+def test_unknown_choices_are_refused_with_what_there_is(as_for_users):
+    with pytest.raises(ValueError, match="no framework 'mae'; there are: m2d, msm-mae"):
+        make_model("mae", Size(32, 1, 2), Size(16, 1, 2), (4, 4), (0.99, 0.999))
+    with pytest.raises(ValueError, match='over a "patch" or the "batch", got \'feature\''):
+        make_model("m2d", Size(32, 1, 2), Size(16, 1, 2), (4, 4), standardise="feature")

@@ -1,0 +1,122 @@
+"""Operations: exactly what torch counts while a model runs forward and back, part by part."""
+
+import dataclasses
+import math
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from melmask.masking import STRATEGIES, draw
+from melmask.plan.flops import TokenCounts, num_parameters, step_flops
+from melmask.train.masker import guide_of
+from melmask.train.recipe import RECIPES, Recipe
+
+BATCH, NUM_MELS = 2, 80
+COUNTED = ("micro-m2d", "micro-msm-mae", "tiny-m2d", "tiny-msm-mae")
+
+
+def recipe(name: str, **changes) -> Recipe:
+    return dataclasses.replace(RECIPES[name], **{"batch_size": BATCH, "accumulate": 1, **changes})
+
+
+def counted(run) -> int:
+    """What torch counts of a call, for one sample."""
+    with FlopCounterMode(display=False) as counter:
+        run()
+    total = counter.get_total_flops()
+    assert total % BATCH == 0
+    return total // BATCH
+
+
+def input_of(made: Recipe) -> tuple:
+    """Patches, their grid, and a mask."""
+    rng, grid = torch.Generator().manual_seed(0), made.grid(NUM_MELS)
+    patches = torch.randn(BATCH, grid.num_patches, math.prod(made.patch_shape), generator=rng)
+    return patches, grid, draw("random", grid=grid, batch_size=BATCH, mask_ratio=made.mask_ratio, rng=rng)
+
+
+def parts_of(made: Recipe) -> dict:
+    return {part.name: part for part in step_flops(made, NUM_MELS).parts}
+
+
+@pytest.mark.parametrize("recomputed", [False, True])
+@pytest.mark.parametrize("name", COUNTED)
+def test_a_step_takes_exactly_what_torch_counts(name, recomputed):
+    made = recipe(name, checkpoint_activations=recomputed)
+    model, given = made.make_model(), input_of(made)
+    loss = []
+    forward = counted(lambda: loss.append(model(*given)))
+    backward = counted(loss[0].value.backward)
+    step = step_flops(made, NUM_MELS)
+    assert forward == sum(part.forward for part in step.parts)
+    assert backward == sum(part.backward for part in step.parts)
+    assert step.per_step == BATCH * (forward + backward) + step.optimiser
+    assert ("blocks again" in parts_of(made)) == recomputed
+
+
+@pytest.mark.parametrize("name", COUNTED)
+def test_every_part_takes_exactly_what_torch_counts(name):
+    made, parts = recipe(name), parts_of(recipe(name))
+    model, (patches, grid, mask) = made.make_model(), input_of(made)
+    latent = model.encoder(patches, grid, mask.visible).detach()
+    assert parts["encoder"].forward == counted(lambda: model.encoder(patches, grid, mask.visible))
+    decoder = model.predictor if made.framework == "m2d" else model.decoder
+    decoded = parts["predictor" if made.framework == "m2d" else "decoder"]
+    assert decoded.forward == counted(lambda: decoder(latent, grid, mask))
+    if made.framework == "m2d":
+        assert parts["target"].total == counted(lambda: model.target(patches, grid, mask.masked))
+    assert [part.num_tokens for part in parts.values()][:2] == [mask.visible.shape[1] + 1, grid.num_patches + 1]
+
+
+@pytest.mark.parametrize("strategy", [name for name, made in STRATEGIES.items() if made.needs != "nothing"])
+def test_a_strategy_takes_exactly_what_torch_counts(strategy):
+    made = recipe("micro-m2d", strategy=strategy)
+    model, (patches, grid, _), parts = made.make_model(), input_of(made), parts_of(made)
+    chosen = made.make_strategy()
+    if hasattr(chosen, "learn"):
+        chosen = chosen.learn(torch.ones(grid.freq))
+    losses, guides = torch.rand(BATCH, grid.num_patches, 1), []
+    taken = counted(lambda: guides.append(guide_of(chosen, model, patches, grid, losses)))
+    assert taken == (parts["guide pass"].total if "guide pass" in parts else 0)
+    assert (taken > 0) == (strategy in ("sgim", "attention"))
+    ranked = counted(
+        lambda: draw(
+            chosen, grid=grid, batch_size=BATCH, mask_ratio=made.mask_ratio, rng=torch.Generator(), guide=guides[0]
+        )
+    )
+    assert ranked == (parts["ranking"].total if "ranking" in parts else 0)
+
+
+@pytest.mark.parametrize(("name", "strategy", "more"), [
+    ("base-m2d", "sgim", 0.40), ("base-msm-mae", "sgim", 1.01),
+    ("base-m2d", "attention", 0.38), ("base-msm-mae", "attention", 0.94),
+])  # fmt: skip
+def test_a_pass_over_all_patches_costs_two_fifths_of_m2d_and_as_much_again_as_msm_mae(name, strategy, more):
+    plain, guided = (step_flops(recipe(name, strategy=chosen), NUM_MELS) for chosen in ("random", strategy))
+    assert guided.per_sample / plain.per_sample - 1 == pytest.approx(more, abs=0.005)
+
+
+def test_more_work_is_more_operations():
+    def of(**changes):
+        return step_flops(recipe("micro-m2d", **changes), NUM_MELS).per_sample
+
+    longer, wider, deeper = of(crop_frames=192), of(size="shallow"), of(decoder_depth=2)
+    assert min(longer, wider, deeper) > of()
+    assert (
+        parts_of(recipe("micro-m2d", mask_ratio=0.5))["encoder"].total > parts_of(recipe("micro-m2d"))["encoder"].total
+    )
+    assert step_flops(recipe("micro-m2d", accumulate=2), NUM_MELS) == step_flops(recipe("micro-m2d"), NUM_MELS)
+
+
+@pytest.mark.parametrize("name", COUNTED)
+def test_parameters_are_counted_without_making_them(name):
+    model = RECIPES[name].make_model()
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    averaged = sum(p.numel() for p in model.parameters() if not p.requires_grad)
+    assert num_parameters(RECIPES[name]) == (trained, averaged)
+
+
+def test_visible_and_masked_are_all():
+    made = RECIPES["base-m2d"]
+    assert TokenCounts.of(made, made.grid(NUM_MELS)) == TokenCounts(all=190, visible=57, masked=133)

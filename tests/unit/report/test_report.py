@@ -1,0 +1,260 @@
+"""The report page: complete, honest about what is missing, equal to the files, and safe to open anywhere."""
+
+import csv
+import dataclasses
+import json
+import re
+import shutil
+import statistics
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import tyro
+
+from melmask.data.store import Store
+from melmask.evaluate.results import RESULTS, Result, append_results
+from melmask.files import read_tensors
+from melmask.masking.laws import guidance
+from melmask.report import tables
+from melmask.report.report import report
+from melmask.study import runs
+from melmask.train.checkpoint import CHECKPOINT
+from melmask.train.loop import pretrain
+from melmask.train.recipe import RECIPES, Recipe
+from melmask.train.run_folder import DATA
+from melmask.types import PatchGrid
+
+SECTIONS = ("evaluations", "recipes", "training", "masks", "predictions", "provenance")
+STEPS = {"steps": 6, "log_every": 2, "batch_size": 4}
+
+
+def result(features: str, score: float, **changes: Any) -> Result:
+    values = {
+        "task": "chirps", "task_path": "chirps.csv", "probe": "logistic", "features": features, "metric": "accuracy",
+        "score": score, "low": score - 0.05, "high": score + 0.05, "num_seeds": 1, "num_clips": 24, "num_classes": 2,
+        "num_dims": 160, "rejected": 0, "test_folds": (), "command": "melmask evaluate run", "version": "0.1.0",
+    }  # fmt: skip
+    return Result(**{**values, **changes})
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread_from_the_start() -> Iterator[None]:
+    """The runs and the page are made before a fixture of each test could see to it."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def trained(store: Store, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Two short runs of different frameworks with evaluations, one of them with an awkward name and task."""
+    folder = tmp_path_factory.mktemp("runs")
+    made = [folder / "a <b>&'run $1_x$", folder / "plain"]
+    recipes = [("micro-msm-mae", {"strategy": "dwm"}), ("micro-m2d", {"strategy": "sgim"})]
+    for run, (name, changes), gain in zip(made, recipes, (0.0, 0.123), strict=True):
+        assert pretrain(dataclasses.replace(RECIPES[name], **STEPS, **changes), store, run)
+        append_results(run, [result("encoder", 0.1), result("encoder", 0.6123 + gain), result("untrained", 0.5055)])
+        append_results(run, [result("log-mel statistics", 0.58)])
+        append_results(run, [result("encoder", 0.3, task="<script>alert(1)</script>", metric="mAP", num_classes=7)])
+    return made
+
+
+@pytest.fixture(scope="module")
+def page(trained: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return report(trained, tmp_path_factory.mktemp("report") / "out")
+
+
+def test_the_page_has_every_section_and_needs_nothing_else(page: Path) -> None:
+    text = page.read_text()
+    for section in SECTIONS:
+        assert f'<section id="{section}">' in text and f'href="#{section}"' in text
+    sources = re.findall(r'(?:src|href)\s*=\s*"([^"]*)"', text) + re.findall(r"url\(([^)]*)\)", text)
+    assert sources and all(source.startswith(("data:image/png;base64,", "#")) for source in sources)
+    assert "http://" not in text and "https://" not in text and "@import" not in text
+
+
+def test_pictures_lie_beside_the_page_and_in_it(page: Path) -> None:
+    written = {path.name for path in page.parent.glob("*.png")}
+    assert {"evaluations.png", "training.png", "masks-by-band.png", "masks-plain.png", "errors-plain.png"} <= written
+    assert sum(name.startswith("reconstructions-") for name in written) == 1  # of MSM-MAE only
+    text = page.read_text()
+    assert text.count("<img ") == len(written) and text.count("<figcaption>") == len(written)
+
+
+def test_names_are_escaped(page: Path) -> None:
+    text = page.read_text()
+    assert "<script" not in text and "&lt;script&gt;alert(1)&lt;/script&gt;" in text
+    assert "a <b>&" not in text and "a &lt;b&gt;&amp;&#x27;run $1_x$" in text
+
+
+def test_numbers_are_those_of_the_results(page: Path, trained: list[Path]) -> None:
+    table = page.read_text().split("<table>")[1].split("</table>")[0]
+    shown = re.findall(r"<b>([\d.]+)</b><small>([\d.]+) to ([\d.]+)", table)
+    newest = [r for run in trained for r in runs.read_results(run)]
+    assert len(newest) == 8  # of ten lines, one in each run was replaced
+    expected = {tuple(f"{100 * r[name]:.1f}" for name in ("score", "low", "high")) for r in newest}
+    assert set(shown) == expected and len(shown) == 6  # floors that agree stand there once
+    assert "10.0" not in {score for score, _, _ in shown}
+
+
+def test_csv_and_markdown_hold_the_same_numbers(page: Path, trained: list[Path]) -> None:
+    with (page.parent / "results.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    newest = [r for run in trained for r in runs.read_results(run)]
+    assert [float(row["score"]) for row in rows] == [r["score"] for r in newest]
+    assert {row["run"] for row in rows} == {run.name for run in trained}
+    text = (page.parent / "results.md").read_text()
+    assert "**73.5** [68.5 to 78.5]" in text and "61.2 [56.2 to 66.2]" in text
+    assert len({line.count("|") for line in text.splitlines()}) == 1
+
+
+def test_the_summary_says_who_leads_and_how_sure_that_is(page: Path) -> None:
+    text = page.read_text()
+    assert "plain reaches 73.5 % accuracy (95 % interval 68.5 to 78.5), 12.3 points ahead of a" in text
+    assert "with intervals apart" in text and "23.0 points above the untrained encoder (50.5 %)" in text
+    assert "exactly as" in text  # the other task is a tie
+
+
+def test_mean_guidance_is_that_of_all_steps(page: Path, trained: list[Path]) -> None:
+    run = runs.read_runs(trained)[0]
+    hints = run.recipe.hints(PatchGrid(5, 6))
+    expected = sum(guidance(30, 23, hints(step / 6)) for step in range(6)) / 6
+    assert run.mean_guidance == pytest.approx(expected) and 0 < expected < 1
+    assert f"<td>{expected:.3f}</td>" in page.read_text()
+
+
+def test_schedules_memories_and_the_cost_of_masks_are_told(store: Store, tmp_path: Path) -> None:
+    recipes = {
+        "hard": {"guidance": ((0.0, 0.1), (1.0, 0.9))},
+        "freq_profile": {"exponent_power": 2.0},
+    }
+    for strategy, changes in recipes.items():
+        recipe = dataclasses.replace(RECIPES["micro-m2d"], **STEPS, strategy=strategy, **changes)
+        assert pretrain(recipe, store, tmp_path / strategy)
+    page = report([tmp_path / strategy for strategy in recipes], tmp_path / "out")
+    text = page.read_text()
+    assert "its past losses" in text and "led by the losses remembered at the last checkpoint" in text
+    assert "what gives λ = 0.1 at 0 %, 0.9 at 100 % of the run" in text
+    assert "freq_profile, exponent rising as progress^2" in text and "<td>no hints</td>" in text
+    assert {"masks-hard.png", "masks-freq_profile.png"} <= {path.name for path in page.parent.glob("*.png")}
+    for run in runs.read_runs([tmp_path / strategy for strategy in recipes]):
+        share = statistics.median(line["mask_share"] for line in run.log)
+        assert f"<td>{100 * share:.2g} %</td>" in text
+    remembered = read_tensors(tmp_path / "hard" / CHECKPOINT)[0]["masking.loss"]
+    masker = runs.read_runs([tmp_path / "hard"])[0].masker
+    assert torch.equal(masker.state()["loss"].nan_to_num(), remembered.nan_to_num()) and remembered.isfinite().any()
+
+
+def test_what_is_missing_is_named_with_its_remedy(trained: list[Path], tmp_path: Path) -> None:
+    run, gone = tmp_path / "left", tmp_path / "gone"
+    shutil.copytree(trained[1], run)
+    for name in (RESULTS, "checkpoint.safetensors"):
+        (run / name).unlink()
+    (run / DATA).write_text(json.dumps({**json.loads((run / DATA).read_text()), "store": str(gone)}))
+    lines = (run / "log.jsonl").read_text().splitlines()
+    (run / "log.jsonl").write_text("\n".join([*lines[:2], lines[2][:20]]))
+    pages = [report([run], tmp_path / "out").read_bytes() for _ in range(2)]
+    assert pages[0] == pages[1]
+    text = pages[0].decode()
+    assert f"the store {gone} does not exist any more" in text and f"melmask prepare SOURCES --out {gone}" in text
+    assert f"melmask evaluate {run} --task TASK.csv" in text and "No trained encoder has been evaluated yet." in text
+    assert "left is not complete" in text and "--resume" in text
+    assert all(f'<section id="{section}">' in text for section in SECTIONS)
+    assert {path.name for path in (tmp_path / "out").glob("*.png")} == {"training.png"}
+
+
+def test_a_store_with_other_data_is_not_passed_off_as_the_run_s(trained: list[Path], tmp_path: Path) -> None:
+    shutil.copytree(trained[1], tmp_path / "run")
+    data = json.loads((tmp_path / "run" / DATA).read_text())
+    (tmp_path / "run" / DATA).write_text(json.dumps({**data, "fingerprint": "other"}))
+    run = runs.read_runs([tmp_path / "run"])[0]
+    assert run.store is None and "holds other data" in run.store_problem
+
+
+def test_folders_that_make_no_report_are_refused(trained: list[Path], tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="at least one run"):
+        report([], tmp_path)
+    with pytest.raises(ValueError, match="more than once"):
+        report([trained[0], trained[0]], tmp_path)
+    with pytest.raises(ValueError, match=r"no run.*recipe\.json"):
+        report([tmp_path], tmp_path)
+
+
+@pytest.mark.parametrize("name", ["micro-m2d", "tiny-msm-mae", "base-m2d"])
+@pytest.mark.parametrize(
+    "schedule",
+    [{"hint_constant": 0.5}, {"guidance": ((0.0, 0.1), (1.0, 0.5)), "hint_strategies": "all", "exponent_power": 2.0}],
+)
+def test_the_command_of_a_run_makes_its_recipe(name: str, schedule: dict[str, Any]) -> None:
+    changes = {
+        "strategy": "dwm", "strategy_options": {"statistic": "variance"}, "steps": 7, "epochs": 0.0,
+        "exclude": ("esc50:5", "fsdd"), "ema": (0.9, 0.99), "patch_shape": (16, 8), **schedule,
+    }  # fmt: skip
+    recipe = dataclasses.replace(RECIPES[name], **changes)
+    nearest, arguments = runs.nearest_recipe(recipe)
+    assert tyro.cli(Recipe, default=RECIPES[nearest], args=arguments) == recipe
+    assert runs.nearest_recipe(RECIPES[name]) == (name, [])
+
+
+def a_run(name: str, *lines: Result) -> runs.Run:
+    kept = [json.loads(json.dumps(vars(line))) for line in lines]
+    return runs.Run(Path(name), name, RECIPES["micro-m2d"], {}, [], kept, None, "no store")
+
+
+def test_only_figures_on_the_same_test_clips_share_a_column() -> None:
+    one = a_run("one", result("encoder", 0.5, test_folds=("5",)), result("encoder", 0.4, probe="knn"))
+    two = a_run("two", result("encoder", 0.6), result("encoder", 0.45, probe="knn"))
+    columns, rows = tables.tabulate([one, two])
+    assert [(column.probe, column.test_folds) for column in columns] == [
+        ("knn", ()), ("logistic", ()), ("logistic", ("5",)),
+    ]  # fmt: skip
+    assert [len([row for row in rows if column in row.cells]) for column in columns] == [2, 1, 1]
+
+
+def test_figures_on_excerpts_of_other_lengths_share_no_column() -> None:
+    one = a_run("one", result("encoder", 0.5), result("encoder", 0.4, unit_s=2.5))
+    del one.results[0]["unit_s"]  # as in lines of earlier versions
+    columns, rows = tables.tabulate([one, a_run("two", result("encoder", 0.6), result("encoder", 0.3, unit_s=2.5))])
+    assert [column.unit_s for column in columns] == [0, 2.5] and "clips of 2.5 s," in columns[1].note
+    assert [[row.cells[column]["score"] for row in rows] for column in columns] == [[0.5, 0.6], [0.4, 0.3]]
+
+
+def test_floors_that_differ_are_kept_apart() -> None:
+    lines = [[result("encoder", 0.7), result("untrained", score)] for score in (0.3, 0.3, 0.4)]
+    columns, rows = tables.tabulate([a_run(name, *own) for name, own in zip("abc", lines, strict=True)])
+    assert [row.label for row in rows] == ["a", "b", "c", "untrained encoder (a, b)", "untrained encoder (c)"]
+    assert "40.0 points above the untrained encoder (a, b) (30.0 %)" in tables.sentence(columns[0], rows)
+
+
+def test_features_of_other_layers_are_rows_of_their_own(tmp_path: Path) -> None:
+    usual, other = {"settings": "last layer, mean"}, {"settings": "all layers, mean+max"}
+    floors = [result("untrained", 0.3, **usual), result("untrained", 0.2, **other), result("log-mel statistics", 0.5)]
+    lines = [result("encoder", 0.55), result("encoder", 0.6, **usual), result("encoder", 0.8, **other), *floors]
+    append_results(tmp_path, lines)
+    kept = runs.read_results(tmp_path)
+    columns, rows = tables.tabulate([dataclasses.replace(a_run("a"), results=kept)])
+    label = "all layers, mean+max"
+    names = ["a", f"a ({label})", "untrained encoder", f"untrained encoder ({label})", "log-mel statistics"]
+    assert [row.label for row in rows] == names
+    assert [row.cells[columns[0]]["score"] for row in rows] == [0.6, 0.8, 0.3, 0.2, 0.5]
+    sentence = tables.sentence(columns[0], rows)
+    assert (
+        f"60.0 points above the untrained encoder ({label})" in sentence and "30.0 points above the log-mel" in sentence
+    )
+    assert "the untrained encoder (30.0" not in sentence
+
+
+def test_overlapping_intervals_are_said_to_overlap() -> None:
+    table = tables.tabulate([a_run("a", result("encoder", 0.70)), a_run("b", result("encoder", 0.61))])
+    assert "a reaches 70.0 %" in tables.sentence(table[0][0], table[1])
+    assert "9.0 points ahead of b, but the intervals overlap" in tables.sentence(table[0][0], table[1])
+    assert tables.verdict(*table) == (
+        "a leads in 1 of 1 evaluation, in none of them with an interval clear of every other run's."
+    )
+    below = tables.tabulate([a_run("a", result("encoder", 0.40), result("untrained", 0.60))])
+    assert "20.0 points below the untrained encoder" in tables.sentence(below[0][0], below[1])
+    assert tables.verdict(*below) == "a stands clear of its floors in 0 of 1 evaluation."

@@ -1,0 +1,95 @@
+"""What a strategy is given to look at, and what comes of it in a run's masks."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from melmask.data.loader import Loader
+from melmask.masking import make_strategy
+from melmask.patches import patchify
+from melmask.train.distributed import ALONE
+from melmask.train.masker import Masker, guide_of
+from melmask.train.recipe import RECIPES
+from melmask.train.timer import Clock
+from melmask.types import PatchGrid
+
+GRID = PatchGrid(5, 6)
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    made = RECIPES["micro-m2d"].make_model()
+    with torch.no_grad():
+        made.target.blocks[1].attn.qkv.weight.mul_(3.0)  # so that the two encoders see differently
+    return made
+
+
+@pytest.mark.parametrize("encoder", ["online", "ema"])
+def test_features_and_attention_are_of_the_encoder_that_is_asked_for(encoder, model):
+    patches, seen_by = torch.randn(3, 30, 256), model.encoder if encoder == "online" else model.target
+    features = guide_of(make_strategy("sgim", {"encoder": encoder}), model, patches, GRID)
+    attention = guide_of(make_strategy("attention", {"encoder": encoder}), model, patches, GRID)
+    assert torch.allclose(features, seen_by(patches, GRID)[:, 1:], atol=1e-5) and not features.requires_grad
+    assert torch.allclose(attention, seen_by.class_attention(patches, GRID)) and attention.shape == (3, 30, 2)
+    other = model.target if encoder == "online" else model.encoder
+    assert not torch.allclose(attention, other.class_attention(patches, GRID))
+
+
+def test_what_is_missing_is_named():
+    patches = torch.zeros(1, 30, 256)
+    assert guide_of(make_strategy("random"), None, patches, GRID) is None
+    assert guide_of(make_strategy("dwm"), None, patches, GRID) is patches
+    for name, words in (("sgim", "encoder's features"), ("attention", "encoder's attention"), ("hard", "past losses")):
+        with pytest.raises(ValueError, match=words):
+            guide_of(make_strategy(name), None, patches, GRID)
+
+
+def masker_of(store, **changes) -> tuple[Masker, Loader]:
+    recipe = dataclasses.replace(RECIPES["micro-m2d"], batch_size=8, hint_constant=0.0, **changes)
+    loader = Loader(store, crop_frames=96, batch_size=8, seed=0)
+    return Masker(recipe, loader, ALONE), loader
+
+
+def test_patches_that_were_hard_are_masked_the_next_time(store, model):
+    masker, loader = masker_of(store, strategy="hard", strategy_options={"exponent": 50.0})
+    # Crops of one recording overlap and teach each other, so every recording once.
+    batch = next(batch for batch in map(loader.part, range(1000)) if len(batch.clip.unique()) == 8)
+    patches = patchify(batch.log_mel, (16, 16))
+    mask = masker.draw((0, 0), 0.0, model, batch, patches, None)
+    loss = torch.full(mask.masked.shape, 0.1)
+    loss[:, ::2] = 1.0  # 11 of the 21 masked patches of each crop
+    masker.note(batch, patches, mask, loss, None)
+    masker.after_step()
+    again = masker.draw((1, 0), 0.0, model, batch, patches, None)
+    for sample in range(8):
+        assert set(mask.masked[sample, ::2].tolist()) <= set(again.masked[sample].tolist())
+
+
+def test_the_exponent_rises_from_random_masking(store):
+    masker, _ = masker_of(store, strategy="hard", strategy_options={"exponent": 3.0}, exponent_power=2.0)
+    assert [masker.strategy(progress).exponent for progress in (0.0, 0.5, 1.0)] == [0.0, 0.75, 3.0]
+    assert masker.settings(0.5) == (0.0, 1.0, 0.75)
+
+
+def test_masks_are_a_function_of_seed_step_and_part_alone(store, model):
+    masker, loader = masker_of(store, strategy="attention")
+    batch = loader.part(0)
+    arguments = (0.5, model, batch, patchify(batch.log_mel, (16, 16)), None)
+    one, again = (masker_of(store, strategy="random")[0].draw((3, 1), *arguments) for _ in range(2))
+    assert torch.equal(one.masked, again.masked)
+    for key in ((3, 0), (4, 1)):
+        assert not torch.equal(masker_of(store, strategy="random")[0].draw(key, *arguments).masked, one.masked)
+    masker.draw((3, 1), *arguments)
+    assert masker.clock.take() > 0 and masker.clock.take() == 0
+
+
+def test_a_clock_counts_only_what_it_is_asked_to(monkeypatch):
+    times = iter([1.0, 3.0, 10.0, 10.5])
+    monkeypatch.setattr("melmask.train.timer.time.perf_counter", lambda: next(times))
+    clock = Clock(torch.device("cpu"))
+    for _ in range(2):
+        with clock:
+            pass
+    assert clock.take() == 2.5 and clock.take() == 0.0

@@ -1,0 +1,1 @@
+"""Draws the pictures of docs/masking.md: every strategy on the same four sounds."""
