@@ -14,7 +14,7 @@ BASE ?=
 ONLY ?=
 BENCHMARKS := train lengths prepare embed masking memory
 
-.PHONY: setup quickstart test test-slow test-adapters lint bench bench-compare clean
+.PHONY: setup quickstart test test-slow test-adapters lint format bench bench-compare clean
 
 setup: .venv/.ready
 
@@ -49,10 +49,16 @@ test-adapters: setup .adapters/.ready
 	PYTHONPATH="$(CURDIR)/$(ADAPTERS)" $(BIN)/python -m pytest -q -m adapters tests/end_to_end
 
 lint: setup
-	@echo "== style and types"
+	@echo "== style, types and spelling"
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/codespell
+
+format: setup
+	@echo "== ruff's fixes and formatting"
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
 
 bench: setup
 	@echo "== speed, as ratios within one run (PAGE=docs/performance.md puts the tables there)"

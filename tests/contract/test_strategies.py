@@ -277,7 +277,7 @@ def test_unknown_names_and_options_are_refused_with_what_there_is():
     [
         ("dwm", {"statistic": "std"}, "the statistics mad, variance, .*, got 'std'"),
         ("dwm_ibm", {"side": 0}, "squares need side >= 1, got side 0"),
-        ("dwm_band", {"bands": "runing"}, 'bands "running" or "batch", got \'runing\''),
+        ("dwm_band", {"bands": "runing"}, 'bands "running" or "batch", got \'runing\''),  # codespell:ignore
         ("dwm_inverse", {"statistic": "std"}, "the statistics mad, .*, got 'std'"),
         ("ibm", {"blocks": "papers"}, 'blocks "paper" or "cover", got \'papers\''),
         ("ibm", {"side": 0}, "side >= 1 and adjust in .*, got side 0"),

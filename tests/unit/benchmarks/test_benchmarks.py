@@ -22,7 +22,7 @@ from melmask.types import Mask, PatchGrid
 
 FALSE_ALARM = 1e-4
 SMALL = PatchGrid(2, 3)
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from melmask.nn.vit import Encoder, Size
 from melmask.patches import patchify
 from melmask.types import PatchGrid
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
 GRID, PATCH_SHAPE = PatchGrid(3, 5), (4, 4)
 ENCODER, DECODER = Size(32, 2, 4), Size(16, 1, 2)
 KEYS = {"framework", "size", "dtype", "samples_per_s", "baseline_samples_per_s", "ratio", "ceiling_share"}

@@ -20,7 +20,7 @@ from melmask.masking.laws import guidance, inclusion_probabilities
 from melmask.train.recipe import RECIPES
 from melmask.types import PatchGrid
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 GUIDE = (ROOT / "docs" / "masking.md").read_text()
 PATCH, GRID = (16, 16), PatchGrid(5, 13)
 
@@ -60,16 +60,6 @@ def test_every_picture_is_there_small_and_used():
     there = {path.name: path.stat().st_size for path in (ROOT / "docs" / "masking").glob("*.png")}
     assert linked == set(there) and len(linked) == len(STRATEGIES) + 3
     assert max(there.values()) < 120_000 and sum(there.values()) < 2_500_000
-
-
-def test_links_of_the_guide_lead_somewhere():
-    anchors = {
-        re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in re.findall(r"^#+ (.*)$", GUIDE, re.M)
-    }
-    for target in re.findall(r"\]\(([^)]+)\)", GUIDE):
-        path, _, anchor = target.partition("#")
-        assert target.startswith("https://") or not path or (ROOT / "docs" / path).exists(), target
-        assert target.startswith("https://") or not anchor or anchor in anchors, target
 
 
 def test_the_table_of_guidance_is_the_laws():
