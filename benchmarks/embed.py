@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from melmask.data.store import Store
-from melmask.encoders.pretrained import FrozenEncoder
+from melmask.encoders.pretrained import PretrainedEncoder
 from melmask.nn.encoder_file import FrontEnd
 from melmask.nn.vit import SIZES, Encoder
 from melmask.plan.flops import encoder_flops
@@ -29,8 +29,8 @@ NUM_CLIPS = {"tiny": 256, "base": 64}
 BUDGET_S, QUICK_S, QUICK_SHARE = 6.0, 1.0, 0.5
 
 ABOUT = (
-    "Clips of 1 to 6 s, evenly spread, from a store. Ours is `FrozenEncoder.embed`; the plain form reads one float32 "
-    ".npy file a clip, pads it to whole patches and takes one clip after the other through the ViT of "
+    "Clips of 1 to 6 s, evenly spread, from a store. Ours is `PretrainedEncoder.embed`; the plain form reads one "
+    "float32 .npy file a clip, pads it to whole patches and takes one clip after the other through the ViT of "
     "benchmarks/baseline.py with the same weights, in float32. In turns, in one process; GFLOP are exact counts of "
     "matrix products, and the ceiling is the quickest of them in float32, timed in the same turns."
 )
@@ -64,7 +64,7 @@ def measure(size: str, folder: Path, quick: bool) -> dict[str, Any]:
     store = noise_store(folder, np.linspace(SHORTEST_S, LONGEST_S, num_clips).tolist())
     paths = sorted(write_clip_files(store, folder / "clips").iterdir())
     encoder = Encoder(SIZES[size], PATCH_SHAPE)
-    frozen = FrozenEncoder(encoder, FrontEnd(store.spec, store.mean, store.std), CROP_FRAMES)
+    frozen = PretrainedEncoder(encoder, FrontEnd(store.spec, store.mean, store.std), CROP_FRAMES)
     plain = PlainEmbedder(encoder, store)
     ceiling = gemm_ceiling(torch.float32)
     frozen.embed(store, range(2))

@@ -14,7 +14,7 @@ from melmask.cli import console, main
 from melmask.data.prepare import prepare
 from melmask.data.store import Store
 from melmask.encoders.features import FeatureSettings
-from melmask.encoders.registry import Entrant, line_up, specs_of
+from melmask.encoders.registry import NamedEncoder, specs_of, with_baselines
 from melmask.encoders.waveform import wrap
 from melmask.evaluate.run import evaluate
 from melmask.logmel import LogMelSpec
@@ -81,7 +81,7 @@ def test_every_make_stands_in_one_table(
         assert line["encoder"] in printed and f"{100 * line['score']:.1f}" in printed
         assert 0 <= line["low"] <= line["score"] <= line["high"] <= 1
         assert (line["settings"] == "last layer, mean") == (line["encoder"].split()[0] in ("one", "two", "micro"))
-    # The two runs are of one form, so they share an untrained floor; each keeps its own lines and its floors'.
+    # The two runs are of one form, so they share an untrained floor; each keeps its own lines and its baselines'.
     for run in runs[:2]:
         own = lines_of(run / "results.jsonl")
         assert [line["features"] for line in own[::2]] == ["encoder", "untrained", "log-mel statistics"]
@@ -90,7 +90,7 @@ def test_every_make_stands_in_one_table(
 
 
 def test_without_floors_and_without_a_place_to_keep_the_lines(recordings: Path, capsys) -> None:
-    main.main(["evaluate", "logmel-stats", "--task", str(recordings), "--no-floors", "--workers", "1"])
+    main.main(["evaluate", "logmel-stats", "--task", str(recordings), "--no-baselines", "--workers", "1"])
     printed = capsys.readouterr().out
     assert "log-mel statistics" in printed and "untrained" not in printed and "kept nowhere" in printed
 
@@ -111,22 +111,22 @@ def test_the_unit_length_of_a_task_is_that_of_all_encoders_unless_another_is_ask
     table = tmp_path / "units.csv"
     lines = recordings.read_text().splitlines()
     table.write_text("\n".join([lines[0], *(f"{recordings.parent}/{line}" for line in lines[1:])]) + "\n")
-    (tmp_path / "units.task.json").write_text(json.dumps({"unit_s": 1.2}))
+    (tmp_path / "units.task.json").write_text(json.dumps({"clip_s": 1.2}))
     command = ["evaluate", str(runs[0]), "--task", str(table), "--probe", "knn", "--workers", "1", "--out"]
-    for number, options in enumerate(([], ["--unit-s", "0"], ["--unit-s", "0.8"], ["--unit-s", "task"])):
+    for number, options in enumerate(([], ["--clip-s", "0"], ["--clip-s", "0.8"], ["--clip-s", "task"])):
         main.main([*command, str(tmp_path / f"{number}.jsonl"), *options])
     found = [lines_of(tmp_path / f"{number}.jsonl") for number in range(4)]
-    assert [{line["unit_s"] for line in lines} for lines in found] == [{1.2}, {0}, {0.8}, {1.2}]
+    assert [{line["clip_s"] for line in lines} for lines in found] == [{1.2}, {0}, {0.8}, {1.2}]
     assert [line["score"] for line in found[0]] == [line["score"] for line in found[3]]
     assert "heard for 1.2 s" in capsys.readouterr().out
     kept = read_results(runs[0])
-    assert {line["unit_s"] for line in kept if line["task"] == "units"} == {0, 0.8, 1.2}  # none replaces another
-    main.main(["compare", str(runs[0]), "logmel-stats", "--task", str(table), "--unit-s", "0.8", "--workers", "1"])
+    assert {line["clip_s"] for line in kept if line["task"] == "units"} == {0, 0.8, 1.2}  # none replaces another
+    main.main(["compare", str(runs[0]), "logmel-stats", "--task", str(table), "--clip-s", "0.8", "--workers", "1"])
     assert "heard for 0.8 s" in capsys.readouterr().out
 
 
 def test_floors_come_once_and_equal_names_are_told_apart(runs: list[Path], tmp_path: Path) -> None:
-    entrants = line_up(["logmel-stats", str(runs[0]), str(runs[1])], FeatureSettings())
+    entrants = with_baselines(["logmel-stats", str(runs[0]), str(runs[1])], FeatureSettings())
     assert [entrant.name for entrant in entrants] == ["one", "two", "one untrained", "log-mel statistics"]
     assert [len(entrant.runs) for entrant in entrants] == [1, 1, 2, 2]
     twin = tmp_path / "one"
@@ -135,10 +135,10 @@ def test_floors_come_once_and_equal_names_are_told_apart(runs: list[Path], tmp_p
     (tmp_path / "other" / "one").mkdir()
     (tmp_path / "other" / "one" / ENCODER).write_bytes((runs[1] / ENCODER).read_bytes())
     specs = [str(runs[0]), str(tmp_path / "other" / "one")]
-    assert [entrant.name for entrant in line_up(specs, FeatureSettings(), floors=False)] == specs
+    assert [entrant.name for entrant in with_baselines(specs, FeatureSettings(), baselines=False)] == specs
     for wrong, message in (([], "no encoder"), ([specs[0]] * 2, "twice")):
         with pytest.raises(ValueError, match=message):
-            line_up(wrong, FeatureSettings())
+            with_baselines(wrong, FeatureSettings())
 
 
 def test_front_ends_that_differ_are_judged_on_the_same_clips(runs: list[Path], tmp_path: Path) -> None:
@@ -150,7 +150,7 @@ def test_front_ends_that_differ_are_judged_on_the_same_clips(runs: list[Path], t
         soundfile.write(tmp_path / f"{i}.wav", 0.1 * sound, 16_000)
         lines.append(f"{i}.wav,{i % 2}")
     table.write_text("\n".join(lines) + "\n")
-    entrants = line_up([str(runs[0]), str(runs[2])], FeatureSettings())
+    entrants = with_baselines([str(runs[0]), str(runs[2])], FeatureSettings())
     specs = specs_of(entrants)
     assert [spec.num_mels for spec in specs] == [80, 40]
     stores = [prepare([table], tmp_path / f"store{spec.num_mels}", spec=spec, num_workers=0) for spec in specs]
@@ -174,7 +174,7 @@ def test_a_python_object_is_judged_like_any_other(store: Store, recordings: Path
             parts = np.array_split(np.diff(np.signbit(batch), axis=1), 10, axis=1)
             return np.stack([part.mean(axis=1) for part in parts], axis=1)
 
-    entrant = Entrant(wrap(Brightness(), 16_000), "brightness", "brightness")
+    entrant = NamedEncoder(wrap(Brightness(), 16_000), "brightness", "brightness")
     (line,) = evaluate([entrant], recordings, [store], probes=["logistic"])
     assert line.features == line.encoder == "brightness" and line.num_dims == 10 and line.identity == ""
     assert line.score > 0.8

@@ -33,7 +33,7 @@ def test_the_built_in_corpus_is_learnt_from_and_judged_with_both_maskings(tmp_pa
         features = {"encoder", "untrained", "log-mel statistics"}
         assert judged == {(task, of) for task in ("instruments", "chroma", "words") for of in features}
         assert all(line["low"] <= line["score"] <= line["high"] for line in lines)
-        # Of a batch from unseen masks; that some minutes of it lift a score above the floors is not to be expected.
+        # Of a batch from unseen masks; that some minutes of it lift a score above the baselines is not to be expected.
         log = [json.loads(line) for line in (tmp_path / "out" / strategy / "log.jsonl").read_text().splitlines()]
         assert log[-1]["loss"] < 0.75 * log[0]["loss"]
     assert "already" not in quickstart(tmp_path / "out")  # again: nothing is trained anew, nothing breaks

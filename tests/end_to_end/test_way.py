@@ -9,7 +9,7 @@ import pytest
 import soundfile
 
 from melmask.cli import main
-from melmask.encoders.pretrained import FrozenEncoder
+from melmask.encoders.pretrained import PretrainedEncoder
 from melmask.train.run_folder import read_log
 
 
@@ -91,7 +91,7 @@ def test_mask_says_what_a_strategy_lacks(recordings, tmp_path, capsys):
 
 
 def test_a_clip_embeds_the_same_alone_and_in_company(way, store):
-    encoder = FrozenEncoder.load(way / "micro-m2d")
+    encoder = PretrainedEncoder.load(way / "micro-m2d")
     together = encoder.embed(store)
     shortest = min(range(len(store)), key=lambda row: store.clips[row].num_frames)
     longest = max(range(len(store)), key=lambda row: store.clips[row].num_frames)

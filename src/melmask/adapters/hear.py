@@ -13,13 +13,13 @@ from jaxtyping import Float, Float32
 from torch import Tensor
 
 from melmask.encoders.listener import Listener
-from melmask.encoders.pretrained import FrozenEncoder
+from melmask.encoders.pretrained import PretrainedEncoder
 
 
 class HearModel(Listener):
     """A `Listener` with the attributes that HEAR's API asks for."""
 
-    def __init__(self, frozen: FrozenEncoder) -> None:
+    def __init__(self, frozen: PretrainedEncoder) -> None:
         super().__init__(frozen)
         self.sample_rate = frozen.spec.sample_rate_hz
         self.scene_embedding_size = frozen.num_dims
@@ -34,7 +34,7 @@ def load_model(model_file_path: str = "") -> HearModel:
     """
     if not model_file_path:
         raise ValueError("melmask.adapters.hear has no weights of its own: name a run's folder or an encoder file")
-    return HearModel(FrozenEncoder.load(Path(model_file_path)))
+    return HearModel(PretrainedEncoder.load(Path(model_file_path)))
 
 
 def get_scene_embeddings(

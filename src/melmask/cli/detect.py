@@ -20,7 +20,7 @@ def detect(
     layers: Layers = "last",
     test_folds: tuple[str, ...] = (),
     seeds: int = 3,
-    floors: bool = True,
+    baselines: bool = True,
     workers: int = NUM_CORES,
 ) -> None:
     """Learn to detect events from a frozen encoder and strong labels; score on test folds, and write what was detected.
@@ -32,15 +32,15 @@ def detect(
         layers: which to read: last, all, or numbers from 1 on.
         test_folds: judge on these folds only; all in turn if none are given.
         seeds: trainings per fold.
-        floors: whether the encoder untrained and log-mels without one stand beside.
+        baselines: whether the encoder untrained and log-mels without one stand beside.
         workers: processes that decode.
     """
     from melmask.detect.events import write_events
     from melmask.detect.run import judge_events
-    from melmask.encoders.pretrained import FrozenEncoder
+    from melmask.encoders.pretrained import PretrainedEncoder
     from melmask.evaluate.results import append_results
 
-    encoder = FrozenEncoder.load(run, FeatureSettings(layers))
+    encoder = PretrainedEncoder.load(run, FeatureSettings(layers))
     store = prepare_task(labels, encoder.spec, workers)
     with noted_bar(labels.stem) as show:
         results, detection = judge_events(
@@ -49,7 +49,7 @@ def detect(
             store,
             test_folds=test_folds,
             num_seeds=seeds,
-            floors=floors,
+            baselines=baselines,
             command=f"melmask {shlex.join(sys.argv[1:])}",
             progress=show,
         )

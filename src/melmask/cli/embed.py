@@ -18,7 +18,7 @@ def embed(
     out: Path,
     layers: Layers = "last",
     pooling: Pooling = "mean",
-    unit_s: float = 0.0,
+    clip_s: float = 0.0,
     workers: int = NUM_CORES,
 ) -> None:
     """Write clip embeddings of recordings to an .npz file: features [clip, dim], path, label, fold, group.
@@ -29,7 +29,7 @@ def embed(
         out: the file to write.
         layers: of a melmask encoder: last, all, or numbers from 1 on.
         pooling: of a melmask encoder, over time.
-        unit_s: how long each clip is heard, in seconds: the middle of longer ones, shorter ones amid silence; 0 for
+        clip_s: how long each clip is heard, in seconds: the middle of longer ones, shorter ones amid silence; 0 for
             whole clips.
         workers: processes that decode.
     """
@@ -40,7 +40,7 @@ def embed(
         store = prepare_shown(paths, Path(folder) / "store", workers, made.spec or DEFAULT_SPEC)
         with bar("embedding") as (progress, task):
             features = made.embed(
-                excerpts(store, unit_s), progress=lambda done, total: progress.update(task, completed=done, total=total)
+                excerpts(store, clip_s), progress=lambda done, total: progress.update(task, completed=done, total=total)
             )
         clips = [stored.clip for stored in store.clips]
         out.parent.mkdir(parents=True, exist_ok=True)

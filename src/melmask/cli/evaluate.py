@@ -11,7 +11,7 @@ from tyro.conf import Positional
 from melmask.cli.console import console, noted_bar, results_table
 from melmask.cli.options import NUM_CORES, prepare_task
 from melmask.encoders.features import FeatureSettings, Layers, Pooling
-from melmask.encoders.fixed_length import UnitLength
+from melmask.encoders.fixed_length import ClipLength
 from melmask.evaluate.task import Task
 from melmask.probes.run import ProbeResult
 
@@ -22,15 +22,15 @@ def evaluate(
     probe: tuple[str, ...] = ("logistic",),
     layers: Layers = "last",
     pooling: Pooling = "mean",
-    unit_s: UnitLength = "task",
+    clip_s: ClipLength = "task",
     test_folds: tuple[str, ...] = (),
     seeds: int = 3,
-    floors: bool = True,
+    baselines: bool = True,
     out: Path | None = None,
     details: Path | None = None,
     workers: int = NUM_CORES,
 ) -> None:
-    """Probe encoders on labelled tasks, in one table with their floors; append each run's results to its results.jsonl.
+    """Probe encoders on labelled tasks, beside their baselines; append each run's results to its results.jsonl.
 
     Args:
         encoders: runs' folders, encoder files, logmel-stats, untrained:SIZE, onnx:FILE[@RATE], hear:MODULE[@WEIGHTS]
@@ -40,10 +40,10 @@ def evaluate(
             settings follow a colon, as in linear:learning_rate=3e-5.
         layers: of melmask encoders: last, all, or numbers from 1 on.
         pooling: of melmask encoders, over time.
-        unit_s: how long each clip is heard, in seconds; 0 for whole clips; task for the unit length of a named task.
+        clip_s: how long each clip is heard, in seconds; 0 for whole clips; task for the unit length of a named task.
         test_folds: judge on these folds only; all in turn if none are given.
         seeds: of probes with chance.
-        floors: whether log-mel statistics and the runs' encoders untrained stand beside.
+        baselines: whether log-mel statistics and the runs' encoders untrained stand beside.
         out: a file that the lines of all encoders are appended to as well.
         details: a folder for what stands behind each score: classes, confusions, calibration.
         workers: processes that decode.
@@ -52,7 +52,7 @@ def evaluate(
     from melmask.evaluate import results as lines
     from melmask.evaluate import run
 
-    def keep(entrant: registry.Entrant, task: Task, found: ProbeResult) -> None:
+    def keep(entrant: registry.NamedEncoder, task: Task, found: ProbeResult) -> None:
         if details:
             from melmask.evaluate.per_class import details_of
             from melmask.viz.per_class import save_judgement
@@ -60,7 +60,7 @@ def evaluate(
             words = re.sub(r"[^\w.=,-]+", "-", f"{task.name} {entrant.name} {found.probe}")
             save_judgement(details_of(found, task), details / words)
 
-    entrants = registry.line_up(encoders, FeatureSettings(layers, pooling), floors=floors)
+    entrants = registry.with_baselines(encoders, FeatureSettings(layers, pooling), baselines=baselines)
     command = f"melmask {shlex.join(sys.argv[1:])}"
     for table in task:
         specs = registry.specs_of(entrants)
@@ -71,7 +71,7 @@ def evaluate(
                 table,
                 stores,
                 probes=probe,
-                unit=unit_s,
+                unit=clip_s,
                 test_folds=test_folds,
                 num_seeds=seeds,
                 command=command,

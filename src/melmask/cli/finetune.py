@@ -63,12 +63,12 @@ def finetune_shown(
 ) -> None:
     """Fine-tune with a live line, and show the table."""
     from melmask.encoders import registry
-    from melmask.encoders.pretrained import FrozenEncoder
+    from melmask.encoders.pretrained import PretrainedEncoder
     from melmask.evaluate.results import append_results
     from melmask.finetune import run as tuning
     from melmask.finetune.trainer import Epoch
 
-    encoder = FrozenEncoder.load(run)
+    encoder = PretrainedEncoder.load(run)
     store = prepare_task(table, encoder.spec, workers)
     starts = {registry.ENCODER: encoder}
     if untrained:

@@ -84,7 +84,7 @@ def tasks_table() -> Table:
     table.add_column("DOI or page", overflow="fold")
     for task in NAMED_TASKS.values():
         clips = f"{sum(task.expected.clips.values()):,}" if task.expected.clips else "?"
-        unit, where = f"{task.unit_s:g}", task.doi or task.home
+        unit, where = f"{task.clip_s:g}", task.doi or task.home
         table.add_row(task.name, clips, f"{task.expected.classes:,}", task.splits, unit, task.metric, where)
     return table
 
@@ -102,7 +102,7 @@ def _description(task: NamedTask) -> Table:
         "groups": task.groups or "none",
         "clips": counts,
         "classes": f"{task.expected.classes:,}",
-        "unit length": f"{task.unit_s:g} s",
+        "unit length": f"{task.clip_s:g} s",
         "metric": task.metric,
         "doi": task.doi,
         "page": task.home,

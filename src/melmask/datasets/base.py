@@ -62,7 +62,7 @@ class NamedTask:
         name: on the command line.
         title: its own name.
         what: what is told apart.
-        unit_s: length of the excerpts that the literature judges it on, in seconds: where clips differ, their average
+        clip_s: length of the excerpts that the literature judges it on, in seconds: where clips differ, their average
             duration, as in BYOL-A (arXiv 2103.06695, IV-A1).
         metric: accuracy, or mean average precision for several labels a clip.
         column: whether clips have folds, each left out in turn, or one official split.
@@ -84,7 +84,7 @@ class NamedTask:
     name: str
     title: str
     what: str
-    unit_s: float
+    clip_s: float
     metric: Literal["accuracy", "mAP"]
     column: Literal["fold", "split"]
     splits: str

@@ -140,7 +140,7 @@ def write(built: Built, table: Path) -> Path:
         "doi": task.doi,
         "home": task.home,
         "folder": str(built.folder.absolute()),
-        "unit_s": task.unit_s,
+        "clip_s": task.clip_s,
         "metric": task.metric,
         "protocol": task.protocol,
         "num_clips": built.num_clips,
@@ -155,7 +155,7 @@ def write(built: Built, table: Path) -> Path:
     return path
 
 
-def unit_s_of(table: Path) -> float:
+def clip_s_of(table: Path) -> float:
     """The unit length that the record beside a table names, in seconds; 0 without a record, or without one in it.
 
     Raises:
@@ -165,12 +165,13 @@ def unit_s_of(table: Path) -> float:
     if not path.is_file():
         return 0.0
     try:
-        unit_s = json.loads(path.read_text(encoding="utf-8")).get("unit_s", 0.0)
-        if not 0 <= float(unit_s) < math.inf:
-            raise ValueError(f"unit_s {unit_s}")
+        record = json.loads(path.read_text(encoding="utf-8"))
+        clip_s = record.get("clip_s", record.get("unit_s", 0.0))  # earlier versions wrote unit_s
+        if not 0 <= float(clip_s) < math.inf:
+            raise ValueError(f"clip_s {clip_s}")
     except (ValueError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is no record of a task ({error}): make the task again, or remove the file") from error
-    return float(unit_s)
+    return float(clip_s)
 
 
 NUM_NAMED = 5  # of what is missing or unexpected, by name

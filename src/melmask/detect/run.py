@@ -1,4 +1,4 @@
-"""One encoder on one table of strong labels: events detected from its time steps and from those of its floors."""
+"""One encoder on one table of strong labels: events detected from its time steps and from those of its baselines."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -9,7 +9,7 @@ from melmask.detect.linear import Detection, detect
 from melmask.detect.scoring import COLLAR_S, SEGMENT_S
 from melmask.encoders.baselines import logmel_steps
 from melmask.encoders.cache import cached_time_steps
-from melmask.encoders.pretrained import FrozenEncoder
+from melmask.encoders.pretrained import PretrainedEncoder
 from melmask.encoders.registry import ENCODER, UNTRAINED
 from melmask.encoders.timesteps import TimeSteps
 from melmask.evaluate.results import Result, result_of
@@ -18,17 +18,17 @@ LOGMEL_STEPS = "log-mel steps"
 
 
 def judge_events(
-    encoder: FrozenEncoder,
+    encoder: PretrainedEncoder,
     table: Path,
     store: Store,
     *,
     test_folds: Sequence[str] = (),
     num_seeds: int = 3,
-    floors: bool = True,
+    baselines: bool = True,
     command: str = "",
     progress: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> tuple[list[Result], Detection]:
-    """Detect events with an encoder and, as floors, with the same untrained and with the log-mels of each time step.
+    """Detect events with an encoder and, as baselines, with the same untrained and with the log-mels of each time step.
 
     Args:
         encoder: whose layers are read; its pooling does not matter.
@@ -36,7 +36,7 @@ def judge_events(
         store: the table, prepared with the encoder's log-mel settings.
         test_folds: judge on these folds only; empty for all in turn.
         num_seeds: trainings per fold.
-        floors: False leaves the floors out.
+        baselines: False leaves the baselines out.
         command: recorded with the results.
         progress: called with what is being done and how far it is.
 
@@ -49,7 +49,7 @@ def judge_events(
     """
     task = make_event_task(table, store)
 
-    def read(name: str, some: FrozenEncoder) -> TimeSteps:
+    def read(name: str, some: PretrainedEncoder) -> TimeSteps:
         return cached_time_steps(
             some, store, task.rows, progress=lambda done, total: progress(f"{name}: embedding", done, total)
         )
@@ -57,7 +57,7 @@ def judge_events(
     made: list[tuple[str, str, str, Callable[[], TimeSteps]]] = [
         (encoder.name, ENCODER, encoder.identity, lambda: read(encoder.name, encoder))
     ]
-    if floors:
+    if baselines:
         fresh, step_frames = encoder.untrained(seed=0), encoder.encoder.patch_shape[1]
         made.append((fresh.name, UNTRAINED, fresh.identity, lambda: read(fresh.name, fresh)))
         made.append((LOGMEL_STEPS, LOGMEL_STEPS, "", lambda: logmel_steps(store, task.rows, step_frames)))

@@ -10,7 +10,7 @@ from jaxtyping import Float32
 
 from melmask.data.store import Store
 from melmask.encoders.base import AudioEncoder
-from melmask.encoders.pretrained import FrozenEncoder, Progress, no_progress
+from melmask.encoders.pretrained import PretrainedEncoder, Progress, no_progress
 from melmask.encoders.timesteps import TimeSteps
 from melmask.files import replacing
 from melmask.probes.attentive import AttentiveProbe
@@ -56,7 +56,7 @@ def cached_embed(
 
 
 def cached_time_steps(
-    encoder: FrozenEncoder,
+    encoder: PretrainedEncoder,
     store: Store,
     rows: Sequence[int] | None = None,
     folder: Path | None = None,
@@ -90,7 +90,7 @@ def cached_features(
     probe: Probe, encoder: AudioEncoder, store: Store, folder: Path | None = None, progress: Progress = no_progress
 ) -> Float32[np.ndarray, "clip dim"] | TimeSteps:
     """What a probe reads of an encoder: time steps if it attends to them and the encoder has any, else embeddings."""
-    if isinstance(probe, AttentiveProbe) and isinstance(encoder, FrozenEncoder):
+    if isinstance(probe, AttentiveProbe) and isinstance(encoder, PretrainedEncoder):
         return cached_time_steps(encoder, store, folder=folder, progress=progress)
     return cached_embed(encoder, store, folder, progress)
 

@@ -11,9 +11,9 @@ from jaxtyping import Float16, Float32, Shaped
 
 from melmask.audio import read_audio
 from melmask.data.store import Store
-from melmask.datasets.build import unit_s_of
+from melmask.datasets.build import clip_s_of
 
-UnitLength = Literal["task"] | float  # what the record beside a task's table says; or seconds, 0 for whole clips
+ClipLength = Literal["task"] | float  # what the record beside a task's table says; or seconds, 0 for whole clips
 
 
 class Excerpts(Store):
@@ -24,7 +24,7 @@ class Excerpts(Store):
 
     Args:
         whole: the store; what is cut or added is only read so, and nothing is written.
-        unit_s: in seconds.
+        clip_s: in seconds.
 
     Raises:
         ValueError: no positive, finite length.
@@ -35,13 +35,13 @@ class Excerpts(Store):
     here of samples. A frame at the edge of a crop has heard half a window of what is cut off.
     """
 
-    def __init__(self, whole: Store, unit_s: float) -> None:
-        if not 0 < unit_s < math.inf:
-            raise ValueError(f"unit_s is a length in seconds, or 0 for whole clips: got {unit_s}")
-        self.whole, self.unit_s = whole, unit_s
-        self.num_frames = max(1, round(unit_s * whole.spec.frames_per_s))
+    def __init__(self, whole: Store, clip_s: float) -> None:
+        if not 0 < clip_s < math.inf:
+            raise ValueError(f"clip_s is a length in seconds, or 0 for whole clips: got {clip_s}")
+        self.whole, self.clip_s = whole, clip_s
+        self.num_frames = max(1, round(clip_s * whole.spec.frames_per_s))
         clips = [replace(stored, num_frames=self.num_frames) for stored in whole.clips]
-        info = whole.info | {"fingerprint": f"{whole.fingerprint} heard for {unit_s:g} s"}
+        info = whole.info | {"fingerprint": f"{whole.fingerprint} heard for {clip_s:g} s"}
         super().__init__(whole.folder, info, clips, whole.rejected)
 
     def log_mel(self, index: int, start: int = 0, stop: int | None = None) -> Float16[np.ndarray, "frame mel"]:
@@ -53,7 +53,7 @@ class Excerpts(Store):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickled as its store is."""
-        return Excerpts, (self.whole, self.unit_s)
+        return Excerpts, (self.whole, self.clip_s)
 
 
 def middle(values: Shaped[np.ndarray, "time *more"], length: int, fill: float) -> Shaped[np.ndarray, "{length} *more"]:
@@ -69,7 +69,7 @@ def middle(values: Shaped[np.ndarray, "time *more"], length: int, fill: float) -
     return np.pad(values, [(before, -excess - before), *[(0, 0)] * (values.ndim - 1)], constant_values=fill)
 
 
-def hear(stores: Sequence[Store], table: Path, unit: UnitLength) -> tuple[list[Store], float]:
+def hear(stores: Sequence[Store], table: Path, unit: ClipLength) -> tuple[list[Store], float]:
     """A task's stores as they are to be heard, and the length of their excerpts in seconds; 0 if clips are whole.
 
     Args:
@@ -80,13 +80,13 @@ def hear(stores: Sequence[Store], table: Path, unit: UnitLength) -> tuple[list[S
     Raises:
         ValueError: the record is damaged, or a length is negative or infinite.
     """
-    unit_s = unit_s_of(table) if unit == "task" else float(unit)
-    return [excerpts(store, unit_s) for store in stores], unit_s
+    clip_s = clip_s_of(table) if unit == "task" else float(unit)
+    return [excerpts(store, clip_s) for store in stores], clip_s
 
 
-def excerpts(store: Store, unit_s: float) -> Store:
+def excerpts(store: Store, clip_s: float) -> Store:
     """The store, or if the length is not 0 its excerpts."""
-    return Excerpts(store, unit_s) if unit_s else store
+    return Excerpts(store, clip_s) if clip_s else store
 
 
 def waveform(store: Store, row: int, sample_rate_hz: int) -> Float32[np.ndarray, " sample"]:
@@ -96,4 +96,4 @@ def waveform(store: Store, row: int, sample_rate_hz: int) -> Float32[np.ndarray,
         AudioError: see `read_audio`.
     """
     wave = read_audio(store.clips[row].clip.path, sample_rate_hz)
-    return middle(wave, round(store.unit_s * sample_rate_hz), 0.0) if isinstance(store, Excerpts) else wave
+    return middle(wave, round(store.clip_s * sample_rate_hz), 0.0) if isinstance(store, Excerpts) else wave

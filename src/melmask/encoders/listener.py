@@ -8,7 +8,7 @@ from jaxtyping import Float, Float32, Float64
 from torch import Tensor, nn
 
 from melmask.encoders.features import FeatureSettings, Pool
-from melmask.encoders.pretrained import DEFAULT_SETTINGS, FrozenEncoder
+from melmask.encoders.pretrained import DEFAULT_SETTINGS, PretrainedEncoder
 from melmask.logmel import LogMel
 
 
@@ -22,7 +22,7 @@ class Listener(nn.Module):
         frozen: the encoder, with its front end, layers and pooling.
     """
 
-    def __init__(self, frozen: FrozenEncoder) -> None:
+    def __init__(self, frozen: PretrainedEncoder) -> None:
         super().__init__()
         self.encoder, self.log_mel = frozen.encoder, LogMel(frozen.spec)
         self._frozen = frozen
@@ -35,10 +35,10 @@ class Listener(nn.Module):
         Raises:
             ValueError: there is none, it is damaged, or it lacks a layer asked for.
         """
-        return cls(FrozenEncoder.load(run, settings))
+        return cls(PretrainedEncoder.load(run, settings))
 
     @property
-    def frozen(self) -> FrozenEncoder:
+    def frozen(self) -> PretrainedEncoder:
         """The encoder, on the device that this module was moved to."""
         self._frozen.device = self.log_mel.window.device
         return self._frozen

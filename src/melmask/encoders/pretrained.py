@@ -36,7 +36,7 @@ def no_progress(done: int, total: int) -> None:
 DEFAULT_SETTINGS = FeatureSettings()
 
 
-class FrozenEncoder:
+class PretrainedEncoder:
     """An encoder with its front end, turning log-mels of any length into features.
 
     A clip is cut into the fewest nearly equal chunks no longer than the length the encoder was trained on. Per chunk
@@ -74,7 +74,7 @@ class FrozenEncoder:
         self.layers = settings.numbers(encoder.size.depth)
 
     @staticmethod
-    def load(run: Path, settings: FeatureSettings = DEFAULT_SETTINGS) -> "FrozenEncoder":
+    def load(run: Path, settings: FeatureSettings = DEFAULT_SETTINGS) -> "PretrainedEncoder":
         """The encoder of a run folder, named after it, or of an encoder file.
 
         Raises:
@@ -82,14 +82,14 @@ class FrozenEncoder:
         """
         path = run / ENCODER if run.is_dir() or not run.exists() else run
         called = path.resolve().parent.name if path.name == ENCODER else path.stem
-        return FrozenEncoder(*load_encoder(path), settings, called)
+        return PretrainedEncoder(*load_encoder(path), settings, called)
 
-    def untrained(self, seed: int) -> "FrozenEncoder":
+    def untrained(self, seed: int) -> "PretrainedEncoder":
         """The same form with fresh weights: the floor that shows what training added."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             fresh = Encoder(self.encoder.size, self.encoder.patch_shape)
-        return FrozenEncoder(fresh, self.front_end, self.crop_frames, self.settings, f"{self.called} untrained")
+        return PretrainedEncoder(fresh, self.front_end, self.crop_frames, self.settings, f"{self.called} untrained")
 
     @property
     def name(self) -> str:

@@ -8,7 +8,7 @@ from melmask.encoders.base import AudioEncoder
 from melmask.encoders.baselines import LogMelStatistics
 from melmask.encoders.external import from_hear, from_huggingface, from_onnx
 from melmask.encoders.features import FeatureSettings
-from melmask.encoders.pretrained import DEFAULT_SETTINGS, FrozenEncoder
+from melmask.encoders.pretrained import DEFAULT_SETTINGS, PretrainedEncoder
 from melmask.logmel import LogMelSpec
 from melmask.nn.encoder_file import FrontEnd
 from melmask.nn.vit import SIZES, Encoder
@@ -44,16 +44,16 @@ def make_encoder(spec: str, settings: FeatureSettings = DEFAULT_SETTINGS) -> Aud
         return from_huggingface(Path(rest))
     if not Path(spec).exists():
         raise ValueError(f"no encoder {spec!r}: give {FORMS}")
-    return FrozenEncoder.load(Path(spec), settings)
+    return PretrainedEncoder.load(Path(spec), settings)
 
 
-def _untrained(size: str, settings: FeatureSettings) -> FrozenEncoder:
+def _untrained(size: str, settings: FeatureSettings) -> PretrainedEncoder:
     """An encoder of the default form with random weights."""
     if size not in SIZES:
         raise ValueError(f"no size {size!r} in {UNTRAINED}:{size}: choose from {', '.join(SIZES)}")
     front_end = FrontEnd(LogMelSpec(), AUDIOSET_MEAN, AUDIOSET_STD)
     form = Encoder(SIZES[size], UNTRAINED_PATCH_SHAPE)
-    return FrozenEncoder(form, front_end, UNTRAINED_CROP_FRAMES, settings, size).untrained(seed=0)
+    return PretrainedEncoder(form, front_end, UNTRAINED_CROP_FRAMES, settings, size).untrained(seed=0)
 
 
 ENCODER, UNTRAINED, LOGMEL_STATISTICS = "encoder", "untrained", LogMelStatistics.name
@@ -61,7 +61,7 @@ DEFAULT_SPEC = LogMelSpec()
 
 
 @dataclass(frozen=True, eq=False)
-class Entrant:
+class NamedEncoder:
     """An encoder that stands in the table.
 
     Args:
@@ -78,16 +78,16 @@ class Entrant:
 
     @property
     def settings(self) -> str:
-        return str(self.encoder.settings) if isinstance(self.encoder, FrozenEncoder) else ""
+        return str(self.encoder.settings) if isinstance(self.encoder, PretrainedEncoder) else ""
 
 
-def line_up(specs: Sequence[str], settings: FeatureSettings, *, floors: bool = True) -> list[Entrant]:
-    """The encoders that are asked for, and their floors: log-mel statistics, and each trained form untrained.
+def with_baselines(specs: Sequence[str], settings: FeatureSettings, *, baselines: bool = True) -> list[NamedEncoder]:
+    """The encoders that are asked for, and their baselines: log-mel statistics, and each trained form untrained.
 
     Args:
         specs: words for `make_encoder`.
         settings: layers and pooling of melmask encoders.
-        floors: False leaves the floors out.
+        baselines: False leaves the baselines out.
 
     Raises:
         ValueError: none or one twice, or `make_encoder` finds a fault.
@@ -97,27 +97,27 @@ def line_up(specs: Sequence[str], settings: FeatureSettings, *, floors: bool = T
         raise ValueError(f"encoder {twice[0]} is given twice: name it once" if twice else "no encoder to evaluate")
     found = [make_encoder(spec, settings) for spec in specs]
     names = [encoder.name for encoder in found]
-    entrants: list[Entrant] = []
-    untrained: dict[str, Entrant] = {}
+    entrants: list[NamedEncoder] = []
+    untrained: dict[str, NamedEncoder] = {}
     for spec, encoder in zip(specs, found, strict=True):
         name = encoder.name if names.count(encoder.name) == 1 else spec
-        if not (isinstance(encoder, FrozenEncoder) and Path(spec).exists()):
-            entrants.append(Entrant(encoder, name, encoder.name))
+        if not (isinstance(encoder, PretrainedEncoder) and Path(spec).exists()):
+            entrants.append(NamedEncoder(encoder, name, encoder.name))
             continue
         runs = (Path(spec),) if Path(spec).is_dir() else ()
-        entrants.append(Entrant(encoder, name, ENCODER, runs))
+        entrants.append(NamedEncoder(encoder, name, ENCODER, runs))
         fresh = encoder.untrained(seed=0)
-        same = untrained.setdefault(fresh.identity, Entrant(fresh, f"{name} untrained", UNTRAINED))
+        same = untrained.setdefault(fresh.identity, NamedEncoder(fresh, f"{name} untrained", UNTRAINED))
         untrained[fresh.identity] = replace(same, runs=same.runs + runs)
-    if floors:
+    if baselines:
         entrants += untrained.values()
         all_runs = tuple(run for entrant in entrants if entrant.features == ENCODER for run in entrant.runs)
         entrants = [entrant for entrant in entrants if entrant.features != LOGMEL_STATISTICS]
-        entrants.append(Entrant(LogMelStatistics(), LOGMEL_STATISTICS, LOGMEL_STATISTICS, all_runs))
+        entrants.append(NamedEncoder(LogMelStatistics(), LOGMEL_STATISTICS, LOGMEL_STATISTICS, all_runs))
     return entrants
 
 
-def specs_of(entrants: Sequence[Entrant]) -> list[LogMelSpec]:
+def specs_of(entrants: Sequence[NamedEncoder]) -> list[LogMelSpec]:
     """The log-mel settings that a task must be prepared with, each once; at least one."""
     asked = [entrant.encoder.spec for entrant in entrants]
     return list(dict.fromkeys(spec for spec in asked if spec is not None)) or [DEFAULT_SPEC]
@@ -133,11 +133,11 @@ def encoder_of(spec: str, settings: FeatureSettings) -> AudioEncoder:
         ValueError, ImportError: see `make_encoder`.
     """
     if spec.startswith(UNTRAINED_OF):
-        return FrozenEncoder.load(Path(spec.removeprefix(UNTRAINED_OF)), settings).untrained(seed=0)
+        return PretrainedEncoder.load(Path(spec.removeprefix(UNTRAINED_OF)), settings).untrained(seed=0)
     return make_encoder(spec, settings)
 
 
-def entrants_of(specs: Sequence[str], settings: FeatureSettings) -> list[Entrant]:
+def entrants_of(specs: Sequence[str], settings: FeatureSettings) -> list[NamedEncoder]:
     """The encoders that words name, called by these words where their own names are the same.
 
     Raises:
@@ -148,6 +148,6 @@ def entrants_of(specs: Sequence[str], settings: FeatureSettings) -> list[Entrant
     encoders = [encoder_of(spec, settings) for spec in specs]
     names = [encoder.name for encoder in encoders]
     return [
-        Entrant(encoder, encoder.name if names.count(encoder.name) == 1 else spec, encoder.name)
+        NamedEncoder(encoder, encoder.name if names.count(encoder.name) == 1 else spec, encoder.name)
         for encoder, spec in zip(encoders, specs, strict=True)
     ]

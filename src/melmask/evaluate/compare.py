@@ -9,8 +9,8 @@ from jaxtyping import Float, Int
 from scipy.stats import binomtest
 
 from melmask.data.store import Store
-from melmask.encoders.fixed_length import UnitLength
-from melmask.encoders.registry import Entrant
+from melmask.encoders.fixed_length import ClipLength
+from melmask.encoders.registry import NamedEncoder
 from melmask.evaluate.bootstrap import bootstrap, interval
 from melmask.evaluate.metrics import Metric, Score, statistic_of
 from melmask.evaluate.run import Progress, evaluate
@@ -88,12 +88,12 @@ class Comparison:
 
 
 def judge_both(
-    entrants: Sequence[Entrant],
+    entrants: Sequence[NamedEncoder],
     table: Path,
     stores: Sequence[Store],
     probes: Sequence[str],
     *,
-    unit: UnitLength = "task",
+    unit: ClipLength = "task",
     test_folds: Sequence[str] = (),
     num_seeds: int = 3,
     progress: Progress = lambda what, done, total: None,
@@ -113,7 +113,7 @@ def judge_both(
     tasks: list[Task] = []
     found: dict[str, list[ProbeResult]] = {entrant.name: [] for entrant in entrants}
 
-    def keep(entrant: Entrant, task: Task, result: ProbeResult) -> None:
+    def keep(entrant: NamedEncoder, task: Task, result: ProbeResult) -> None:
         tasks.append(task)
         found[entrant.name].append(result)
 

@@ -7,7 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from melmask.encoders.registry import Entrant
+from melmask.encoders.registry import NamedEncoder
 from melmask.evaluate.metrics import Score
 
 RESULTS = "results.jsonl"
@@ -37,7 +37,7 @@ class Result:
         encoder: name of the encoder.
         identity: a hash of its weights and settings; empty if not known.
         settings: layers and pooling of a melmask encoder; empty for others, and in lines of earlier versions.
-        unit_s: how long each clip was heard, by whatever encoder, in seconds; 0 for whole clips.
+        clip_s: how long each clip was heard, by whatever encoder, in seconds; 0 for whole clips.
     """
 
     task: str
@@ -60,11 +60,11 @@ class Result:
     encoder: str = ""
     identity: str = ""
     settings: str = ""
-    unit_s: float = 0.0
+    clip_s: float = 0.0
 
 
-def keep_results(entrants: Sequence[Entrant], results: Sequence[Result], out: Path | None = None) -> list[Path]:
-    """Append each run's lines, with those of its floors, to its folder, and all lines to the file ``out``.
+def keep_results(entrants: Sequence[NamedEncoder], results: Sequence[Result], out: Path | None = None) -> list[Path]:
+    """Append each run's lines, with those of its baselines, to its folder, and all lines to the file ``out``.
 
     Lines of encoders that are not of a run are kept in ``out`` alone.
 

@@ -10,8 +10,8 @@ import numpy as np
 
 from melmask.data.store import Store
 from melmask.encoders.cache import cache_folder, cached_features
-from melmask.encoders.fixed_length import UnitLength, hear
-from melmask.encoders.registry import Entrant
+from melmask.encoders.fixed_length import ClipLength, hear
+from melmask.encoders.registry import NamedEncoder
 from melmask.encoders.timesteps import TimeSteps
 from melmask.evaluate.results import Result, result_of
 from melmask.evaluate.task import Task, make_task
@@ -30,17 +30,17 @@ def task_store_folder(table: Path, spec: LogMelSpec) -> Path:
 
 
 def evaluate(
-    entrants: Sequence[Entrant],
+    entrants: Sequence[NamedEncoder],
     table: Path,
     stores: Sequence[Store],
     *,
     probes: Sequence[str] = ("logistic",),
-    unit: UnitLength = "task",
+    unit: ClipLength = "task",
     test_folds: Sequence[str] = (),
     num_seeds: int = 3,
     command: str = "",
     progress: Progress = lambda what, done, total: None,
-    found_one: Callable[[Entrant, Task, ProbeResult], None] = lambda entrant, task, found: None,
+    found_one: Callable[[NamedEncoder, Task, ProbeResult], None] = lambda entrant, task, found: None,
 ) -> list[Result]:
     """Probe encoders on a task, all on the same clips.
 
@@ -64,14 +64,14 @@ def evaluate(
         ValueError: the table is no task, its record is damaged, a fold does not exist, or an encoder fails on it.
     """
     chosen = [make_probe(probe) for probe in probes]  # before anything long is begun
-    stores, unit_s = hear(stores, table, unit)
+    stores, clip_s = hear(stores, table, unit)
     by_spec = {store.spec: store for store in stores}
     rows = _shared_rows(stores)
     task = make_task(table.stem, [stores[0].clips[row].clip for row in rows[0]])
     rejected = len(stores[0]) + len(stores[0].rejected) - len(task.paths)
     same: dict[str, Any] = {"task_path": str(table), "num_classes": len(task.classes), "rejected": rejected}
-    same |= {"test_folds": tuple(test_folds), "command": command, "unit_s": unit_s}
-    heard = (f"each clip is heard for {unit_s:g} s: the middle of longer ones, shorter ones amid silence",)
+    same |= {"test_folds": tuple(test_folds), "command": command, "clip_s": clip_s}
+    heard = (f"each clip is heard for {clip_s:g} s: the middle of longer ones, shorter ones amid silence",)
     results = []
     for entrant in entrants:
         store = by_spec[entrant.encoder.spec or stores[0].spec]
@@ -87,7 +87,7 @@ def evaluate(
             features = made[attends]
             progress(f"{entrant.name}: {label_of(probe)}", done, len(chosen))
             found = run_probe(probe, features, task, test_folds=tuple(test_folds) or None, num_seeds=num_seeds)
-            if unit_s:
+            if clip_s:
                 found = replace(found, notes=heard + found.notes)
             found_one(entrant, task, found)
             num_dims = features.num_dims if isinstance(features, TimeSteps) else features.shape[1]
@@ -107,7 +107,7 @@ def _shared_rows(stores: Sequence[Store]) -> list[np.ndarray]:
     return [np.array([rows[path] for path in shared]) for rows in row_of]
 
 
-def _line(entrant: Entrant, found: ProbeResult, **given: Any) -> Result:
+def _line(entrant: NamedEncoder, found: ProbeResult, **given: Any) -> Result:
     """What a probe found, as a line; ``given`` is what it does not know itself."""
     return result_of(
         found.score,

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from melmask.data.store import Store
 from melmask.encoders.features import FeatureSettings, Pooling
-from melmask.encoders.pretrained import FrozenEncoder
+from melmask.encoders.pretrained import PretrainedEncoder
 from melmask.evaluate.task import Split, Task
 from melmask.files import read_tensors, save_atomic
 from melmask.finetune.augment import Lines
@@ -29,8 +29,8 @@ VARIANCE_EPS = 1e-5  # as of batch normalisation: features that do not vary are 
 class TunedEncoder(nn.Module):
     """A copy of an encoder, and a linear map of its clip embedding to the classes.
 
-    The embedding is that of `FrozenEncoder`: class token dropped, patches of a time step stacked over frequency, pooled
-    over time. The head starts at zero or at a probe's solution, so that seeds differ in what training draws only.
+    The embedding is that of `PretrainedEncoder`: class token dropped, patches of a time step stacked over
+    frequency, pooled over time. The head starts at zero or at a probe's solution, so that seeds differ in what training draws only.
 
     Args:
         start: the encoder to begin with, its front end, the longest input, and the pooling.
@@ -43,7 +43,7 @@ class TunedEncoder(nn.Module):
     probe_weight: Tensor
     probe_bias: Tensor
 
-    def __init__(self, start: FrozenEncoder, classes: Sequence[str], is_multilabel: bool) -> None:
+    def __init__(self, start: PretrainedEncoder, classes: Sequence[str], is_multilabel: bool) -> None:
         super().__init__()
         self.front_end, self.crop_frames, self.device = start.front_end, start.crop_frames, start.device
         self.settings = FeatureSettings(pooling=start.settings.pooling)
@@ -59,9 +59,9 @@ class TunedEncoder(nn.Module):
         self.register_buffer("probe_bias", torch.zeros_like(self.head.bias))
         self.to(self.device)
 
-    def frozen(self) -> FrozenEncoder:
+    def frozen(self) -> PretrainedEncoder:
         """The encoder as it stands, sharing its weights."""
-        return FrozenEncoder(self.encoder, self.front_end, self.crop_frames, self.settings)
+        return PretrainedEncoder(self.encoder, self.front_end, self.crop_frames, self.settings)
 
     def standardise(self, store: Store, rows: Sequence[int]) -> Float[Tensor, "clip dim"]:
         """From now on the head is given features that, over these clips now, have zero mean and unit deviation.
@@ -98,7 +98,7 @@ class TunedEncoder(nn.Module):
         return float(loss_of(with_one(train_x) @ weight, as_tensor(train_y)))
 
     @torch.no_grad()
-    def move_towards_start(self, start: FrozenEncoder, share: float) -> None:
+    def move_towards_start(self, start: PretrainedEncoder, share: float) -> None:
         """Put the weights this share of the straight way back to where they began: that encoder, and the probe's head.
 
         Source: WiSE-FT, arXiv 2109.01903. Deviates: the start's head is a probe, not made of the classes' names.
@@ -159,7 +159,7 @@ class TunedEncoder(nn.Module):
         return probabilities(self.classify(self._embed(store, rows)).float().cpu(), self.is_multilabel)
 
     def save(self, folder: Path) -> None:
-        """Write encoder and head; the folder is then one that `FrozenEncoder.load` and `TunedEncoder.load` read."""
+        """Write encoder and head; the folder is then one that `PretrainedEncoder.load` and `TunedEncoder.load` read."""
         folder.mkdir(parents=True, exist_ok=True)
         save_encoder(folder / ENCODER, self.encoder, self.front_end, self.crop_frames)
         tensors = {"weight": self.head.weight, "bias": self.head.bias, "mean": self.mean, "scale": self.scale}
@@ -178,7 +178,7 @@ class TunedEncoder(nn.Module):
         if metadata.get("format") != "melmask-head-1":
             raise ValueError(f"{folder / HEAD} is no melmask head (format {metadata.get('format')!r})")
         settings = FeatureSettings(pooling=metadata.get("pooling", "mean"))  # type: ignore[arg-type]
-        start = FrozenEncoder(*load_encoder(folder / ENCODER), settings)
+        start = PretrainedEncoder(*load_encoder(folder / ENCODER), settings)
         tuned = TunedEncoder(start, json.loads(metadata["classes"]), json.loads(metadata["is_multilabel"]))
         if tensors["weight"].shape != tuned.head.weight.shape:
             raise ValueError(f"{folder / HEAD} is of another encoder than {folder / ENCODER}: copy both together")

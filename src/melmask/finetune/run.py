@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float32
 
 from melmask.data.store import Store
-from melmask.encoders.pretrained import FrozenEncoder
+from melmask.encoders.pretrained import PretrainedEncoder
 from melmask.encoders.registry import ENCODER
 from melmask.evaluate.metrics import Score, score_with_interval
 from melmask.evaluate.results import Result, result_of
@@ -27,7 +27,7 @@ PREDICTIONS, HALFWAY = "predictions.safetensors", "halfway.safetensors"
 
 
 def finetune(
-    start: FrozenEncoder,
+    start: PretrainedEncoder,
     table: Path,
     store: Store,
     recipe: FinetuneRecipe,
@@ -95,7 +95,7 @@ def finetune(
 
 
 def tuning_folder(
-    run: Path, start: FrozenEncoder, store: Store, recipe: FinetuneRecipe, *, name: str, features: str
+    run: Path, start: PretrainedEncoder, store: Store, recipe: FinetuneRecipe, *, name: str, features: str
 ) -> Path:
     """Where the trainings of one encoder by one recipe on one task are kept; its settings lie in it.
 
@@ -111,7 +111,7 @@ def tuning_folder(
 
 def _predictions(
     unit: Path,
-    start: FrozenEncoder,
+    start: PretrainedEncoder,
     store: Store,
     task: Task,
     split: Split,
@@ -135,7 +135,9 @@ def _predictions(
     return tensors["probabilities"].numpy()
 
 
-def _line(start: FrozenEncoder, read: FrozenEncoder, store: Store, task: Task, score: Score, **given: Any) -> Result:
+def _line(
+    start: PretrainedEncoder, read: PretrainedEncoder, store: Store, task: Task, score: Score, **given: Any
+) -> Result:
     """The line of results.jsonl; ``given`` is what none of these knows."""
     return result_of(
         score,

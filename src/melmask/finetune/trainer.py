@@ -15,7 +15,7 @@ from torch.optim import SGD, AdamW, Optimizer
 
 from melmask.data.store import Store
 from melmask.encoders.features import FeatureSettings
-from melmask.encoders.pretrained import FrozenEncoder
+from melmask.encoders.pretrained import PretrainedEncoder
 from melmask.evaluate.metrics import score_of
 from melmask.evaluate.task import Split, Task
 from melmask.files import named, read_tensors, save_atomic
@@ -92,7 +92,7 @@ class Epoch:
 
 
 def tune(
-    start: FrozenEncoder,
+    start: PretrainedEncoder,
     store: Store,
     task: Task,
     split: Split,
@@ -151,7 +151,7 @@ def tune(
     return model, best
 
 
-def as_read(start: FrozenEncoder, recipe: FinetuneRecipe) -> FrozenEncoder:
+def as_read(start: PretrainedEncoder, recipe: FinetuneRecipe) -> PretrainedEncoder:
     """The encoder with the recipe's crop and pooling.
 
     Raises:
@@ -161,7 +161,7 @@ def as_read(start: FrozenEncoder, recipe: FinetuneRecipe) -> FrozenEncoder:
     if crop_frames < start.encoder.patch_shape[1]:
         raise ValueError(f"crop_frames {crop_frames} is shorter than a patch of {start.encoder.patch_shape[1]} frames")
     settings = FeatureSettings(pooling=recipe.pooling)
-    return FrozenEncoder(start.encoder, start.front_end, crop_frames, settings, start.called)
+    return PretrainedEncoder(start.encoder, start.front_end, crop_frames, settings, start.called)
 
 
 def _epochs(

@@ -37,12 +37,12 @@ from melmask.viz.masks import NUM_DRAWS
 
 TABLE_WORDS = (
     "Scores in percent, each with its 95 % interval over the choice of test clips. Shaded: the best of its column. "
-    "Dotted: the interval overlaps that of the best, so the order of the two may be chance. Grey: the floors, on which "
-    "no training was spent, namely the same encoder with fresh weights, and statistics of the log-mel spectrogram."
+    "Dotted: the interval overlaps that of the best, so their order may be chance. Grey: the baselines, on "
+    "which no training was spent: the same encoder with fresh weights, and statistics of the log-mel spectrogram."
 )
 FIGURE_WORDS = (
-    "Each bar is a score, its black line the 95 % interval. Coloured bars are trained encoders, grey ones the floors: "
-    "what training is worth is the distance from the grey bars."
+    "Each bar is a score, its black line the 95 % interval. Coloured bars are trained encoders, grey ones the "
+    "baselines: what training is worth is the distance from the grey bars."
 )
 CURVE_WORDS = (
     "Noisy values are drawn faint, under their moving average. An effective rank or a feature deviation that falls "
@@ -115,7 +115,7 @@ def evaluations(material: Material) -> list[str]:
 
 
 def results_table(material: Material) -> str:
-    """Runs and floors against tasks and probes, the best of each column marked."""
+    """Runs and baselines against tasks and probes, the best of each column marked."""
     heads = [
         f'<th class="number">{escape(c.task)}<small>{escape(c.probe)} probe, {escape(c.metric)}</small>'
         f"<small>{escape(c.note)}</small></th>"
@@ -125,7 +125,7 @@ def results_table(material: Material) -> str:
     for row in material.rows:
         cells = "".join(_result_cell(row, column, material.rows) for column in material.columns)
         name = page.chip(material.colours[row.run]) if row.is_run else ""
-        body.append(f'<tr class="{"run" if row.is_run else "floor"}"><th>{name}{escape(row.label)}</th>{cells}</tr>')
+        body.append(f'<tr class="{"run" if row.is_run else "baseline"}"><th>{name}{escape(row.label)}</th>{cells}</tr>')
     return page.raw_table(f"<tr><th></th>{''.join(heads)}</tr>", body)
 
 

@@ -26,7 +26,7 @@ class Column:
     test_folds: tuple[str, ...]
     num_clips: int
     num_classes: int
-    unit_s: float = 0.0  # how long each clip is heard; 0 for whole clips, as in lines of earlier versions
+    clip_s: float = 0.0  # how long each clip is heard; 0 for whole clips, as in lines of earlier versions
 
     @property
     def title(self) -> str:
@@ -35,7 +35,7 @@ class Column:
     @property
     def note(self) -> str:
         folds = f"fold {', '.join(self.test_folds)}; " if self.test_folds else ""
-        heard = f" of {self.unit_s:g} s" if self.unit_s else ""
+        heard = f" of {self.clip_s:g} s" if self.clip_s else ""
         return f"{folds}{self.num_clips:,} test clips{heard}, {self.num_classes} classes"
 
 
@@ -63,7 +63,7 @@ class Row:
 
 
 def tabulate(runs: Sequence[Run]) -> tuple[list[Column], list[Row]]:
-    """The table of all evaluations: a row for every run, then the floors, those with equal figures only once."""
+    """The table of all evaluations: a row for every run, then the baselines, those with equal figures only once."""
     rows = []
     for run in runs:
         for settings in dict.fromkeys(_settings(result) for result in run.results if result["features"] == ENCODER):
@@ -71,10 +71,10 @@ def tabulate(runs: Sequence[Run]) -> tuple[list[Column], list[Row]]:
     kinds = ((str(result["features"]), _settings(result)) for run in runs for result in run.results)
     for features, settings in dict.fromkeys(kinds):
         if features != ENCODER:
-            rows += _floor_rows(runs, features, settings)
+            rows += _baseline_rows(runs, features, settings)
     columns = sorted(
         {column for row in rows for column in row.cells},
-        key=lambda c: (c.task, c.probe, c.test_folds, c.num_clips, c.unit_s),
+        key=lambda c: (c.task, c.probe, c.test_folds, c.num_clips, c.clip_s),
     )
     return columns, rows
 
@@ -102,12 +102,12 @@ def _column(result: Cell) -> Column:
         tuple(result["test_folds"]),
         result["num_clips"],
         result["num_classes"],
-        result.get("unit_s", 0.0),
+        result.get("clip_s", 0.0),
     )
 
 
-def _floor_rows(runs: Sequence[Run], features: str, settings: str) -> list[Row]:
-    """The floors of all runs; a floor joins a row with which it agrees wherever both have a figure."""
+def _baseline_rows(runs: Sequence[Run], features: str, settings: str) -> list[Row]:
+    """The baselines of all runs; a floor joins a row with which it agrees wherever both have a figure."""
     label = _label(FLOOR_LABELS.get(features, features), settings)
     rows: list[Row] = []
     for run in runs:
@@ -156,8 +156,10 @@ def verdict(columns: Sequence[Column], rows: Sequence[Row]) -> str:
         return "No trained encoder has been evaluated yet."
     if len(trained) == 1:
         own = trained[0]
-        clear = sum(all(_is_clear(own, floor, column) for floor in _floors(own, rows, column)) for column in own.cells)
-        return f"{own.label} stands clear of its floors in {clear} of {_evaluations(len(own.cells))}."
+        clear = sum(
+            all(_is_clear(own, floor, column) for floor in _baselines(own, rows, column)) for column in own.cells
+        )
+        return f"{own.label} stands clear of its baselines in {clear} of {_evaluations(len(own.cells))}."
     ahead = {row.label: [column for column in row.cells if _ranked(column, rows)[0] is row] for row in trained}
     leader = max(trained, key=lambda row: len(ahead[row.label]))
     led = ahead[leader.label]
@@ -180,10 +182,10 @@ def _ranked(column: Column, rows: Sequence[Row]) -> list[Row]:
     )
 
 
-def _floors(lead: Row, rows: Sequence[Row], column: Column) -> list[Row]:
-    """The floors of the column that are the run's own or shared with it, with its settings or without any."""
-    floors = [row for row in rows if not row.is_run and column in row.cells and row.settings in ("", lead.settings)]
-    return [row for row in floors if lead.run in row.runs]
+def _baselines(lead: Row, rows: Sequence[Row], column: Column) -> list[Row]:
+    """The baselines of the column that are the run's own or shared with it, with its settings or without any."""
+    baselines = [row for row in rows if not row.is_run and column in row.cells and row.settings in ("", lead.settings)]
+    return [row for row in baselines if lead.run in row.runs]
 
 
 def _is_clear(row: Row, other: Row, column: Column) -> bool:
@@ -195,13 +197,13 @@ def sentence(column: Column, rows: Sequence[Row]) -> str:
     """What one column says, in plain words."""
     ranked = _ranked(column, rows)
     if not ranked:
-        return "only floors have been evaluated."
+        return "only baselines have been evaluated."
     lead = ranked[0].cells[column]
     words = f"{ranked[0].label} reaches {percent(lead['score'])} % {column.metric} (95 % interval {interval(lead)})"
     if len(ranked) > 1:
         words += _ahead_of(lead, ranked[1], column)
-    floors = [_against(lead, floor, column) for floor in _floors(ranked[0], rows, column)]
-    return f"{words}. That is {' and '.join(floors)}." if floors else f"{words}."
+    baselines = [_against(lead, floor, column) for floor in _baselines(ranked[0], rows, column)]
+    return f"{words}. That is {' and '.join(baselines)}." if baselines else f"{words}."
 
 
 def _ahead_of(lead: Cell, second: Row, column: Column) -> str:

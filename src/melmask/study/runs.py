@@ -193,7 +193,8 @@ def read_results(folder: Path) -> list[dict[str, Any]]:
             result = json.loads(line)
         except json.JSONDecodeError:
             continue
-        alike = (result.get("settings", ""), result["task"], result.get("unit_s", 0.0), result["probe"])
+        result.setdefault("clip_s", result.pop("unit_s", 0.0))  # as earlier versions called it
+        alike = (result.get("settings", ""), result["task"], result["clip_s"], result["probe"])
         newest[result["features"], alike] = result
     return list(newest.values())
 

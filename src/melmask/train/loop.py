@@ -178,7 +178,7 @@ class Trainer:
             hint_ratio=hint_ratio,
             guidance=lam,
             exponent=exponent,
-            mask_share=self.masker.clock.take() / taken_s,
+            mask_share=self.masker.timer.take() / taken_s,
             samples_per_s=num_steps * self.recipe.batch_size / taken_s,
             elapsed_s=elapsed_s,
         )

@@ -16,7 +16,7 @@ from melmask.nn.vit import Encoder
 from melmask.train.distributed import World
 from melmask.train.mask_state import LossMemory, ProfileMemory, memory_for
 from melmask.train.recipe import Recipe
-from melmask.train.timer import Clock
+from melmask.train.timer import Timer
 from melmask.types import Batch, Mask, PatchGrid
 
 
@@ -86,7 +86,7 @@ class Masker:
     def __init__(self, recipe: Recipe, loader: Loader, world: World) -> None:
         self.recipe, self.world = recipe, world
         self.grid = recipe.grid(loader.store.spec.num_mels)  # of a crop of full length
-        self.clock = Clock(world.device)
+        self.timer = Timer(world.device)
         self.hints, self.exponent = recipe.hints(self.grid), recipe.exponent()
         self._strategy = recipe.make_strategy()
         self.memory = memory_for(recipe, loader)
@@ -131,7 +131,7 @@ class Masker:
             valid: False for padding.
         """
         strategy = self.strategy(progress)
-        with self.clock:
+        with self.timer:
             seed = int(random_state(self.recipe.seed, 2, *key).integers(2**63))
             mask = draw(
                 strategy,
@@ -148,13 +148,13 @@ class Masker:
     def note(self, batch: Batch, patches: Tensor, mask: Mask, loss: Tensor, valid: Tensor | None) -> None:
         """Hand in what came of one part of a batch; it shows in masks from the next step on."""
         if self.memory is not None:
-            with self.clock:
+            with self.timer:
                 self.memory.note(batch, patches, mask, loss, valid)
 
     def after_step(self) -> None:
         """Take up what all parts of a step have taught, in all processes alike."""
         if self.memory is not None:
-            with self.clock:
+            with self.timer:
                 self.memory.after_step(self.world)
 
     def state(self) -> dict[str, Tensor]:

@@ -5,8 +5,8 @@ import time
 import torch
 
 
-class Clock:
-    """The time spent in ``with clock:`` blocks.
+class Timer:
+    """The time spent in ``with timer:`` blocks.
 
     On a GPU it is the GPU's own time between two marks in its queue of work, so that measuring makes nothing wait.
 

@@ -33,7 +33,7 @@ def results_figure(columns: Sequence[Column], rows: Sequence[Row], colours: Mapp
     Args:
         columns: the panels.
         rows: the bars.
-        colours: of the runs, by name; floors are grey.
+        colours: of the runs, by name; baselines are grey.
     """
     num_across = len(columns) if len(columns) < 4 else 2 if len(columns) == 4 else 3
     num_down = math.ceil(len(columns) / num_across)

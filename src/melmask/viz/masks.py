@@ -16,7 +16,7 @@ from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from melmask.audio import read_audio
-from melmask.encoders.pretrained import FrozenEncoder
+from melmask.encoders.pretrained import PretrainedEncoder
 from melmask.logmel import LogMel, LogMelSpec
 from melmask.masking import MaskingStrategy, draw, make_strategy
 from melmask.masking.bands import BandDispersion, FreqProfile, band_profile
@@ -70,7 +70,7 @@ def save_mask_figure(
         ValueError: the file cannot be read, the part is shorter than a patch, a setting is out of range, or a
             strategy looks at losses and there is no run with a checkpoint.
     """
-    encoder = FrozenEncoder.load(run) if run else None
+    encoder = PretrainedEncoder.load(run) if run else None
     spec = encoder.spec if encoder else LogMelSpec()
     patch_shape = encoder.encoder.patch_shape if encoder else (16, 16)
     waveform = torch.from_numpy(read_audio(file, spec.sample_rate_hz))

@@ -12,7 +12,7 @@ import pytest
 import soundfile
 import torch
 
-from melmask.encoders.pretrained import FrozenEncoder
+from melmask.encoders.pretrained import PretrainedEncoder
 from melmask.frameworks import M2D, MSMMAE
 from melmask.logmel import LogMel, LogMelSpec
 from melmask.masking import draw
@@ -124,7 +124,7 @@ def test_the_plain_embedding_is_ours(script, store, tmp_path):
     embed, recordings = script("embed"), script("recordings")
     torch.manual_seed(0)
     encoder = Encoder(ENCODER, (16, 16))
-    frozen = FrozenEncoder(encoder, FrontEnd(store.spec, store.mean, store.std), 608)
+    frozen = PretrainedEncoder(encoder, FrontEnd(store.spec, store.mean, store.std), 608)
     files = sorted(recordings.write_clip_files(store, tmp_path / "clips").iterdir())
     assert np.abs(embed.PlainEmbedder(encoder, store)(files) - frozen.embed(store)).max() < 1e-4
 

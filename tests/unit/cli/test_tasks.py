@@ -43,7 +43,7 @@ def test_lists_every_task(arguments, capsys, monkeypatch):
     for task in NAMED_TASKS.values():
         [line] = [line for line in printed.splitlines() if line.split()[:1] == [task.name]]
         assert f"{task.expected.classes:,}" in line and task.splits in line and task.metric in line
-        assert f"{task.unit_s:g}" in line and (task.doi or task.home) in line
+        assert f"{task.clip_s:g}" in line and (task.doi or task.home) in line
 
 
 @pytest.mark.parametrize("name", NAMED_TASKS)

@@ -9,7 +9,7 @@ import pytest
 
 from melmask.datasets import NAMED_TASKS
 from melmask.datasets.base import ALL, Expected
-from melmask.datasets.build import build, unit_s_of, write
+from melmask.datasets.build import build, clip_s_of, write
 from melmask.datasets.crema_d import ACTORS
 from melmask.datasets.layouts import deal_speakers
 from melmask.datasets.surge import split_of_preset
@@ -60,7 +60,7 @@ def test_the_record_has_what_a_reader_of_a_figure_asks_for(name, copy_of, tmp_pa
     copy, task = copy_of(name), NAMED_TASKS[name]
     built = made(copy, name)
     record = json.loads(write(built, tmp_path / "elsewhere" / "table.csv").read_text())
-    assert record["title"] == task.title and record["doi"] == task.doi and record["unit_s"] == task.unit_s
+    assert record["title"] == task.title and record["doi"] == task.doi and record["clip_s"] == task.clip_s
     assert record["protocol"] == task.protocol and not record["shortages"]
     assert sum(record["num_clips"].values()) == len(built.rows) and len(record["classes"]) == copy.expected.classes
     assert Path(next(iter(rows_of(tmp_path / "elsewhere" / "table.csv", task.column)))).is_absolute()
@@ -342,7 +342,7 @@ def test_a_task_is_described_in_full(name):
 @each_task
 def test_the_unit_length_is_read_from_the_record(name, copy_of, tmp_path):
     write(made(copy_of(name), name), tmp_path / "table.csv")
-    assert unit_s_of(tmp_path / "table.csv") == NAMED_TASKS[name].unit_s
-    assert unit_s_of(tmp_path / "another.csv") == 0
+    assert clip_s_of(tmp_path / "table.csv") == NAMED_TASKS[name].clip_s
+    assert clip_s_of(tmp_path / "another.csv") == 0
     (tmp_path / "table.task.json").write_text("{}")
-    assert unit_s_of(tmp_path / "table.csv") == 0
+    assert clip_s_of(tmp_path / "table.csv") == 0

@@ -14,7 +14,7 @@ from melmask.data.store import Store
 from melmask.detect.events import Event, EventTask, make_event_task, read_events
 from melmask.detect.linear import Detection, detect
 from melmask.detect.scoring import onset_counts
-from melmask.encoders.pretrained import FrozenEncoder
+from melmask.encoders.pretrained import PretrainedEncoder
 from melmask.encoders.timesteps import TimeSteps
 from melmask.nn.encoder_file import ENCODER, FrontEnd, save_encoder
 from melmask.nn.vit import SIZES, Encoder
@@ -109,12 +109,14 @@ def _of(labels: Path, paths: list[Path]) -> tuple[list[Path], list[tuple[Event, 
 
 
 @pytest.fixture(scope="module")
-def steps(labels: Path, store: Store, run: Path) -> tuple[EventTask, TimeSteps, FrozenEncoder]:
-    task, encoder = make_event_task(labels, store), FrozenEncoder.load(run)
+def steps(labels: Path, store: Store, run: Path) -> tuple[EventTask, TimeSteps, PretrainedEncoder]:
+    task, encoder = make_event_task(labels, store), PretrainedEncoder.load(run)
     return task, encoder.time_steps(store, task.rows), encoder
 
 
-def _detect(steps: tuple[EventTask, TimeSteps, FrozenEncoder], task: EventTask | None = None, **options) -> Detection:
+def _detect(
+    steps: tuple[EventTask, TimeSteps, PretrainedEncoder], task: EventTask | None = None, **options
+) -> Detection:
     own_task, features, encoder = steps
     centres_s = encoder.timestamps_s(int(features.length.max()))
     return detect(features, centres_s, encoder.step_s, task or own_task, num_seeds=1, **options)

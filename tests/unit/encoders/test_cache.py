@@ -12,7 +12,7 @@ from melmask.data.prepare import prepare
 from melmask.data.store import Store
 from melmask.encoders import cache
 from melmask.encoders.cache import cache_folder, cached_embed, cached_time_steps
-from melmask.encoders.pretrained import FeatureSettings, FrozenEncoder
+from melmask.encoders.pretrained import FeatureSettings, PretrainedEncoder
 from melmask.nn.encoder_file import ENCODER, FrontEnd, save_encoder
 from melmask.nn.vit import SIZES, Encoder
 
@@ -22,7 +22,7 @@ def made(monkeypatch) -> list[str]:
     """What encoders really made, while the test runs."""
     calls: list[str] = []
     for name in ("embed", "time_steps"):
-        monkeypatch.setattr(FrozenEncoder, name, _spied(getattr(FrozenEncoder, name), calls))
+        monkeypatch.setattr(PretrainedEncoder, name, _spied(getattr(PretrainedEncoder, name), calls))
     return calls
 
 
@@ -34,11 +34,11 @@ def _spied(method: Callable, calls: list[str]) -> Callable:
     return noted
 
 
-def frozen(store: Store, settings: FeatureSettings | None = None) -> FrozenEncoder:
+def frozen(store: Store, settings: FeatureSettings | None = None) -> PretrainedEncoder:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         encoder = Encoder(SIZES["micro"], (16, 16))
-    return FrozenEncoder(encoder, FrontEnd(store.spec, store.mean, store.std), 208, settings or FeatureSettings())
+    return PretrainedEncoder(encoder, FrontEnd(store.spec, store.mean, store.std), 208, settings or FeatureSettings())
 
 
 def test_what_was_made_is_found_again(store, tmp_path, made):
@@ -141,8 +141,8 @@ def test_processes_that_make_the_same_entry_do_not_disturb_each_other(store, tmp
 from pathlib import Path
 from melmask.data.store import Store
 from melmask.evaluate.cache import cached_embed, cached_time_steps
-from melmask.evaluate.embed import FrozenEncoder
-encoder, store = FrozenEncoder.load(Path({str(tmp_path / ENCODER)!r})), Store.open(Path({str(store.folder)!r}))
+from melmask.evaluate.embed import PretrainedEncoder
+encoder, store = PretrainedEncoder.load(Path({str(tmp_path / ENCODER)!r})), Store.open(Path({str(store.folder)!r}))
 for number in range(5):
     folder = Path({str(tmp_path / "cache")!r}, str(number))
     print(number, cached_embed(encoder, store, folder).sum())

@@ -21,7 +21,7 @@ from melmask.encoders.base import AudioEncoder
 from melmask.encoders.baselines import logmel_statistics
 from melmask.encoders.cache import cached_embed
 from melmask.encoders.features import FeatureSettings
-from melmask.encoders.pretrained import FrozenEncoder
+from melmask.encoders.pretrained import PretrainedEncoder
 from melmask.encoders.registry import make_encoder
 from melmask.encoders.waveform import WaveformEncoder, wrap
 from melmask.logmel import LogMelSpec
@@ -333,7 +333,7 @@ def test_the_words_for_our_own(store: Store, tmp_path: Path) -> None:
     statistics = make_encoder("logmel-stats")
     assert np.array_equal(statistics.embed(store, [2, 7])[1], logmel_statistics(store.log_mel(7)))
     untrained = make_encoder("untrained:micro", FeatureSettings("all", "mean+max"))
-    assert isinstance(untrained, FrozenEncoder) and untrained.embed(store, [0]).shape == (1, 2 * 2 * 5 * 32)
+    assert isinstance(untrained, PretrainedEncoder) and untrained.embed(store, [0]).shape == (1, 2 * 2 * 5 * 32)
     assert untrained.identity == make_encoder("untrained:micro", FeatureSettings("all", "mean+max")).identity
     assert "micro" in untrained.name and "untrained" in untrained.name
     path = tmp_path / "mine.safetensors"

@@ -13,8 +13,8 @@ from melmask.data.store import Store
 from melmask.encoders.baselines import logmel_statistics
 from melmask.encoders.cache import cached_embed, cached_time_steps
 from melmask.encoders.fixed_length import Excerpts, excerpts, waveform
-from melmask.encoders.pretrained import FrozenEncoder
-from melmask.encoders.registry import Entrant, LogMelStatistics, make_encoder
+from melmask.encoders.pretrained import PretrainedEncoder
+from melmask.encoders.registry import LogMelStatistics, NamedEncoder, make_encoder
 from melmask.encoders.waveform import wrap
 from melmask.evaluate.run import evaluate
 
@@ -29,7 +29,7 @@ class Samples:
 
 
 @pytest.fixture(scope="module")
-def encoder() -> FrozenEncoder:
+def encoder() -> PretrainedEncoder:
     with torch.random.fork_rng(devices=[]):
         return make_encoder("untrained:micro")
 
@@ -116,7 +116,7 @@ def test_no_length_is_the_store_itself_and_no_other_is_out_of_range(store):
 
 def test_a_task_is_heard_as_its_record_says_unless_one_says_otherwise(store, tmp_path, monkeypatch):
     monkeypatch.setenv("MELMASK_CACHE", str(tmp_path))
-    entrants, table = [Entrant(LogMelStatistics(), "statistics", "statistics")], tmp_path / "chirps.csv"
+    entrants, table = [NamedEncoder(LogMelStatistics(), "statistics", "statistics")], tmp_path / "chirps.csv"
 
     def judged(**unit):
         noticed = []
@@ -127,21 +127,21 @@ def test_a_task_is_heard_as_its_record_says_unless_one_says_otherwise(store, tmp
         return line, noticed[0].predictions
 
     plain, of_whole = judged()
-    (tmp_path / "chirps.task.json").write_text(json.dumps({"task": "chirps", "unit_s": UNIT_S}))
+    (tmp_path / "chirps.task.json").write_text(json.dumps({"task": "chirps", "clip_s": UNIT_S}))
     as_recorded, of_unit = judged()
-    assert (plain.unit_s, as_recorded.unit_s) == (0, UNIT_S)
+    assert (plain.clip_s, as_recorded.clip_s) == (0, UNIT_S)
     assert not any("heard" in note for note in plain.notes)
     assert as_recorded.notes[0] == "each clip is heard for 1.6 s: the middle of longer ones, shorter ones amid silence"
     assert not np.array_equal(of_whole, of_unit)
     for unit, expected in ((0.0, of_whole), (UNIT_S, of_unit)):
         line, predictions = judged(unit=unit)
-        assert line.unit_s == unit and np.array_equal(predictions, expected)
-    assert judged(unit=0.5)[0].unit_s == 0.5
+        assert line.clip_s == unit and np.array_equal(predictions, expected)
+    assert judged(unit=0.5)[0].clip_s == 0.5
 
 
-@pytest.mark.parametrize("record", ["{", "[]", '{"unit_s": "long"}', '{"unit_s": -2}', '{"unit_s": null}'])
+@pytest.mark.parametrize("record", ["{", "[]", '{"clip_s": "long"}', '{"clip_s": -2}', '{"clip_s": null}'])
 def test_a_record_that_is_none_is_named_with_the_remedy(record: str, store, tmp_path: Path):
     (tmp_path / "chirps.task.json").write_text(record)
-    entrants = [Entrant(LogMelStatistics(), "statistics", "statistics")]
+    entrants = [NamedEncoder(LogMelStatistics(), "statistics", "statistics")]
     with pytest.raises(ValueError, match=r"chirps\.task\.json is no record of a task .*make the task again"):
         evaluate(entrants, tmp_path / "chirps.csv", [store])

@@ -11,7 +11,7 @@ from melmask.data.prepare import prepare
 from melmask.data.store import Store
 from melmask.encoders import pretrained
 from melmask.encoders.features import Pool
-from melmask.encoders.pretrained import FeatureSettings, FrozenEncoder
+from melmask.encoders.pretrained import FeatureSettings, PretrainedEncoder
 from melmask.nn.encoder_file import ENCODER, FrontEnd, save_encoder
 from melmask.nn.vit import Encoder, Size
 from melmask.types import PatchGrid
@@ -35,14 +35,14 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Store:
     return prepare([folder], tmp_path_factory.mktemp("stores") / "clips", num_workers=0)
 
 
-def frozen(store: Store, settings: FeatureSettings = SETTINGS[0], crop_frames: int = 96) -> FrozenEncoder:
+def frozen(store: Store, settings: FeatureSettings = SETTINGS[0], crop_frames: int = 96) -> PretrainedEncoder:
     """An untrained encoder, three layers deep, whose norm is not the identity."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         encoder = Encoder(Size(32, 3, 2), (16, 16))
         torch.nn.init.normal_(encoder.norm.weight)
         torch.nn.init.normal_(encoder.norm.bias)
-    return FrozenEncoder(encoder, FrontEnd(store.spec, store.mean, store.std), crop_frames, settings)
+    return PretrainedEncoder(encoder, FrontEnd(store.spec, store.mean, store.std), crop_frames, settings)
 
 
 @by_settings
@@ -181,10 +181,10 @@ def test_names_and_settings_travel(clips, tmp_path):
     (tmp_path / "birds").mkdir()
     save_encoder(tmp_path / "birds" / ENCODER, base.encoder, base.front_end, base.crop_frames)
     settings = FeatureSettings("all", "mean+std")
-    loaded = FrozenEncoder.load(tmp_path / "birds", settings)
+    loaded = PretrainedEncoder.load(tmp_path / "birds", settings)
     assert loaded.name == "birds (all layers, mean+std)" and loaded.untrained(0).settings == settings
-    assert FrozenEncoder.load(tmp_path / "birds" / ENCODER).name == "birds"
-    assert FrozenEncoder.load(tmp_path / "birds").untrained(0).name == "birds untrained"
+    assert PretrainedEncoder.load(tmp_path / "birds" / ENCODER).name == "birds"
+    assert PretrainedEncoder.load(tmp_path / "birds").untrained(0).name == "birds untrained"
     assert np.array_equal(loaded.embed(clips), frozen(clips, settings).embed(clips))
 
 

@@ -11,7 +11,7 @@ from melmask.cli.main import main
 from melmask.data.manifest import Clip
 from melmask.encoders.baselines import LogMelStatistics
 from melmask.encoders.features import FeatureSettings
-from melmask.encoders.pretrained import FrozenEncoder
+from melmask.encoders.pretrained import PretrainedEncoder
 from melmask.encoders.registry import encoder_of, entrants_of
 from melmask.evaluate.compare import compare, judge_both, mcnemar
 from melmask.evaluate.metrics import mean_average_precision
@@ -156,7 +156,7 @@ def test_results_that_do_not_belong_together_are_refused() -> None:
 def test_words_for_encoders(tmp_path) -> None:
     settings = FeatureSettings(pooling="mean+max")
     form = encoder_of("untrained:micro", settings)
-    assert isinstance(form, FrozenEncoder)
+    assert isinstance(form, PretrainedEncoder)
     assert form.settings == settings
     assert isinstance(encoder_of("logmel-stats", settings), LogMelStatistics)
     words = ["untrained:micro", "logmel-stats"]

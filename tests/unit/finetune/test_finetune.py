@@ -12,7 +12,7 @@ import torch
 from melmask.cli.main import main
 from melmask.data.prepare import prepare
 from melmask.encoders.features import FeatureSettings, Pooling
-from melmask.encoders.pretrained import FrozenEncoder
+from melmask.encoders.pretrained import PretrainedEncoder
 from melmask.evaluate.metrics import score_of
 from melmask.evaluate.task import make_task, splits_of
 from melmask.files import read_tensors
@@ -73,11 +73,11 @@ def chords(table, tmp_path_factory):
     return prepare([table.with_name("many.csv")], tmp_path_factory.mktemp("stores") / "many", num_workers=0)
 
 
-def start_for(store) -> FrozenEncoder:
+def start_for(store) -> PretrainedEncoder:
     with torch.random.fork_rng():
         torch.manual_seed(1)
         encoder = Encoder(SIZES["micro"], (16, 16))
-    return FrozenEncoder(encoder, FrontEnd(store.spec, store.mean, store.std), crop_frames=96)
+    return PretrainedEncoder(encoder, FrontEnd(store.spec, store.mean, store.std), crop_frames=96)
 
 
 def task_of(store):
@@ -373,7 +373,7 @@ def test_what_is_kept_gives_the_reported_predictions(tones, table, tmp_path):
     assert result.probe == "finetune" and result.low <= result.score <= result.high and result.num_clips == 36
     assert result.num_dims == 2 * 5 * 32 and result.encoder == "encoder (last layer, mean+std)"
     assert json.loads(chosen["epoch"]) in (0, 1, 2)
-    tuned = FrozenEncoder.load(path.parent, FeatureSettings(pooling="mean+std"))
+    tuned = PretrainedEncoder.load(path.parent, FeatureSettings(pooling="mean+std"))
     assert np.array_equal(tuned.embed(tones, [0]), model.frozen().embed(tones, [0]))
     assert tuned.identity != start_for(tones).identity
 

@@ -6,7 +6,7 @@ import torch
 
 from melmask.encoders import timesteps
 from melmask.encoders.baselines import logmel_steps
-from melmask.encoders.pretrained import FeatureSettings, FrozenEncoder
+from melmask.encoders.pretrained import FeatureSettings, PretrainedEncoder
 from melmask.encoders.timesteps import TimeSteps, one_step_each, standardise
 from melmask.evaluate import run
 from melmask.evaluate.metrics import accuracy
@@ -156,11 +156,11 @@ def test_evaluate_gives_it_time_steps_where_there_are_any(recordings, store, tmp
     encoder = Encoder(SIZES["micro"], (16, 16))
     (tmp_path / "run").mkdir()
     save_encoder(tmp_path / "run" / ENCODER, encoder, FrontEnd(store.spec, store.mean, store.std), 208)
-    entrants = run.line_up([str(tmp_path / "run")], FeatureSettings("all", "mean+std"))
+    entrants = run.with_baselines([str(tmp_path / "run")], FeatureSettings("all", "mean+std"))
     results = run.evaluate(entrants, recordings, [store], probes=["attentive:max_epochs=2", "knn"], num_seeds=1)
     step_dims, logmel_dims = 2 * 5 * 32, 560
     dims = [(result.probe, result.num_dims) for result in results]
     of_encoder = [("attentive:max_epochs=2", step_dims), ("knn", 2 * step_dims)]
     assert dims == 2 * of_encoder + [("attentive:max_epochs=2", logmel_dims), ("knn", logmel_dims)]
-    assert isinstance(entrants[0].encoder, FrozenEncoder)
+    assert isinstance(entrants[0].encoder, PretrainedEncoder)
     assert len(list((tmp_path / "features").glob("*-steps-*.npy"))) == 2

@@ -97,7 +97,7 @@ def test_numbers_are_those_of_the_results(page: Path, trained: list[Path]) -> No
     newest = [r for run in trained for r in runs.read_results(run)]
     assert len(newest) == 8  # of ten lines, one in each run was replaced
     expected = {tuple(f"{100 * r[name]:.1f}" for name in ("score", "low", "high")) for r in newest}
-    assert set(shown) == expected and len(shown) == 6  # floors that agree stand there once
+    assert set(shown) == expected and len(shown) == 6  # baselines that agree stand there once
     assert "10.0" not in {score for score, _, _ in shown}
 
 
@@ -216,10 +216,10 @@ def test_only_figures_on_the_same_test_clips_share_a_column() -> None:
 
 
 def test_figures_on_excerpts_of_other_lengths_share_no_column() -> None:
-    one = a_run("one", result("encoder", 0.5), result("encoder", 0.4, unit_s=2.5))
-    del one.results[0]["unit_s"]  # as in lines of earlier versions
-    columns, rows = tables.tabulate([one, a_run("two", result("encoder", 0.6), result("encoder", 0.3, unit_s=2.5))])
-    assert [column.unit_s for column in columns] == [0, 2.5] and "clips of 2.5 s," in columns[1].note
+    one = a_run("one", result("encoder", 0.5), result("encoder", 0.4, clip_s=2.5))
+    del one.results[0]["clip_s"]  # as in lines of earlier versions
+    columns, rows = tables.tabulate([one, a_run("two", result("encoder", 0.6), result("encoder", 0.3, clip_s=2.5))])
+    assert [column.clip_s for column in columns] == [0, 2.5] and "clips of 2.5 s," in columns[1].note
     assert [[row.cells[column]["score"] for row in rows] for column in columns] == [[0.5, 0.6], [0.4, 0.3]]
 
 
@@ -232,8 +232,12 @@ def test_floors_that_differ_are_kept_apart() -> None:
 
 def test_features_of_other_layers_are_rows_of_their_own(tmp_path: Path) -> None:
     usual, other = {"settings": "last layer, mean"}, {"settings": "all layers, mean+max"}
-    floors = [result("untrained", 0.3, **usual), result("untrained", 0.2, **other), result("log-mel statistics", 0.5)]
-    lines = [result("encoder", 0.55), result("encoder", 0.6, **usual), result("encoder", 0.8, **other), *floors]
+    baselines = [
+        result("untrained", 0.3, **usual),
+        result("untrained", 0.2, **other),
+        result("log-mel statistics", 0.5),
+    ]
+    lines = [result("encoder", 0.55), result("encoder", 0.6, **usual), result("encoder", 0.8, **other), *baselines]
     append_results(tmp_path, lines)
     kept = runs.read_results(tmp_path)
     columns, rows = tables.tabulate([dataclasses.replace(a_run("a"), results=kept)])
@@ -257,4 +261,4 @@ def test_overlapping_intervals_are_said_to_overlap() -> None:
     )
     below = tables.tabulate([a_run("a", result("encoder", 0.40), result("untrained", 0.60))])
     assert "20.0 points below the untrained encoder" in tables.sentence(below[0][0], below[1])
-    assert tables.verdict(*below) == "a stands clear of its floors in 0 of 1 evaluation."
+    assert tables.verdict(*below) == "a stands clear of its baselines in 0 of 1 evaluation."

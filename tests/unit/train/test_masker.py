@@ -11,7 +11,7 @@ from melmask.patches import patchify
 from melmask.train.distributed import ALONE
 from melmask.train.masker import Masker, guide_of
 from melmask.train.recipe import RECIPES
-from melmask.train.timer import Clock
+from melmask.train.timer import Timer
 from melmask.types import PatchGrid
 
 GRID = PatchGrid(5, 6)
@@ -82,14 +82,14 @@ def test_masks_are_a_function_of_seed_step_and_part_alone(store, model):
     for key in ((3, 0), (4, 1)):
         assert not torch.equal(masker_of(store, strategy="random")[0].draw(key, *arguments).masked, one.masked)
     masker.draw((3, 1), *arguments)
-    assert masker.clock.take() > 0 and masker.clock.take() == 0
+    assert masker.timer.take() > 0 and masker.timer.take() == 0
 
 
-def test_a_clock_counts_only_what_it_is_asked_to(monkeypatch):
+def test_a_timer_counts_only_what_it_is_asked_to(monkeypatch):
     times = iter([1.0, 3.0, 10.0, 10.5])
     monkeypatch.setattr("melmask.train.timer.time.perf_counter", lambda: next(times))
-    clock = Clock(torch.device("cpu"))
+    timer = Timer(torch.device("cpu"))
     for _ in range(2):
-        with clock:
+        with timer:
             pass
-    assert clock.take() == 2.5 and clock.take() == 0.0
+    assert timer.take() == 2.5 and timer.take() == 0.0
