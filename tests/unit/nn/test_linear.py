@@ -1,8 +1,11 @@
+import copy
+import math
+
 import pytest
 import torch
-from torch import nn
 from torch.nn import functional as F
 
+from bounds import assert_chain_close, assert_sums_close
 from melmask.nn import linear
 from melmask.nn.linear import Linear, as_convolution, convolves_faster
 from melmask.nn.vit import SIZES, Encoder
@@ -25,35 +28,47 @@ def forms_taken(monkeypatch):
     return taken
 
 
+def product_and_gradients(form, leaves, upstream):
+    """The product, and what comes back to each of its arguments when ``upstream`` comes back to it."""
+    copies = [leaf.clone().requires_grad_() for leaf in leaves]
+    out = form(*copies, *([None] if len(copies) == 2 else []))
+    out.backward(upstream)
+    return [out.detach(), *(copy.grad for copy in copies)]
+
+
+@pytest.mark.parametrize("form", [F.linear, as_convolution])
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("has_bias", [True, False])
-def test_a_convolution_is_the_product_with_all_its_gradients(shape, has_bias):
+def test_every_form_is_the_product_with_all_its_gradients(form, shape, has_bias):
     rng = torch.Generator().manual_seed(0)
-    tokens, weight, bias = (torch.randn(s, generator=rng) for s in (shape, (6, shape[-1]), (6,)))
+    tokens, weight, bias, upstream = (
+        torch.randn(s, generator=rng) for s in (shape, (6, shape[-1]), (6,), (*shape[:-1], 6))
+    )
     leaves = [tokens, weight, *([bias] if has_bias else [])]
-    results = []
-    for form in (F.linear, as_convolution):
-        copies = [leaf.clone().requires_grad_() for leaf in leaves]
-        out = form(*copies, *([] if has_bias else [None]))
-        assert out.shape == (*shape[:-1], 6) and out.is_contiguous()
-        out.square().sum().backward()
-        results.append([out.detach(), *(copy.grad for copy in copies)])
-    for one, other in zip(*results, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
+    found = product_and_gradients(form, leaves, upstream)
+    exact = product_and_gradients(F.linear, [leaf.double() for leaf in leaves], upstream.double())
+    absolute = product_and_gradients(F.linear, [leaf.double().abs() for leaf in leaves], upstream.double().abs())
+    assert found[0].shape == (*shape[:-1], 6) and found[0].is_contiguous()
+    num_tokens = math.prod(shape[:-1])
+    num_terms = [shape[-1] + has_bias, 6, num_tokens, num_tokens]
+    for values in zip(found, exact, absolute, num_terms[: len(found)], strict=True):
+        assert_sums_close(*values)
 
 
 def test_tokens_that_do_not_lie_in_order_are_no_trouble():
-    tokens = torch.randn(4, 8, 6).transpose(1, 2)
-    weight = torch.randn(5, 8)
+    rng = torch.Generator().manual_seed(0)
+    tokens, weight = (torch.randn(shape, generator=rng).double() for shape in ((4, 8, 6), (5, 8)))
+    tokens = tokens.transpose(1, 2)
     torch.testing.assert_close(as_convolution(tokens, weight, None), F.linear(tokens, weight))
 
 
 def test_only_float32_on_a_cpu_is_a_convolution(forms_taken):
     layer, tokens = Linear(8, 6), torch.randn(2, 7, 8)
-    expected = nn.Linear.forward(layer, tokens)
-    torch.testing.assert_close(layer(tokens), expected)
+    x, weight, bias = tokens.double(), layer.weight.detach().double(), layer.bias.detach().double()
+    exact, absolute = F.linear(x, weight, bias), F.linear(x.abs(), weight.abs(), bias.abs())
+    assert_sums_close(layer(tokens), exact, absolute, 9)
     with torch.inference_mode():
-        torch.testing.assert_close(layer(tokens), expected)
+        assert_sums_close(layer(tokens), exact, absolute, 9)
     assert forms_taken == [(2, 7, 8)] * 2
     with torch.autocast("cpu", torch.bfloat16):
         assert layer(tokens).dtype == torch.bfloat16
@@ -64,12 +79,15 @@ def test_only_float32_on_a_cpu_is_a_convolution(forms_taken):
 
 
 def test_an_encoder_is_the_same_in_both_forms(monkeypatch):
-    encoder, patches = Encoder(SIZES["micro"], (16, 16)), torch.randn(2, 10, 256)
-    outputs = []
+    """On the longest way to a feature: the patch, and in each block two layer norms and six products."""
+    rng = torch.Generator().manual_seed(0)
+    encoder, patches, grid = Encoder(SIZES["micro"], (16, 16)), torch.randn(2, 10, 256, generator=rng), PatchGrid(5, 2)
+    exact = copy.deepcopy(encoder).double()(patches.double(), grid)
+    dim, depth = encoder.size.dim, encoder.size.depth
+    block = 2 * 3 * dim + (dim + dim // 2 + 2 * 11 + dim) + (dim + 4 * dim)
     for faster in (True, False):
         monkeypatch.setattr(linear, "convolves_faster", lambda faster=faster: faster)
-        outputs.append(encoder(patches, PatchGrid(5, 2)))
-    torch.testing.assert_close(*outputs, rtol=1e-5, atol=1e-5)
+        assert_chain_close(encoder(patches, grid), exact, 256 + depth * block + 3 * dim)
 
 
 def test_the_processor_decides(monkeypatch, tmp_path):
