@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all: text, JSON and safetensors."""
+"""Atomic file writing: after a kill at any moment a path holds its old content or the new, never a part of it."""
 
 import json
 import os
@@ -11,17 +11,20 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-
-def write_json(path: Path, values: dict[str, Any]) -> None:
-    """Write a JSON file, whole or not at all."""
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+TEMPORARY = ".tmp"  # extension of files that are being written
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path to write to, put in the place of ``path`` once its content is safely on the disk."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+def atomic_write(path: Path) -> Iterator[Path]:
+    """Yield a temporary path to write to; on leaving, flush it to disk and rename it to ``path``.
+
+    The temporary file lies in the same folder and has the process id in its name, so that processes that write the same
+    path do not disturb each other. If the block raises, it is removed and ``path`` is left as it was.
+
+    Raises:
+        FileNotFoundError: the block wrote nothing, or the folder does not exist.
+    """
+    temporary = path.with_name(f"{path.name}.{os.getpid()}{TEMPORARY}")
     try:
         yield temporary
         with temporary.open("rb") as file:
@@ -32,17 +35,26 @@ def replacing(path: Path) -> Iterator[Path]:
         raise
 
 
-def save_atomic(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
-    """Write a safetensors file so that a kill at any moment leaves the old one or the new one."""
-    unfinished = path.with_suffix(".unfinished")
-    save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, unfinished, metadata)
-    with unfinished.open("rb") as handle:
-        os.fsync(handle.fileno())
-    unfinished.replace(path)
+def remove_temporaries(folder: Path) -> None:
+    """Remove what killed processes left of `atomic_write` in a folder that no other process is writing to."""
+    for path in folder.glob(f"*{TEMPORARY}"):
+        path.unlink(missing_ok=True)
+
+
+def write_json(path: Path, values: dict[str, Any]) -> None:
+    """Write a JSON file in UTF-8, atomically."""
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    """Write a safetensors file, atomically."""
+    with atomic_write(path) as temporary:
+        save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, temporary, metadata)
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """All tensors and the metadata of a safetensors file.
+    """Read all tensors of a safetensors file, on the CPU, and its metadata.
 
     Raises:
         ValueError: the file is missing or damaged.
@@ -54,6 +66,10 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise ValueError(f"{path} cannot be read as safetensors: {error}") from error
 
 
-def named(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """The tensors whose names begin so, under the rest of their names."""
+def select_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Select the tensors whose names start with ``prefix``, and remove it from their names.
+
+    >>> select_prefix({"model.norm.bias": Tensor(), "masking.loss": Tensor()}, "model.")
+    {'norm.bias': tensor([])}
+    """
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from melmask.audio import AudioError, read_audio
-from melmask.files import replacing
+from melmask.files import atomic_write
 from melmask.logmel import LogMel, LogMelSpec
 
 
@@ -136,7 +136,7 @@ def make_unit(job: Job, unit: Unit, crashed: Set[int] = frozenset()) -> None:
     log_mel = LogMel(job.spec)
     entries: list[dict[str, Any]] = []
     with (
-        replacing(job.shard(unit)) as temporary,
+        atomic_write(job.shard(unit)) as temporary,
         temporary.open("wb") as file,
         job.marker(unit).open("wb", buffering=0) as marker,
     ):
@@ -152,7 +152,7 @@ def make_unit(job: Job, unit: Unit, crashed: Set[int] = frozenset()) -> None:
                 entries.append({"reason": error.reason, "detail": error.detail})
         shard.finish()
     totals = {"sum": shard.sum, "sum_of_squares": shard.sum_of_squares}
-    with replacing(job.description(unit)) as temporary:
+    with atomic_write(job.description(unit)) as temporary:
         temporary.write_text(json.dumps(totals | {"entries": entries}))  # indented, it would take a tenth of the unit
     job.marker(unit).unlink()
 

@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Float16
 
 from melmask.data.manifest import Clip, Rejected
-from melmask.files import replacing
+from melmask.files import atomic_write
 from melmask.logmel import LogMelSpec
 
 FORMAT_VERSION = 1
@@ -144,7 +144,7 @@ def _read_rows(path: Path) -> list[list[str]]:
 
 
 def _write_rows(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    with replacing(path) as temporary, _open_csv(temporary, "w") as file:
+    with atomic_write(path) as temporary, _open_csv(temporary, "w") as file:
         writer = csv.writer(file)
         writer.writerow(header)
         writer.writerows(rows)

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 from melmask.data.manifest import Clip, read_manifest
 from melmask.data.store import Store
 from melmask.evaluate.task import Task
-from melmask.files import replacing
+from melmask.files import atomic_write
 
 COLUMNS = ("path", "onset_s", "offset_s", "label")
 
@@ -86,7 +86,7 @@ def write_events(table: Path, events: Mapping[Path, Sequence[Event]]) -> None:
     """Write events as `read_events` reads them, whole or not at all; recordings without events have a line too."""
     table.parent.mkdir(parents=True, exist_ok=True)
     with (
-        replacing(table) as temporary,
+        atomic_write(table) as temporary,
         temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
     ):
         writer = csv.writer(file)

@@ -12,7 +12,7 @@ from melmask.data.store import Store
 from melmask.encoders.base import AudioEncoder
 from melmask.encoders.pretrained import PretrainedEncoder, Progress, no_progress
 from melmask.encoders.timesteps import TimeSteps
-from melmask.files import replacing
+from melmask.files import atomic_write
 from melmask.probes.attentive import AttentiveProbe
 from melmask.probes.base import Probe
 
@@ -50,7 +50,7 @@ def cached_embed(
     if kept is None:
         kept = encoder.embed(store, progress=progress)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as temporary, temporary.open("wb") as file:
+        with atomic_write(path) as temporary, temporary.open("wb") as file:
             np.save(file, kept, allow_pickle=False)
     return kept
 
@@ -74,7 +74,7 @@ def cached_time_steps(
     steps = _read(path, int(length.sum()), mapped=True)
     if steps is None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as temporary:
+        with atomic_write(path) as temporary:
 
             def allocate(shape: tuple[int, int]) -> np.ndarray:
                 return np.lib.format.open_memmap(temporary, "w+", np.float16, shape)

@@ -14,7 +14,7 @@ from melmask.data.store import Store
 from melmask.encoders.features import FeatureSettings, Pooling
 from melmask.encoders.pretrained import PretrainedEncoder
 from melmask.evaluate.task import Split, Task
-from melmask.files import read_tensors, save_atomic
+from melmask.files import read_tensors, write_tensors
 from melmask.finetune.augment import Lines
 from melmask.finetune.batches import evenly_cut
 from melmask.nn.encoder_file import ENCODER, load_encoder, save_encoder
@@ -30,7 +30,8 @@ class TunedEncoder(nn.Module):
     """A copy of an encoder, and a linear map of its clip embedding to the classes.
 
     The embedding is that of `PretrainedEncoder`: class token dropped, patches of a time step stacked over
-    frequency, pooled over time. The head starts at zero or at a probe's solution, so that seeds differ in what training draws only.
+    frequency, pooled over time. The head starts at zero or at a probe's solution, so that seeds differ only in what
+    training draws.
 
     Args:
         start: the encoder to begin with, its front end, the longest input, and the pooling.
@@ -165,7 +166,7 @@ class TunedEncoder(nn.Module):
         tensors = {"weight": self.head.weight, "bias": self.head.bias, "mean": self.mean, "scale": self.scale}
         form = {"classes": json.dumps(self.classes), "is_multilabel": json.dumps(self.is_multilabel)}
         form["pooling"] = self.settings.pooling
-        save_atomic(tensors, folder / HEAD, {"format": "melmask-head-1", **form})
+        write_tensors(folder / HEAD, tensors, {"format": "melmask-head-1", **form})
 
     @staticmethod
     def load(folder: Path) -> "TunedEncoder":

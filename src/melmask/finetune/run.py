@@ -17,7 +17,7 @@ from melmask.encoders.registry import ENCODER
 from melmask.evaluate.metrics import Score, score_with_interval
 from melmask.evaluate.results import Result, result_of
 from melmask.evaluate.task import Split, Task, group_numbers, make_task, splits_of
-from melmask.files import read_tensors, save_atomic, write_json
+from melmask.files import read_tensors, write_json, write_tensors
 from melmask.finetune.recipe import FinetuneRecipe
 from melmask.finetune.trainer import Epoch, as_read, tune
 from melmask.probes.run import group_notes
@@ -127,7 +127,7 @@ def _predictions(
         predicted = torch.from_numpy(model.predict(store, split.test.tolist()))
         tensors = {"probabilities": predicted, "row": torch.from_numpy(split.test)}
         chosen = {name: json.dumps(value) for name, value in asdict(best).items()}
-        save_atomic(tensors, path, chosen)  # last, so that it marks a training that is done
+        write_tensors(path, tensors, chosen)  # last, so that it marks a training that is done
         (unit / HALFWAY).unlink(missing_ok=True)
     tensors, _ = read_tensors(path)
     if tensors["row"].tolist() != split.test.tolist():

@@ -18,7 +18,7 @@ from melmask.encoders.features import FeatureSettings
 from melmask.encoders.pretrained import PretrainedEncoder
 from melmask.evaluate.metrics import score_of
 from melmask.evaluate.task import Split, Task
-from melmask.files import named, read_tensors, save_atomic
+from melmask.files import read_tensors, select_prefix, write_tensors
 from melmask.finetune.batches import Crops, Group, read_ahead
 from melmask.finetune.model import TunedEncoder, soft_loss
 from melmask.finetune.recipe import FinetuneRecipe
@@ -39,7 +39,7 @@ def save_halfway(
         state = optimiser.state.get(parameter, {})
         tensors |= {f"{OPTIMISER}{name} {key}": value for key, value in state.items() if value is not None}
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_atomic(tensors, path, {name: json.dumps(value) for name, value in described.items()})
+    write_tensors(path, tensors, {name: json.dumps(value) for name, value in described.items()})
 
 
 def load_halfway(path: Path, model: nn.Module, optimiser: Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -49,12 +49,12 @@ def load_halfway(path: Path, model: nn.Module, optimiser: Optimizer) -> tuple[di
         ValueError: the file is damaged.
     """
     tensors, described = read_tensors(path)
-    model.load_state_dict(named(tensors, MODEL))
+    model.load_state_dict(select_prefix(tensors, MODEL))
     for name, parameter in model.named_parameters():
-        state = named(tensors, f"{OPTIMISER}{name} ")
+        state = select_prefix(tensors, f"{OPTIMISER}{name} ")
         if state:
             optimiser.state[parameter] = {key: value.to(parameter.device) for key, value in state.items()}
-    return named(tensors, BEST), {name: json.loads(value) for name, value in described.items()}
+    return select_prefix(tensors, BEST), {name: json.loads(value) for name, value in described.items()}
 
 
 MOMENTUM = 0.9

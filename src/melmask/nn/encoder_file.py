@@ -4,7 +4,7 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from melmask.files import read_tensors, save_atomic
+from melmask.files import read_tensors, write_tensors
 from melmask.logmel import LogMelSpec
 from melmask.nn.vit import Encoder, Size
 
@@ -25,7 +25,7 @@ def save_encoder(path: Path, encoder: Encoder, front_end: FrontEnd, crop_frames:
     form = {"size": asdict(encoder.size), "patch_shape": list(encoder.patch_shape), "crop_frames": crop_frames}
     front = {"spec": front_end.spec.to_dict(), "mean": front_end.mean, "std": front_end.std}
     metadata = {"format": "melmask-encoder-1", "form": json.dumps(form), "front_end": json.dumps(front)}
-    save_atomic(dict(encoder.state_dict()), path, metadata)
+    write_tensors(path, dict(encoder.state_dict()), metadata)
 
 
 def load_encoder(path: Path) -> tuple[Encoder, FrontEnd, int]:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from melmask.data.store import Store
 from melmask.evaluate.results import RESULTS
-from melmask.files import named, read_tensors
+from melmask.files import read_tensors, select_prefix
 from melmask.frameworks import M2D, MSMMAE
 from melmask.logmel import LogMelSpec
 from melmask.masking import draw
@@ -96,7 +96,7 @@ class Run:
             return None
         model = self.recipe.make_model()
         try:
-            model.load_state_dict(named(self._saved, "model."))
+            model.load_state_dict(select_prefix(self._saved, "model."))
         except RuntimeError as error:
             raise ValueError(f"{self.folder / CHECKPOINT} is of another model than its recipe: {error}") from error
         return model.eval().requires_grad_(False)
@@ -107,7 +107,7 @@ class Run:
         assert self.store is not None
         masker = Masker(self.recipe, self.recipe.make_loader(self.store), ALONE)
         if self._saved:
-            masker.restore(named(self._saved, "masking."))
+            masker.restore(select_prefix(self._saved, "masking."))
         return masker
 
     @property

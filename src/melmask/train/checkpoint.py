@@ -5,7 +5,7 @@ from pathlib import Path
 from torch import Tensor, nn
 from torch.optim import AdamW
 
-from melmask.files import named, read_tensors, save_atomic
+from melmask.files import read_tensors, select_prefix, write_tensors
 
 CHECKPOINT = "checkpoint.safetensors"
 OPTIMISER_KEYS = ("step", "exp_avg", "exp_avg_sq")
@@ -20,7 +20,7 @@ def save_checkpoint(
     for name, parameter in model.named_parameters():
         for key, value in optimiser.state.get(parameter, {}).items():
             tensors[f"optimiser.{key}.{name}"] = value
-    save_atomic(tensors, run / CHECKPOINT, {"step": str(step)})
+    write_tensors(run / CHECKPOINT, tensors, {"step": str(step)})
 
 
 def load_checkpoint(run: Path, model: nn.Module, optimiser: AdamW) -> tuple[int, dict[str, Tensor]]:
@@ -30,7 +30,7 @@ def load_checkpoint(run: Path, model: nn.Module, optimiser: AdamW) -> tuple[int,
         ValueError: the file is damaged or of another model.
     """
     tensors, metadata = read_tensors(run / CHECKPOINT)
-    weights = named(tensors, "model.")
+    weights = select_prefix(tensors, "model.")
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
@@ -40,4 +40,4 @@ def load_checkpoint(run: Path, model: nn.Module, optimiser: AdamW) -> tuple[int,
         if all(value is not None for value in saved.values()):
             device = parameter.device
             optimiser.state[parameter] = {key: value.to(device) for key, value in saved.items() if value is not None}
-    return int(metadata["step"]), named(tensors, "masking.")
+    return int(metadata["step"]), select_prefix(tensors, "masking.")
