@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -73,3 +74,14 @@ def select_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     {'norm.bias': tensor([])}
     """
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def file_name(*words: str) -> str:
+    """Join words to a file name that is safe on every file system and in a URL.
+
+    Every run of characters other than letters, digits and ``_ . = ,`` becomes one hyphen.
+
+    >>> file_name("masks", "A <b>/c"), file_name("esc50", "linear:learning_rate=3e-05")
+    ('masks-A-b-c', 'esc50-linear-learning_rate=3e-05')
+    """
+    return "-".join(re.sub(r"[^\w.=,]+", "-", word).strip("-.") for word in words)

@@ -48,7 +48,7 @@ def compare(
     from melmask.encoders.registry import specs_of
     from melmask.evaluate import compare as comparing
     from melmask.evaluate.per_class import details_of
-    from melmask.report.page import file_name
+    from melmask.files import file_name
     from melmask.viz.per_class import save_judgement
 
     entrants = registry.entrants_of((a, b), FeatureSettings(layers, pooling))

@@ -1,6 +1,5 @@
 """The command evaluate: encoders on labelled tasks."""
 
-import re
 import shlex
 import sys
 from pathlib import Path
@@ -55,10 +54,11 @@ def evaluate(
     def keep(entrant: registry.NamedEncoder, task: Task, found: ProbeResult) -> None:
         if details:
             from melmask.evaluate.per_class import details_of
+            from melmask.files import file_name
             from melmask.viz.per_class import save_judgement
 
-            words = re.sub(r"[^\w.=,-]+", "-", f"{task.name} {entrant.name} {found.probe}")
-            save_judgement(details_of(found, task), details / words)
+            folder = details / file_name(task.name, entrant.name, found.probe)
+            save_judgement(details_of(found, task), folder)
 
     entrants = registry.with_baselines(encoders, FeatureSettings(layers, pooling), baselines=baselines)
     command = f"melmask {shlex.join(sys.argv[1:])}"

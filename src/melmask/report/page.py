@@ -1,7 +1,6 @@
 """The pieces of an HTML page: escaped text, tables, pictures inside the page, sections."""
 
 import base64
-import re
 from collections.abc import Sequence
 from html import escape
 from importlib.resources import files
@@ -49,15 +48,6 @@ def missing(text: str, command: str = "") -> str:
 def section(anchor: str, title: str, *parts: str) -> str:
     """A chapter of the page, with a heading that can be linked to."""
     return f'<section id="{anchor}">\n<h2>{escape(title)}</h2>\n' + "\n".join(parts) + "\n</section>"
-
-
-def file_name(*words: str) -> str:
-    """Words as the name of a file, without anything that a file system or an address may not like.
-
-    >>> file_name("masks", "A <b>/c")
-    'masks-A-b-c'
-    """
-    return "-".join(re.sub(r"[^A-Za-z0-9_.]+", "-", word).strip("-.") for word in words)
 
 
 class Pictures:

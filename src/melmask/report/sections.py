@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from melmask.data.store import Store
+from melmask.files import file_name
 from melmask.frameworks import MSMMAE
 from melmask.masking.base import num_visible_of
 from melmask.report import page
@@ -398,7 +399,7 @@ def _mask_examples(material: Material, run: Run, examples: Examples) -> str:
         f"Left, crops of the run's data; then its masks{course}{led}. Right, how often each patch is masked in "
         f"{NUM_DRAWS} draws: orange more often than by chance, teal less. {_files(examples, shown)}"
     )
-    return material.pictures.add(page.file_name("masks", run.name), figure, caption)
+    return material.pictures.add(file_name("masks", run.name), figure, caption)
 
 
 def _files(examples: Examples, shown: Sequence[int]) -> str:
@@ -416,10 +417,10 @@ def _prediction_examples(material: Material, run: Run, examples: Examples) -> li
         rebuilt = reconstruct(model, patches, grid, mask)
         figure = pictures.reconstruction_figure(log_mel, names, mask, rebuilt, grid, patch_shape, spec)
         caption = f"{RECONSTRUCTION_WORDS} {_files(examples, shown)}"
-        parts.append(material.pictures.add(page.file_name("reconstructions", run.name), figure, caption))
+        parts.append(material.pictures.add(file_name("reconstructions", run.name), figure, caption))
     with torch.no_grad():
         error = model(patches, grid, mask).per_patch
     average = error_by_patch(run, model, examples)
     figure = pictures.error_figure(average, log_mel, names, mask, error, grid, patch_shape, spec, run.recipe.framework)
     caption = f"{ERROR_WORDS.format(scale=ERROR_SCALE[run.recipe.framework])} {_files(examples, shown)}"
-    return [*parts, material.pictures.add(page.file_name("errors", run.name), figure, caption)]
+    return [*parts, material.pictures.add(file_name("errors", run.name), figure, caption)]
