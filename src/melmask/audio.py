@@ -1,4 +1,4 @@
-"""Audio files -> mono float32 waveforms at the wanted rate, or an `AudioError` that says what is wrong with one."""
+"""Audio files -> mono float32 waveforms at a given sample rate, or an `AudioError` with the reason."""
 
 import os
 import re
@@ -11,29 +11,29 @@ import soundfile
 import soxr
 from jaxtyping import Float
 
-# What libsndfile decodes. Folders are searched for these; a manifest may list files of any name.
+# Formats that libsndfile decodes. Folders are searched for these; a manifest may list files of any name.
 AUDIO_EXTENSIONS = frozenset(
     ".wav .flac .ogg .oga .opus .mp3 .aif .aiff .aifc .au .snd .caf .rf64 .w64 .sph".split()  # noqa: SIM905
 )
-SAMPLE_RATES_HZ = (100, 1_600_000)  # a header outside this range is damaged, and resampling from it exhausts the memory
+SAMPLE_RATES_HZ = (100, 1_600_000)  # outside, the header is damaged, and resampling would exhaust the memory
 BLOCK_VALUES = 2**20  # decoded at a time, over all channels: 4 MiB as float32
-WRONG_SIZE_BYTES = 64  # some writers miscount a WAV's data by the size of a header; more than that is missing audio
-UNKNOWN_SIZE_BYTES = 0x7FFF0000  # programs that write WAV to a pipe declare at least this, for "until the end"
+WRONG_SIZE_BYTES = 64  # some programs miscount a WAV's data by the size of a header; if more is missing, it is audio
+UNKNOWN_SIZE_BYTES = 0x7FFF0000  # programs that write WAV to a pipe declare at least this size for "until the end"
 PCM_16_STEP = np.float32(2**-15)  # a 16-bit sample as a float, exactly
-UNKNOWN_FRAMES = 2**62  # libsndfile's length of a FLAC that does not declare one, which it cannot read to its end
+UNKNOWN_FRAMES = 2**62  # libsndfile reports this for a FLAC of undeclared length, and cannot read it
 
 
 class AudioError(ValueError):
     """An audio file that cannot be used.
 
     Args:
-        reason: what is wrong, short and the same for every such file, e.g. "silent".
+        reason: short, and the same for every file with this fault, e.g. "silent".
         path: the file.
-        detail: what was found, and what to do about it.
+        detail: what was found, and the remedy.
     """
 
     def __init__(self, reason: str, path: Path, detail: str) -> None:
-        super().__init__(reason, path, detail)  # all of them, so that the error survives pickling between processes
+        super().__init__(reason, path, detail)  # all three, so that the error can be pickled
         self.reason, self.path, self.detail = reason, path, detail
 
     def __str__(self) -> str:
@@ -41,18 +41,21 @@ class AudioError(ValueError):
 
 
 def read_audio(path: Path, sample_rate_hz: int) -> Float[np.ndarray, " sample"]:
-    """Decode a file of any rate, length and number of channels; channels are averaged, the rate is converted by soxr.
+    """Decode an audio file to mono: channels are averaged, and soxr resamples.
 
-    The file is decoded, mixed and resampled block by block, so that only the result is ever in memory as a whole.
+    The file is decoded, mixed and resampled block by block, so that only the result is in memory as a whole.
 
     Args:
-        path: WAV, FLAC, Ogg Vorbis, Opus, MP3 or another format of libsndfile.
-        sample_rate_hz: the wanted rate in Hz.
+        path: WAV, FLAC, Ogg Vorbis, Opus, MP3 or another format of libsndfile, of any rate and number of channels.
+        sample_rate_hz: of the result, in Hz.
+
+    Returns:
+        The waveform in float32, full scale 1.
 
     Raises:
-        AudioError: the file is missing, no audio, empty, damaged, cut short, silent, or has NaN or infinite samples.
-            A file is silent if all samples of the mix are equal. Files that declare their length (FLAC, WAV, AIFF)
-            must hold it; Ogg and MP3 are streams without a binding length, so a cut one is read as far as it goes.
+        AudioError: the file is missing, not audio, empty, damaged, truncated, silent, or has NaN or infinite samples.
+            A file is silent if all samples of the mix are equal. FLAC, WAV and AIFF declare their length and must hold
+            it. Ogg and MP3 are streams without a declared length: a truncated one is read as far as it goes.
         ValueError: sample_rate_hz is not positive.
     """
     if sample_rate_hz < 1:
@@ -63,7 +66,10 @@ def read_audio(path: Path, sample_rate_hz: int) -> Float[np.ndarray, " sample"]:
         with soundfile.SoundFile(os.fsencode(path)) as file:
             _check_header(path, file)
             return _resample(path, _mono_blocks(path, file), file.samplerate, sample_rate_hz)
-    except (soundfile.LibsndfileError, TypeError) as error:  # TypeError: soundfile takes the name for raw samples
+    except (
+        soundfile.LibsndfileError,
+        TypeError,
+    ) as error:  # TypeError: a .raw file, headerless by its name
         reason, remedy = _diagnose(error)
         raise AudioError(reason, path, f"{getattr(error, 'error_string', error)} {remedy}") from error
 
@@ -81,7 +87,7 @@ def _diagnose(error: Exception) -> tuple[str, str]:
 def _check_file(path: Path) -> None:
     try:
         found = path.stat()
-        if not stat.S_ISREG(found.st_mode):  # a pipe would be waited on for ever
+        if not stat.S_ISREG(found.st_mode):  # reading a pipe could block for ever
             raise AudioError("not audio", path, "it is not a regular file. Remove it from the list.")
     except OSError as error:  # FileNotFoundError, a dangling or circular link, no permission
         missing = isinstance(error, FileNotFoundError)
@@ -102,7 +108,7 @@ def _check_header(path: Path, file: soundfile.SoundFile) -> None:
             "its header does not say how many samples it has, as after encoding to a pipe. Encode it again to a file."
         )
         raise AudioError("unknown length", path, detail)
-    # libsndfile reads what is left of a shortened WAV or AIFF without an error, and only notes it in its log.
+    # libsndfile reads a truncated WAV or AIFF without an error, and only notes it in its log.
     for declared, found in re.findall(r"^ ?(?:data|SSND) : (\d+) \(should be (\d+)\)", file.extra_info, re.MULTILINE):
         missing_bytes = int(declared) - int(found)
         if missing_bytes > WRONG_SIZE_BYTES and int(declared) < UNKNOWN_SIZE_BYTES:
@@ -111,12 +117,12 @@ def _check_header(path: Path, file: soundfile.SoundFile) -> None:
 
 
 def _mono_blocks(path: Path, file: soundfile.SoundFile) -> Iterator[np.ndarray]:
-    """The mean over the channels, block by block, checked on the way."""
+    """The mean over the channels, block by block, checked for NaN, silence and missing samples."""
     num_frames = 0
     low, high = np.inf, -np.inf
-    # Most of the time that libsndfile takes for 16-bit samples goes into making floats of them; we make the same ones.
+    # libsndfile spends most of its time on converting 16-bit samples to floats; ours are the same and faster.
     dtype = "int16" if file.subtype == "PCM_16" else "float32"
-    # A loop over read() and not blocks(), which pads a file that ends early up to its declared length.
+    # Not file.blocks(), which zero-pads a file that ends early to its declared length.
     while len(block := file.read(max(1, BLOCK_VALUES // file.channels), dtype=dtype, always_2d=True)):
         mono = _mixed(block * PCM_16_STEP if dtype == "int16" else block)
         low, high = min(low, mono.min()), max(high, mono.max())
@@ -135,7 +141,7 @@ def _mono_blocks(path: Path, file: soundfile.SoundFile) -> Iterator[np.ndarray]:
 
 
 def _mixed(block: np.ndarray) -> np.ndarray:
-    """The mean over the channels, one after the other: NumPy's mean over so short an axis takes 30 times as long."""
+    """The mean over the channels, by adding them up: NumPy's mean over so short an axis takes 30 times as long."""
     mono = block[:, 0]
     if block.shape[1] > 1:
         with np.errstate(all="ignore"):
@@ -147,7 +153,7 @@ def _mixed(block: np.ndarray) -> np.ndarray:
 
 
 def _resample(path: Path, blocks: Iterator[np.ndarray], from_hz: int, to_hz: int) -> np.ndarray:
-    """All blocks as one waveform at the rate ``to_hz``."""
+    """Concatenate the blocks, resampled to the rate ``to_hz``."""
     if from_hz == to_hz:
         whole = list(blocks)
         return whole[0] if len(whole) == 1 else np.concatenate(whole)

@@ -1,4 +1,4 @@
-"""The front end: waveform -> log-mel spectrogram. The only place with its constants."""
+"""The front end: waveform -> log-mel spectrogram. Its constants are defined only here."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -11,20 +11,20 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 EPSILON = float(torch.finfo(torch.float32).eps)
-BANDS_AT_ONCE = 16  # mel bands that share a matrix product: one vector register of float32 wide
+BANDS_AT_ONCE = 16  # mel bands in one matrix product: one vector register of float32 is as wide
 
 
 @dataclass(frozen=True)
 class LogMelSpec:
-    """Every setting of the front end.
+    """All settings of the front end.
 
     Args:
-        sample_rate_hz: rate of the waveform.
-        n_fft: samples in the Hann window and in its Fourier transform; even.
+        sample_rate_hz: of the waveform, in Hz.
+        n_fft: samples in the Hann window and its Fourier transform; even.
         hop_length: samples from one frame to the next.
-        num_mels: mel bands.
-        fmin_hz: lower edge of the lowest band.
-        fmax_hz: upper edge of the highest band.
+        num_mels: number of mel bands.
+        fmin_hz: lower edge of the lowest band, in Hz.
+        fmax_hz: upper edge of the highest band, in Hz.
 
     Raises:
         ValueError: a setting is out of range, or the bands are too narrow for n_fft.
@@ -48,7 +48,7 @@ class LogMelSpec:
             raise ValueError(f"n_fft must be even, so that frames are centred, got {self.n_fft}: use {self.n_fft + 1}")
         if self.hop_length > self.n_fft:
             raise ValueError(
-                f"hop_length {self.hop_length} exceeds n_fft {self.n_fft}, so that samples are never seen: "
+                f"hop_length {self.hop_length} exceeds n_fft {self.n_fft}, so that samples between frames are ignored: "
                 f"use at most {self.n_fft}"
             )
         if not 0 <= self.fmin_hz < self.fmax_hz:
@@ -71,11 +71,11 @@ class LogMelSpec:
 
     @property
     def silence(self) -> float:
-        """The value of digital silence, the lowest there is."""
+        """The log-mel value of digital silence, which is the minimum."""
         return math.log(EPSILON)
 
     def num_frames(self, num_samples: int) -> int:
-        """Frames of a waveform of ``num_samples``."""
+        """Number of frames of a waveform with ``num_samples`` samples."""
         return 1 + num_samples // self.hop_length
 
     def to_dict(self) -> dict[str, Any]:
@@ -83,7 +83,7 @@ class LogMelSpec:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "LogMelSpec":
-        """The inverse of `to_dict`, as read from JSON.
+        """The inverse of `to_dict`, for values read from JSON.
 
         Raises:
             ValueError: a name is missing or unknown.
@@ -112,7 +112,7 @@ def mel_filterbank(spec: LogMelSpec) -> Float[Tensor, "mel bin"]:
 
 
 class LogMel(nn.Module):
-    """Waveforms -> natural log of mel power, always in float32, also under autocast.
+    """Waveforms -> natural logarithm of the mel power; computed in float32, also under autocast.
 
     Args:
         spec: the settings.
@@ -124,13 +124,13 @@ class LogMel(nn.Module):
     def __init__(self, spec: LogMelSpec) -> None:
         super().__init__()
         self.spec = spec
-        window = torch.hann_window(spec.n_fft, dtype=torch.float64).float()  # more exact than computed in float32
+        window = torch.hann_window(spec.n_fft, dtype=torch.float64).float()  # more accurate than in float32
         self.register_buffer("window", window, persistent=False)
         self.register_buffer("filterbank", mel_filterbank(spec).T.contiguous(), persistent=False)
         self._bands = _neighbouring_bands(self.filterbank)
 
     def forward(self, wave: Float[Tensor, "b sample"]) -> Float[Tensor, "b mel frame"]:
-        """Frame i is centred on sample i * hop_length, with the ends padded by reflection.
+        """Log-mel spectrograms; frame i is centred on sample i * hop_length, with reflect padding at both ends.
 
         Returns:
             Log-mel values; frame = 1 + sample // hop_length.
@@ -143,11 +143,14 @@ class LogMel(nn.Module):
     def in_blocks(
         self, wave: Float[Tensor, "b sample"], block_frames: int = 2**13
     ) -> Iterator[Float[Tensor, "b mel frame"]]:
-        """The same frames, some at a time, so that an hour of audio needs no more memory than a minute.
+        """The same frames in blocks, so that an hour of audio needs no more memory than a minute.
 
         Args:
             wave: waveforms.
-            block_frames: frames in one block; the last has the rest.
+            block_frames: frames of a block; the last may have fewer.
+
+        Raises:
+            ValueError: the waveform is too short for the padding.
         """
         padded, hop_length = self._pad(wave), self.spec.hop_length
         num_frames = self.spec.num_frames(wave.shape[1])
@@ -162,17 +165,17 @@ class LogMel(nn.Module):
                 f"a waveform of {wave.shape[1]} samples is too short: reflect padding needs more than n_fft / 2 = {pad}"
             )
         wave = wave.float()
-        # What F.pad with mode="reflect" gives, at a sixth of its time.
+        # The same as F.pad with mode="reflect", in a sixth of its time.
         return torch.cat([wave[:, 1 : pad + 1].flip(1), wave, wave[:, -pad - 1 : -1].flip(1)], dim=1)
 
     def _log_mel(self, padded: Tensor) -> Tensor:
-        # Frame by frame in memory, as they are stored and as the transform leaves them.
+        # Frame-major in memory, as log-mels are stored and as the transform returns them.
         with torch.autocast(padded.device.type, enabled=False):
             spectrum = torch.stft(
                 padded,
                 self.spec.n_fft,
                 self.spec.hop_length,
-                window=self.window.float(),  # float() because the model around may have been cast to bfloat16
+                window=self.window.float(),  # float(), since the whole model may have been cast to bfloat16
                 center=False,
                 return_complex=True,
             ).mT
@@ -183,7 +186,7 @@ class LogMel(nn.Module):
 
 
 def _neighbouring_bands(filterbank: Float[Tensor, "bin mel"]) -> list[tuple[slice, slice]]:
-    """Groups of neighbouring bands, each with the range of bins outside which all its weights are zero."""
+    """Groups of adjacent bands, each with the range of bins outside of which its weights are zero."""
     groups = []
     for first in range(0, filterbank.shape[1], BANDS_AT_ONCE):
         bands = slice(first, first + BANDS_AT_ONCE)
@@ -193,7 +196,7 @@ def _neighbouring_bands(filterbank: Float[Tensor, "bin mel"]) -> list[tuple[slic
 
 
 def _triangles(spec: LogMelSpec) -> np.ndarray:
-    """The filterbank in float64; also run by every LogMelSpec to check itself, hence plain NumPy."""
+    """The filterbank in float64; in NumPy, since every LogMelSpec computes it to check itself."""
     edges_hz = _mel_to_hz(np.linspace(_hz_to_mel(spec.fmin_hz), _hz_to_mel(spec.fmax_hz), spec.num_mels + 2))
     bins_hz = np.arange(spec.n_fft // 2 + 1) * (spec.sample_rate_hz / spec.n_fft)
     low, centre, high = edges_hz[:-2, None], edges_hz[1:-1, None], edges_hz[2:, None]
@@ -201,7 +204,7 @@ def _triangles(spec: LogMelSpec) -> np.ndarray:
     return np.maximum(0, np.minimum(rising, falling)) * (2 / (high - low))
 
 
-# Slaney's mel scale: 200/3 Hz a mel up to 1 kHz, then 27 mels for every factor of 6.4.
+# Slaney's mel scale: linear up to 1 kHz with 200/3 Hz per mel, then logarithmic with 27 mels per factor of 6.4.
 _LINEAR_HZ_PER_MEL, _LOG_FROM_HZ, _MELS_PER_NEPER = 200 / 3, 1000.0, 27 / math.log(6.4)
 _LOG_FROM_MEL = _LOG_FROM_HZ / _LINEAR_HZ_PER_MEL
 

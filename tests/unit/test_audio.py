@@ -81,7 +81,7 @@ def test_channels_are_averaged(tmp_path: Path) -> None:
     assert np.abs(read_audio(tmp_path / "tone.wav", RATE_HZ) - wave.mean(axis=1)).max() < 1e-7
 
 
-def test_many_channels_never_stand_in_memory(tmp_path: Path) -> None:
+def test_many_channels_are_never_in_memory_as_a_whole(tmp_path: Path) -> None:
     path, num_frames = tmp_path / "array.wav", 96_000 * 20
     with soundfile.SoundFile(path, "w", 96_000, 8, "PCM_16") as file:
         for _ in range(20):
@@ -135,7 +135,7 @@ def test_wav_written_to_a_pipe_is_whole(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_samples_that_are_no_numbers(tmp_path: Path, value: float) -> None:
+def test_nan_and_infinite_samples(tmp_path: Path, value: float) -> None:
     wave = tone(RATE_HZ, channels=2)
     wave[1234, 1] = value
     soundfile.write(tmp_path / "bad.wav", wave, RATE_HZ, subtype="FLOAT")

@@ -1,1 +1,1 @@
-"""Recordings to a packed store of log-mel spectrograms, and from there to batches."""
+"""Recordings -> a packed store of log-mel spectrograms -> training batches."""

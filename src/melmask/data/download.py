@@ -1,4 +1,4 @@
-"""Fetching archives of public data sets: resumed where it broke off, checked, and unpacked inside one folder only."""
+"""Download archives of public data sets: resumable, verified by checksum, and unpacked only inside one folder."""
 
 import hashlib
 import shutil
@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO, Literal
 from urllib.parse import unquote, urlsplit
 
-Progress = Callable[[str, int, int], None]  # what is being done, bytes or files so far, and of all (0: not known)
+Progress = Callable[[str, int, int], None]  # (what is being done, bytes or files done, total; 0 if unknown)
 
 BLOCK_BYTES = 2**20
 TIMEOUT_S = 60.0
@@ -26,11 +26,11 @@ MD5_DIGITS = 32
 
 @dataclass(frozen=True)
 class Archive:
-    """An archive that a data set's own documentation names.
+    """An archive that the data set's own documentation links to.
 
     Args:
-        url: where it is.
-        checksum: its MD5 or SHA-256, in hexadecimal; "" where none that lasts is published.
+        url: its address.
+        checksum: its MD5 or SHA-256, in hexadecimal; "" if no stable one is published.
     """
 
     url: str
@@ -51,12 +51,12 @@ class _Member:
 
 
 def download(archives: Sequence[Archive], folder: Path, progress: Progress = lambda what, done, total: None) -> None:
-    """Fetch and unpack what is not there yet; a finished archive may be deleted by the user and is not fetched again.
+    """Fetch and unpack the archives that have not been unpacked yet. An unpacked archive may be deleted.
 
     Args:
         archives: what to fetch.
-        folder: where archives and their contents go.
-        progress: called with what is being done and how far it is.
+        folder: for the archives and their contents.
+        progress: see `Progress`.
 
     Raises:
         OSError, ValueError: as `fetch` and `unpack`.
@@ -70,41 +70,44 @@ def download(archives: Sequence[Archive], folder: Path, progress: Progress = lam
 
 
 def fetch(archive: Archive, folder: Path, progress: Progress = lambda what, done, total: None) -> Path:
-    """The archive's file, fetched if it is not there; what an earlier attempt left in ``.part`` is completed.
+    """Fetch an archive into a folder, unless it is there; resumes the ``.part`` file of an earlier attempt.
+
+    Returns:
+        The archive's file.
 
     Raises:
-        OSError: the server cannot be reached or refuses, or the connection ended early; the next call goes on there.
-        ValueError: the checksum is another; what was fetched is deleted, a file that was there before is left.
+        OSError: the server cannot be reached, refuses, or closed the connection early; the next call resumes.
+        ValueError: the checksum differs. A file fetched by this call is deleted; one that was there before is kept.
     """
     path, part = folder / archive.name, folder / f"{archive.name}.part"
     if path.exists():
-        if fault := _fault(archive, path, progress):
-            raise ValueError(f"{path}: its {fault}: delete it, to fetch it again, or move it elsewhere")
+        if fault := _checksum_fault(archive, path, progress):
+            raise ValueError(f"{path}: its {fault}: delete it to fetch it again, or move it elsewhere")
         return path
     folder.mkdir(parents=True, exist_ok=True)
     total = _append(archive, part, progress)
     got = part.stat().st_size
     if total is not None and got < total:
         raise OSError(
-            f"{archive.url}: the connection ended after {got:,} of {total:,} bytes: the same command goes on from there"
+            f"{archive.url}: the connection ended after {got:,} of {total:,} bytes: run the same command to resume"
         )
-    if fault := _fault(archive, part, progress):
+    if fault := _checksum_fault(archive, part, progress):
         part.unlink()
         raise ValueError(
-            f"{archive.url}: its {fault}; the file is deleted: try again, and if that gives the same, the archive has "
-            "changed: fetch it by hand and look"
+            f"{archive.url}: its {fault}; the file is deleted: try again; if the checksum is the same, the archive has "
+            "changed: fetch and check it by hand"
         )
     part.replace(path)
-    _mark_of(part).unlink(missing_ok=True)
+    _etag_path(part).unlink(missing_ok=True)
     return path
 
 
 def unpack(path: Path, folder: Path, progress: Progress = lambda what, done, total: None) -> None:
-    """Unpack a zip or tar archive into a folder, and nothing of it anywhere else.
+    """Unpack a zip or tar archive into a folder, and never write outside of it.
 
     Raises:
-        ValueError: the archive is damaged or of another kind, or a member has an absolute path, ``..`` in it, leads out
-            of the folder, or is a link, device or pipe. Members before it have been unpacked, none outside the folder.
+        ValueError: the archive is damaged or of another kind; or a member has an absolute path or ``..`` in its path,
+            leads out of the folder, or is a link, device or pipe. Earlier members have then been unpacked.
     """
     root = folder.resolve()
     try:
@@ -119,12 +122,12 @@ def unpack(path: Path, folder: Path, progress: Progress = lambda what, done, tot
 
 
 def _append(archive: Archive, part: Path, progress: Progress) -> int | None:
-    """Fetch what the part lacks. Returns the size of the whole, if the server says it."""
+    """Fetch the rest of a partial file. Returns the size of the whole file, if the server sends it."""
     start = part.stat().st_size if part.exists() else 0
-    mark = _mark_of(part)
-    version = mark.read_text() if mark.exists() else ""
+    etag = _etag_path(part)
+    version = etag.read_text() if etag.exists() else ""
     if start and not (version or archive.checksum):
-        start = 0  # nothing would tell whether the file has changed since
+        start = 0  # without ETag and checksum, a file that has changed since would go unnoticed
     headers = {"User-Agent": "melmask"}
     if start:
         headers["Range"] = f"bytes={start}-"
@@ -136,17 +139,17 @@ def _append(archive: Archive, part: Path, progress: Progress) -> int | None:
     except urllib.error.HTTPError as error:
         error.close()
         if error.code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and start:
-            return _after_the_end(archive, part, start, error.headers.get("Content-Range", ""), progress)
-        said = f"{error.code} {error.reason}"
-        raise OSError(f"{archive.url}: the server says {said}: try later, or fetch it by hand") from error
+            return _beyond_end(archive, part, start, error.headers.get("Content-Range", ""), progress)
+        status = f"{error.code} {error.reason}"
+        raise OSError(f"{archive.url}: the server answers {status}: try later, or fetch it by hand") from error
     except urllib.error.URLError as error:
         raise OSError(f"{archive.url} cannot be reached ({error.reason}): try later, or fetch it by hand") from error
     with response:
-        if response.status != HTTPStatus.PARTIAL_CONTENT:  # the whole again: no ranges, or another version
+        if response.status != HTTPStatus.PARTIAL_CONTENT:  # the whole file: no ranges supported, or it has changed
             start = 0
         length = response.headers.get("Content-Length")
         total = None if length is None else start + int(length)
-        mark.write_text(response.headers.get("ETag") or "")
+        etag.write_text(response.headers.get("ETag") or "")
         with part.open("ab" if start else "wb") as file:
             done = start
             progress(f"fetching {archive.name}", done, total or 0)
@@ -160,25 +163,25 @@ def _append(archive: Archive, part: Path, progress: Progress) -> int | None:
                     file.write(error.partial)
                     done += len(error.partial)
                 so_far = f"the connection ended after {done:,} bytes ({error})"
-                raise OSError(f"{archive.url}: {so_far}: the same command goes on from there") from error
+                raise OSError(f"{archive.url}: {so_far}: run the same command to resume") from error
     return total
 
 
-def _after_the_end(archive: Archive, part: Path, start: int, content_range: str, progress: Progress) -> int | None:
-    """Nothing lies beyond the part: it is whole if its size is that of the file, and of another file if not."""
+def _beyond_end(archive: Archive, part: Path, start: int, content_range: str, progress: Progress) -> int | None:
+    """Handle a server that has nothing beyond ``start``: the part is complete, or belongs to another file."""
     if content_range.rpartition("/")[2] == str(start):
         return start
     part.unlink()
     return _append(archive, part, progress)
 
 
-def _mark_of(part: Path) -> Path:
-    """Where the ETag of a part is kept: the server's name for the version that it is a part of."""
+def _etag_path(part: Path) -> Path:
+    """The file that holds the ETag of a partial download: the server's name for the version of the file."""
     return part.with_name(f"{part.name}.etag")
 
 
-def _fault(archive: Archive, path: Path, progress: Progress) -> str:
-    """In what the file's checksum is not the archive's; "" if it is, or none is known."""
+def _checksum_fault(archive: Archive, path: Path, progress: Progress) -> str:
+    """How the file's checksum differs from the published one; "" if they agree or none is published."""
     if not archive.checksum:
         return ""
     digest = hashlib.md5() if len(archive.checksum) == MD5_DIGITS else hashlib.sha256()
@@ -194,7 +197,7 @@ def _fault(archive: Archive, path: Path, progress: Progress) -> str:
 
 @contextmanager
 def _members(path: Path) -> Iterator[tuple[Iterator[_Member], int]]:
-    """The members of an archive in order, and their number, 0 where only reading it all would tell."""
+    """The members of an archive in order, and their number; 0 for tar, which would have to be read to the end."""
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             infos = archive.infolist()
@@ -217,11 +220,11 @@ def _tar_member(archive: tarfile.TarFile, info: tarfile.TarInfo) -> _Member:
 
 
 def _write(member: _Member, path: Path, root: Path) -> None:
-    """Write one member below ``root``, which is resolved."""
+    """Write one member below ``root``, a path without links."""
 
     def refuse(why: str) -> ValueError:
         return ValueError(
-            f"{path}: its member {member.name!r} {why}: not unpacked; fetch the archive from its own source"
+            f"{path}: its member {member.name!r} {why}: not unpacked; fetch the archive from its original source"
         )
 
     posix, windows = PurePosixPath(member.name), PureWindowsPath(member.name)
@@ -232,7 +235,7 @@ def _write(member: _Member, path: Path, root: Path) -> None:
     if member.kind == "other":
         raise refuse("is a link, device or pipe")
     target = root / posix
-    # A link that was in the folder before could lead a harmless name out of it.
+    # A link that already is in the folder could redirect a harmless name out of it.
     if target.is_symlink() or not target.resolve().is_relative_to(root):
         raise refuse("leads out of the folder")
     if member.kind == "folder":

@@ -1,4 +1,4 @@
-"""Packed store -> batches of random crops, a pure function of (seed, step, part)."""
+"""Packed store -> batches of random crops; each is a pure function of (seed, step, part)."""
 
 import dataclasses
 from collections import deque
@@ -16,19 +16,19 @@ PREFETCHED_BATCHES = 3
 
 
 def random_state(*key: int) -> np.random.Generator:
-    """A generator for that key, the same on every machine."""
+    """A random generator seeded by the key, with the same stream on every machine."""
     return np.random.default_rng(np.random.SeedSequence(key))
 
 
 def trainable_rows(store: Store, exclude: Sequence[str]) -> list[int]:
-    """Rows of the store's table to train on: each recording once, without those that any excluded listing names.
+    """Rows of the store's table to train on: each recording once, and none that an excluded source or fold lists.
 
     Args:
         store: the packed data set.
         exclude: "SOURCE" or "SOURCE:FOLD".
 
     Raises:
-        ValueError: an entry matches nothing, or nothing is left.
+        ValueError: an entry matches no clip, or no clip is left.
     """
     locations: dict[tuple[str, int], int] = {}
     excluded: set[tuple[str, int]] = set()
@@ -52,20 +52,21 @@ def trainable_rows(store: Store, exclude: Sequence[str]) -> list[int]:
 class Loader:
     """Random crops of a store, normalised, with padding at the value of silence marked invalid.
 
-    An epoch visits every recording once per crop length it holds (at least once), in an order drawn anew, so that long
-    recordings are used in proportion. Batch ``step`` is the same whatever ran before, in however many processes.
+    An epoch visits every recording in random order, once for each crop length that it holds and at least once, so that
+    long recordings are used in proportion. The batch of a step depends neither on earlier steps nor on the number of
+    processes.
 
-    The recordings of a batch stand in it by length, and each of its parts is only as long as its longest crop needs. So
-    in parts, short recordings are padded to each other and not to the full length, and cost no more than they hold.
+    The crops of a batch are sorted by length before it is divided into parts, and each part is padded only to the
+    length of its longest crop. So short recordings are padded to each other's length and not to the full one.
 
     Args:
         store: the packed data set.
-        crop_frames: length of a crop, at most.
+        crop_frames: maximum length of a crop.
         batch_size: crops of one step, all parts together.
         seed: of the order and the crops.
         exclude: as in `trainable_rows`.
-        column_frames: parts shorter than ``crop_frames`` are a multiple of it long: a patch's length in time.
-        min_columns: that a part has, however short its recordings are.
+        column_frames: time frames of a patch; parts shorter than ``crop_frames`` are padded to a multiple of it.
+        min_columns: minimum length of a part, in patches.
     """
 
     def __init__(
@@ -84,7 +85,7 @@ class Loader:
         return len(self._slots)
 
     def part(self, step: int, part: int = 0, num_parts: int = 1) -> Batch:
-        """Part ``part`` of the batch of ``step``.
+        """One of ``num_parts`` parts of the batch of a step; its weight is its share of the batch's patches.
 
         Raises:
             ValueError: the batch does not divide into that many parts.
@@ -94,8 +95,8 @@ class Loader:
                 f"batch_size {self.batch_size} does not divide into {num_parts} parts (processes x accumulate)"
             )
         first = step * self.batch_size
-        places = (divmod(first + i, len(self._slots)) for i in range(self.batch_size))
-        rows = np.array([self._slots[self._order(epoch)[slot]] for epoch, slot in places])
+        slots = (divmod(first + i, len(self._slots)) for i in range(self.batch_size))
+        rows = np.array([self._slots[self._order(epoch)[slot]] for epoch, slot in slots])
         num_frames = np.array([min(self.store.clips[row].num_frames, self.crop_frames) for row in rows])
         by_length = np.argsort(num_frames, kind="stable")
         mine = np.array_split(by_length, num_parts)[part]
@@ -106,7 +107,7 @@ class Loader:
         return dataclasses.replace(batch, weight=float(num_columns[mine].sum() / num_columns.sum()))
 
     def sample(self, num_crops: int) -> Batch:
-        """A fixed sample of the training data, in no batch's order: at most one epoch, the same in all processes."""
+        """A fixed random sample of at most one epoch's crops, the same in all processes."""
         rng = random_state(self.seed, 3)
         slots = rng.permutation(len(self._slots))[:num_crops]
         return self._crops([int(row) for row in self._slots[slots]], rng, self.crop_frames)
@@ -121,7 +122,7 @@ class Loader:
             start = int(rng.integers(num_frames - length + 1))
             crops[i, :length] = self.store.log_mel(row, start, start + length)
             num_valid[i], starts[i] = length, start
-        # All at once and by torch, which takes a third of the time that NumPy takes to widen half precision.
+        # All at once and by torch, which converts float16 to float32 in a third of NumPy's time.
         log_mel = torch.from_numpy(crops).transpose(1, 2).to(torch.float32, memory_format=torch.contiguous_format)
         log_mel.sub_(self.store.mean).div_(self.store.std)
         silence = (self.store.spec.silence - self.store.mean) / self.store.std
@@ -130,7 +131,7 @@ class Loader:
         return Batch(log_mel, torch.from_numpy(num_valid), torch.tensor(rows), torch.from_numpy(starts))
 
     def prefetch(self, keys: Iterator[tuple[int, int, int]]) -> Generator[Batch, None, None]:
-        """The parts for a sequence of (step, part, num_parts), read ahead by one background thread."""
+        """The parts for a sequence of (step, part, num_parts), prefetched by one background thread."""
         waiting: deque[Future[Batch]] = deque()
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="melmask-loader") as reader:
             try:

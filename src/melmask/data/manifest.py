@@ -1,4 +1,4 @@
-"""Which recordings there are: CSV manifests and folders -> one table of clips, in a fixed order."""
+"""CSV manifests and folders of recordings -> one list of clips, in a fixed order."""
 
 import csv
 from collections import Counter
@@ -8,18 +8,20 @@ from pathlib import Path
 
 from melmask.audio import AUDIO_EXTENSIONS
 
-STORE_MARK = ".melmask-store"  # a folder with this file was written by `prepare`: nothing in it is a source
+STORE_MARK = ".melmask-store"  # a folder with this file was written by `prepare` and is never searched for audio
 
 
 @dataclass(frozen=True)
 class Clip:
-    """One listing of a recording. The same file may be listed by several manifests, with other labels and folds.
+    """One listing of a recording. The same file may be listed by several manifests, with different labels and folds.
+
+    Its repr, like that of `Rejected`, is hashed into store.json, to find out whether a store is up to date.
 
     Args:
         path: the audio file, absolute.
-        label: its class, or several for multi-label sets, as written in the manifest.
-        fold: the part of the set it belongs to, e.g. "1" or "train".
-        group: clips of one group share something that must not leak between parts, e.g. a speaker.
+        label: its class, or several in a multi-label set, as written in the manifest.
+        fold: its fold or split, e.g. "1" or "train".
+        group: clips of one group share something that must not leak between splits, e.g. the speaker.
         source: name of the manifest (without .csv) or folder that lists it.
     """
 
@@ -32,12 +34,12 @@ class Clip:
 
 @dataclass(frozen=True)
 class Rejected:
-    """A listing that did not make it into a store.
+    """A listing that could not be used.
 
     Args:
         path: the file.
-        reason: short, the same for all files with this fault.
-        detail: what was found, and what to do about it.
+        reason: short, and the same for every file with this fault.
+        detail: what was found, and the remedy.
         source: name of the manifest or folder that lists it.
     """
 
@@ -48,18 +50,19 @@ class Rejected:
 
 
 def find_clips(sources: Sequence[Path]) -> list[Clip]:
-    """The clips of `list_sources`, without what it rejects."""
+    """The clips of `list_sources`, without the rejected files."""
     return list_sources(sources)[0]
 
 
 def list_sources(sources: Sequence[Path]) -> tuple[list[Clip], list[Rejected]]:
-    """Everything that the sources list, in their order; the files of a folder are sorted by path.
+    """List the clips of all sources, in their order; the files of a folder are sorted by path.
 
     Args:
-        sources: CSV manifests, and folders that are searched with all folders below them.
+        sources: CSV manifests, and folders that are searched recursively.
 
     Returns:
-        Clips, not opened yet, and files in folders whose extension is not one of audio. Hidden files are passed over.
+        The clips, whose files are not opened yet, and the files in folders that have no audio extension. Hidden files
+        are ignored.
 
     Raises:
         ValueError: a source is missing, neither folder nor CSV, empty, or given twice; or a manifest is malformed.
@@ -83,15 +86,17 @@ def list_sources(sources: Sequence[Path]) -> tuple[list[Clip], list[Rejected]]:
 
 
 def read_manifest(path: Path, source: str | None = None) -> list[Clip]:
-    """The rows of a CSV with the columns ``path[,label,fold,group]``; ``split`` may stand for fold, others are ignored.
+    """Read a CSV with the columns ``path[,label,fold,group]``.
+
+    A column ``split`` may replace ``fold``; other columns are ignored. The listed files are not opened.
 
     Args:
-        path: the CSV, in UTF-8. Paths in it are absolute, or relative to its folder. Listed files are not opened.
+        path: the CSV, in UTF-8. Paths in it are absolute, or relative to its folder.
         source: name for `Clip.source`; the file's name without .csv if not given.
 
     Raises:
         ValueError: no such file, no column ``path``, both ``fold`` and ``split``, no rows, or a malformed row; the
-            message has file and line.
+            message names file and line.
     """
     if not path.is_file():
         raise ValueError(f"{path} does not exist: check the path of the manifest")
@@ -125,7 +130,7 @@ def read_manifest(path: Path, source: str | None = None) -> list[Clip]:
 
 
 def _source_names(sources: Sequence[Path]) -> list[str]:
-    """Stem of a manifest or name of a folder; where two agree, with the folder above, else the whole path."""
+    """Stem of a manifest or name of a folder; of equal ones, the parent folder is prepended, or the whole path used."""
     full = [source.absolute() for source in sources]
     names = [path.stem if path.suffix.lower() == ".csv" else path.resolve().name for path in full]
     longer = [f"{path.resolve().parent.name}/{name}" for path, name in zip(full, names, strict=True)]
@@ -152,12 +157,12 @@ def _list_folder(folder: Path, source: str) -> tuple[list[Clip], list[Rejected]]
 
 
 def _walk(top: Path) -> Iterator[Path]:
-    """All files below ``top``, hidden ones aside, each real folder once however many links lead to it."""
+    """All files below ``top`` but hidden ones, visiting each folder once even if several links lead to it."""
     seen: set[tuple[int, int]] = set()
     folders: list[Path] = [top]
     linked: list[Path] = []
     while folders or linked:
-        # Links come last, so that a folder reached both ways is listed under its own name.
+        # Links are followed last, so that a folder that is also reached directly is listed under its own name.
         folder = folders.pop() if folders else linked.pop(0)
         stat = folder.stat()
         if (stat.st_dev, stat.st_ino) in seen or (folder / STORE_MARK).exists():

@@ -1,7 +1,7 @@
-"""Audio files -> a packed store, in parallel, resumable, with a line for every file that could not be used.
+"""Audio files -> a packed store, in parallel and resumable, with a reason for every file that could not be used.
 
-The recordings are cut into units. A worker turns a unit into one shard and a JSON beside it, named after a hash of the
-spec and of every file's path, size and time of change: what is there is done, and what has changed has another name.
+The recordings are divided into shards. A shard's files are named by a hash of the front end and of each recording's
+path, size and modification time. So a shard whose files exist is finished, and a changed recording gives a new name.
 """
 
 import fcntl
@@ -18,14 +18,15 @@ from pathlib import Path
 from typing import Any
 
 from melmask.data.manifest import STORE_MARK, Clip, Rejected, list_sources
-from melmask.data.shards import Job, Recording, Unit, make_units
+from melmask.data.shards import Job, Recording, Shard, make_shards
 from melmask.data.store import FORMAT_VERSION, Store, StoredClip, write_tables
-from melmask.files import write_json
+from melmask.files import remove_temporaries, write_json
 from melmask.logmel import LogMelSpec
 
-# A kill loses the units being made, so one should take no more than seconds; a shard is one memory map, and waits for
-# the disk twice (10 ms, in which 16 clips of 5 s could be prepared), so it should be large.
-MEAN_UNIT_FILES, MAX_UNIT_FILES, MAX_UNIT_BYTES = 256, 512, 64 * 2**20
+# A kill loses the shards that are being made, so each should take no more than seconds. On the other hand, each is a
+# memory map and waits for the disk twice (10 ms, in which 16 clips of 5 s could be prepared), so few are better.
+MEAN_SHARD_FILES, MAX_SHARD_FILES = 256, 512
+MAX_SHARD_BYTES = 64 * 2**20  # of the audio files in it
 DEFAULT_SPEC = LogMelSpec()
 
 Progress = Callable[[int, int, float, int], None]
@@ -40,18 +41,18 @@ def prepare(
     min_frames: int = 16,
     progress: Progress | None = None,
 ) -> Store:
-    """Decode all sources and pack their log-mels into a store; a call that was killed resumes, a repeated one returns.
+    """Decode all sources and pack their log-mels into a store. A killed call resumes; a repeated one has nothing to do.
 
-    Every listing ends in clips.csv or, with its reason, in rejected.csv. A recording that is listed several times is
-    decoded and stored once.
+    Every listed file ends up in clips.csv or, with the reason, in rejected.csv. A recording that is listed several
+    times is decoded and stored once.
 
     Args:
         sources: CSV manifests and folders, see `melmask.data.manifest`.
-        out: folder of the store: new, empty, or a store, of which is reused what still holds.
+        out: folder of the store: new, empty, or an existing store, whose unchanged shards are reused.
         spec: the front end.
-        num_workers: processes that decode; 0 decodes in this process, None takes one per core.
+        num_workers: processes that decode; 0 decodes in this process, None uses one per core.
         min_frames: shorter recordings are rejected; 16 frames are one patch.
-        progress: called with (clips done, clips in all, seconds of audio done, clips rejected).
+        progress: called with (clips done, clips in total, seconds of audio done, clips rejected).
 
     Raises:
         ValueError: a source or argument is wrong, out holds something else, or no recording is usable.
@@ -63,16 +64,16 @@ def prepare(
     if num_workers < 0:
         raise ValueError(f"num_workers must not be negative, got {num_workers}: 0 decodes in this process")
     clips, rejected = list_sources(sources)
-    with _claimed(out):
+    with _locked(out):
         recordings, missing = _find_recordings(clips)
         rejected += missing
         job = Job(out / "shards", spec, min_frames)
-        units = _cut_units(dict.fromkeys(recordings.values()), job)
+        shards = _plan_shards(dict.fromkeys(recordings.values()), job)
         num_listings = Counter(recordings[clip.path] for clip in clips if clip.path in recordings)
-        _make(job, units, num_workers, num_listings, len(rejected), progress)
-        inputs = _digest([*(unit.key for unit in units), *map(repr, clips), *map(repr, rejected)])
+        _make(job, shards, num_workers, num_listings, len(rejected), progress)
+        inputs = _digest([*(shard.key for shard in shards), *map(repr, clips), *map(repr, rejected)])
         if not _is_current(out, inputs):
-            _write_store(out, inputs, job, units, clips, recordings, rejected)
+            _write_store(out, inputs, job, shards, clips, recordings, rejected)
         return Store.open(out)
 
 
@@ -81,8 +82,8 @@ def _num_cores() -> int:
 
 
 @contextmanager
-def _claimed(out: Path) -> Iterator[None]:
-    """Make ``out`` a folder that only we write to; the lock goes with the process, however it ends."""
+def _locked(out: Path) -> Iterator[None]:
+    """Create the folder of the store and lock it against other processes; the lock ends with this process."""
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out} is a file: choose another folder for the store")
     mark = out / STORE_MARK
@@ -99,7 +100,7 @@ def _claimed(out: Path) -> Iterator[None]:
 
 
 def _find_recordings(clips: Iterable[Clip]) -> tuple[dict[Path, Recording], list[Rejected]]:
-    """The real file behind every listed path, and the listings that have none."""
+    """The file behind every listed path with links resolved, and the listings whose file is missing."""
     recordings: dict[Path, Recording] = {}
     real_folder = cache(Path.resolve)  # for all files in it
     missing = []
@@ -110,49 +111,54 @@ def _find_recordings(clips: Iterable[Clip]) -> tuple[dict[Path, Recording], list
             stat, path = clip.path.stat(), clip.path
             real = path.resolve() if path.is_symlink() else real_folder(path.parent) / path.name
             recordings[clip.path] = Recording(real, stat.st_size, stat.st_mtime_ns)
-        except (OSError, ValueError) as error:  # ValueError: no operating system could have such a name
+        except (OSError, ValueError) as error:  # ValueError: a name that is invalid everywhere, as with a null byte
             detail = f"{error}. Check the path, or remove the line."
             missing.append(Rejected(clip.path, "missing file", detail, clip.source))
     return recordings, missing
 
 
-def _cut_units(recordings: Iterable[Recording], job: Job) -> list[Unit]:
-    units: list[Unit] = []
+def _plan_shards(recordings: Iterable[Recording], job: Job) -> list[Shard]:
+    """Divide the recordings into shards, so that adding or removing one changes one or two shards only.
+
+    Keys hash the reprs of the spec and the recordings. These must not change, or stores would be made again.
+    """
+    shards: list[Shard] = []
     current: list[Recording] = []
     settings = [str(FORMAT_VERSION), repr(job.spec), str(job.min_frames)]
 
-    def cut() -> None:
+    def close() -> None:
         if current:
-            units.append(Unit(_digest([*settings, *map(repr, current)])[:20], tuple(current)))
+            shards.append(Shard(_digest([*settings, *map(repr, current)])[:20], tuple(current)))
             current.clear()
 
     num_bytes = 0
     for recording in recordings:
         current.append(recording)
         num_bytes += recording.size_bytes
-        # Not after every 256th file, but after names that say so: one file more changes one unit, not all that follow.
-        name_says_so = zlib.crc32(os.fsencode(recording.path)) % MEAN_UNIT_FILES == 0
-        if name_says_so or len(current) == MAX_UNIT_FILES or num_bytes >= MAX_UNIT_BYTES:
-            cut()
+        # A shard ends after certain names and not after every 256th file, which would move with each added file.
+        is_boundary = zlib.crc32(os.fsencode(recording.path)) % MEAN_SHARD_FILES == 0
+        if is_boundary or len(current) == MAX_SHARD_FILES or num_bytes >= MAX_SHARD_BYTES:
+            close()
             num_bytes = 0
-    cut()
-    return units
+    close()
+    return shards
 
 
 def _make(
     job: Job,
-    units: Sequence[Unit],
+    shards: Sequence[Shard],
     num_workers: int,
     num_listings: Mapping[Recording, int],
     num_rejected: int,
     progress: Progress | None,
 ) -> None:
-    """Make all units and pass progress on, counted in listings."""
+    """Make all shards and report progress, counted in listed clips."""
     num_done, num_clips, audio_s = num_rejected, num_rejected + sum(num_listings.values()), 0.0
-    for stale in [*job.folder.glob("*.now"), *job.folder.glob("*.tmp")]:
-        stale.unlink()
-    for unit in make_units(job, units, num_workers):
-        for recording, entry in zip(unit.recordings, _read_description(job, unit)["entries"], strict=True):
+    remove_temporaries(job.folder)
+    for marker in job.folder.glob("*.now"):
+        marker.unlink()
+    for shard in make_shards(job, shards, num_workers):
+        for recording, entry in zip(shard.recordings, _read_description(job, shard)["entries"], strict=True):
             num_done += num_listings[recording]
             num_rejected += num_listings[recording] * ("reason" in entry)
             audio_s += entry.get("duration_s", 0.0)
@@ -169,20 +175,20 @@ def _write_store(
     out: Path,
     inputs: str,
     job: Job,
-    units: Sequence[Unit],
+    shards: Sequence[Shard],
     clips: Sequence[Clip],
     recordings: Mapping[Path, Recording],
     rejected: Sequence[Rejected],
 ) -> None:
-    """Write the tables and store.json of a store whose units are all made, and remove the shards of former calls."""
+    """Write the tables and store.json once all shards are made, and remove shards that are not needed any more."""
     entries: dict[Recording, dict[str, Any]] = {}
     total, total_of_squares = 0.0, 0.0
-    for unit in units:
-        description = _read_description(job, unit)
+    for shard in shards:
+        description = _read_description(job, shard)
         total += description["sum"]
         total_of_squares += description["sum_of_squares"]
-        for recording, entry in zip(unit.recordings, description["entries"], strict=True):
-            entries[recording] = entry | {"shard": job.shard(unit).name}
+        for recording, entry in zip(shard.recordings, description["entries"], strict=True):
+            entries[recording] = entry | {"shard": job.log_mels(shard).name}
     stored, rejected = [], list(rejected)
     for clip in clips:
         entry = entries[recordings[clip.path]] if clip.path in recordings else {}
@@ -191,7 +197,7 @@ def _write_store(
         elif entry:
             stored.append(StoredClip(clip, entry["shard"], entry["start_frame"], entry["num_frames"]))
 
-    (out / "store.json").unlink(missing_ok=True)  # until the new one is written, the folder is no whole store
+    (out / "store.json").unlink(missing_ok=True)  # until the new one is written, the store is incomplete
     write_tables(out, stored, rejected)
     if not stored:
         most_common = Counter(r.reason for r in rejected).most_common(3)
@@ -215,7 +221,7 @@ def _write_store(
         "inputs": inputs,
     }
     write_json(out / "store.json", info)
-    needed = {path for unit in units for path in (job.shard(unit), job.description(unit))}
+    needed = {path for shard in shards for path in (job.log_mels(shard), job.description(shard))}
     for path in set(job.folder.iterdir()) - needed:
         path.unlink()
 
@@ -226,9 +232,9 @@ def _fingerprint(
     entries: Mapping[Recording, Mapping[str, Any]],
     recordings: Mapping[Path, Recording],
 ) -> str:
-    """Hash of the front end and of every clip's content, labels and position, but not of where the files lie.
+    """Hash of the front end and of every clip's content, labels and position in the table, but not of file paths.
 
-    So the same data set has the same fingerprint on every machine and after copying, and any change of it has another.
+    So the same data set has the same fingerprint on every machine and after copying, and any change gives another.
     """
     rows = []
     for item in stored:
@@ -238,8 +244,8 @@ def _fingerprint(
     return _digest([str(FORMAT_VERSION), repr(spec), *rows])
 
 
-def _read_description(job: Job, unit: Unit) -> dict[str, Any]:
-    return json.loads(job.description(unit).read_text(encoding="utf-8"))
+def _read_description(job: Job, shard: Shard) -> dict[str, Any]:
+    return json.loads(job.description(shard).read_text(encoding="utf-8"))
 
 
 def _digest(parts: Iterable[str]) -> str:

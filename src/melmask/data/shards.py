@@ -1,4 +1,4 @@
-"""The workers of `prepare`: a unit of recordings -> one shard and a JSON that describes it, in processes."""
+"""The workers of `prepare`: each packs recordings into a shard, a .npy file and a .json file that describes it."""
 
 import hashlib
 import json
@@ -24,12 +24,12 @@ from melmask.logmel import LogMel, LogMelSpec
 
 @dataclass(frozen=True)
 class Recording:
-    """An audio file as it was found.
+    """An audio file, as found when the sources were listed. Its repr is part of the shards' keys.
 
     Args:
-        path: the real file, with all links resolved.
+        path: the file, with all links resolved.
         size_bytes: its size.
-        modified_ns: time of its last change.
+        modified_ns: time of its last change, in nanoseconds.
     """
 
     path: Path
@@ -38,12 +38,12 @@ class Recording:
 
 
 @dataclass(frozen=True)
-class Unit:
-    """Recordings that one worker puts into one shard.
+class Shard:
+    """A shard to be made: the recordings that one worker packs into one file.
 
     Args:
-        key: hash of everything the shard depends on; names its files.
-        recordings: in the order of the shard.
+        key: hash of everything that the shard depends on; the stem of its files.
+        recordings: in the order in which they are packed.
     """
 
     key: str
@@ -52,10 +52,10 @@ class Unit:
 
 @dataclass(frozen=True)
 class Job:
-    """What is the same for all units.
+    """The settings that all shards of a store share.
 
     Args:
-        folder: where the shards go.
+        folder: that the shards are written to.
         spec: the front end.
         min_frames: shorter recordings are rejected.
     """
@@ -64,57 +64,63 @@ class Job:
     spec: LogMelSpec
     min_frames: int
 
-    def shard(self, unit: Unit) -> Path:
-        return self.folder / f"{unit.key}.npy"
+    def log_mels(self, shard: Shard) -> Path:
+        """The .npy file with the log-mels of all its recordings."""
+        return self.folder / f"{shard.key}.npy"
 
-    def description(self, unit: Unit) -> Path:
-        """Written after the shard: where it is, the unit is done."""
-        return self.folder / f"{unit.key}.json"
+    def description(self, shard: Shard) -> Path:
+        """The .json file with each recording's place in the shard; written last, so it marks a finished shard."""
+        return self.folder / f"{shard.key}.json"
 
-    def marker(self, unit: Unit) -> Path:
-        """Holds the number of the recording a worker is at, for as long as it is at the unit."""
-        return self.folder / f"{unit.key}.now"
+    def marker(self, shard: Shard) -> Path:
+        """A file with the index of the recording that is being decoded; there only while a worker makes the shard."""
+        return self.folder / f"{shard.key}.now"
 
-    def is_done(self, unit: Unit) -> bool:
-        return self.description(unit).exists() and self.shard(unit).exists()
+    def is_done(self, shard: Shard) -> bool:
+        return self.description(shard).exists() and self.log_mels(shard).exists()
 
 
-def make_units(job: Job, units: Sequence[Unit], num_workers: int) -> Iterator[Unit]:
-    """Make the shards of all units, and yield each unit as it is done, in any order.
+def make_shards(job: Job, shards: Sequence[Shard], num_workers: int) -> Iterator[Shard]:
+    """Make all shards that are not finished yet, and yield each as it is done, in any order.
 
-    If a worker dies, e.g. of a fault in a decoder, the units that were being made are made again one at a time, each by
-    a worker of its own. If that dies too, the recording it was at is to blame: it is rejected, the rest is made.
+    If a worker process crashes, for example in a decoder, the shards that were being made are made again one at a time,
+    each in a process of its own. If that crashes too, the recording that it was decoding is rejected.
+
+    Args:
+        job: the settings.
+        shards: all shards of the store.
+        num_workers: processes; 0 for this one.
 
     Raises:
-        RuntimeError: workers die before they come to read a recording.
+        RuntimeError: workers crash before they read a recording.
     """
-    todo = {unit.key: unit for unit in units if not job.is_done(unit)}
-    yield from (unit for unit in units if unit.key not in todo)
+    todo = {shard.key: shard for shard in shards if not job.is_done(shard)}
+    yield from (shard for shard in shards if shard.key not in todo)
     if num_workers == 0:
         with _one_thread():
-            for unit in todo.values():
-                make_unit(job, unit)
-                yield unit
+            for shard in todo.values():
+                make_shard(job, shard)
+                yield shard
         return
     while todo:
         try:
-            for unit in _in_pool(job, list(todo.values()), num_workers):
-                yield todo.pop(unit.key)
+            for shard in _in_pool(job, list(todo.values()), num_workers):
+                yield todo.pop(shard.key)
         except BrokenProcessPool as error:
-            suspects = [unit for unit in todo.values() if job.marker(unit).exists()]
+            suspects = [shard for shard in todo.values() if job.marker(shard).exists()]
             if not suspects:
                 raise RuntimeError(
                     "worker processes die before they read a file: call prepare below `if __name__ == '__main__':` "
                     "in scripts, or with num_workers=0 to see the error"
                 ) from error
-            for unit in suspects:
-                _make_alone(job, unit)
-                yield todo.pop(unit.key)
+            for shard in suspects:
+                _make_alone(job, shard)
+                yield todo.pop(shard.key)
 
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """As in a worker: on more, single clips take longer, and a matrix product may round in another order."""
+    """Compute as a worker does: more threads may round a product differently, and are slower on single clips."""
     num_threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -123,42 +129,46 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(num_threads)
 
 
-def make_unit(job: Job, unit: Unit, crashed: Set[int] = frozenset()) -> None:
-    """Make the shard of a unit and its description.
+def make_shard(job: Job, shard: Shard, crashed: Set[int] = frozenset()) -> None:
+    """Decode a shard's recordings and write its two files, unless they are there.
 
     Args:
         job: the settings.
-        unit: the recordings.
-        crashed: numbers of those recordings that killed a worker; they are not touched.
+        shard: the recordings.
+        crashed: indices of recordings that crashed a worker; they are rejected without being read.
     """
-    if job.is_done(unit):
+    if job.is_done(shard):
         return
     log_mel = LogMel(job.spec)
     entries: list[dict[str, Any]] = []
     with (
-        atomic_write(job.shard(unit)) as temporary,
+        atomic_write(job.log_mels(shard)) as temporary,
         temporary.open("wb") as file,
-        job.marker(unit).open("wb", buffering=0) as marker,
+        job.marker(shard).open("wb", buffering=0) as marker,
     ):
-        shard = _ShardWriter(file, job.spec.num_mels)
-        for number, recording in enumerate(unit.recordings):
-            os.pwrite(marker.fileno(), str(number).encode(), 0)  # over the last one, which was no longer
+        writer = _ShardWriter(file, job.spec.num_mels)
+        for index, recording in enumerate(shard.recordings):
+            os.pwrite(marker.fileno(), str(index).encode(), 0)  # indices only grow longer, so none needs truncating
             try:
-                if number in crashed:
-                    detail = "the process that decoded it died. Convert it to WAV or FLAC, or remove it."
+                if index in crashed:
+                    detail = "the process that decoded it crashed. Convert it to WAV or FLAC, or remove it."
                     raise AudioError("worker crash", recording.path, detail)
-                entries.append(_add(recording.path, log_mel, job.min_frames, shard))
+                entries.append(_append_recording(writer, recording.path, log_mel, job.min_frames))
             except AudioError as error:
                 entries.append({"reason": error.reason, "detail": error.detail})
-        shard.finish()
-    totals = {"sum": shard.sum, "sum_of_squares": shard.sum_of_squares}
-    with atomic_write(job.description(unit)) as temporary:
-        temporary.write_text(json.dumps(totals | {"entries": entries}))  # indented, it would take a tenth of the unit
-    job.marker(unit).unlink()
+        writer.finish()
+    totals = {"sum": writer.sum, "sum_of_squares": writer.sum_of_squares}
+    with atomic_write(job.description(shard)) as temporary:
+        temporary.write_text(json.dumps(totals | {"entries": entries}))  # indenting would slow small shards by a tenth
+    job.marker(shard).unlink()
 
 
-def _add(path: Path, log_mel: LogMel, min_frames: int, shard: "_ShardWriter") -> dict[str, Any]:
-    """Append the log-mel of a file, block by block; nothing is appended if that fails."""
+def _append_recording(writer: "_ShardWriter", path: Path, log_mel: LogMel, min_frames: int) -> dict[str, Any]:
+    """Append a file's log-mel block by block and return its entry in the description; on failure nothing is appended.
+
+    Raises:
+        AudioError: the file cannot be used.
+    """
     spec = log_mel.spec
     wave = _read(path, spec.sample_rate_hz)
     num_frames = spec.num_frames(len(wave))
@@ -166,14 +176,14 @@ def _add(path: Path, log_mel: LogMel, min_frames: int, shard: "_ShardWriter") ->
         duration_ms = 1000 * len(wave) / spec.sample_rate_hz
         detail = f"{duration_ms:.0f} ms give {num_frames} frames, at least {min_frames} are needed. Remove it."
         raise AudioError("too short", path, detail)
-    start_frame = shard.num_frames
+    start_frame = writer.num_frames
     with torch.inference_mode():
         for block in log_mel.in_blocks(torch.from_numpy(wave)[None]):
-            if not shard.append(block[0].T.half().numpy()):
-                shard.cut(start_frame)
-                detail = "its samples are so large that their power overflows. Export it again at a sane level."
+            if not writer.append(block[0].T.half().numpy()):
+                writer.rollback()
+                detail = "its samples are so large that their power overflows. Export it again at a lower level."
                 raise AudioError("contains NaN or infinite samples", path, detail)
-    shard.commit()
+    writer.commit()
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     duration_s = len(wave) / spec.sample_rate_hz
@@ -181,7 +191,7 @@ def _add(path: Path, log_mel: LogMel, min_frames: int, shard: "_ShardWriter") ->
 
 
 def _read(path: Path, sample_rate_hz: int) -> np.ndarray:
-    """`read_audio`, with every other error that a strange file may raise in a library turned into an AudioError."""
+    """`read_audio`, with any unexpected error of a decoding library reported as an AudioError."""
     try:
         return read_audio(path, sample_rate_hz)
     except AudioError:
@@ -191,7 +201,7 @@ def _read(path: Path, sample_rate_hz: int) -> np.ndarray:
 
 
 class _ShardWriter:
-    """A .npy file that grows by frames, with the sums of its values.
+    """A .npy file [frame, mel] in float16 that grows by frames, and the sums of its values.
 
     Args:
         file: opened for writing, empty.
@@ -200,14 +210,14 @@ class _ShardWriter:
 
     def __init__(self, file: BinaryIO, num_mels: int) -> None:
         self.file, self.num_mels = file, num_mels
-        self.num_frames = 0
+        self.num_frames = self._num_committed = 0
         self.sum = self.sum_of_squares = 0.0
-        self._pending = np.zeros(2)
+        self._pending = np.zeros(2)  # sum and sum of squares since the last commit
         self._write_header()
         self._data_start = file.tell()
 
     def append(self, frames: np.ndarray) -> bool:
-        """Write frames; False if one of their values is NaN or infinite, for then so is their sum."""
+        """Write frames; returns whether all their values are finite, as then so is their sum."""
         self.file.write(np.ascontiguousarray(frames).data)
         self.num_frames += len(frames)
         values = frames.astype(np.float64)
@@ -216,19 +226,21 @@ class _ShardWriter:
         return bool(np.isfinite(total))
 
     def commit(self) -> None:
-        """Keep what was appended since the last commit or cut."""
+        """Keep what was appended since the last commit."""
         self.sum += float(self._pending[0])
         self.sum_of_squares += float(self._pending[1])
         self._pending[:] = 0
+        self._num_committed = self.num_frames
 
-    def cut(self, num_frames: int) -> None:
-        """Undo what was appended since the last commit, when there were ``num_frames``."""
-        self.file.seek(self._data_start + num_frames * self.num_mels * np.dtype(np.float16).itemsize)
+    def rollback(self) -> None:
+        """Remove what was appended since the last commit."""
+        self.file.seek(self._data_start + self._num_committed * self.num_mels * np.dtype(np.float16).itemsize)
         self.file.truncate()
-        self.num_frames = num_frames
+        self.num_frames = self._num_committed
         self._pending[:] = 0
 
     def finish(self) -> None:
+        """Write the header again, now that the number of frames is known."""
         self.file.seek(0)
         self._write_header()
         assert self.file.tell() == self._data_start  # NumPy leaves room in headers for the first axis to grow
@@ -238,43 +250,43 @@ class _ShardWriter:
         np.lib.format.write_array_header_1_0(self.file, header)
 
 
-def _make_alone(job: Job, unit: Unit) -> None:
-    """Make a unit in a process of its own, as often as it takes to find all recordings that kill it."""
+def _make_alone(job: Job, shard: Shard) -> None:
+    """Make a shard in a process of its own, repeatedly until all recordings that crash it are found."""
     crashed: set[int] = set()
     while True:
-        job.marker(unit).unlink(missing_ok=True)
+        job.marker(shard).unlink(missing_ok=True)
         try:
-            list(_in_pool(job, [unit], 1, frozenset(crashed)))
+            list(_in_pool(job, [shard], 1, frozenset(crashed)))
             return
         except BrokenProcessPool as error:
-            culprit = int(job.marker(unit).read_text()) if job.marker(unit).exists() else None
+            culprit = int(job.marker(shard).read_text()) if job.marker(shard).exists() else None
             if culprit is None or culprit in crashed:
-                raise RuntimeError("worker processes die for no recording's sake: see the messages above") from error
+                raise RuntimeError("worker processes crash whatever they read: see the messages above") from error
             crashed.add(culprit)
 
 
-def _in_pool(job: Job, units: Sequence[Unit], num_workers: int, crashed: Set[int] = frozenset()) -> Iterator[Unit]:
+def _in_pool(job: Job, shards: Sequence[Shard], num_workers: int, crashed: Set[int] = frozenset()) -> Iterator[Shard]:
     # Spawned, because forking a process that has run torch or holds locks can hang.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(num_workers, len(units)), context, initializer=_start_worker) as pool:
-        unit_of = {pool.submit(make_unit, job, unit, crashed): unit for unit in units}
+    with ProcessPoolExecutor(min(num_workers, len(shards)), context, initializer=_start_worker) as pool:
+        shard_of = {pool.submit(make_shard, job, shard, crashed): shard for shard in shards}
         try:
-            for future in as_completed(unit_of):
+            for future in as_completed(shard_of):
                 future.result()
-                yield unit_of[future]
+                yield shard_of[future]
         except BaseException:
-            pool.shutdown(cancel_futures=True)  # waits for units that are being made, not for all that are queued
+            pool.shutdown(cancel_futures=True)  # waits for shards that are being made, not for all that are queued
             raise
 
 
 def _start_worker() -> None:
     torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle: it lets us finish our unit
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # only the parent handles Ctrl-C, so that workers finish their shards
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
 
 
-def _end_with_parent() -> None:
-    """A killed parent cannot tell its workers to stop, and they would wait for more work for ever."""
+def _exit_with_parent() -> None:
+    """End this worker when its parent is gone: a killed parent cannot stop its workers, which would wait for ever."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()

@@ -1,11 +1,11 @@
-"""The packed store: what it looks like on disk, and how it is read. It is written by `melmask.data.prepare`.
+"""The packed store: its format on disk, and how it is read. `melmask.data.prepare` writes it.
 
 A store is a folder with
 
 * ``shards/*.npy``: log-mels as float16 [frame, mel]; a clip is a range of rows, so a crop is one contiguous read
-* ``clips.csv``: one row per listing, CLIP_COLUMNS; rows with the same recording share its frames
-* ``rejected.csv``: every listing that is not in clips.csv, REJECTED_COLUMNS
-* ``store.json``: the front end, mean and deviation, counts, fingerprint; written last, so that it marks a whole store
+* ``clips.csv``: one row per listed clip, CLIP_COLUMNS; rows of the same recording share its frames
+* ``rejected.csv``: every listed file that is not in clips.csv, REJECTED_COLUMNS
+* ``store.json``: front end, mean, standard deviation, counts, fingerprint; written last, so it marks a complete store
 """
 
 import csv
@@ -31,11 +31,11 @@ MAX_OPEN_SHARDS = 1024  # memory maps per process; Linux allows 65,530
 
 @dataclass(frozen=True)
 class StoredClip:
-    """A clip and where its frames lie.
+    """A clip and the place of its frames.
 
     Args:
         clip: the listing.
-        shard: file name in the folder ``shards``.
+        shard: name of a file in the folder ``shards``.
         start_frame: its first row in the shard.
         num_frames: its number of rows.
     """
@@ -47,10 +47,10 @@ class StoredClip:
 
 
 class Store:
-    """A prepared data set: cheap to open, safe to hand to other processes, read-only. Use `Store.open`.
+    """A prepared data set, read-only, cheap to open and safe to pass to other processes. Use `Store.open`.
 
     Args:
-        folder: where it lies.
+        folder: of the store.
         info: the content of store.json.
         clips: the rows of clips.csv.
         rejected: the rows of rejected.csv.
@@ -66,17 +66,17 @@ class Store:
 
     @classmethod
     def open(cls, folder: Path) -> "Store":
-        """Read the tables; log-mels are mapped into memory when asked for.
+        """Read the tables; log-mels are memory-mapped when they are needed.
 
         Raises:
-            ValueError: the folder is no store, is not complete, or was written by another version of the format.
+            ValueError: the folder is not a store, is incomplete, or has another version of the format.
         """
         if not (folder / "store.json").is_file():
             raise ValueError(f"{folder} holds no complete store: write or resume it with `melmask prepare`")
         info = json.loads((folder / "store.json").read_text(encoding="utf-8"))
         if info["format_version"] != FORMAT_VERSION:
             raise ValueError(
-                f"{folder} has format {info['format_version']}, this melmask reads {FORMAT_VERSION}: prepare it again"
+                f"{folder} has format {info['format_version']}; this melmask reads {FORMAT_VERSION}: prepare it again"
             )
         clips = [
             StoredClip(
@@ -94,15 +94,15 @@ class Store:
         return cls(folder, info, clips, rejected)
 
     def log_mel(self, index: int, start: int = 0, stop: int | None = None) -> Float16[np.ndarray, "frame mel"]:
-        """Natural-log mel frames of a clip, not normalised, as a read-only view of the file.
+        """Log-mel frames of a clip (natural logarithm, not normalised), as a read-only view of the file.
 
         Args:
             index: row in `clips`.
             start: first frame of the crop.
-            stop: one past its last frame; the clip's end if not given.
+            stop: one past its last frame; the clip's end if None.
 
         Raises:
-            IndexError: the crop reaches beyond the clip.
+            IndexError: the crop exceeds the clip.
         """
         stored = self.clips[index]
         stop = stored.num_frames if stop is None else stop
@@ -118,7 +118,7 @@ class Store:
         return len(self.clips)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickled as its folder, not as the mapped data."""
+        """Pickle the folder, not the mapped data."""
         return Store.open, (self.folder.absolute(),)
 
 
@@ -134,7 +134,7 @@ def write_tables(folder: Path, clips: Sequence[StoredClip], rejected: Sequence[R
 
 
 def _open_csv(path: Path, mode: str) -> IO[str]:
-    # File names on Linux are bytes and need not be UTF-8: surrogateescape gives them back as they were.
+    # File names on Linux are bytes and need not be UTF-8: surrogateescape preserves them.
     return path.open(mode, newline="", encoding="utf-8", errors="surrogateescape")
 
 

@@ -1,4 +1,4 @@
-"""Archives from a server on this machine: fetched, resumed, checked, and unpacked into their folder only."""
+"""Archives from a server on this machine: fetched, resumed, verified, and unpacked only into their folder."""
 
 import hashlib
 import io
@@ -19,7 +19,7 @@ CONTENT = bytes(range(256)) * 40
 
 
 class Server:
-    """What is served, in which manner, and what was asked for."""
+    """What is served and how, and the requests."""
 
     def __init__(self) -> None:
         self.content, self.etag = CONTENT, '"v1"'
@@ -97,10 +97,10 @@ def test_fetches_with_progress_and_only_once(server, tmp_path, checksum):
     assert len(server.asked) == 1  # and not again
 
 
-def test_a_connection_that_ends_early_is_gone_on_with(server, tmp_path):
+def test_a_connection_that_ends_early_is_resumed(server, tmp_path):
     archive = Archive(server.url, digest_of(CONTENT))
     server.breaks_after = 3_000
-    with pytest.raises(OSError, match=r"ended after 3,000 of 10,240 bytes: the same command goes on from there"):
+    with pytest.raises(OSError, match=r"ended after 3,000 of 10,240 bytes: run the same command to resume"):
         fetch(archive, tmp_path)
     assert not (tmp_path / "set.zip").exists()
     server.breaks_after = None
@@ -109,11 +109,9 @@ def test_a_connection_that_ends_early_is_gone_on_with(server, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["set.zip"]
 
 
-def test_a_server_that_does_not_say_the_length(server, tmp_path):
+def test_a_server_that_does_not_send_the_length(server, tmp_path):
     archive, server.says_length, server.breaks_after = Archive(server.url), False, 3_000
-    with pytest.raises(
-        OSError, match=r"the connection ended after 3,000 bytes .*: the same command goes on from there"
-    ):
+    with pytest.raises(OSError, match=r"the connection ended after 3,000 bytes .*: run the same command to resume"):
         fetch(archive, tmp_path)
     seen: list[tuple[str, int, int]] = []
     server.breaks_after = None
@@ -121,7 +119,7 @@ def test_a_server_that_does_not_say_the_length(server, tmp_path):
     assert seen[0] == ("fetching set.zip", 3_000, 0) and seen[-1] == ("fetching set.zip", len(CONTENT), 0)
 
 
-def test_a_part_of_another_version_is_thrown_away(server, tmp_path):
+def test_a_part_of_another_version_is_discarded(server, tmp_path):
     archive = Archive(server.url)
     server.breaks_after = 3_000
     with pytest.raises(OSError, match="ended after"):
@@ -130,8 +128,8 @@ def test_a_part_of_another_version_is_thrown_away(server, tmp_path):
     assert fetch(archive, tmp_path).read_bytes() == CONTENT[::-1]
 
 
-def test_a_part_that_nothing_vouches_for_is_thrown_away(server, tmp_path):
-    (tmp_path / "set.zip.part").write_bytes(b"x" * 100)  # no version is known, and no checksum would tell
+def test_a_part_without_etag_and_checksum_is_discarded(server, tmp_path):
+    (tmp_path / "set.zip.part").write_bytes(b"x" * 100)  # neither ETag nor checksum would show a change
     assert fetch(Archive(server.url), tmp_path).read_bytes() == CONTENT
     assert server.asked[0]["Range"] is None
 
@@ -158,7 +156,7 @@ def test_a_wrong_checksum_deletes_what_was_fetched(server, tmp_path):
         fetch(Archive(server.url, "0" * 32), tmp_path)
 
 
-def test_a_file_that_was_there_is_checked_and_left(server, tmp_path):
+def test_an_existing_file_is_verified_and_kept(server, tmp_path):
     (tmp_path / "set.zip").write_bytes(CONTENT)
     assert fetch(Archive(server.url, digest_of(CONTENT)), tmp_path).read_bytes() == CONTENT
     with pytest.raises(ValueError, match=r"set\.zip: its sha256 is .* as published: delete it"):
@@ -166,9 +164,9 @@ def test_a_file_that_was_there_is_checked_and_left(server, tmp_path):
     assert (tmp_path / "set.zip").exists() and not server.asked
 
 
-def test_a_server_that_refuses_or_is_not_there_is_named(server, tmp_path):
+def test_a_server_that_refuses_or_cannot_be_reached_is_named(server, tmp_path):
     missing = server.url.replace("set", "none")
-    with pytest.raises(OSError, match=r"/none\.zip: the server says 404 Not Found"):
+    with pytest.raises(OSError, match=r"/none\.zip: the server answers 404 Not Found"):
         fetch(Archive(missing), tmp_path)
     with pytest.raises(OSError, match=r"http://127\.0\.0\.1:9/set\.zip cannot be reached"):
         fetch(Archive("http://127.0.0.1:9/set.zip"), tmp_path)
@@ -277,7 +275,7 @@ def test_a_link_in_a_zip_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["out/evil.txt", "file.txt"])
-def test_a_link_that_was_there_before_leads_nowhere(tmp_path, name):
+def test_an_existing_link_is_not_followed_out_of_the_folder(tmp_path, name):
     inner, outside = tmp_path / "inner", tmp_path / "outside"
     inner.mkdir()
     outside.mkdir()

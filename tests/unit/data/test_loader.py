@@ -21,7 +21,7 @@ def test_a_batch_depends_on_seed_step_and_part_alone(store):
     assert not torch.equal(first.log_mel, make(store, seed=4).part(7).log_mel)
 
 
-def test_parts_make_up_the_batch_by_length(store):
+def test_parts_divide_the_batch_by_length(store):
     loader = make(store, crop_frames=320)
     parts = [loader.part(2, part, 4).clip for part in range(4)]
     assert torch.equal(torch.cat(parts), loader.part(2).clip)
@@ -29,7 +29,7 @@ def test_parts_make_up_the_batch_by_length(store):
     assert lengths == sorted(lengths) and len(set(lengths)) > 2
 
 
-def test_a_part_is_as_long_as_its_longest_crop_and_weighs_what_it_holds(store):
+def test_a_part_is_as_long_as_its_longest_crop_and_is_weighted_by_its_patches(store):
     loader = make(store, crop_frames=300, column_frames=16)
     shapes = set()
     for step in range(6):
@@ -45,7 +45,7 @@ def test_a_part_is_as_long_as_its_longest_crop_and_weighs_what_it_holds(store):
     assert len(shapes) > 4 and loader.part(0).weight == 1.0
 
 
-def test_no_part_is_shorter_than_it_must_be(store):
+def test_no_part_is_shorter_than_the_minimum(store):
     def shortest(min_columns: int) -> int:
         loader = make(store, crop_frames=320, column_frames=16, min_columns=min_columns)
         return min(loader.part(step, 0, 8).log_mel.shape[2] for step in range(9))
@@ -54,7 +54,7 @@ def test_no_part_is_shorter_than_it_must_be(store):
 
 
 def test_in_parts_short_recordings_cost_no_padding(store):
-    """Frames that are computed on, over those that hold sound."""
+    """Frames computed on, as a multiple of the frames that hold sound."""
 
     def overhead(num_parts: int) -> float:
         loader = make(store, crop_frames=320, column_frames=16, batch_size=16)

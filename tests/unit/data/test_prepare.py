@@ -1,4 +1,4 @@
-"""From files to a store: nothing lost, nothing done twice, whatever is in the folder and whoever pulls the plug."""
+"""From files to a store: no file is lost, none is decoded twice, whatever the folder holds, whenever it is killed."""
 
 import csv
 import fcntl
@@ -49,7 +49,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def decoded(monkeypatch: pytest.MonkeyPatch) -> Counter:
-    """How often each file name was decoded in this process, with units of two files."""
+    """How often each file name was decoded in this process, with shards of two files."""
     count: Counter = Counter()
 
     def spy(path: Path, sample_rate_hz: int) -> np.ndarray:
@@ -57,7 +57,7 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> Counter:
         return read_audio(path, sample_rate_hz)
 
     monkeypatch.setattr(shards, "read_audio", spy)
-    monkeypatch.setattr("melmask.data.prepare.MAX_UNIT_FILES", 2)
+    monkeypatch.setattr("melmask.data.prepare.MAX_SHARD_FILES", 2)
     return count
 
 
@@ -169,7 +169,7 @@ def test_long_recordings_are_written_in_blocks(folder: Path, tmp_path: Path, mon
     assert blocks.mean == pytest.approx(whole.mean, abs=1e-4)
 
 
-def test_store_is_a_view_and_travels(folder: Path, tmp_path: Path) -> None:
+def test_store_is_a_view_and_can_be_pickled(folder: Path, tmp_path: Path) -> None:
     store = prepare([folder], tmp_path / "store", num_workers=0)
     crop = store.log_mel(3, 2, 20)
     assert not crop.flags.writeable
@@ -201,7 +201,7 @@ def test_changed_file_is_decoded_again(folder: Path, tmp_path: Path, decoded: Co
     second = prepare([folder], tmp_path / "store", num_workers=0)
     again = {name for name, times in decoded.items() if times > 1}
     assert "2.flac" in again
-    assert len(again) <= 2  # its unit
+    assert len(again) <= 2  # its shard
     assert second.clips[2].num_frames == 91
     assert second.fingerprint != first.fingerprint
     shards = {path.name for path in (tmp_path / "store/shards").glob("*.npy")}
@@ -218,9 +218,9 @@ def test_another_spec_is_another_store(folder: Path, tmp_path: Path, decoded: Co
     assert store.log_mel(0).shape[1] == 64
 
 
-def test_new_files_disturb_few_units(tmp_path: Path, decoded: Counter, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("melmask.data.prepare.MAX_UNIT_FILES", 1000)
-    monkeypatch.setattr("melmask.data.prepare.MEAN_UNIT_FILES", 4)
+def test_new_files_change_few_shards(tmp_path: Path, decoded: Counter, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("melmask.data.prepare.MAX_SHARD_FILES", 1000)
+    monkeypatch.setattr("melmask.data.prepare.MEAN_SHARD_FILES", 4)
     for number in range(10, 50):
         write_sound(tmp_path / f"sounds/{number}.wav", number, duration_s=0.2)
     prepare([tmp_path / "sounds"], tmp_path / "store", num_workers=0)
@@ -229,7 +229,7 @@ def test_new_files_disturb_few_units(tmp_path: Path, decoded: Counter, monkeypat
     assert sum(times > 1 for times in decoded.values()) < 20
 
 
-def test_fingerprint_knows_content_and_labels_but_not_places(folder: Path, tmp_path: Path) -> None:
+def test_fingerprint_depends_on_content_and_labels_but_not_on_paths(folder: Path, tmp_path: Path) -> None:
     def fingerprint(name: str, rows: str, **kwargs: object) -> str:
         manifest = tmp_path / name / "set.csv"
         manifest.parent.mkdir()
@@ -298,7 +298,7 @@ def kill(*_):
     os.kill(os.getpid(), signal.SIGKILL)
 
 if __name__ == "__main__":
-    module.MAX_UNIT_FILES = 2
+    module.MAX_SHARD_FILES = 2
     module.prepare([Path(sys.argv[1])], Path(sys.argv[2]), num_workers=1, progress=kill)
 """
 
@@ -353,7 +353,9 @@ def test_workers_that_cannot_start(folder: Path, tmp_path: Path, monkeypatch: py
         prepare([folder], tmp_path / "store", num_workers=1)
 
 
-def test_strange_library_error_rejects_one_file(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unexpected_library_error_rejects_one_file(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(path: Path, sample_rate_hz: int) -> np.ndarray:
         if path.name == "3.flac":
             raise RuntimeError("internal error 42")
@@ -365,7 +367,7 @@ def test_strange_library_error_rejects_one_file(folder: Path, tmp_path: Path, mo
     assert [(r.reason, "internal error 42" in r.detail) for r in store.rejected] == [("unreadable", True)]
 
 
-def test_full_disk_is_no_fault_of_a_file(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_does_not_reject_a_file(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
@@ -386,13 +388,13 @@ def test_nothing_usable(tmp_path: Path) -> None:
         Store.open(tmp_path / "store")
 
 
-def test_folder_of_someone_else_is_left_alone(folder: Path, tmp_path: Path) -> None:
+def test_folder_that_is_not_a_store_is_left_unchanged(folder: Path, tmp_path: Path) -> None:
     for out in (folder, folder / "0.flac"):
         with pytest.raises(ValueError, match="choose"):
             prepare([folder], out, num_workers=0)
     assert len(list(folder.iterdir())) == 7
     (tmp_path / "new").mkdir()
-    assert len(prepare([folder], tmp_path / "new", num_workers=0)) == 7  # an empty folder will do
+    assert len(prepare([folder], tmp_path / "new", num_workers=0)) == 7  # an empty folder is accepted
 
 
 def test_store_inside_its_source(folder: Path, decoded: Counter) -> None:
