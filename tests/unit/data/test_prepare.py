@@ -353,9 +353,7 @@ def test_workers_that_cannot_start(folder: Path, tmp_path: Path, monkeypatch: py
         prepare([folder], tmp_path / "store", num_workers=1)
 
 
-def test_unexpected_library_error_rejects_one_file(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unexpected_decoder_error_rejects_a_file(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(path: Path, sample_rate_hz: int) -> np.ndarray:
         if path.name == "3.flac":
             raise RuntimeError("internal error 42")
