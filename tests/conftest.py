@@ -1,5 +1,6 @@
 """Shared by all tests: small recordings, and a store made of them by the real preparation."""
 
+import os
 from pathlib import Path
 
 import jaxtyping
@@ -13,10 +14,10 @@ from melmask.data.store import Store
 
 
 @pytest.fixture(autouse=True, scope="session")
-def one_thread():
-    """Tiny tensors are slower on many threads, and the runner may run elsewhere too."""
+def few_threads():
+    """One thread, or MELMASK_TEST_THREADS: tiny tensors are slower on many, and the runner may run elsewhere too."""
     before = torch.get_num_threads()
-    torch.set_num_threads(1)
+    torch.set_num_threads(int(os.environ.get("MELMASK_TEST_THREADS", "1")))
     yield
     torch.set_num_threads(before)
 

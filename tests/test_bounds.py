@@ -1,9 +1,15 @@
 """The bounds hold for the worst order of terms, and not for a mistake."""
 
+import copy
+
+import numpy as np
 import pytest
 import torch
 
-from bounds import assert_chain_close, assert_sums_close, gamma
+from bounds import assert_chain_close, assert_sums_close, encoder_terms, gamma, log_mel_with_bound
+from melmask.logmel import LogMel, LogMelSpec
+from melmask.nn.vit import Encoder, Size
+from melmask.types import PatchGrid
 
 NUM_TERMS = 1040
 
@@ -51,6 +57,35 @@ def test_a_dropped_term_or_a_wrong_weight_is_not(terms):
     assert_sums_close(one_by_one(x, y), *exact)
     with pytest.raises(AssertionError):
         assert_sums_close(one_by_one(x, wrong), *exact)
+
+
+@pytest.mark.parametrize("depth", [2, 3])
+def test_an_encoder_is_within_its_bound_and_one_with_a_matrix_a_thousandth_off_is_not(depth):
+    torch.manual_seed(0)
+    encoder, grid, patches = Encoder(Size(32, depth, 2), (16, 16)), PatchGrid(5, 6), torch.randn(2, 30, 256)
+    exact = copy.deepcopy(encoder).double()(patches.double(), grid)
+    num_terms = encoder_terms(encoder.size, 256, 31)
+    assert_chain_close(encoder(patches, grid), exact, num_terms)
+    with torch.no_grad():
+        encoder.blocks[0].mlp.fc1.weight.mul_(1.001)
+    with pytest.raises(AssertionError):
+        assert_chain_close(encoder(patches, grid), exact, num_terms)
+
+
+def test_log_mel_values_are_within_their_bound_and_those_of_a_wrong_window_or_filter_are_not():
+    front_end, waves = LogMel(LogMelSpec()), torch.randn(2, 8000, generator=torch.Generator().manual_seed(0))
+    expected, bound = log_mel_with_bound(waves.numpy(), front_end.spec)
+
+    def is_within() -> bool:
+        return bool((np.abs(front_end(waves).numpy() - expected) < bound).all())
+
+    assert is_within()
+    front_end.window = torch.hann_window(400, periodic=False)
+    assert not is_within()
+    front_end = LogMel(LogMelSpec())
+    assert is_within()
+    front_end.filterbank[:, 40] *= 1.001
+    assert not is_within()
 
 
 @pytest.mark.parametrize("wrong", [torch.tensor([1.0, float("nan")]), torch.tensor([1.0, float("inf")])])

@@ -25,7 +25,7 @@ from melmask.data.store import Store
 from melmask.train import loop
 from melmask.train.recipe import Recipe
 
-torch.set_num_threads(1)
+torch.set_num_threads(int(os.environ["NUM_THREADS"]))
 memory, after_step = {}, loop.Masker.after_step
 
 def watched(masker):
@@ -69,6 +69,7 @@ def two_processes(store, tmp_path_factory):
     processes = []
     for rank in range(2):
         world = {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
+        world["NUM_THREADS"] = str(torch.get_num_threads())
         arguments = [sys.executable, "-c", CODE, str(store.folder), *runs]
         processes.append(subprocess.Popen(arguments, env={**os.environ, **world}))
     assert [process.wait(timeout=240) for process in processes] == [0, 0]

@@ -60,7 +60,8 @@ def test_killed_for_real(store, tmp_path):
     settings = recipe("m2d", steps=60, save_every=5)
     loop.pretrain(settings, store, tmp_path / "whole")
     code = (
-        "import sys; from pathlib import Path; import torch; torch.set_num_threads(1)\n"
+        "import sys; from pathlib import Path; import torch\n"
+        f"torch.set_num_threads({torch.get_num_threads()})\n"
         "from melmask.data.store import Store; from melmask.train import loop\n"
         "from melmask.train.recipe import Recipe\n"
         "store, recipe, run = map(Path, sys.argv[1:])\n"

@@ -1,6 +1,6 @@
 """MSM-MAE against transformers' ViTMAE: same weights, same image, same mask; same predictions, loss and gradients.
 
-The networks are compared in float64. The loss is in float32 whatever the model's type, and so is what comes back from it.
+The networks are compared in float64. The loss is in float32 whatever the model's type, and so is what comes back of it.
 """
 
 import pytest
