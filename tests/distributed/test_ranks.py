@@ -11,8 +11,8 @@ import torch
 
 from melmask.files import read_tensors
 from melmask.train import loop
-from melmask.train.checkpoint import CHECKPOINT
 from melmask.train.recipe import RECIPES
+from melmask.train.run_folder import CHECKPOINT
 
 STRATEGIES = ("dwm", "dwm_band", "hard")
 # Each process trains all recipes in turn, and keeps what it remembers at the end of each.

@@ -12,8 +12,8 @@ import torch
 
 from melmask.files import read_tensors
 from melmask.train import loop
-from melmask.train.checkpoint import CHECKPOINT
 from melmask.train.recipe import RECIPES
+from melmask.train.run_folder import CHECKPOINT
 
 
 def recipe(framework, **changes):

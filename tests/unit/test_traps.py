@@ -13,8 +13,8 @@ from melmask.logmel import LogMelSpec
 from melmask.nn.encoder_file import ENCODER, load_encoder
 from melmask.study.runs import read_runs
 from melmask.train import loop
-from melmask.train.checkpoint import CHECKPOINT
 from melmask.train.recipe import RECIPES
+from melmask.train.run_folder import CHECKPOINT
 
 SOURCE = Path(melmask.__file__).parent
 FRONT_END = {field.name for field in dataclasses.fields(LogMelSpec)} - {"sample_rate_hz"}  # sounds have a rate too

@@ -49,7 +49,7 @@ def train_shown(store_folder: Path, out: Path, recipe: Recipe, resume: bool, is_
         recipe = Recipe.load(out / run_folder.RECIPE)
     with bar("training") as (progress, task):
 
-        def show(line: loop.Progress) -> None:
+        def show(line: run_folder.LogEntry) -> None:
             note = f"loss [bold]{line.loss:.4f}[/]  rank {line.effective_rank:.0f}  {line.samples_per_s:.0f} samples/s"
             if line.mask_share >= MENTIONED_SHARE:
                 note += f"  {100 * line.mask_share:.0f} % for masks"

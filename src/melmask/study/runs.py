@@ -22,11 +22,11 @@ from melmask.masking import draw
 from melmask.masking.base import num_masked_of
 from melmask.masking.laws import guidance
 from melmask.nn.encoder_file import ENCODER, load_encoder
-from melmask.train.checkpoint import CHECKPOINT
+from melmask.train.checkpoint import load_weights
 from melmask.train.distributed import ALONE
 from melmask.train.masker import Masker
 from melmask.train.recipe import RECIPES, Recipe
-from melmask.train.run_folder import DATA, RECIPE, read_log
+from melmask.train.run_folder import CHECKPOINT, DATA, MASKING, RECIPE, read_data, read_log
 from melmask.types import Mask, PatchGrid
 
 
@@ -95,10 +95,7 @@ class Run:
         if not self._saved:
             return None
         model = self.recipe.make_model()
-        try:
-            model.load_state_dict(select_prefix(self._saved, "model."))
-        except RuntimeError as error:
-            raise ValueError(f"{self.folder / CHECKPOINT} is of another model than its recipe: {error}") from error
+        load_weights(self.folder / CHECKPOINT, model, self._saved)
         return model.eval().requires_grad_(False)
 
     @cached_property
@@ -107,7 +104,7 @@ class Run:
         assert self.store is not None
         masker = Masker(self.recipe, self.recipe.make_loader(self.store), ALONE)
         if self._saved:
-            masker.restore(select_prefix(self._saved, "masking."))
+            masker.restore(select_prefix(self._saved, MASKING))
         return masker
 
     @property
@@ -154,7 +151,7 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
 
 
 def _read_run(folder: Path, name: str) -> Run:
-    data = json.loads((folder / DATA).read_text()) if (folder / DATA).exists() else {}
+    data = read_data(folder)
     store, problem = _find_store(data)
     return Run(folder, name, Recipe.load(folder / RECIPE), data, read_log(folder), read_results(folder), store, problem)
 

@@ -1,43 +1,75 @@
-"""Trainer state and encoders on disk: safetensors only, written whole or not at all."""
+"""The state of a training on disk: a model, its optimiser and what else must be restored, in one safetensors file."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from torch import Tensor, nn
-from torch.optim import AdamW
+from torch.optim import Optimizer
 
 from melmask.files import read_tensors, select_prefix, write_tensors
 
-CHECKPOINT = "checkpoint.safetensors"
-OPTIMISER_KEYS = ("step", "exp_avg", "exp_avg_sq")
+MODEL, OPTIMISER = "model.", "optimiser."
 
 
-def save_checkpoint(
-    run: Path, model: nn.Module, optimiser: AdamW, step: int, memory: dict[str, Tensor] | None = None
+def save_training(
+    path: Path,
+    model: nn.Module,
+    optimiser: Optimizer,
+    extra: Mapping[str, Tensor],
+    metadata: Mapping[str, str],
 ) -> None:
-    """Save all that a resumed run needs: weights, optimiser, what masking remembers and the steps done, in one file."""
-    tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
-    tensors.update({f"masking.{name}": tensor for name, tensor in (memory or {}).items()})
+    """Save the state of a training between two steps, atomically.
+
+    The tensors are named ``model.NAME``, ``optimiser.KEY.NAME`` with the parameter's name and the key of the
+    optimiser's state, and as in ``extra``.
+
+    Args:
+        path: the file.
+        model: its parameters and buffers are saved.
+        optimiser: of parameters of the model.
+        extra: other tensors to restore; their names start with neither "model." nor "optimiser.".
+        metadata: text to store beside the tensors.
+    """
+    assert not any(name.startswith((MODEL, OPTIMISER)) for name in extra)
+    tensors = dict(extra) | {MODEL + name: tensor for name, tensor in model.state_dict().items()}
     for name, parameter in model.named_parameters():
-        for key, value in optimiser.state.get(parameter, {}).items():
-            tensors[f"optimiser.{key}.{name}"] = value
-    write_tensors(run / CHECKPOINT, tensors, {"step": str(step)})
+        state = optimiser.state.get(parameter, {})
+        tensors |= {f"{OPTIMISER}{key}.{name}": value for key, value in state.items() if value is not None}
+    write_tensors(path, tensors, dict(metadata))
 
 
-def load_checkpoint(run: Path, model: nn.Module, optimiser: AdamW) -> tuple[int, dict[str, Tensor]]:
-    """Restore what `save_checkpoint` saved and return the number of steps done and what masking remembered.
+def load_training(path: Path, model: nn.Module, optimiser: Optimizer) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Restore model and optimiser from what `save_training` saved.
+
+    Returns:
+        The extra tensors, on the CPU, and the metadata.
 
     Raises:
-        ValueError: the file is damaged or of another model.
+        ValueError: the file is missing, damaged or of another model.
     """
-    tensors, metadata = read_tensors(run / CHECKPOINT)
-    weights = select_prefix(tensors, "model.")
+    tensors, metadata = read_tensors(path)
+    load_weights(path, model, tensors)
+    parameters = dict(model.named_parameters())
+    for key_and_name, value in select_prefix(tensors, OPTIMISER).items():
+        key, _, name = key_and_name.partition(".")
+        parameter = parameters[name]
+        optimiser.state[parameter][key] = value.to(parameter.device)
+    extra = {name: tensor for name, tensor in tensors.items() if not name.startswith((MODEL, OPTIMISER))}
+    return extra, metadata
+
+
+def load_weights(path: Path, model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Restore a model's parameters and buffers from the tensors of a checkpoint.
+
+    Args:
+        path: the file they were read from, for the message.
+        model: to be restored in place.
+        tensors: as `save_training` names them.
+
+    Raises:
+        ValueError: they are of another model.
+    """
     try:
-        model.load_state_dict(weights)
+        model.load_state_dict(select_prefix(dict(tensors), MODEL))
     except RuntimeError as error:
-        raise ValueError(f"{run / CHECKPOINT} is of another model than the recipe's: {error}") from error
-    for name, parameter in model.named_parameters():
-        saved = {key: tensors.get(f"optimiser.{key}.{name}") for key in OPTIMISER_KEYS}
-        if all(value is not None for value in saved.values()):
-            device = parameter.device
-            optimiser.state[parameter] = {key: value.to(device) for key, value in saved.items() if value is not None}
-    return int(metadata["step"]), select_prefix(tensors, "masking.")
+        raise ValueError(f"{path} is of another model than the recipe's: {error}") from error

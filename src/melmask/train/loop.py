@@ -5,7 +5,7 @@ import json
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -14,42 +14,20 @@ from torch.utils.tensorboard import SummaryWriter
 
 from melmask.data.loader import Loader
 from melmask.data.store import Store
+from melmask.files import select_prefix
 from melmask.frameworks import M2D, MSMMAE, Loss
 from melmask.nn.encoder_file import ENCODER, FrontEnd, save_encoder
 from melmask.patches import grid_of, patchify, valid_patches
 from melmask.runtime import autocast_for, keep_freed_memory
-from melmask.train.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint
+from melmask.train.checkpoint import load_training, save_training
 from melmask.train.distributed import World, join_world
 from melmask.train.masker import Masker
 from melmask.train.monitors import effective_rank, feature_deviation
 from melmask.train.optimiser import clip_gradients, learning_rate, make_optimiser
 from melmask.train.recipe import Recipe
-from melmask.train.run_folder import LOG, open_run, read_log
+from melmask.train.run_folder import CHECKPOINT, LOG, MASKING, LogEntry, open_run, read_log
 from melmask.train.signals import stop_requests
 from melmask.types import Batch
-
-
-@dataclass(frozen=True)
-class Progress:
-    """One line of the log: where the run stands and how it does.
-
-    ``hint_ratio`` and ``guidance`` are None for strategies that take no hints, ``exponent`` where it is not annealed.
-    ``mask_share`` is the share of the time since the last line that went into guides and masks.
-    """
-
-    step: int
-    num_steps: int
-    loss: float
-    learning_rate: float
-    grad_norm: float
-    effective_rank: float
-    feature_deviation: float
-    hint_ratio: float | None
-    guidance: float | None
-    exponent: float | None
-    mask_share: float
-    samples_per_s: float
-    elapsed_s: float
 
 
 class Diverged(RuntimeError):
@@ -62,7 +40,7 @@ def pretrain(
     run: Path,
     *,
     resume: bool = False,
-    report: Callable[[Progress], None] = lambda progress: None,
+    report: Callable[[LogEntry], None] = lambda entry: None,
 ) -> bool:
     """Train by the recipe and leave a run folder: recipe, checkpoint, encoder, log and TensorBoard events.
 
@@ -92,7 +70,7 @@ class Trainer:
     """A model, its optimiser and its data, moved on step by step."""
 
     def __init__(
-        self, recipe: Recipe, loader: Loader, run: Path, world: World, report: Callable[[Progress], None]
+        self, recipe: Recipe, loader: Loader, run: Path, world: World, report: Callable[[LogEntry], None]
     ) -> None:
         self.recipe, self.loader, self.run, self.world, self.report = recipe, loader, run, world, report
         self.num_steps = recipe.num_steps(loader.crops_per_epoch)
@@ -116,7 +94,7 @@ class Trainer:
                 if done % recipe.log_every == 0 or done == self.num_steps:
                     self.check_finite(done)
                     now = time.monotonic()
-                    log(self.progress(step, loss, grad_norm, done - logged[0], now - logged[1], now - started))
+                    log(self.log_entry(step, loss, grad_norm, done - logged[0], now - logged[1], now - started))
                     logged = (done, now)
                 stopping = self.world.any(stop_requested())
                 if done % recipe.save_every == 0 or done == self.num_steps or stopping:
@@ -161,13 +139,13 @@ class Trainer:
         self.masker.note(batch, patches, mask, loss.per_patch, valid)
         return loss
 
-    def progress(
+    def log_entry(
         self, step: int, loss: Loss, grad_norm: Tensor, num_steps: int, taken_s: float, elapsed_s: float
-    ) -> Progress:
+    ) -> LogEntry:
         """The log's line after ``num_steps`` steps that took so long."""
         features = loss.features.reshape(-1, loss.features.shape[2])
         hint_ratio, lam, exponent = self.masker.settings(step / self.num_steps)
-        return Progress(
+        return LogEntry(
             step=step + 1,
             num_steps=self.num_steps,
             loss=float(loss.value.detach()),
@@ -196,16 +174,17 @@ class Trainer:
         self.check_finite(step)
         if self.world.is_first:
             store = self.loader.store
-            save_checkpoint(self.run, self.model, self.optimiser, step, self.masker.state())
+            masking = {f"{MASKING}{name}": tensor for name, tensor in self.masker.state().items()}
+            save_training(self.run / CHECKPOINT, self.model, self.optimiser, masking, {"step": str(step)})
             front_end = FrontEnd(store.spec, store.mean, store.std)
             save_encoder(self.run / ENCODER, self.model.encoder, front_end, self.recipe.crop_frames)
         self.world.wait()
 
     def restore(self) -> int:
         """Take up the last checkpoint; the number of steps it has done."""
-        step, memory = load_checkpoint(self.run, self.model, self.optimiser)
-        self.masker.restore(memory)
-        return step
+        extra, metadata = load_training(self.run / CHECKPOINT, self.model, self.optimiser)
+        self.masker.restore(select_prefix(extra, MASKING))
+        return int(metadata["step"])
 
     def has_checkpoint(self) -> bool:
         return (self.run / CHECKPOINT).exists()
@@ -231,22 +210,22 @@ class Trainer:
         return i * self.world.size + self.world.rank
 
     @contextmanager
-    def _log(self, first: int) -> Iterator[Callable[[Progress], None]]:
+    def _log(self, first: int) -> Iterator[Callable[[LogEntry], None]]:
         """Write lines to log.jsonl, TensorBoard and the caller; lines after the resumed step are dropped first."""
         if not self.world.is_first:
-            yield lambda progress: None
+            yield lambda entry: None
             return
         path = self.run / LOG
         kept = [line for line in read_log(self.run) if line["step"] <= first]
         path.write_text("".join(json.dumps(line) + "\n" for line in kept))
         with path.open("a", buffering=1) as lines, SummaryWriter(str(self.run), purge_step=first) as board:
 
-            def log(progress: Progress) -> None:
-                values = asdict(progress)
+            def log(entry: LogEntry) -> None:
+                values = asdict(entry)
                 lines.write(json.dumps(values) + "\n")
                 for name, value in values.items():
                     if isinstance(value, float):
-                        board.add_scalar(name, value, progress.step)
-                self.report(progress)
+                        board.add_scalar(name, value, entry.step)
+                self.report(entry)
 
             yield log

@@ -1,42 +1,94 @@
-"""A run's folder: the names of its files, how it is opened, and its log."""
+"""A run's folder: the names of its files, how it is made or checked, and its log.
+
+======================  ====================================================================================
+recipe.json             every setting of the run
+data.json               the store: its path, fingerprint, mean and standard deviation
+checkpoint.safetensors  the training's state after the last saved step, to resume from
+encoder.safetensors     the encoder with its front end (`melmask.nn.encoder_file`)
+log.jsonl               a `LogEntry` a line; the same numbers are in TensorBoard's events.out.tfevents.*
+======================  ====================================================================================
+"""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from melmask.data.store import Store
+from melmask.files import write_json
 from melmask.train.recipe import Recipe
 
-RECIPE, LOG, DATA = "recipe.json", "log.jsonl", "data.json"
+RECIPE, DATA, CHECKPOINT, LOG = "recipe.json", "data.json", "checkpoint.safetensors", "log.jsonl"
+MASKING = "masking."  # prefix of the masking strategy's state in a checkpoint
+
+
+@dataclass(frozen=True)
+class LogEntry:
+    """One line of a run's log.
+
+    Args:
+        step: optimiser steps done.
+        num_steps: optimiser steps of the run.
+        loss: of the last step.
+        learning_rate: of the last step.
+        grad_norm: of the last step, before clipping.
+        effective_rank: of the online encoder's features (`melmask.train.monitors`).
+        feature_deviation: of the same features.
+        hint_ratio: h in [0, 1]; None for a strategy that takes no hints.
+        guidance: λ in [0, 1]; None likewise.
+        exponent: of the strategy's weights; None where it is not annealed.
+        mask_share: share of the time since the last entry that guides and masks took.
+        samples_per_s: crops a second since the last entry, over all processes.
+        elapsed_s: seconds since the run was started or resumed.
+    """
+
+    step: int
+    num_steps: int
+    loss: float
+    learning_rate: float
+    grad_norm: float
+    effective_rank: float
+    feature_deviation: float
+    hint_ratio: float | None
+    guidance: float | None
+    exponent: float | None
+    mask_share: float
+    samples_per_s: float
+    elapsed_s: float
 
 
 def open_run(run: Path, recipe: Recipe, store: Store, resume: bool) -> None:
-    """Make the run folder, or check that it is the one to go on with."""
-    data = {
-        "store": str(store.folder.resolve()),
-        "fingerprint": store.fingerprint,
-        "mean": store.mean,
-        "std": store.std,
-    }
+    """Make a run's folder, or check that an existing one can be resumed.
+
+    Raises:
+        ValueError: the folder holds a run and ``resume`` is False, or its recipe or data are others.
+    """
     if (run / RECIPE).exists():
         if not resume:
             raise ValueError(f"{run} already holds a run: resume it, or choose another folder")
         if Recipe.load(run / RECIPE) != recipe:
             raise ValueError(f"{run} was started with another recipe: resume it with its own, or choose another folder")
-        if json.loads((run / DATA).read_text())["fingerprint"] != store.fingerprint:
+        if read_data(run)["fingerprint"] != store.fingerprint:
             raise ValueError(f"{run} was trained on other data than {store.folder}: resume it with its own store")
         return
     run.mkdir(parents=True, exist_ok=True)
-    (run / DATA).write_text(json.dumps(data, indent=2) + "\n")
+    data = {"store": str(store.folder.resolve()), "fingerprint": store.fingerprint}
+    write_json(run / DATA, data | {"mean": store.mean, "std": store.std})
     recipe.save(run / RECIPE)
 
 
+def read_data(run: Path) -> dict[str, Any]:
+    """What data.json says of the store: store, fingerprint, mean and std; empty if the run has none."""
+    path = run / DATA
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
 def read_log(run: Path) -> list[dict[str, Any]]:
-    """The lines of a run's log; a last line cut off by a kill is left out."""
-    path, lines = run / LOG, []
+    """The fields of every `LogEntry` of a run, oldest first; a last line that a kill cut off is left out."""
+    path, entries = run / LOG, []
     for line in path.read_text().splitlines() if path.exists() else []:
         try:
-            lines.append(json.loads(line))
+            entries.append(json.loads(line))
         except json.JSONDecodeError:
             break
-    return lines
+    return entries

@@ -21,10 +21,9 @@ from melmask.masking.laws import guidance
 from melmask.report import tables
 from melmask.report.report import report
 from melmask.study import runs
-from melmask.train.checkpoint import CHECKPOINT
 from melmask.train.loop import pretrain
 from melmask.train.recipe import RECIPES, Recipe
-from melmask.train.run_folder import DATA
+from melmask.train.run_folder import CHECKPOINT, DATA
 from melmask.types import PatchGrid
 
 SECTIONS = ("evaluations", "recipes", "training", "masks", "predictions", "provenance")

@@ -12,9 +12,9 @@ from melmask.files import read_tensors
 from melmask.frameworks import M2D
 from melmask.nn.encoder_file import load_encoder
 from melmask.train import loop
-from melmask.train.checkpoint import CHECKPOINT
 from melmask.train.monitors import effective_rank, feature_deviation
 from melmask.train.recipe import RECIPES, Recipe
+from melmask.train.run_folder import CHECKPOINT
 
 
 def micro(framework="m2d", **changes):
