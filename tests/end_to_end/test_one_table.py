@@ -86,7 +86,7 @@ def test_every_make_stands_in_one_table(
         own = lines_of(run / "results.jsonl")
         assert [line["features"] for line in own[::2]] == ["encoder", "untrained", "log-mel statistics"]
         assert own[0]["encoder"] == run.name and own == [line for line in lines if line in own]
-    assert len(list((tmp_path / "details").glob("chirps-*/judgement.md"))) == len(lines)
+    assert len(list((tmp_path / "details").glob("chirps-*/per_class.md"))) == len(lines)
 
 
 def test_without_floors_and_without_a_place_to_keep_the_lines(recordings: Path, capsys) -> None:

@@ -9,7 +9,7 @@ import melmask
 
 SOURCE = Path(melmask.__file__).parent
 FILES = sorted(SOURCE.rglob("*.py"))
-MAX_LINES = 430
+MAX_LINES = 400
 
 # Each room and the rooms it may import from; none from itself upwards. A room is a module or folder of melmask.
 GROUND = {"types", "files", "runtime", "registry"}
@@ -53,7 +53,7 @@ UNTIL_MENDED = {("probes", "evaluate"), ("encoders", "probes")}  # TODO: none
 ONLY_IN = {
     "tyro": {"cli"},
     "rich": {"cli"},
-    "matplotlib": {"viz", "report"},
+    "matplotlib": {"viz"},
     "sklearn": {"adapters"},
     "sed_eval": {"detect"},
     "mteb": {"adapters"},

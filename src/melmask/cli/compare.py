@@ -49,7 +49,7 @@ def compare(
     from melmask.evaluate import compare as comparing
     from melmask.evaluate.per_class import details_of
     from melmask.files import file_name
-    from melmask.viz.per_class import save_judgement
+    from melmask.report.per_class import save_per_class
 
     entrants = registry.entrants_of((a, b), FeatureSettings(layers, pooling))
     names = [entrant.name for entrant in entrants]
@@ -66,7 +66,7 @@ def compare(
         for pair in pairs:
             for letter, result in zip("ab", pair, strict=True):
                 folder = out / file_name(labelled.name, result.probe, letter)
-                console.print(f"wrote [bold]{save_judgement(details_of(result, labelled), folder)}[/]", soft_wrap=True)
+                console.print(f"wrote [bold]{save_per_class(details_of(result, labelled), folder)}[/]", soft_wrap=True)
 
 
 def print_comparisons(comparisons: Sequence[Comparison]) -> None:

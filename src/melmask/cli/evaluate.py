@@ -55,10 +55,10 @@ def evaluate(
         if details:
             from melmask.evaluate.per_class import details_of
             from melmask.files import file_name
-            from melmask.viz.per_class import save_judgement
+            from melmask.report.per_class import save_per_class
 
             folder = details / file_name(task.name, entrant.name, found.probe)
-            save_judgement(details_of(found, task), folder)
+            save_per_class(details_of(found, task), folder)
 
     entrants = registry.with_baselines(encoders, FeatureSettings(layers, pooling), baselines=baselines)
     command = f"melmask {shlex.join(sys.argv[1:])}"

@@ -1,37 +1,12 @@
-"""The pieces of an HTML page: escaped text, tables, pictures inside the page, sections."""
+"""The pieces of an HTML page: escaped text, pictures inside the page, sections."""
 
 import base64
-from collections.abc import Sequence
 from html import escape
 from importlib.resources import files
 from pathlib import Path
 from string import Template
 
-from matplotlib.figure import Figure
-
-from melmask.viz.style import png_of
-
-
-def table(header: Sequence[str], rows: Sequence[Sequence[str]], numeric: bool = False) -> str:
-    """A table of plain text, its first column as row headers.
-
-    Args:
-        header: names of the columns.
-        rows: their cells.
-        numeric: set all but the first column to the right.
-    """
-    kind = ' class="number"' if numeric else ""
-    head = "".join(f"<th{kind if i else ''}>{escape(name)}</th>" for i, name in enumerate(header))
-    body = [
-        f"<tr><th>{escape(row[0])}</th>" + "".join(f"<td{kind}>{escape(cell)}</td>" for cell in row[1:]) + "</tr>"
-        for row in rows
-    ]
-    return raw_table(f"<tr>{head}</tr>", body)
-
-
-def raw_table(head: str, body: Sequence[str]) -> str:
-    """A table of rows in HTML that scrolls sideways where the window is narrow."""
-    return f'<div class="scroll"><table><thead>{head}</thead><tbody>{"".join(body)}</tbody></table></div>'
+from melmask.viz.style import Figure, png_of
 
 
 def chip(colour: str) -> str:
@@ -76,4 +51,4 @@ class Pictures:
 
 def fill(**parts: str) -> str:
     """The whole page; the parts are HTML."""
-    return Template(files("melmask.study").joinpath("template.html").read_text(encoding="utf-8")).substitute(parts)
+    return Template(files("melmask.report").joinpath("template.html").read_text(encoding="utf-8")).substitute(parts)

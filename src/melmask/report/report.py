@@ -7,8 +7,9 @@ from itertools import cycle
 from pathlib import Path
 
 from melmask.report import page, sections
-from melmask.report.tables import as_csv, markdown, tabulate
+from melmask.report.tables import as_csv, as_markdown
 from melmask.study.runs import read_runs
+from melmask.study.table import tabulate
 from melmask.viz import style
 
 PAGE, TABLE_CSV, TABLE_MARKDOWN = "report.html", "results.csv", "results.md"
@@ -33,8 +34,8 @@ def report(runs: Sequence[Path], out: Path) -> Path:
     found = read_runs(runs)
     out.mkdir(parents=True, exist_ok=True)
     colours = {run.name: colour for run, colour in zip(found, cycle(style.RUN_COLOURS), strict=False)}
-    columns, rows = tabulate(found)
-    material = sections.Material(found, colours, columns, rows, page.Pictures(out))
+    table = tabulate(found)
+    material = sections.Material(found, colours, table, page.Pictures(out))
     chapters = {
         "Evaluations": sections.evaluations(material),
         "Recipes": sections.recipes(material),
@@ -44,7 +45,7 @@ def report(runs: Sequence[Path], out: Path) -> Path:
         "Provenance": sections.provenance(material, out),
     }
     (out / TABLE_CSV).write_text(as_csv(found), encoding="utf-8", errors="replace")
-    (out / TABLE_MARKDOWN).write_text(markdown(columns, rows), encoding="utf-8", errors="replace")
+    (out / TABLE_MARKDOWN).write_text(as_markdown(table), encoding="utf-8", errors="replace")
     html = page.fill(
         title=escape(found[0].name if len(found) == 1 else f"{len(found)} runs compared"),
         summary=sections.summary(material),

@@ -1,139 +1,12 @@
-"""Evaluations of several runs as one table: who leads where, by how much, and how sure that is."""
+"""The table of evaluations as sentences, HTML, Markdown and CSV: who leads where, by how much, and how certainly."""
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from html import escape
 
-from melmask.encoders.features import FeatureSettings
-from melmask.encoders.registry import ENCODER, UNTRAINED
+from melmask.report.formats import csv_table, markdown_table, raw_html_table
+from melmask.report.page import chip
 from melmask.study.runs import Run
-
-FLOOR_LABELS = {UNTRAINED: "untrained encoder"}
-USUAL = str(FeatureSettings())
-
-Cell = Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Column:
-    """One task read by one probe on the same test clips: only figures of one column may be compared."""
-
-    task: str
-    probe: str
-    metric: str
-    test_folds: tuple[str, ...]
-    num_clips: int
-    num_classes: int
-    clip_s: float = 0.0  # how long each clip is heard; 0 for whole clips, as in lines of earlier versions
-
-    @property
-    def title(self) -> str:
-        return f"{self.task}, {self.probe}"
-
-    @property
-    def note(self) -> str:
-        folds = f"fold {', '.join(self.test_folds)}; " if self.test_folds else ""
-        heard = f" of {self.clip_s:g} s" if self.clip_s else ""
-        return f"{folds}{self.num_clips:,} test clips{heard}, {self.num_classes} classes"
-
-
-@dataclass(frozen=True)
-class Row:
-    """One run, or one floor of one or several runs.
-
-    Args:
-        label: for tables.
-        runs: names of the runs it belongs to.
-        is_run: whether this is a trained encoder.
-        cells: the lines of results.jsonl.
-        settings: layers and pooling of a melmask encoder.
-    """
-
-    label: str
-    runs: list[str]
-    is_run: bool
-    cells: dict[Column, Cell]
-    settings: str = ""
-
-    @property
-    def run(self) -> str:
-        return self.runs[0]
-
-
-def tabulate(runs: Sequence[Run]) -> tuple[list[Column], list[Row]]:
-    """The table of all evaluations: a row for every run, then the baselines, those with equal figures only once."""
-    rows = []
-    for run in runs:
-        for settings in dict.fromkeys(_settings(result) for result in run.results if result["features"] == ENCODER):
-            rows.append(Row(_label(run.name, settings), [run.name], True, _cells(run, ENCODER, settings), settings))
-    kinds = ((str(result["features"]), _settings(result)) for run in runs for result in run.results)
-    for features, settings in dict.fromkeys(kinds):
-        if features != ENCODER:
-            rows += _baseline_rows(runs, features, settings)
-    columns = sorted(
-        {column for row in rows for column in row.cells},
-        key=lambda c: (c.task, c.probe, c.test_folds, c.num_clips, c.clip_s),
-    )
-    return columns, rows
-
-
-def _settings(result: Cell) -> str:
-    """Layers and pooling of a melmask encoder, which lines of earlier versions do not name; empty for others."""
-    return result.get("settings") or USUAL if result["features"] in (ENCODER, UNTRAINED) else ""
-
-
-def _label(name: str, settings: str) -> str:
-    return name if settings in ("", USUAL) else f"{name} ({settings})"
-
-
-def _cells(run: Run, features: str, settings: str) -> dict[Column, Cell]:
-    """The lines of one kind, by column."""
-    kept = [one for one in run.results if one["features"] == features and _settings(one) == settings]
-    return {_column(result): result for result in kept}
-
-
-def _column(result: Cell) -> Column:
-    return Column(
-        result["task"],
-        result["probe"],
-        result["metric"],
-        tuple(result["test_folds"]),
-        result["num_clips"],
-        result["num_classes"],
-        result.get("clip_s", 0.0),
-    )
-
-
-def _baseline_rows(runs: Sequence[Run], features: str, settings: str) -> list[Row]:
-    """The baselines of all runs; a floor joins a row with which it agrees wherever both have a figure."""
-    label = _label(FLOOR_LABELS.get(features, features), settings)
-    rows: list[Row] = []
-    for run in runs:
-        cells = _cells(run, features, settings)
-        for row in rows:
-            shared = cells.keys() & row.cells.keys()
-            if shared and all(cells[column]["score"] == row.cells[column]["score"] for column in shared):
-                row.cells.update(cells | row.cells)
-                row.runs.append(run.name)
-                break
-        else:
-            if cells:
-                rows.append(Row(label, [run.name], False, cells, settings))
-    if len(rows) == 1:
-        return rows
-    return [Row(f"{label} ({', '.join(row.runs)})", row.runs, False, row.cells, settings) for row in rows]
-
-
-def best_of(column: Column, rows: Sequence[Row]) -> Row:
-    """The row with the highest score; the first of equal ones."""
-    return max((row for row in rows if column in row.cells), key=lambda row: row.cells[column]["score"])
-
-
-def overlap(one: Cell, other: Cell) -> bool:
-    """Whether the two 95 % intervals have a point in common."""
-    return one["low"] <= other["high"] and other["low"] <= one["high"]
+from melmask.study.table import Cell, Column, Row, Table, overlap
 
 
 def percent(share: float) -> str:
@@ -149,24 +22,24 @@ def interval(cell: Cell) -> str:
     return f"{percent(cell['low'])} to {percent(cell['high'])}"
 
 
-def verdict(columns: Sequence[Column], rows: Sequence[Row]) -> str:
+def verdict(table: Table) -> str:
     """The whole table in one sentence."""
-    trained = [row for row in rows if row.is_run]
+    trained = [row for row in table.rows if row.is_run]
     if not trained:
         return "No trained encoder has been evaluated yet."
     if len(trained) == 1:
-        own = trained[0]
+        (own,) = trained
         clear = sum(
-            all(_is_clear(own, floor, column) for floor in _baselines(own, rows, column)) for column in own.cells
+            all(own.is_clear_of(other, column) for other in table.baselines(own, column)) for column in own.cells
         )
         return f"{own.label} stands clear of its baselines in {clear} of {_evaluations(len(own.cells))}."
-    ahead = {row.label: [column for column in row.cells if _ranked(column, rows)[0] is row] for row in trained}
+    ahead = {row.label: [column for column in row.cells if table.ranked_runs(column)[0] is row] for row in trained}
     leader = max(trained, key=lambda row: len(ahead[row.label]))
     led = ahead[leader.label]
-    clear = sum(all(_is_clear(leader, row, column) for row in _ranked(column, rows)[1:]) for column in led)
+    clear = sum(all(leader.is_clear_of(other, column) for other in table.ranked_runs(column)[1:]) for column in led)
     sure = f"in {clear} of these" if clear else "in none of them"
     return (
-        f"{leader.label} leads in {len(led)} of {_evaluations(len(columns))}, "
+        f"{leader.label} leads in {len(led)} of {_evaluations(len(table.columns))}, "
         f"{sure} with an interval clear of every other run's."
     )
 
@@ -175,83 +48,84 @@ def _evaluations(count: int) -> str:
     return "1 evaluation" if count == 1 else f"{count} evaluations"
 
 
-def _ranked(column: Column, rows: Sequence[Row]) -> list[Row]:
-    """The runs that have a figure in the column, the best first."""
-    return sorted(
-        (row for row in rows if row.is_run and column in row.cells), key=lambda row: -row.cells[column]["score"]
-    )
-
-
-def _baselines(lead: Row, rows: Sequence[Row], column: Column) -> list[Row]:
-    """The baselines of the column that are the run's own or shared with it, with its settings or without any."""
-    baselines = [row for row in rows if not row.is_run and column in row.cells and row.settings in ("", lead.settings)]
-    return [row for row in baselines if lead.run in row.runs]
-
-
-def _is_clear(row: Row, other: Row, column: Column) -> bool:
-    """Whether the whole interval lies above the other's."""
-    return row.cells[column]["low"] > other.cells[column]["high"]
-
-
-def sentence(column: Column, rows: Sequence[Row]) -> str:
-    """What one column says, in plain words."""
-    ranked = _ranked(column, rows)
+def sentence(table: Table, column: Column) -> str:
+    """The leading run of one column, its score, and its distance from the next run and from its baselines."""
+    ranked = table.ranked_runs(column)
     if not ranked:
         return "only baselines have been evaluated."
-    lead = ranked[0].cells[column]
-    words = f"{ranked[0].label} reaches {percent(lead['score'])} % {column.metric} (95 % interval {interval(lead)})"
+    first = ranked[0].cells[column]
+    words = f"{ranked[0].label} reaches {percent(first['score'])} % {column.metric} (95 % interval {interval(first)})"
     if len(ranked) > 1:
-        words += _ahead_of(lead, ranked[1], column)
-    baselines = [_against(lead, floor, column) for floor in _baselines(ranked[0], rows, column)]
+        words += _ahead_of(first, ranked[1], column)
+    baselines = [_against(first, baseline, column) for baseline in table.baselines(ranked[0], column)]
     return f"{words}. That is {' and '.join(baselines)}." if baselines else f"{words}."
 
 
-def _ahead_of(lead: Cell, second: Row, column: Column) -> str:
+def _ahead_of(first: Cell, second: Row, column: Column) -> str:
     """How far the leading run is ahead of the next."""
     cell = second.cells[column]
-    if cell["score"] == lead["score"]:
+    if cell["score"] == first["score"]:
         return f", exactly as {second.label}"
-    sure = ", but the intervals overlap: the order may be chance" if overlap(lead, cell) else ", with intervals apart"
-    return f", {percent(lead['score'] - cell['score'])} points ahead of {second.label}{sure}"
+    sure = ", but the intervals overlap: the order may be chance" if overlap(first, cell) else ", with intervals apart"
+    return f", {percent(first['score'] - cell['score'])} points ahead of {second.label}{sure}"
 
 
-def _against(lead: Cell, floor: Row, column: Column) -> str:
-    """How a score stands to a floor."""
-    cell = floor.cells[column]
-    gap = lead["score"] - cell["score"]
+def _against(first: Cell, baseline: Row, column: Column) -> str:
+    """The distance of a score from a baseline's."""
+    cell = baseline.cells[column]
+    gap = first["score"] - cell["score"]
     side = "above" if gap >= 0 else "below"
-    sure = ", intervals overlapping" if overlap(lead, cell) else ""
-    return f"{percent(abs(gap))} points {side} the {floor.label} ({percent(cell['score'])} %{sure})"
+    sure = ", intervals overlapping" if overlap(first, cell) else ""
+    return f"{percent(abs(gap))} points {side} the {baseline.label} ({percent(cell['score'])} %{sure})"
 
 
-def markdown(columns: Sequence[Column], rows: Sequence[Row]) -> str:
-    """The table in Markdown: score and interval in percent, the best of a column in bold."""
-    lines = ["| | " + " | ".join(f"{_cell_text(column.title)} ({column.metric}, %)" for column in columns) + " |"]
-    lines.append("|---|" + "---:|" * len(columns))
-    for row in rows:
-        cells = []
-        for column in columns:
-            cell = row.cells.get(column)
-            best = cell is not None and row is best_of(column, rows)
-            score = percent(cell["score"]) if cell else ""
-            cells.append(f"{f'**{score}**' if best else score} [{interval(cell)}]" if cell else "–")
-        lines.append(f"| {_cell_text(row.label)} | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+def as_html(table: Table, colours: Mapping[str, str]) -> str:
+    """The table in HTML: scores with intervals, the best of each column and those that overlap with it marked.
+
+    Args:
+        table: what to show.
+        colours: of the runs, by name.
+    """
+    heads = [
+        f'<th class="number">{escape(c.task)}<small>{escape(c.probe)} probe, {escape(c.metric)}</small>'
+        f"<small>{escape(c.note)}</small></th>"
+        for c in table.columns
+    ]
+    body = []
+    for row in table.rows:
+        cells = "".join(_html_cell(row, column, table) for column in table.columns)
+        name = chip(colours[row.run]) if row.is_run else ""
+        body.append(f'<tr class="{"run" if row.is_run else "baseline"}"><th>{name}{escape(row.label)}</th>{cells}</tr>')
+    return raw_html_table(f"<tr><th></th>{''.join(heads)}</tr>", body)
 
 
-def _cell_text(text: str) -> str:
-    """Text that does not end a Markdown cell."""
-    return text.replace("|", "\\|")
+def _html_cell(row: Row, column: Column, table: Table) -> str:
+    if column not in row.cells:
+        return '<td class="number muted">–</td>'
+    cell, best = row.cells[column], table.best(column)
+    mark = " best" if row is best else " near" if overlap(cell, best.cells[column]) else ""
+    seeds = f", {cell['num_seeds']} seeds" if cell["num_seeds"] > 1 else ""
+    return f'<td class="number{mark}"><b>{percent(cell["score"])}</b><small>{interval(cell)}{seeds}</small></td>'
+
+
+def as_markdown(table: Table) -> str:
+    """The table in Markdown: scores and intervals in percent, the best of each column in bold."""
+    header = ["", *(f"{column.title} ({column.metric}, %)" for column in table.columns)]
+    rows = [[row.label, *(_markdown_cell(row, column, table) for column in table.columns)] for row in table.rows]
+    return markdown_table(header, rows, numeric=True)
+
+
+def _markdown_cell(row: Row, column: Column, table: Table) -> str:
+    if column not in row.cells:
+        return "–"
+    cell = row.cells[column]
+    score = f"**{percent(cell['score'])}**" if row is table.best(column) else percent(cell["score"])
+    return f"{score} [{interval(cell)}]"
 
 
 def as_csv(runs: Sequence[Run]) -> str:
-    """Every evaluation of every run, unrounded, one a line."""
-    names = ["run", *dict.fromkeys(name for run in runs for result in run.results for name in result)]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, names, restval="", lineterminator="\n")
-    writer.writeheader()
-    for run in runs:
-        for result in run.results:
-            folds = ";".join(result.get("test_folds", []))
-            writer.writerow({**result, "run": run.name, "test_folds": folds})
-    return text.getvalue()
+    """Every evaluation of every run, unrounded, one a line; test folds are separated by semicolons."""
+    results = [(run.name, result) for run in runs for result in run.results]
+    names = list(dict.fromkeys(name for _, result in results for name in result))
+    plain = [(run, {**result, "test_folds": ";".join(result.get("test_folds", []))}) for run, result in results]
+    return csv_table(["run", *names], ([run, *(line.get(name, "") for name in names)] for run, line in plain))

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from melmask.logmel import LogMelSpec
 from melmask.masking.base import num_masked_of
-from melmask.report.tables import Column, Row
 from melmask.study.runs import Run
+from melmask.study.table import Table
 from melmask.viz import style
 
 SCHEDULES = {"guidance", "hint_ratio", "learning_rate"}  # known exactly, so not to be smoothed
@@ -27,14 +27,14 @@ CURVES = {
 
 
 @style.in_style
-def results_figure(columns: Sequence[Column], rows: Sequence[Row], colours: Mapping[str, str]) -> Figure:
-    """A panel for every task and probe, a bar with its 95 % interval for every run and floor.
+def results_figure(table: Table, colours: Mapping[str, str]) -> Figure:
+    """Bar charts of an evaluation table: a panel for every column, a bar with its 95 % interval for every row.
 
     Args:
-        columns: the panels.
-        rows: the bars.
+        table: runs and baselines against tasks and probes.
         colours: of the runs, by name; baselines are grey.
     """
+    columns, rows = table.columns, table.rows
     num_across = len(columns) if len(columns) < 4 else 2 if len(columns) == 4 else 3
     num_down = math.ceil(len(columns) / num_across)
     figure = style.new_figure(num_down * (0.62 + 0.25 * len(rows)))
@@ -42,17 +42,16 @@ def results_figure(columns: Sequence[Column], rows: Sequence[Row], colours: Mapp
     for axes in panels.flat[len(columns) :]:
         axes.set_axis_off()
     for axes, column in zip(panels.flat, columns, strict=False):
-        for place, row in enumerate(rows):
-            cell = row.cells.get(column)
-            if cell is None:
-                continue
+        scored = [(place, row, row.cells[column]) for place, row in enumerate(rows) if column in row.cells]
+        for place, row, cell in scored:
             score, low, high = (100 * cell[name] for name in ("score", "low", "high"))
-            axes.barh(place, score, height=0.66, color=colours[row.run] if row.is_run else style.FLOOR_COLOUR)
+            colour = colours[row.run] if row.is_run else style.BASELINE_COLOUR
+            axes.barh(place, score, height=0.66, color=colour)
             axes.errorbar(score, place, xerr=[[score - low], [high - score]], color=style.INK, linewidth=1, capsize=2.5)
             axes.annotate(f"{score:.1f}", (high, place), (4, 0), textcoords="offset points", va="center", fontsize=7.5)
         axes.set_title(column.title, fontweight="bold")
         axes.set_xlabel(f"{column.metric}, %", loc="right")
-        axes.set_xlim(0, min(112, 1.18 * max(100 * row.cells[column]["high"] for row in rows if column in row.cells)))
+        axes.set_xlim(0, min(112, 1.18 * max(100 * cell["high"] for _, _, cell in scored)))
         axes.set_yticks(range(len(rows)), [style.shortened(row.label, 40) for row in rows])
         axes.tick_params(axis="y", length=0, labelcolor=style.INK)
         axes.spines["left"].set_visible(False)

@@ -1,45 +1,15 @@
-"""What stands behind a score, to look at: pictures of confusions and of calibration, tables of classes."""
-
-import csv
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+"""Figures of per-class results: the confusion matrix and the reliability of probabilities."""
 
 import numpy as np
 from jaxtyping import Float
 from matplotlib.colors import LinearSegmentedColormap, PowerNorm
 from matplotlib.figure import Figure
 
-from melmask.evaluate.metrics import Score
-from melmask.evaluate.per_class import Calibration, ClassDetails, Details
+from melmask.evaluate.per_class import Details
 from melmask.viz import style
 
 MAX_CLASSES = 60  # rows of a confusion matrix that can be read
-NUM_CONFUSIONS = 15
 SHARES = LinearSegmentedColormap.from_list("shares", ["#ffffff", "#b9d3e6", "#4a8fc0", "#0b4f82", "#06263f"])
-JUDGEMENT, CLASSES, CONFUSION, CALIBRATION = "judgement.md", "classes.csv", "confusion.csv", "calibration.csv"
-
-
-def save_judgement(details: Details, folder: Path) -> Path:
-    """Write tables (CSV), pictures (PNG) and a page that shows both (Markdown).
-
-    Args:
-        details: what `details_of` found.
-        folder: where to; files of an earlier judgement there are replaced.
-
-    Returns:
-        The page.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "reliability.png").write_bytes(style.png_of(reliability_figure(details)))
-    _write_csv(folder / CALIBRATION, _CALIBRATION_COLUMNS, _calibration_rows(details.calibration))
-    _write_csv(folder / CLASSES, _CLASS_COLUMNS, _class_rows(details))
-    if details.confusion is not None:
-        (folder / "confusion.png").write_bytes(style.png_of(confusion_figure(details)))
-        rows = ([name, *map(_plain, row)] for name, row in zip(details.class_names, details.confusion, strict=True))
-        _write_csv(folder / CONFUSION, ["true \\ taken for", *details.class_names], rows)
-    page = folder / JUDGEMENT
-    page.write_text(_markdown(details), encoding="utf-8", errors="replace")
-    return page
 
 
 @style.in_style
@@ -115,7 +85,7 @@ def reliability_figure(details: Details) -> Figure:
         fontsize=9, loc="left",
     )  # fmt: skip
     width = 100 * (found.edges[1] - found.edges[0])
-    counts.bar(100 * found.edges[:-1], found.num_predictions, width, align="edge", color=style.FLOOR_COLOUR)
+    counts.bar(100 * found.edges[:-1], found.num_predictions, width, align="edge", color=style.BASELINE_COLOUR)
     counts.set_ylabel("predictions")
     counts.set_xlabel("probability given, in %", loc="right")
     counts.set_xlim(0, 100)
@@ -132,93 +102,3 @@ def shown_classes(confusion: Float[np.ndarray, "true predicted"]) -> list[int]:
     num_misread = (confusion.sum(axis=1) - confusion.diagonal())[present]
     most = present[np.argsort(-num_misread, kind="stable")[:MAX_CLASSES]]
     return sorted(most.tolist())
-
-
-def confusions(details: Details) -> list[tuple[str, str, float, float]]:
-    """What is taken for what, most frequent first: true class, the class it is taken for, clips, and their share."""
-    if details.confusion is None:
-        return []
-    wrong = details.confusion - np.diag(details.confusion.diagonal())
-    num_clips = details.confusion.sum(axis=1)
-    order = np.argsort(-wrong, axis=None, kind="stable")[:NUM_CONFUSIONS]
-    pairs = [divmod(int(place), len(wrong)) for place in order]
-    return [
-        (details.class_names[i], details.class_names[j], float(wrong[i, j]), float(wrong[i, j] / num_clips[i]))
-        for i, j in pairs
-        if wrong[i, j] > 0
-    ]
-
-
-_CLASS_COLUMNS = (
-    "class", "clips", "recall", "recall low", "recall high", "precision", "F1",
-    "AP", "AP low", "AP high", "ROC AUC", "ROC AUC low", "ROC AUC high",
-)  # fmt: skip
-_CALIBRATION_COLUMNS = ("from", "to", "predictions", "mean probability", "right", "right low", "right high")
-
-
-def _class_rows(details: Details) -> list[list[str]]:
-    return [
-        [one.name, str(one.num_clips), *_three(one.recall), *map(_plain, (one.precision, one.f1)), *_ranking(one)]
-        for one in details.classes
-    ]
-
-
-def _ranking(one: ClassDetails) -> tuple[str, ...]:
-    return (*_three(one.average_precision), *_three(one.roc_auc))
-
-
-def _calibration_rows(found: Calibration) -> list[list[str]]:
-    columns = (found.edges[:-1], found.edges[1:], found.num_predictions, found.confidence, found.right)
-    return [[_plain(float(value)) for value in row] for row in zip(*columns, found.low, found.high, strict=True)]
-
-
-def _markdown(details: Details) -> str:
-    first, found = next(iter(details.figures.values())), details.calibration
-    seeds = f", {first.num_seeds} trainings" if first.num_seeds > 1 else ""
-    lines = [f"# {details.task}, {details.probe}", "", f"{first.num_clips:,} test clips{seeds}. 95 % intervals.", ""]
-    lines += _table(("score", "value", "interval"), [(name, *_two(score)) for name, score in details.figures.items()])
-    value, reach = _two(found.error)
-    lines += ["", f"Expected calibration error {value} ({reach}); probabilities without fault would show about "]
-    lines[-1] += f"{found.by_chance:.3f} on as many clips."
-    lines += ["", "![Reliability of the probabilities](reliability.png)", ""]
-    lines += [f"- {note}" for note in details.notes]
-    if details.confusion is not None:
-        lines += ["", "## What is taken for what", "", "![Confusion matrix](confusion.png)", ""]
-        rows = [(a, b, f"{clips:.1f}", f"{100 * share:.0f} %") for a, b, clips, share in confusions(details)]
-        lines += _table(("true class", "taken for", "clips", "of the class"), rows)
-    lines += ["", "## Classes", ""]
-    columns = ("class", "clips", "recall", "interval", "precision", "F1", "AP", "interval", "ROC AUC")
-    by_recall = sorted(details.classes, key=lambda one: (one.recall.value, one.average_precision.value))
-    rows_of = [
-        (
-            *(one.name, str(one.num_clips), *_two(one.recall), f"{one.precision:.3f}", f"{one.f1:.3f}"),
-            *(*_two(one.average_precision), f"{one.roc_auc.value:.3f}"),
-        )
-        for one in by_recall
-    ]
-    return "\n".join([*lines, *_table(columns, rows_of)]) + "\n"
-
-
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    lines = ["| " + " | ".join(header) + " |", "|---" * len(header) + "|"]
-    return lines + ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
-
-
-def _two(score: Score) -> tuple[str, str]:
-    return f"{score.value:.3f}", f"{score.low:.3f} to {score.high:.3f}"
-
-
-def _three(score: Score) -> tuple[str, str, str]:
-    return _plain(score.value), _plain(score.low), _plain(score.high)
-
-
-def _plain(value: float) -> str:
-    """A number as it is; nothing where there is none."""
-    return "" if np.isnan(value) else f"{value:.6g}"
-
-
-def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(header)
-        writer.writerows(rows)

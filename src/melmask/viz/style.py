@@ -25,7 +25,7 @@ from melmask.logmel import LogMelSpec, mel_filterbank
 from melmask.types import PatchGrid
 
 INK, MUTED, LINE, COVER = "#1d2733", "#66717f", "#d5dae1", "#dde3ea"
-FLOOR_COLOUR = "#c3cad2"
+BASELINE_COLOUR = "#c3cad2"
 # Okabe and Ito's palette, told apart by colour-blind readers, without its yellow and black; then darker ones.
 RUN_COLOURS = (
     "#0072b2",

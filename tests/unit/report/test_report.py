@@ -14,11 +14,11 @@ import pytest
 import torch
 import tyro
 
+from evaluations import result
 from melmask.data.store import Store
-from melmask.evaluate.results import RESULTS, Result, append_results
+from melmask.evaluate.results import RESULTS, append_results
 from melmask.files import read_tensors
 from melmask.masking.laws import guidance
-from melmask.report import tables
 from melmask.report.report import report
 from melmask.study import runs
 from melmask.train.loop import pretrain
@@ -28,15 +28,6 @@ from melmask.types import PatchGrid
 
 SECTIONS = ("evaluations", "recipes", "training", "masks", "predictions", "provenance")
 STEPS = {"steps": 6, "log_every": 2, "batch_size": 4}
-
-
-def result(features: str, score: float, **changes: Any) -> Result:
-    values = {
-        "task": "chirps", "task_path": "chirps.csv", "probe": "logistic", "features": features, "metric": "accuracy",
-        "score": score, "low": score - 0.05, "high": score + 0.05, "num_seeds": 1, "num_clips": 24, "num_classes": 2,
-        "num_dims": 160, "rejected": 0, "test_folds": (), "command": "melmask evaluate run", "version": "0.1.0",
-    }  # fmt: skip
-    return Result(**{**values, **changes})
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -197,67 +188,3 @@ def test_the_command_of_a_run_makes_its_recipe(name: str, schedule: dict[str, An
     nearest, arguments = runs.nearest_recipe(recipe)
     assert tyro.cli(Recipe, default=RECIPES[nearest], args=arguments) == recipe
     assert runs.nearest_recipe(RECIPES[name]) == (name, [])
-
-
-def a_run(name: str, *lines: Result) -> runs.Run:
-    kept = [json.loads(json.dumps(vars(line))) for line in lines]
-    return runs.Run(Path(name), name, RECIPES["micro-m2d"], {}, [], kept, None, "no store")
-
-
-def test_only_figures_on_the_same_test_clips_share_a_column() -> None:
-    one = a_run("one", result("encoder", 0.5, test_folds=("5",)), result("encoder", 0.4, probe="knn"))
-    two = a_run("two", result("encoder", 0.6), result("encoder", 0.45, probe="knn"))
-    columns, rows = tables.tabulate([one, two])
-    assert [(column.probe, column.test_folds) for column in columns] == [
-        ("knn", ()), ("logistic", ()), ("logistic", ("5",)),
-    ]  # fmt: skip
-    assert [len([row for row in rows if column in row.cells]) for column in columns] == [2, 1, 1]
-
-
-def test_figures_on_excerpts_of_other_lengths_share_no_column() -> None:
-    one = a_run("one", result("encoder", 0.5), result("encoder", 0.4, clip_s=2.5))
-    del one.results[0]["clip_s"]  # as in lines of earlier versions
-    columns, rows = tables.tabulate([one, a_run("two", result("encoder", 0.6), result("encoder", 0.3, clip_s=2.5))])
-    assert [column.clip_s for column in columns] == [0, 2.5] and "clips of 2.5 s," in columns[1].note
-    assert [[row.cells[column]["score"] for row in rows] for column in columns] == [[0.5, 0.6], [0.4, 0.3]]
-
-
-def test_floors_that_differ_are_kept_apart() -> None:
-    lines = [[result("encoder", 0.7), result("untrained", score)] for score in (0.3, 0.3, 0.4)]
-    columns, rows = tables.tabulate([a_run(name, *own) for name, own in zip("abc", lines, strict=True)])
-    assert [row.label for row in rows] == ["a", "b", "c", "untrained encoder (a, b)", "untrained encoder (c)"]
-    assert "40.0 points above the untrained encoder (a, b) (30.0 %)" in tables.sentence(columns[0], rows)
-
-
-def test_features_of_other_layers_are_rows_of_their_own(tmp_path: Path) -> None:
-    usual, other = {"settings": "last layer, mean"}, {"settings": "all layers, mean+max"}
-    baselines = [
-        result("untrained", 0.3, **usual),
-        result("untrained", 0.2, **other),
-        result("log-mel statistics", 0.5),
-    ]
-    lines = [result("encoder", 0.55), result("encoder", 0.6, **usual), result("encoder", 0.8, **other), *baselines]
-    append_results(tmp_path, lines)
-    kept = runs.read_results(tmp_path)
-    columns, rows = tables.tabulate([dataclasses.replace(a_run("a"), results=kept)])
-    label = "all layers, mean+max"
-    names = ["a", f"a ({label})", "untrained encoder", f"untrained encoder ({label})", "log-mel statistics"]
-    assert [row.label for row in rows] == names
-    assert [row.cells[columns[0]]["score"] for row in rows] == [0.6, 0.8, 0.3, 0.2, 0.5]
-    sentence = tables.sentence(columns[0], rows)
-    assert (
-        f"60.0 points above the untrained encoder ({label})" in sentence and "30.0 points above the log-mel" in sentence
-    )
-    assert "the untrained encoder (30.0" not in sentence
-
-
-def test_overlapping_intervals_are_said_to_overlap() -> None:
-    table = tables.tabulate([a_run("a", result("encoder", 0.70)), a_run("b", result("encoder", 0.61))])
-    assert "a reaches 70.0 %" in tables.sentence(table[0][0], table[1])
-    assert "9.0 points ahead of b, but the intervals overlap" in tables.sentence(table[0][0], table[1])
-    assert tables.verdict(*table) == (
-        "a leads in 1 of 1 evaluation, in none of them with an interval clear of every other run's."
-    )
-    below = tables.tabulate([a_run("a", result("encoder", 0.40), result("untrained", 0.60))])
-    assert "20.0 points below the untrained encoder" in tables.sentence(below[0][0], below[1])
-    assert tables.verdict(*below) == "a stands clear of its baselines in 0 of 1 evaluation."

@@ -1,0 +1,166 @@
+"""Evaluations of several runs as one table: runs and baselines against tasks and probes."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from melmask.encoders.features import FeatureSettings
+from melmask.encoders.registry import ENCODER, UNTRAINED
+from melmask.study.runs import Run
+
+LABELS = {UNTRAINED: "untrained encoder"}
+DEFAULT_SETTINGS = str(FeatureSettings())
+
+Cell = Mapping[str, Any]  # one line of results.jsonl
+
+
+@dataclass(frozen=True)
+class Column:
+    """One task and one probe on the same test clips: only the scores of one column are comparable.
+
+    Args:
+        task: name of the task.
+        probe: name of the probe, with its settings where they are not the defaults.
+        metric: accuracy or mAP.
+        test_folds: folds that were tested on; empty for all.
+        num_clips: test clips.
+        num_classes: classes of the task.
+        clip_s: length that each clip was cut or padded to, in seconds; 0 for whole clips.
+    """
+
+    task: str
+    probe: str
+    metric: str
+    test_folds: tuple[str, ...]
+    num_clips: int
+    num_classes: int
+    clip_s: float = 0.0
+
+    @property
+    def title(self) -> str:
+        return f"{self.task}, {self.probe}"
+
+    @property
+    def note(self) -> str:
+        """Test folds, number and length of the test clips, and number of classes."""
+        folds = f"fold {', '.join(self.test_folds)}; " if self.test_folds else ""
+        length = f" of {self.clip_s:g} s" if self.clip_s else ""
+        return f"{folds}{self.num_clips:,} test clips{length}, {self.num_classes} classes"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One run, or one baseline of one or several runs.
+
+    Args:
+        label: what tables call it.
+        runs: names of the runs it belongs to.
+        is_run: whether this is a trained encoder.
+        cells: the lines of results.jsonl, by column.
+        settings: layers and pooling of a melmask encoder; empty for others.
+    """
+
+    label: str
+    runs: list[str]
+    is_run: bool
+    cells: dict[Column, Cell]
+    settings: str = ""
+
+    @property
+    def run(self) -> str:
+        return self.runs[0]
+
+    def is_clear_of(self, other: "Row", column: Column) -> bool:
+        """Whether the whole 95 % interval lies above the other's."""
+        return self.cells[column]["low"] > other.cells[column]["high"]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of runs and baselines against columns of tasks and probes; not every row has a score in every column."""
+
+    columns: Sequence[Column]
+    rows: Sequence[Row]
+
+    def best(self, column: Column) -> Row:
+        """The row with the highest score; the first of equal ones."""
+        return max((row for row in self.rows if column in row.cells), key=lambda row: row.cells[column]["score"])
+
+    def ranked_runs(self, column: Column) -> list[Row]:
+        """The runs that have a score in the column, the best first."""
+        runs = [row for row in self.rows if row.is_run and column in row.cells]
+        return sorted(runs, key=lambda row: -row.cells[column]["score"])
+
+    def baselines(self, run: Row, column: Column) -> list[Row]:
+        """The run's baselines that have a score in the column, with its feature settings or without any."""
+        found = [row for row in self.rows if not row.is_run and column in row.cells and run.run in row.runs]
+        return [row for row in found if row.settings in ("", run.settings)]
+
+
+def tabulate(runs: Sequence[Run]) -> Table:
+    """The table of all evaluations: columns sorted by task and probe, a row for every run, then the baselines.
+
+    A run has a row for each of its feature settings. Baselines with equal scores stand there once.
+    """
+    rows = []
+    for run in runs:
+        for settings in dict.fromkeys(_settings(result) for result in run.results if result["features"] == ENCODER):
+            rows.append(Row(_label(run.name, settings), [run.name], True, _cells(run, ENCODER, settings), settings))
+    kinds = ((str(result["features"]), _settings(result)) for run in runs for result in run.results)
+    for features, settings in dict.fromkeys(kinds):
+        if features != ENCODER:
+            rows += _baseline_rows(runs, features, settings)
+    columns = {column for row in rows for column in row.cells}
+    return Table(sorted(columns, key=lambda c: (c.task, c.probe, c.test_folds, c.num_clips, c.clip_s)), rows)
+
+
+def overlap(one: Cell, other: Cell) -> bool:
+    """Whether the two 95 % intervals overlap."""
+    return one["low"] <= other["high"] and other["low"] <= one["high"]
+
+
+def _settings(result: Cell) -> str:
+    """Layers and pooling of a melmask encoder, which lines of earlier versions do not name; empty for others."""
+    return result.get("settings") or DEFAULT_SETTINGS if result["features"] in (ENCODER, UNTRAINED) else ""
+
+
+def _label(name: str, settings: str) -> str:
+    return name if settings in ("", DEFAULT_SETTINGS) else f"{name} ({settings})"
+
+
+def _cells(run: Run, features: str, settings: str) -> dict[Column, Cell]:
+    """A run's lines with these features and settings, by column."""
+    kept = [one for one in run.results if one["features"] == features and _settings(one) == settings]
+    return {_column(result): result for result in kept}
+
+
+def _column(result: Cell) -> Column:
+    return Column(
+        result["task"],
+        result["probe"],
+        result["metric"],
+        tuple(result["test_folds"]),
+        result["num_clips"],
+        result["num_classes"],
+        result.get("clip_s", 0.0),
+    )
+
+
+def _baseline_rows(runs: Sequence[Run], features: str, settings: str) -> list[Row]:
+    """One kind of baseline of all runs; baselines whose scores agree in every shared column become one row."""
+    label = _label(LABELS.get(features, features), settings)
+    rows: list[Row] = []
+    for run in runs:
+        cells = _cells(run, features, settings)
+        for row in rows:
+            shared = cells.keys() & row.cells.keys()
+            if shared and all(cells[column]["score"] == row.cells[column]["score"] for column in shared):
+                row.cells.update(cells | row.cells)
+                row.runs.append(run.name)
+                break
+        else:
+            if cells:
+                rows.append(Row(label, [run.name], False, cells, settings))
+    if len(rows) == 1:
+        return rows
+    return [Row(f"{label} ({', '.join(row.runs)})", row.runs, False, row.cells, settings) for row in rows]
