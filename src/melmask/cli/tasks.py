@@ -1,8 +1,8 @@
-"""Commands about named tasks: list them, describe one, and make one's table from its data set's folder."""
+"""Tasks from public data sets: list them, describe one, and make its table from the data set's folder."""
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from rich import box
 from rich.markup import escape
@@ -12,41 +12,43 @@ from tyro.conf import OmitArgPrefixes, Positional, subcommand
 
 from melmask.cli.console import console
 from melmask.data.download import download
-from melmask.datasets import NAMED_TASKS
-from melmask.datasets.base import NamedTask
-from melmask.datasets.build import Built, build, write
+from melmask.datasets import DATASETS, find_dataset
+from melmask.datasets.base import Dataset
+from melmask.datasets.build import TaskTable, build_table, write_table
+
+NO_ARCHIVE = "no archive is known"
 
 
 @dataclass(frozen=True)
 class Listing:
-    """List all named tasks."""
+    """List all tasks."""
 
 
 @dataclass(frozen=True)
 class Description:
-    """Say what a task's folder must hold, what of its splits is official, and where it is to be had.
+    """Describe a task: the layout of its folder, which of its splits are official, and where it is available.
 
     Args:
-        name: the task.
+        name: of the task, or package.module:DATASET for a data set of your own.
     """
 
-    name: Positional[Literal[tuple(NAMED_TASKS)]]  # type: ignore[valid-type]
+    name: Positional[str]
 
 
 @dataclass(frozen=True)
 class Making:
-    """Make a task's table from its data set's folder; count everything, and say exactly what is missing or too much.
+    """Make the table of a task from its data set's folder, and report everything that is missing or unexpected.
 
     Args:
-        name: the task.
+        name: of the task, or package.module:DATASET for a data set of your own.
         folder: the data set's folder, as released; with --download it need not exist yet.
-        out: the table to write, a .csv; a record of what it was made of goes beside it.
+        out: the table to write, a .csv; a record of what it was made from is written beside it.
         lists: a list, or the folder of lists, that is not part of the release; see `melmask tasks show`.
-        allow_missing: take what is there if clips are missing, and record what is missing.
-        download: fetch the data set's archives into the folder first, where its documentation names plain ones.
+        allow_missing: accept missing clips, and record them.
+        download: fetch the data set's archives into the folder first, if its documentation links to plain ones.
     """
 
-    name: Positional[Literal[tuple(NAMED_TASKS)]]  # type: ignore[valid-type]
+    name: Positional[str]
     folder: Positional[Path]
     out: Path
     lists: Path | None = None
@@ -62,51 +64,53 @@ Do = (
 
 
 def tasks(do: OmitArgPrefixes[Do] = Listing()) -> None:
-    """Named tasks: which public data sets there are, and how to make one's table from its folder."""
+    """Tasks from public data sets: list them, describe one, and make its table from the data set's folder."""
     if isinstance(do, Listing):
         console.print(tasks_table())
-        console.print("[dim]melmask tasks show NAME: what it is, its folder, its splits, its page[/]")
+        console.print("[dim]melmask tasks show NAME: its folder, splits and page[/]")
     elif isinstance(do, Description):
-        console.print(_description(NAMED_TASKS[do.name]))
+        console.print(_description(find_dataset(do.name)))
     else:
         _make(do)
 
 
 def tasks_table() -> Table:
-    """All named tasks, one a line."""
-    table = Table(title="Named tasks", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    """All tasks, one per line."""
+    table = Table(title="Tasks", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("task")
     table.add_column("clips", justify="right")
     table.add_column("classes", justify="right")
     table.add_column("splits")
-    table.add_column("unit, s", justify="right")
+    table.add_column("clip, s", justify="right")
     table.add_column("metric")
     table.add_column("DOI or page", overflow="fold")
-    for task in NAMED_TASKS.values():
-        clips = f"{sum(task.expected.clips.values()):,}" if task.expected.clips else "?"
-        unit, where = f"{task.clip_s:g}", task.doi or task.home
-        table.add_row(task.name, clips, f"{task.expected.classes:,}", task.splits, unit, task.metric, where)
+    for dataset in DATASETS.values():
+        expected, length, page = dataset.expected, f"{dataset.clip_s:g}", dataset.doi or dataset.home
+        clips = f"{sum(expected.clips.values()):,}" if expected.clips else "?"
+        table.add_row(dataset.name, clips, f"{expected.classes:,}", dataset.splits, length, dataset.metric, page)
     return table
 
 
-def _description(task: NamedTask) -> Table:
-    """What a user has to know about one task, as a table without lines."""
-    table = Table(box=None, show_header=False, title=f"{task.title}: {task.what}", title_justify="left")
+def _description(dataset: Dataset) -> Table:
+    """What a user has to know about a data set, as a table without lines."""
+    title = f"{dataset.title}: {dataset.target}" if dataset.target else dataset.title
+    table = Table(box=None, show_header=False, title=title, title_justify="left")
     table.add_column(style="bold")
     table.add_column(overflow="fold")
-    counts = ", ".join(f"{split} {count:,}" for split, count in task.expected.clips.items()) or "not published"
+    counts = ", ".join(f"{split} {count:,}" for split, count in dataset.expected.clips.items())
     lines = {
-        "folder": task.layout,
-        "lists": task.lists,
-        "splits": task.protocol,
-        "groups": task.groups or "none",
-        "clips": counts,
-        "classes": f"{task.expected.classes:,}",
-        "unit length": f"{task.clip_s:g} s",
-        "metric": task.metric,
-        "doi": task.doi,
-        "page": task.home,
-        "--download": "\n".join(archive.url for archive in task.archives) or f"no: {task.no_download}",
+        "folder": dataset.layout,
+        "lists": dataset.lists,
+        "splits": dataset.protocol,
+        "groups": dataset.groups or "none",
+        "clips": counts or "not published",
+        "classes": f"{dataset.expected.classes:,}" if dataset.expected.classes else "not published",
+        "clip length": f"{dataset.clip_s:g} s" if dataset.clip_s else "whole clips",
+        "metric": dataset.metric,
+        "doi": dataset.doi,
+        "page": dataset.home,
+        "--download": "\n".join(archive.url for archive in dataset.archives)
+        or f"no: {dataset.no_download or NO_ARCHIVE}",
     }
     for name, text in lines.items():
         if text:
@@ -115,39 +119,39 @@ def _description(task: NamedTask) -> Table:
 
 
 def _make(do: Making) -> None:
-    task = NAMED_TASKS[do.name]
+    dataset = find_dataset(do.name)
     if do.download:
-        if not task.archives:
-            raise ValueError(f"nothing to download for {task.where}: {task.no_download}")
-        _download(task, do.folder)
-    elif not do.folder.exists() and task.archives:
+        if not dataset.archives:
+            raise ValueError(f"nothing to download for {dataset.reference}: {dataset.no_download or NO_ARCHIVE}")
+        _download(dataset, do.folder)
+    elif not do.folder.exists() and dataset.archives:
         raise ValueError(
-            f"{do.folder} does not exist: get {task.where}, or add --download to fetch it into that folder"
+            f"{do.folder} does not exist: get {dataset.reference}, or add --download to fetch it into that folder"
         )
-    built = build(task, do.folder, lists=do.lists, allow_missing=do.allow_missing)
-    record = write(built, do.out)
-    console.print(_counts_table(built))
-    for shortage in built.shortages:
+    table = build_table(dataset, do.folder, lists=do.lists, allow_missing=do.allow_missing)
+    record = write_table(table, do.out)
+    console.print(_counts_table(table))
+    for shortage in table.shortages:
         console.print(f"[yellow]missing:[/] {escape(shortage)}", soft_wrap=True)
-    for note in built.notes:
+    for note in table.notes:
         console.print(f"[dim]note: {escape(note)}[/]", soft_wrap=True)
-    console.print(f"[bold]{do.out}[/]: {len(built.rows):,} clips; what it is made of is in {record}", soft_wrap=True)
+    console.print(f"[bold]{do.out}[/]: {len(table.rows):,} clips; what it is made from is in {record}", soft_wrap=True)
 
 
-def _counts_table(built: Built) -> Table:
+def _counts_table(made: TaskTable) -> Table:
     """Clips by fold or split, beside what was released."""
-    table = Table(title=built.task.title, title_justify="left")
-    table.add_column(built.task.column)
+    table = Table(title=made.dataset.title, title_justify="left")
+    table.add_column(made.dataset.split_column)
     table.add_column("clips", justify="right")
     table.add_column("of", justify="right")
-    for split, count in built.num_clips.items():
-        released = built.task.expected.clips.get(split)
+    for split, count in made.num_clips.items():
+        released = made.dataset.expected.clips.get(split)
         table.add_row(split, f"{count:,}", "" if released is None else f"{released:,}")
     return table
 
 
-def _download(task: NamedTask, folder: Path) -> None:
-    """Fetch and unpack with a bar for each step."""
+def _download(dataset: Dataset, folder: Path) -> None:
+    """Fetch and unpack, with a progress bar for each step."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(bar_width=24),
@@ -164,4 +168,4 @@ def _download(task: NamedTask, folder: Path) -> None:
             of = f" of {total // scale:,}" if total else ""
             progress.update(lines[what], completed=done, total=total or None, note=f"{done // scale:,}{of} {unit}")
 
-        download(task.archives, folder, show)
+        download(dataset.archives, folder, show)

@@ -1,4 +1,4 @@
-"""Sets of music and notes: GTZAN, NSynth and Surge."""
+"""How a labelled data set is described: its layout, its official splits, and what was released."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,12 +9,19 @@ from melmask.data.download import Archive
 
 SPLITS = ("train", "valid", "test")
 
-ALL = "all"  # in place of splits, where only the number of all clips is known
+ALL = "all"  # in place of a fold or split in `Expected.clips`, if only the total number of clips is known
 
 
 @dataclass(frozen=True)
 class Row:
-    """A clip that should be there: where, its label (several joined by ``;``), its fold or split, and its group."""
+    """A row of the table to be made, for a clip that the data set lists.
+
+    Args:
+        path: the audio file.
+        label: its class, or several joined by ``;``.
+        split: its fold or split.
+        group: what it must not share between splits, e.g. the speaker; "" if the data set does not say.
+    """
 
     path: Path
     label: str
@@ -24,12 +31,12 @@ class Row:
 
 @dataclass(frozen=True)
 class Listing:
-    """What the lists and folders of a set say it holds.
+    """The clips of a data set according to its lists and folders.
 
     Args:
-        rows: the clips, whether their files are there or not.
-        classes: the names that the set itself gives its classes, where a file of the release does.
-        unlisted: audio files in its folders that none of its lists names.
+        rows: the clips, whether their files exist or not.
+        classes: names of the classes, if a file of the release has them.
+        unlisted: audio files in its folders that no list names.
         notes: what a user of the table has to know.
     """
 
@@ -41,12 +48,12 @@ class Listing:
 
 @dataclass(frozen=True)
 class Expected:
-    """What was released.
+    """The contents of the release, to check a copy against.
 
     Args:
-        clips: number by fold or split, or of `ALL`; empty where nobody published a number.
-        classes: how many.
-        in_every_split: whether each class has a clip in each fold or split.
+        clips: number of clips by fold or split, or in total under `ALL`; empty if not published.
+        classes: number of classes; 0 if not published.
+        in_every_split: whether every class occurs in every fold or split.
     """
 
     clips: Mapping[str, int]
@@ -54,54 +61,58 @@ class Expected:
     in_every_split: bool = True
 
 
-@dataclass(frozen=True)
-class NamedTask:
-    """A public data set as a task.
+NOT_PUBLISHED = Expected({}, classes=0, in_every_split=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """A labelled data set, and how to read its folder as released.
 
     Args:
         name: on the command line.
         title: its own name.
-        what: what is told apart.
-        clip_s: length of the excerpts that the literature judges it on, in seconds: where clips differ, their average
-            duration, as in BYOL-A (arXiv 2103.06695, IV-A1).
-        metric: accuracy, or mean average precision for several labels a clip.
-        column: whether clips have folds, each left out in turn, or one official split.
-        splits: in words, for tables: which there are.
-        protocol: what of the splits is official and what is not.
-        groups: what the clips of one group share; "" where the set does not say.
+        target: what is classified.
+        collect: reads its folder and, if given, the path of lists that are not part of the release.
+        layout: the official files and folders that ``collect`` reads, for messages.
+        clip_s: length of the excerpts that published scores are for, in seconds; 0 for whole clips. Where clips differ
+            in length, it is their mean duration, as in BYOL-A (arXiv 2103.06695, IV-A1).
+        metric: accuracy, or mean average precision if a clip can have several labels.
+        split_column: "fold" if each fold is held out in turn, "split" if there is one official split.
+        splits: which folds or splits there are, in words.
+        protocol: which of the splits are official and which are not.
+        groups: what the clips of a group share; "" if the data set does not say.
         expected: what was released.
-        home: the page from which it is to be had.
-        doi: of the data set or its paper; "" where there is none.
-        layout: the official files and folders that are read.
-        collect: from its folder, and the path given for lists, to what it holds.
-        classes: names of the classes, where they are fixed and no file of the release gives them.
-        lists: lists that are not part of the release: what, and where to have them; "" if none.
-        archives: plain archives that its own documentation names.
-        no_download: why there is nothing to fetch, where there are no archives.
-        missing_is_normal: clips that are gone for everybody are counted and are no error.
+        home: address of the page that it is available from.
+        doi: of the data set or its paper; "" if there is none.
+        classes: names of the classes, if they are fixed and no file of the release has them.
+        lists: lists that are not part of the release, and where they are available; "" if there are none.
+        archives: plain archives that its own documentation links to.
+        no_download: why it cannot be downloaded, if there are no archives.
+        may_lack_clips: clips that nobody can get any more are counted, and are not an error.
     """
 
     name: str
     title: str
-    what: str
-    clip_s: float
-    metric: Literal["accuracy", "mAP"]
-    column: Literal["fold", "split"]
-    splits: str
-    protocol: str
-    groups: str
-    expected: Expected
-    home: str
-    doi: str
-    layout: str
     collect: Callable[[Path, Path | None], Listing]
+    layout: str
+    target: str = ""
+    clip_s: float = 0.0
+    metric: Literal["accuracy", "mAP"] = "accuracy"
+    split_column: Literal["fold", "split"] = "split"
+    splits: str = ""
+    protocol: str = ""
+    groups: str = ""
+    expected: Expected = NOT_PUBLISHED
+    home: str = ""
+    doi: str = ""
     classes: tuple[str, ...] = ()
     lists: str = ""
     archives: tuple[Archive, ...] = ()
     no_download: str = ""
-    missing_is_normal: bool = False
+    may_lack_clips: bool = False
 
     @property
-    def where(self) -> str:
-        """Name, DOI and page, for messages."""
-        return f"{self.title} ({f'doi:{self.doi}, ' if self.doi else ''}{self.home})"
+    def reference(self) -> str:
+        """Title, DOI and page, for messages."""
+        sources = ", ".join(source for source in (self.doi and f"doi:{self.doi}", self.home) if source)
+        return f"{self.title} ({sources})" if sources else self.title

@@ -1,8 +1,8 @@
-"""From a public data set's own folder to a table that is a task, with everything counted.
+"""From a data set's folder, as released, to the table of a task, with everything counted.
 
-`NamedTask.collect` reads the official lists and folders. `build` holds what was found against what was released: a file
-that is listed must be there, each split must have its number of clips, and the classes must be those of the release.
-`write` leaves the table, and beside it a record of what it was made of.
+`Dataset.collect` reads the official lists and folders. `build_table` compares what it found with what was released:
+every listed file must exist, each split must have its number of clips, and the classes must be those of the release.
+`write_table` writes the table and, beside it, a record of what it was made from.
 """
 
 import csv
@@ -13,25 +13,26 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from melmask.datasets.base import ALL, Expected, NamedTask, Row
+from melmask.datasets.base import ALL, Dataset, Expected, Listing, Row
+from melmask.files import atomic_write
 
-RECORD = ".task.json"  # in place of a table's .csv
+RECORD = ".task.json"  # replaces the table's .csv
 
 
 @dataclass(frozen=True)
-class Built:
-    """A task as it was found.
+class TaskTable:
+    """The table of a task, made from the folder of a data set.
 
     Args:
-        task: the data set.
-        folder: its folder.
-        rows: the clips that are there.
-        missing: listed files that are not.
-        shortages: what is less than was released, in words.
+        dataset: the data set.
+        folder: that it was read from.
+        rows: the clips whose files exist.
+        missing: listed files that do not exist.
+        shortages: everything that is less than was released, in words.
         notes: what a user of the table has to know.
     """
 
-    task: NamedTask
+    dataset: Dataset
     folder: Path
     rows: tuple[Row, ...]
     missing: tuple[Path, ...]
@@ -40,126 +41,138 @@ class Built:
 
     @property
     def num_clips(self) -> dict[str, int]:
-        """By fold or split, in order."""
+        """Number of clips by fold or split, in order."""
         count = Counter(row.split for row in self.rows)
         return {split: count[split] for split in sorted(count, key=lambda split: (len(split), split))}
 
     @property
     def classes(self) -> tuple[str, ...]:
-        return tuple(sorted({part for row in self.rows for part in labels_of(row)}))
+        return tuple(sorted({label for row in self.rows for label in labels_of(row)}))
 
 
-def build(
-    task: NamedTask,
+def build_table(
+    dataset: Dataset,
     folder: Path,
     *,
     lists: Path | None = None,
     allow_missing: bool = False,
     expected: Expected | None = None,
-) -> Built:
-    """Read a data set's folder and hold it against what was released.
+) -> TaskTable:
+    """Read a data set's folder and compare it with what was released.
 
     Args:
-        task: the data set.
+        dataset: the data set.
         folder: the data set's own folder, or one that holds it.
         lists: a list, or the folder of lists, that is not part of the release.
-        allow_missing: take what is there, if it is less than was released; `Built.shortages` then has what is missing.
-        expected: what was released, if it is not `NamedTask.expected`.
+        allow_missing: accept less than was released; `TaskTable.shortages` then says what is missing.
+        expected: what was released, if not `Dataset.expected`.
 
     Raises:
-        ValueError: the folder is not laid out as released, something is missing and may not be, or there is more than
-            was released. The message has everything that was found, and where the data set is to be had.
+        ValueError: the folder does not have the layout of the release, something is missing and that is not allowed,
+            or there is more than was released. The message lists all faults, and where the data set is available.
     """
     if not folder.is_dir():
-        raise ValueError(f"{folder} is no folder: give the folder of {task.where}")
+        raise ValueError(f"{folder} is no folder: give the folder of {dataset.reference}")
     try:
-        listing = task.collect(folder, lists)
+        listing = dataset.collect(folder, lists)
     except ValueError as error:
-        raise ValueError(f"{error}\n  {task.where} is laid out as {task.layout}") from error
-    expected = expected or task.expected
-    present = [row.path.is_file() for row in listing.rows]
-    rows, regrouped = apart([row for row, there in zip(listing.rows, present, strict=True) if there])
-    missing = tuple(row.path for row, there in zip(listing.rows, present, strict=True) if not there)
+        raise ValueError(f"{error}\n  {dataset.reference} is laid out as {dataset.layout}") from error
+    exists = [row.path.is_file() for row in listing.rows]
+    rows, group_notes = separate_groups([row for row, found in zip(listing.rows, exists, strict=True) if found])
+    missing = tuple(row.path for row, found in zip(listing.rows, exists, strict=True) if not found)
+    table = TaskTable(dataset, folder, rows, missing, (), (*listing.notes, *group_notes))
+    if listing.unlisted:
+        names = first_few(listing.unlisted, folder)
+        note = f"{len(listing.unlisted):,} audio files that no list names are left out: {names}"
+        table = replace(table, notes=(*table.notes, note))
+    return _checked(table, listing, expected or dataset.expected, allow_missing)
 
-    counted = listing.rows if task.missing_is_normal else rows
-    too_few, too_many = count_faults(counted, expected)
-    lacking, unknown = class_faults(rows, listing.classes or task.classes, expected)
+
+def _checked(table: TaskTable, listing: Listing, expected: Expected, allow_missing: bool) -> TaskTable:
+    """The table with all shortages, or the error that lists all faults."""
+    dataset, rows, missing = table.dataset, table.rows, table.missing
+    too_few, too_many = count_faults(listing.rows if dataset.may_lack_clips else rows, expected)
+    lacking, unknown = class_faults(rows, listing.classes or dataset.classes, expected)
     absent = []
     if missing:
-        absent = [f"not there, {len(missing):,} of {len(listing.rows):,} files: {name_some(missing, folder)}"]
+        names = first_few(missing, table.folder)
+        absent = [f"{len(missing):,} of {len(listing.rows):,} listed files do not exist: {names}"]
     short = absent + too_few + lacking
     wrong = split_faults(listing.rows, expected) + too_many + unknown
-    if task.missing_is_normal:  # then the lists are to be whole, and the clips are only counted
+    if dataset.may_lack_clips:  # only its lists must be complete
         short, wrong = [], wrong + too_few
+        table = replace(table, notes=(*table.notes, *absent, *lacking))
     empty = [
-        f"{spoken(split)}: not one clip is there"
+        f"{describe_split(split)}: none of its clips exist"
         for split in sorted({row.split for row in listing.rows} - {row.split for row in rows})
     ]
     if not rows:
-        empty = [f"no clip is there; it is laid out as {task.layout}"]
+        empty = [f"no listed clip exists; it is laid out as {dataset.layout}"]
     if wrong or empty or (short and not allow_missing):
-        optional = "complete it" if empty else "complete it, or take what is there with --allow-missing"
+        optional = "complete it" if empty else "complete it, or accept what exists with --allow-missing"
         remedy = "this is another release" if wrong else optional
-        message = "".join(f"\n  - {fault}" for fault in wrong + empty + short)
-        raise ValueError(f"{task.title} in {folder} is not as released:{message}\n  To be had: {task.where}; {remedy}")
-    notes = (*listing.notes, *regrouped)
-    if task.missing_is_normal:
-        notes += (*absent, *lacking)
-    if listing.unlisted:
-        named = name_some(listing.unlisted, folder)
-        notes += (f"{len(listing.unlisted):,} audio files that no list names are left out: {named}",)
-    return Built(task, folder, rows, missing, tuple(short), notes)
+        faults = "".join(f"\n  - {fault}" for fault in wrong + empty + short)
+        raise ValueError(
+            f"{dataset.title} in {table.folder} is not as released:{faults}\n  Source: {dataset.reference}; {remedy}"
+        )
+    return replace(table, shortages=tuple(short))
 
 
-def write(built: Built, table: Path) -> Path:
-    """Write the task's table, and beside it ``NAME.task.json`` with what it was made of and what is missing.
+def write_table(table: TaskTable, path: Path) -> Path:
+    """Write the task's table and, beside it, ``NAME.task.json``: what it was made from and what is missing.
 
-    Paths in the table are relative if the recordings lie below its folder, and absolute otherwise.
+    Paths in the table are relative if the recordings are below its folder, and absolute otherwise.
+
+    Args:
+        table: to write.
+        path: of the table, a .csv.
 
     Returns:
-        The record.
+        The path of the record.
 
     Raises:
-        ValueError: the table's name does not end in .csv.
+        ValueError: the name of the table does not end in .csv.
     """
-    if table.suffix.lower() != ".csv":
-        raise ValueError(f"the table {table} must end in .csv")
-    table.parent.mkdir(parents=True, exist_ok=True)
-    top, task = table.absolute().parent, built.task
-    with table.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+    if path.suffix.lower() != ".csv":
+        raise ValueError(f"the table {path} must end in .csv")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    top, dataset = path.absolute().parent, table.dataset
+    text = {"encoding": "utf-8", "errors": "surrogateescape"}  # file names need not be valid UTF-8
+    with atomic_write(path) as temporary, temporary.open("w", newline="", **text) as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(("path", "label", task.column, "group"))
-        for row in built.rows:
-            path = row.path.absolute()
-            shown = path.relative_to(top).as_posix() if path.is_relative_to(top) else str(path)
+        writer.writerow(("path", "label", dataset.split_column, "group"))
+        for row in table.rows:
+            clip = row.path.absolute()
+            shown = clip.relative_to(top).as_posix() if clip.is_relative_to(top) else str(clip)
             writer.writerow((shown, row.label, row.split, row.group))
-    classes_of = classes_by_split(built.rows)
+    classes_of = classes_by_split(table.rows)
     record = {
-        "task": task.name,
-        "title": task.title,
-        "doi": task.doi,
-        "home": task.home,
-        "folder": str(built.folder.absolute()),
-        "clip_s": task.clip_s,
-        "metric": task.metric,
-        "protocol": task.protocol,
-        "num_clips": built.num_clips,
-        "num_classes": {split: len(classes_of[split]) for split in built.num_clips},
-        "classes": built.classes,
-        "shortages": built.shortages,
-        "missing": [str(path.relative_to(built.folder)) for path in built.missing],
-        "notes": built.notes,
+        "task": dataset.name,
+        "title": dataset.title,
+        "doi": dataset.doi,
+        "home": dataset.home,
+        "folder": str(table.folder.absolute()),
+        "clip_s": dataset.clip_s,
+        "metric": dataset.metric,
+        "protocol": dataset.protocol,
+        "num_clips": table.num_clips,
+        "num_classes": {split: len(classes_of[split]) for split in table.num_clips},
+        "classes": table.classes,
+        "shortages": table.shortages,
+        "missing": [str(clip.relative_to(table.folder)) for clip in table.missing],
+        "notes": table.notes,
     }
-    path = table.with_suffix(RECORD)
-    path.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8", errors="surrogateescape")
-    return path
+    record_path = path.with_suffix(RECORD)
+    with atomic_write(record_path) as temporary:
+        temporary.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", **text)
+    return record_path
 
 
 def clip_s_of(table: Path) -> float:
-    """The unit length that the record beside a table names, in seconds; 0 without a record, or without one in it.
+    """The clip length in seconds in the record beside a table; 0 if there is no record, or no length in it.
 
     Raises:
-        ValueError: the record is damaged, or its unit length is no length.
+        ValueError: the record is damaged, or its clip length is negative or not a number.
     """
     path = table.with_suffix(RECORD)
     if not path.is_file():
@@ -174,11 +187,11 @@ def clip_s_of(table: Path) -> float:
     return float(clip_s)
 
 
-NUM_NAMED = 5  # of what is missing or unexpected, by name
+NUM_NAMED = 5  # missing or unexpected items that messages name
 
 
-def apart(rows: Sequence[Row]) -> tuple[tuple[Row, ...], tuple[str, ...]]:
-    """Rows with each group in one split: named ``group@split`` where the release has it in several, with a note."""
+def separate_groups(rows: Sequence[Row]) -> tuple[tuple[Row, ...], tuple[str, ...]]:
+    """Rename groups that the release has in several splits to ``group@split``, and return a note about it."""
     splits_of: defaultdict[str, set[str]] = defaultdict(set)
     for row in rows:
         if row.group:
@@ -186,14 +199,14 @@ def apart(rows: Sequence[Row]) -> tuple[tuple[Row, ...], tuple[str, ...]]:
     shared = {group for group, splits in splits_of.items() if len(splits) > 1}
     if not shared:
         return tuple(rows), ()
-    note = f"{len(shared):,} groups are in several splits of the release, for example {min(shared)}: named group@split"
-    named = [replace(row, group=f"{row.group}@{row.split}") if row.group in shared else row for row in rows]
-    return tuple(named), (note,)
+    note = f"{len(shared):,} groups are in several splits of the release, for example {min(shared)}: renamed to group@split"
+    renamed = [replace(row, group=f"{row.group}@{row.split}") if row.group in shared else row for row in rows]
+    return tuple(renamed), (note,)
 
 
 def labels_of(row: Row) -> list[str]:
-    """The names in a label."""
-    return [part for part in row.label.split(";") if part]
+    """The single labels of a row."""
+    return [label for label in row.label.split(";") if label]
 
 
 def classes_by_split(rows: Iterable[Row]) -> defaultdict[str, set[str]]:
@@ -205,13 +218,13 @@ def classes_by_split(rows: Iterable[Row]) -> defaultdict[str, set[str]]:
 
 
 def count_faults(rows: Sequence[Row], expected: Expected) -> tuple[list[str], list[str]]:
-    """What there is too little and too much of, in words."""
+    """Folds or splits with too few clips and with too many, in words."""
     count = Counter(row.split for row in rows)
     if ALL in expected.clips:
         count = Counter({ALL: len(rows)})
     too_few, too_many = [], []
     for split, wanted in expected.clips.items():
-        fault = f"{spoken(split)}: {count[split]:,} clips of {wanted:,}"
+        fault = f"{describe_split(split)}: {count[split]:,} clips of {wanted:,}"
         if count[split] < wanted:
             too_few.append(fault)
         elif count[split] > wanted:
@@ -220,43 +233,44 @@ def count_faults(rows: Sequence[Row], expected: Expected) -> tuple[list[str], li
 
 
 def split_faults(rows: Iterable[Row], expected: Expected) -> list[str]:
-    """Folds or splits that were not released, in words."""
+    """Folds or splits that are not in the release, in words."""
     if not expected.clips or ALL in expected.clips:
         return []
     return [
-        f"{spoken(split)} is not of the release" for split in sorted({row.split for row in rows} - {*expected.clips})
+        f"{describe_split(split)} is not in the release"
+        for split in sorted({row.split for row in rows} - {*expected.clips})
     ]
 
 
 def class_faults(rows: Sequence[Row], names: Sequence[str], expected: Expected) -> tuple[list[str], list[str]]:
-    """Which classes are missing, and which are too many, in words."""
+    """Missing classes and unexpected classes, in words."""
     by_split = classes_by_split(rows)
     found = set().union(*by_split.values()) if by_split else set()
     lacking, unknown = [], []
-    strange = sorted(found - set(names)) if names else []
-    if strange:
-        unknown.append(f"classes that are not of the release: {name_some(strange)}")
-    elif len(found) > expected.classes:
+    unexpected = sorted(found - set(names)) if names else []
+    if unexpected:
+        unknown.append(f"classes that are not in the release: {first_few(unexpected)}")
+    elif 0 < expected.classes < len(found):
         unknown.append(f"{len(found):,} classes of {expected.classes:,}")
-    if len(found) < expected.classes and not strange:
+    if len(found) < expected.classes and not unexpected:
         absent = sorted(set(names) - found)
         lacking.append(
-            f"{len(found):,} classes of {expected.classes:,}" + (f", without {name_some(absent)}" if absent else "")
+            f"{len(found):,} classes of {expected.classes:,}" + (f", without {first_few(absent)}" if absent else "")
         )
     if expected.in_every_split:
         for split, classes in sorted(by_split.items()):
             if classes != found:
-                lacking.append(f"{spoken(split)}: no clip of {name_some(sorted(found - classes))}")
+                lacking.append(f"{describe_split(split)}: no clip of {first_few(sorted(found - classes))}")
     return lacking, unknown
 
 
-def spoken(split: str) -> str:
-    """A fold or split as messages name it."""
+def describe_split(split: str) -> str:
+    """A fold or split as messages name it: "fold 1", but "train"."""
     return f"fold {split}" if split.isdecimal() else split
 
 
-def name_some(items: Sequence[Path] | Sequence[str], top: Path | None = None) -> str:
-    """The first few by name, and how many more."""
-    named = [str(item.relative_to(top)) if isinstance(item, Path) and top else str(item) for item in items[:NUM_NAMED]]
-    more = len(items) - len(named)
-    return ", ".join(named) + (f" and {more:,} more" if more else "")
+def first_few(items: Sequence[Path] | Sequence[str], top: Path | None = None) -> str:
+    """The names of the first few items, and the number of others."""
+    names = [str(item.relative_to(top)) if isinstance(item, Path) and top else str(item) for item in items[:NUM_NAMED]]
+    more = len(items) - len(names)
+    return ", ".join(names) + (f" and {more:,} more" if more else "")

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from melmask.data.download import Archive
-from melmask.datasets.base import Expected, Listing, NamedTask, Row
+from melmask.datasets.base import Dataset, Expected, Listing, Row
 from melmask.datasets.layouts import find_root, read_table, unlisted
 
 
@@ -14,21 +14,21 @@ def _esc50(folder: Path, _lists: Path | None) -> Listing:
     return Listing(rows, unlisted=unlisted(rows, root / "audio"))
 
 
-ESC50 = NamedTask(
+ESC50 = Dataset(
     name="esc50",
     title="ESC-50",
-    what="environmental sounds",
+    target="environmental sounds",
     clip_s=5.0,  # of every clip
     metric="accuracy",
-    column="fold",
+    split_column="fold",
     splits="5 folds",
-    protocol="the five official folds, each left out in turn",
-    groups="the recording on Freesound that a clip is from (src_file)",
+    protocol="the five official folds, each held out in turn",
+    groups="the recording on Freesound that a clip is cut from (src_file)",
     expected=Expected({str(fold): 400 for fold in range(1, 6)}, classes=50),
     home="https://github.com/karolpiczak/ESC-50",
     doi="10.1145/2733373.2806390",
     layout="ESC-50-master/: meta/esc50.csv, audio/*.wav",
     collect=_esc50,
-    # The archive of a branch is made anew with every change to it, so that no checksum of it lasts.
+    # The archive of a branch changes with every commit, so it has no fixed checksum.
     archives=(Archive("https://github.com/karoldvl/ESC-50/archive/master.zip"),),
 )

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from melmask.datasets.base import Expected, Listing, NamedTask, Row
+from melmask.datasets.base import Dataset, Expected, Listing, Row
 from melmask.datasets.layouts import find_root, read_json, read_table, unlisted
 
 
@@ -18,28 +18,28 @@ def _fsd50k(folder: Path, _lists: Path | None) -> Listing:
             path = root / f"FSD50K.{part}_audio" / f"{clip['fname']}.wav"
             rows.append(Row(path, clip["labels"].replace(",", ";"), split, uploader))
     classes = _vocabulary(truth / "vocabulary.csv")
-    without = () if rows and rows[0].group else ("no FSD50K.metadata there: clips have no groups",)
+    without = () if rows and rows[0].group else ("there is no FSD50K.metadata: clips have no groups",)
     folders = [root / f"FSD50K.{part}_audio" for part in ("dev", "eval")]
     return Listing(rows, classes=classes, unlisted=unlisted(rows, *folders), notes=without)
 
 
 def _vocabulary(path: Path) -> tuple[str, ...]:
-    """The second of three columns: number, class, machine id. There is no header."""
+    """The second of the three columns number, class and class id; there is no header."""
     if not path.is_file():
         raise ValueError(f"there is no {path}")
     return tuple(line.split(",")[1] for line in path.read_text(encoding="utf-8").splitlines() if line)
 
 
-FSD50K = NamedTask(
+FSD50K = Dataset(
     name="fsd50k",
     title="FSD50K",
-    what="sound events, several a clip",
-    clip_s=7.6,  # on average: 108.3 h of 51,197 clips, by its page; no paper that we read judges it on excerpts
+    target="sound events, several a clip",
+    clip_s=7.6,  # the mean: 108.3 h of 51,197 clips, by its page; we know no paper that evaluates on excerpts
     metric="mAP",
-    column="split",
+    split_column="split",
     splits="train/valid/test",
     protocol="the official split: train and val of dev.csv, and eval.csv as test",
-    groups="the uploader, from FSD50K.metadata if it is there",
+    groups="the uploader, if FSD50K.metadata exists",
     expected=Expected({"train": 36_796, "valid": 4_170, "test": 10_231}, classes=200, in_every_split=False),
     home="https://zenodo.org/records/4060432",
     doi="10.5281/zenodo.4060432",
@@ -48,6 +48,8 @@ FSD50K = NamedTask(
         "and, for groups, FSD50K.metadata/ (dev_clips_info_FSD50K.json, eval_clips_info_FSD50K.json)"
     ),
     collect=_fsd50k,
-    no_download="its audio is a zip archive in several parts, to be joined by hand: zip -s 0 FSD50K.dev_audio.zip "
-    "--out whole.zip",
+    no_download=(
+        "its audio is a zip archive in several parts, which must be joined by hand: zip -s 0 FSD50K.dev_audio.zip "
+        "--out whole.zip"
+    ),
 )

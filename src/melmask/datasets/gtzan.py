@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from melmask.datasets.base import SPLITS, Expected, Listing, NamedTask, Row
+from melmask.datasets.base import SPLITS, Dataset, Expected, Listing, Row
 from melmask.datasets.layouts import find_list, find_root, read_lines
 
 
@@ -22,16 +22,16 @@ def _gtzan(folder: Path, lists: Path | None) -> Listing:
     return Listing(rows)
 
 
-GTZAN = NamedTask(
+GTZAN = Dataset(
     name="gtzan",
     title="GTZAN",
-    what="music genres",
+    target="music genres",
     clip_s=30.0,  # of nearly every clip
     metric="accuracy",
-    column="split",
+    split_column="split",
     splits="train/valid/test",
     protocol=(
-        "the fault-filtered lists of Kereliuk, Sturm and Larsen (2015): 930 of the 1,000 clips, without repetitions, "
+        "the fault-filtered lists of Kereliuk, Sturm and Larsen (2015): 930 of the 1,000 clips, without repetitions "
         "and with no artist in two splits; GTZAN itself has no split"
     ),
     groups="",
@@ -42,8 +42,8 @@ GTZAN = NamedTask(
     collect=_gtzan,
     classes=("blues", "classical", "country", "disco", "hiphop", "jazz", "metal", "pop", "reggae", "rock"),
     lists=(
-        "train_filtered.txt, valid_filtered.txt and test_filtered.txt of doi:10.48550/arXiv.1507.04761, kept for "
-        "example at https://github.com/jongpillee/music_dataset_split/tree/master/GTZAN_split"
+        "train_filtered.txt, valid_filtered.txt and test_filtered.txt of doi:10.48550/arXiv.1507.04761, for example "
+        "from https://github.com/jongpillee/music_dataset_split/tree/master/GTZAN_split"
     ),
-    no_download="its own page is gone and names no archive any more",
+    no_download="its own page no longer exists",
 )

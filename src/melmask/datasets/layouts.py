@@ -1,24 +1,25 @@
-"""Reading the folders, tables and lists of released data sets, with errors that name the file that is missing."""
+"""Functions to read folders, tables and lists of released data sets; errors name the file that is missing."""
 
 import csv
-import itertools
 import json
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from melmask.audio import AUDIO_EXTENSIONS
 from melmask.datasets.base import Row
 
 
 def find_root(folder: Path, mark: str) -> Path:
-    """The folder that holds ``mark``: the given one, or one directly in it, as unpacking leaves it.
+    """Find the folder that holds ``mark``: the given folder, or one directly in it, as archives often unpack.
+
+    Args:
+        folder: to search.
+        mark: relative path of a file or folder of the release.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there is no such folder.
     """
     for candidate in (folder, *sorted(path for path in folder.iterdir() if path.is_dir())):
         if (candidate / mark).exists():
@@ -27,10 +28,15 @@ def find_root(folder: Path, mark: str) -> Path:
 
 
 def find_list(name: str, folder: Path, lists: Path | None) -> Path:
-    """The list of that name: ``lists`` itself, in it if it is a folder, or in the data set's folder.
+    """Find a list: ``lists`` itself if it is a file, else the file of that name in ``lists`` or ``folder``.
+
+    Args:
+        name: of the file.
+        folder: the data set's folder.
+        lists: the path given by the user, if any.
 
     Raises:
-        ValueError: it is nowhere.
+        ValueError: the list is in neither.
     """
     if lists is not None and lists.is_file():
         return lists
@@ -43,7 +49,7 @@ def find_list(name: str, folder: Path, lists: Path | None) -> Path:
 
 
 def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
-    """The rows of a CSV with at least these columns.
+    """Read the rows of a CSV that has at least the given columns.
 
     Raises:
         ValueError: the file or a column is missing, or a row is too short.
@@ -64,10 +70,10 @@ def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
 
 
 def read_lines(path: Path) -> list[str]:
-    """The lines of a list, without the empty ones.
+    """Read the non-empty lines of a list.
 
     Raises:
-        ValueError: there is no such file.
+        ValueError: the file does not exist.
     """
     if not path.is_file():
         raise ValueError(f"there is no {path}")
@@ -75,10 +81,10 @@ def read_lines(path: Path) -> list[str]:
 
 
 def read_json(path: Path) -> Any:
-    """The content of a JSON file.
+    """Read a JSON file.
 
     Raises:
-        ValueError: there is no such file, or it is cut short.
+        ValueError: the file does not exist, or is damaged.
     """
     if not path.is_file():
         raise ValueError(f"there is no {path}")
@@ -89,7 +95,7 @@ def read_json(path: Path) -> Any:
 
 
 def audio_below(*folders: Path) -> list[Path]:
-    """All audio files in the folders and below, hidden ones aside, sorted."""
+    """All audio files in the folders and below, except hidden ones, sorted."""
     found = []
     for folder in folders:
         for top, _, names in os.walk(folder):
@@ -102,31 +108,6 @@ def audio_below(*folders: Path) -> list[Path]:
 
 
 def unlisted(rows: Iterable[Row], *folders: Path) -> tuple[Path, ...]:
-    """Audio files in the folders that no row has."""
+    """Audio files in the folders that no row lists."""
     listed = {row.path for row in rows}
     return tuple(path for path in audio_below(*folders) if path not in listed)
-
-
-SHARES = {"train": 0.7, "valid": 0.1, "test": 0.2}  # of the speakers, in TensorFlow Datasets
-
-
-def deal_speakers(speakers: Iterable[str]) -> dict[str, str]:
-    """The split of each speaker: 70 % train, 10 % valid, 20 % test, by a shuffle with seed 0.
-
-    Args:
-        speakers: names; those given several times count once.
-
-    Source: `tfds.audio.CremaD` and `tfds.audio.Voxforge`, version 1.0.0. Deviates: not at all.
-
-    >>> deal_speakers(["anna", "ben", "anna", "cleo"])
-    {'cleo': 'train', 'ben': 'train', 'anna': 'test'}
-    """
-    order = sorted(set(speakers))
-    # The old generator's stream is frozen, so that this shuffle gives the same split for ever.
-    np.random.RandomState(0).shuffle(order)
-    ends = [int(share * len(order)) for share in itertools.accumulate(SHARES.values())]
-    ends[-1] = len(order)
-    split = {}
-    for name, start, end in zip(SHARES, [0, *ends], ends, strict=False):
-        split.update(dict.fromkeys(order[start:end], name))
-    return split

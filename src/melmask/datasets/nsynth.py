@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from melmask.data.download import Archive
-from melmask.datasets.base import SPLITS, Expected, Listing, NamedTask, Row
+from melmask.datasets.base import SPLITS, Dataset, Expected, Listing, Row
 from melmask.datasets.layouts import find_root, read_json, unlisted
 
 PITCHES = range(21, 109)  # MIDI keys of a piano
@@ -18,15 +18,15 @@ def _nsynth(folder: Path, _lists: Path | None) -> Listing:
     return Listing(rows, unlisted=unlisted(rows, *(root / f"nsynth-{split}/audio" for split in SPLITS)))
 
 
-NSYNTH = NamedTask(
+NSYNTH = Dataset(
     name="nsynth",
     title="NSynth",
-    what="instrument families",
+    target="instrument families",
     clip_s=4.0,  # arXiv 2103.06695, IV-A4
     metric="accuracy",
-    column="split",
+    split_column="split",
     splits="train/valid/test",
-    protocol="the official split; its training instruments are in no other part, but valid and test share instruments",
+    protocol="the official split; its training instruments are in no other split, but valid and test share instruments",
     groups="the instrument",
     expected=Expected({"train": 289_205, "valid": 12_678, "test": 4_096}, classes=11, in_every_split=False),
     home="https://magenta.tensorflow.org/datasets/nsynth",

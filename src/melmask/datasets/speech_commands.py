@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from melmask.data.download import Archive
-from melmask.datasets.base import Expected, Listing, NamedTask, Row
+from melmask.datasets.base import Dataset, Expected, Listing, Row
 from melmask.datasets.layouts import audio_below, find_root, read_lines
 
 COMMANDS = (  # noqa: SIM905
@@ -26,15 +26,15 @@ def _speech_commands(folder: Path, _lists: Path | None) -> Listing:
     return Listing(rows)
 
 
-SPEECH_COMMANDS = NamedTask(
+SPEECH_COMMANDS = Dataset(
     name="speech_commands",
     title="Speech Commands v0.02",
-    what="spoken commands, all 35 words",
+    target="spoken commands, all 35 words",
     clip_s=1.0,  # arXiv 2103.06695, IV-A4
     metric="accuracy",
-    column="split",
+    split_column="split",
     splits="train/valid/test",
-    protocol="the official lists: validation_list.txt, testing_list.txt, all others train; without background noise",
+    protocol="the official lists validation_list.txt and testing_list.txt, all other clips train; without background noise",
     groups="the speaker",
     expected=Expected({"train": 84_843, "valid": 9_981, "test": 11_005}, classes=35),
     home="https://arxiv.org/abs/1804.03209",

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from melmask.data.download import Archive
-from melmask.datasets.base import Expected, Listing, NamedTask, Row
+from melmask.datasets.base import Dataset, Expected, Listing, Row
 from melmask.datasets.layouts import find_root, read_table, unlisted
 
 
@@ -17,17 +17,17 @@ def _urbansound8k(folder: Path, _lists: Path | None) -> Listing:
     return Listing(rows, unlisted=unlisted(rows, root / "audio"))
 
 
-URBANSOUND8K = NamedTask(
+URBANSOUND8K = Dataset(
     name="urbansound8k",
     title="UrbanSound8K",
-    what="urban sounds",
+    target="urban sounds",
     clip_s=4.0,  # arXiv 2103.06695, IV-A4
     metric="accuracy",
-    column="fold",
+    split_column="fold",
     splits="10 folds",
-    protocol="the ten official folds, each left out in turn",
+    protocol="the ten official folds, each held out in turn",
     groups="the recording on Freesound that a clip is cut from (fsID)",
-    # Its page has the total only.
+    # Its page has only the total.
     expected=Expected(
         {str(fold): count for fold, count in enumerate((873, 888, 925, 990, 936, 823, 838, 806, 816, 837), start=1)},
         classes=10,

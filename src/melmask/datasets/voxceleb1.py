@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from melmask.datasets.base import Expected, Listing, NamedTask, Row
+from melmask.datasets.base import Dataset, Expected, Listing, Row
 from melmask.datasets.layouts import audio_below, find_list, read_lines, unlisted
 
 
 def _voxceleb1(folder: Path, lists: Path | None) -> Listing:
-    # The two archives, dev and test, each unpack to a folder wav.
+    # Each of the two archives, dev and test, unpacks to a folder wav.
     places = [folder, *sorted(path for path in folder.iterdir() if path.is_dir())]
     roots = [place / "wav" for place in places if (place / "wav").is_dir()]
     if not roots:
@@ -24,13 +24,13 @@ def _voxceleb1(folder: Path, lists: Path | None) -> Listing:
     return Listing(rows, unlisted=unlisted(rows, *roots))
 
 
-VOXCELEB1 = NamedTask(
+VOXCELEB1 = Dataset(
     name="voxceleb1",
     title="VoxCeleb1",
-    what="who speaks, of 1,251",
+    target="speaker, of 1,251",
     clip_s=8.2,  # arXiv 2103.06695, IV-A4
     metric="accuracy",
-    column="split",
+    split_column="split",
     splits="train/valid/test",
     protocol="the official split for identification, iden_split.txt",
     groups="the speaker's video",
@@ -40,5 +40,5 @@ VOXCELEB1 = NamedTask(
     layout="wav/SPEAKER/VIDEO/*.wav of vox1_dev_wav.zip and vox1_test_wav.zip, in one folder or two; iden_split.txt",
     collect=_voxceleb1,
     lists="iden_split.txt, from https://www.robots.ox.ac.uk/~vgg/data/voxceleb/meta/iden_split.txt",
-    no_download="it is given out on request",
+    no_download="it is distributed on request",
 )

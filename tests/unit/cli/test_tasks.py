@@ -12,7 +12,7 @@ import pytest
 from melmask.cli import main
 from melmask.cli import tasks as command
 from melmask.data.download import Archive
-from melmask.datasets import NAMED_TASKS
+from melmask.datasets import DATASETS
 from melmask.evaluate.task import read_task
 
 
@@ -22,7 +22,7 @@ def small(monkeypatch, copy_of):
 
     def make(name: str):
         copy = copy_of(name)
-        monkeypatch.setitem(command.NAMED_TASKS, name, replace(NAMED_TASKS[name], expected=copy.expected))
+        monkeypatch.setitem(command.DATASETS, name, replace(DATASETS[name], expected=copy.expected))
         return copy
 
     return make
@@ -40,23 +40,23 @@ def test_lists_every_task(arguments, capsys, monkeypatch):
     monkeypatch.setattr(command.console, "_width", 120)
     main.main(arguments)
     printed = capsys.readouterr().out
-    for task in NAMED_TASKS.values():
-        [line] = [line for line in printed.splitlines() if line.split()[:1] == [task.name]]
-        assert f"{task.expected.classes:,}" in line and task.splits in line and task.metric in line
-        assert f"{task.clip_s:g}" in line and (task.doi or task.home) in line
+    for dataset in DATASETS.values():
+        [line] = [line for line in printed.splitlines() if line.split()[:1] == [dataset.name]]
+        assert f"{dataset.expected.classes:,}" in line and dataset.splits in line and dataset.metric in line
+        assert f"{dataset.clip_s:g}" in line and (dataset.doi or dataset.home) in line
 
 
-@pytest.mark.parametrize("name", NAMED_TASKS)
+@pytest.mark.parametrize("name", DATASETS)
 def test_shows_what_the_folder_must_hold(name, capsys, monkeypatch):
     monkeypatch.setattr(command.console, "_width", 2000)
     main.main(["tasks", "show", name])
-    printed, task = capsys.readouterr().out, NAMED_TASKS[name]
-    for text in (task.layout, task.lists, task.protocol, task.home, task.no_download):
+    printed, dataset = capsys.readouterr().out, DATASETS[name]
+    for text in (dataset.layout, dataset.lists, dataset.protocol, dataset.home, dataset.no_download):
         assert text in printed
-    assert all(archive.url in printed for archive in task.archives)
+    assert all(archive.url in printed for archive in dataset.archives)
 
 
-@pytest.mark.parametrize("name", NAMED_TASKS)
+@pytest.mark.parametrize("name", DATASETS)
 def test_makes_a_table_and_counts_it(name, small, tmp_path, capsys):
     copy = small(name)
     lists = ["--lists", str(copy.lists)] if copy.lists else []
@@ -66,13 +66,13 @@ def test_makes_a_table_and_counts_it(name, small, tmp_path, capsys):
     assert task.name == name and len(task.classes) == copy.expected.classes
 
 
-def test_says_what_is_missing_and_goes_on_only_when_told(small, tmp_path, capsys):
+def test_says_what_is_missing_and_is_made_only_when_allowed(small, tmp_path, capsys):
     copy, out = small("urbansound8k"), tmp_path / "u.csv"
     (copy.folder / "audio/fold3/3001-1-0-0.wav").unlink()
     (copy.folder / "audio/fold4/4003-3-0-0.wav").unlink()
     arguments = ["tasks", "make", "urbansound8k", str(copy.folder), "--out", str(out)]
     printed = failure(arguments, capsys)
-    assert "not there, 2 of 20 files: audio/fold3/3001-1-0-0.wav, audio/fold4/4003-3-0-0.wav" in printed
+    assert "2 of 20 listed files do not exist: audio/fold3/3001-1-0-0.wav, audio/fold4/4003-3-0-0.wav" in printed
     assert "fold 3: 1 clips of 2" in printed and "fold 4: 1 clips of 2" in printed
     assert "fold 3: no clip of car_horn" in printed
     assert "UrbanSound8K" in printed and "doi:10.5281/zenodo.1203745" in printed and "--allow-missing" in printed
@@ -115,8 +115,8 @@ def test_downloads_unpacks_and_makes_the_table(small, tmp_path, capsys, monkeypa
         thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         url = f"http://127.0.0.1:{http.server_port}/master.zip"
-        task = replace(command.NAMED_TASKS["esc50"], archives=(Archive(url),))
-        monkeypatch.setitem(command.NAMED_TASKS, "esc50", task)
+        dataset = replace(command.DATASETS["esc50"], archives=(Archive(url),))
+        monkeypatch.setitem(command.DATASETS, "esc50", dataset)
         folder, out = tmp_path / "data" / "ESC-50", tmp_path / "data" / "esc50.csv"
         main.main(["tasks", "make", "esc50", str(folder), "--out", str(out), "--download"])
         http.shutdown()

@@ -1,4 +1,4 @@
-"""Small copies of public data sets, laid out as released: the same files and columns, fewer recordings, none real."""
+"""Small copies of public data sets with the layout of the release: the same files and columns, no real recordings."""
 
 import csv
 import json
@@ -9,16 +9,16 @@ from pathlib import Path
 import pytest
 
 from melmask.datasets.base import ALL, Expected
-from melmask.datasets.layouts import deal_speakers
+from melmask.datasets.splits import split_speakers
 
 
 @dataclass(frozen=True)
 class Copy:
-    """A small copy: where, how much of it there is, and what its table must have of some clips."""
+    """A small copy: its folder, what it holds, and what its table must hold for some clips."""
 
     folder: Path
     expected: Expected
-    clips: dict[str, tuple[str, str, str]]  # label, split, group by path
+    clips: dict[str, tuple[str, str, str]]  # (label, split, group) by path
     lists: Path | None = None
 
 
@@ -35,7 +35,7 @@ def table(path: Path, rows: Sequence[Sequence[object]]) -> None:
 
 
 def esc50(folder: Path) -> Copy:
-    """Two folds of two classes; source 100 stands in both folds, as four of the release do."""
+    """Two folds of two classes; source 100 is in both folds, as four of the release are."""
     rows = [("filename", "fold", "target", "category", "esc10", "src_file", "take")]
     for fold in (1, 2):
         for target, category in enumerate(("dog", "rain")):
@@ -105,7 +105,7 @@ def voxforge(folder: Path) -> Copy:
         touch(folder / top / f"{speaker}-20150101-abc/etc/PROMPTS")
     lists = touch(folder.parent / "lists/voxforge_urls.txt", "\n".join(archives) + "\n")
     path = "www.repository.voxforge1.org/downloads/de/Trunk/Audio/Main/16kHz_16bit/speaker1-20150101-abc/"
-    split = deal_speakers(speakers)["speaker1"]
+    split = split_speakers(speakers)["speaker1"]
     clips = {f"{path}speaker1-20150101-abc/wav/de1.wav": ("de", split, "speaker1")}
     return Copy(folder, Expected({}, classes=2, in_every_split=False), clips, lists)
 
@@ -116,13 +116,13 @@ def crema_d(folder: Path) -> Copy:
         for emotion in ("ANG", "NEU"):
             level = "X" if actor == 1040 else "XX"  # one file of the release is named so
             touch(folder / f"AudioWAV/{actor}_DFA_{emotion}_{level}.wav")
-    split = deal_speakers(str(actor) for actor in range(1001, 1092))["1040"]
+    split = split_speakers(str(actor) for actor in range(1001, 1092))["1040"]
     clips = {"AudioWAV/1040_DFA_ANG_X.wav": ("anger", split, "1040")}
     return Copy(folder, Expected({ALL: 182}, classes=2), clips)
 
 
 def gtzan(folder: Path) -> Copy:
-    """Lists in a folder of their own; a clip that they filter out is there all the same."""
+    """Lists in a folder of their own; a clip that they filter out exists too."""
     lists = folder.parent / "lists"
     for number, split in enumerate(("train", "valid", "test")):
         names = [f"{genre}/{genre}.0000{number}.wav" for genre in ("blues", "rock")]
@@ -153,7 +153,7 @@ def nsynth(folder: Path) -> Copy:
 
 
 def surge(folder: Path) -> Copy:
-    """Three presets of two pitches, with a split of the user's own."""
+    """Three presets of two pitches, with a split given by the user."""
     rows = [("preset", "split")]
     for number, split in enumerate(("train", "valid", "test")):
         rows.append((f"Lead {number}", split))
@@ -184,7 +184,7 @@ def fsd50k(folder: Path) -> Copy:
 
 
 def audioset20k(folder: Path) -> Copy:
-    """Three ways of naming files, and one video that is gone."""
+    """Three ways of naming files, and one video that no longer exists."""
     labels = [
         ("index", "mid", "display_name"),
         (0, "/m/09x0r", "Speech"),
@@ -231,5 +231,5 @@ COPIES: dict[str, Callable[[Path], Copy]] = {
 
 @pytest.fixture
 def copy_of(tmp_path: Path) -> Callable[[str], Copy]:
-    """Makes the small copy of a data set by its task's name."""
+    """Makes the small copy of a data set by its name."""
     return lambda name: COPIES[name](tmp_path / name)
