@@ -199,7 +199,8 @@ def separate_groups(rows: Sequence[Row]) -> tuple[tuple[Row, ...], tuple[str, ..
     shared = {group for group, splits in splits_of.items() if len(splits) > 1}
     if not shared:
         return tuple(rows), ()
-    note = f"{len(shared):,} groups are in several splits of the release, for example {min(shared)}: renamed to group@split"
+    example = f"for example {min(shared)}: renamed to group@split"
+    note = f"{len(shared):,} groups are in several splits of the release, {example}"
     renamed = [replace(row, group=f"{row.group}@{row.split}") if row.group in shared else row for row in rows]
     return tuple(renamed), (note,)
 
@@ -236,10 +237,8 @@ def split_faults(rows: Iterable[Row], expected: Expected) -> list[str]:
     """Folds or splits that are not in the release, in words."""
     if not expected.clips or ALL in expected.clips:
         return []
-    return [
-        f"{describe_split(split)} is not in the release"
-        for split in sorted({row.split for row in rows} - {*expected.clips})
-    ]
+    unexpected = sorted({row.split for row in rows} - {*expected.clips})
+    return [f"{describe_split(split)} is not in the release" for split in unexpected]
 
 
 def class_faults(rows: Sequence[Row], names: Sequence[str], expected: Expected) -> tuple[list[str], list[str]]:

@@ -34,7 +34,7 @@ SPEECH_COMMANDS = Dataset(
     metric="accuracy",
     split_column="split",
     splits="train/valid/test",
-    protocol="the official lists validation_list.txt and testing_list.txt, all other clips train; without background noise",
+    protocol="the official lists validation_list.txt and testing_list.txt, all others train; without background noise",
     groups="the speaker",
     expected=Expected({"train": 84_843, "valid": 9_981, "test": 11_005}, classes=35),
     home="https://arxiv.org/abs/1804.03209",

@@ -48,8 +48,8 @@ SURGE = Dataset(
     split_column="split",
     splits="train/valid/test",
     protocol=(
-        "there is no official split: 80, 10 and 10 % of the presets by the SHA-256 of their names, so that no preset is "
-        "in two splits; --lists takes another split as a CSV preset,split"
+        "there is no official split: 80, 10 and 10 % of the presets by the SHA-256 of their names, so that no preset "
+        "is in two splits; --lists takes another split as a CSV preset,split"
     ),
     groups="the preset",
     expected=Expected({ALL: 2_084 * 88}, classes=88),  # every preset at every pitch; the 2,084 is not confirmed
