@@ -24,7 +24,7 @@ def grid_of(log_mel: Tensor, patch_shape: tuple[int, int]) -> PatchGrid:
     freq, time = patch_shape
     if mel < freq or frame < time:
         raise ValueError(f"{mel} x {frame} (mel x frame) is smaller than one patch of {freq} x {time}")
-    return PatchGrid(mel // freq, frame // time)
+    return PatchGrid(mel // freq, frame // time, patch_shape)
 
 
 def whole_patches(
@@ -74,16 +74,14 @@ def _warn_of_rest(size: int, step: int, unit: str) -> None:
         )
 
 
-def unpatchify(
-    patches: Float[Tensor, "b n p"], grid: PatchGrid, patch_shape: tuple[int, int]
-) -> Float[Tensor, "b mel frame"]:
+def unpatchify(patches: Float[Tensor, "b n p"], grid: PatchGrid) -> Float[Tensor, "b mel frame"]:
     """The inverse of `patchify` for inputs that divide into whole patches.
 
     >>> x = torch.arange(2 * 32 * 48.0).reshape(2, 32, 48)
-    >>> torch.equal(unpatchify(patchify(x, (16, 16)), PatchGrid(2, 3), (16, 16)), x)
+    >>> torch.equal(unpatchify(patchify(x, (16, 16)), PatchGrid(2, 3)), x)
     True
     """
-    freq, time = patch_shape
+    freq, time = grid.patch
     blocks = patches.reshape(-1, grid.freq, grid.time, freq, time).transpose(2, 3)
     return blocks.reshape(-1, grid.freq * freq, grid.time * time)
 
@@ -100,15 +98,13 @@ def place(
     return tokens.scatter(1, index[:, :, None].expand(-1, -1, tokens.shape[2]), new.to(tokens.dtype))
 
 
-def valid_patches(
-    num_valid_frames: Int[Tensor, " b"], grid: PatchGrid, patch_shape: tuple[int, int]
-) -> Bool[Tensor, "b n"]:
-    """True for patches that hold sound; a patch is padding once none of its frames is valid.
+def valid_patches(num_valid_frames: Int[Tensor, " b"], grid: PatchGrid) -> Bool[Tensor, "b n"]:
+    """True for patches with at least one valid frame, False for padding.
 
-    >>> valid_patches(torch.tensor([17, 48]), PatchGrid(1, 3), (16, 16)).tolist()
+    >>> valid_patches(torch.tensor([17, 48]), PatchGrid(1, 3)).tolist()
     [[True, True, False], [True, True, True]]
     """
-    start_frame = torch.arange(grid.time, device=num_valid_frames.device) * patch_shape[1]
+    start_frame = torch.arange(grid.time, device=num_valid_frames.device) * grid.patch[1]
     return (start_frame < num_valid_frames[:, None]).repeat(1, grid.freq)
 
 

@@ -6,7 +6,8 @@ patches (v + m = n), ``p`` values in one patch, ``d`` feature width, ``mel`` mel
 
 from dataclasses import dataclass
 
-from jaxtyping import Float, Int
+import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 
@@ -17,9 +18,10 @@ class PatchGrid:
     Args:
         freq: patches along the frequency axis.
         time: patches along the time axis.
+        patch: shape (freq, time) of one patch, in mel bands and frames.
 
     Raises:
-        ValueError: a side has no patches.
+        ValueError: a side has no patches, or a patch no values.
 
     >>> PatchGrid(freq=5, time=38).num_patches
     190
@@ -27,8 +29,11 @@ class PatchGrid:
 
     freq: int
     time: int
+    patch: tuple[int, int] = (16, 16)
 
     def __post_init__(self) -> None:
+        if min(self.patch) < 1:
+            raise ValueError(f"a patch needs at least one mel band and one frame, got {self.patch}")
         if self.freq < 1 or self.time < 1:
             raise ValueError(f"a grid needs at least one patch a side, got {self.freq} x {self.time}: use longer input")
 
@@ -37,8 +42,8 @@ class PatchGrid:
         return self.freq * self.time
 
     def shortened(self, num_patches: int) -> "PatchGrid":
-        """The grid of that many patches with as many along the frequency axis: of an input of another length."""
-        return PatchGrid(self.freq, num_patches // self.freq)
+        """The grid of an input of another length: ``num_patches``, with as many along frequency as here."""
+        return PatchGrid(self.freq, num_patches // self.freq, self.patch)
 
 
 @dataclass(frozen=True)
@@ -46,8 +51,12 @@ class Mask:
     """A partition of the patches of every sample: the two index sets are disjoint, together 0..n-1, each sorted.
 
     Args:
-        visible: patches the online encoder sees.
-        masked: patches to be predicted.
+        visible: indices of the patches that the online encoder encodes.
+        masked: indices of the patches to be predicted.
+
+    >>> mask = Mask(visible=torch.tensor([[0, 3]]), masked=torch.tensor([[1, 2]]))
+    >>> mask.as_bool().tolist(), mask.ids_restore().tolist()
+    ([[False, True, True, False]], [[0, 2, 3, 1]])
     """
 
     visible: Int[Tensor, "b v"]
@@ -56,6 +65,15 @@ class Mask:
     @property
     def num_patches(self) -> int:
         return self.visible.shape[1] + self.masked.shape[1]
+
+    def as_bool(self) -> Bool[Tensor, "b n"]:
+        """True for masked patches, in the order of the grid."""
+        visible = torch.zeros(len(self.masked), self.num_patches, dtype=torch.bool, device=self.masked.device)
+        return visible.scatter(1, self.masked, True)
+
+    def ids_restore(self) -> Int[Tensor, "b n"]:
+        """For each patch of the grid its place in ``cat([visible, masked])``: gathering by it restores the order."""
+        return torch.cat([self.visible, self.masked], dim=1).argsort(dim=1)
 
 
 @dataclass(frozen=True)

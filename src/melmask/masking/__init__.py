@@ -1,7 +1,7 @@
 """What to mask: strategies that rank patches, and `draw`, which everything uses to turn a ranking into a `Mask`."""
 
 from collections.abc import Mapping
-from dataclasses import fields, replace
+from inspect import signature
 from typing import Any
 
 import torch
@@ -22,6 +22,7 @@ from melmask.masking.random import Random
 from melmask.masking.schedule import ExponentSchedule, GuidanceSchedule, HintSchedule
 from melmask.masking.selfguided import SelfGuided
 from melmask.masking.spans import Spans
+from melmask.registry import lookup
 from melmask.types import Mask, PatchGrid
 
 __all__ = [
@@ -33,11 +34,10 @@ __all__ = [
     "draw",
     "make_strategy",
     "split",
-    "told_frames",
     "with_hints",
 ]
 
-STRATEGIES: dict[str, type[Any]] = {
+STRATEGIES: dict[str, type[MaskingStrategy]] = {
     "random": Random,
     "time": TimeLines,
     "freq": FreqLines,
@@ -63,24 +63,19 @@ STRATEGIES: dict[str, type[Any]] = {
 def make_strategy(name: str, options: Mapping[str, Any] | None = None) -> MaskingStrategy:
     """The strategy of that name with its options set.
 
+    Args:
+        name: a key of `STRATEGIES`, or "package.module:Class" for a `MaskingStrategy` from elsewhere.
+        options: arguments of the class.
+
     Raises:
-        ValueError: no such strategy, or an option it does not have.
+        ValueError: no such strategy, or an option that it does not have.
     """
-    if name not in STRATEGIES:
-        raise ValueError(f"no masking strategy {name!r}; there are: {', '.join(sorted(STRATEGIES))}")
-    known = {field.name for field in fields(STRATEGIES[name])}
+    made = lookup(name, STRATEGIES, "masking strategy")
+    known = signature(made).parameters
     for option in options or {}:
         if option not in known:
             raise ValueError(f"{name} has no option {option!r}; it has: {', '.join(sorted(known)) or 'none'}")
-    return STRATEGIES[name](**(options or {}))
-
-
-def told_frames(strategy: MaskingStrategy, patch_frames: int) -> MaskingStrategy:
-    """The strategy; one that must know how many frames a patch has, and was not told by an option, is told."""
-    if getattr(strategy, "patch_time", None) == 0:
-        told: Any = strategy
-        return replace(told, patch_time=patch_frames)
-    return strategy
+    return made(**(options or {}))
 
 
 def draw(
@@ -118,9 +113,9 @@ def draw(
     """
     if isinstance(strategy, str):
         strategy = make_strategy(strategy)
-    if strategy.needs != "nothing":
+    if strategy.needs.guide != "nothing":
         if guide is None:
-            raise ValueError(f"{type(strategy).__name__} needs the {strategy.needs} as its guide")
+            raise ValueError(f"{type(strategy).__name__} needs the {strategy.needs.guide} as its guide")
         if guide.shape[:2] != (batch_size, grid.num_patches):
             raise ValueError(f"the guide is {tuple(guide.shape)}, not [{batch_size}, {grid.num_patches}, ...]")
     if valid is not None and valid.shape != (batch_size, grid.num_patches):

@@ -1,19 +1,19 @@
 """Masks led by where the encoder's class token looks."""
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from melmask.masking.base import Needs, break_ties, num_hints_of, top, uniform
+from melmask.masking.base import MaskingStrategy, Needs, break_ties, num_hints_of, top, uniform
 from melmask.masking.selfguided import EncoderChoice, check_encoder, check_finite
 from melmask.types import PatchGrid
 
 
 @dataclass(frozen=True)
-class Attention:
+class Attention(MaskingStrategy):
     """Attention-guided masking (AttMask): the patches that matter most, or least, to the class token are masked.
 
     Patches are ranked by the attention that the class token pays to them in the encoder's last block, on the unmasked
@@ -38,7 +38,10 @@ class Attention:
     mode: Literal["high", "low", "hint"] = "high"
     shown: float = 0.1
     encoder: EncoderChoice = "online"
-    needs: ClassVar[Needs] = "attention"
+
+    @property
+    def needs(self) -> Needs:
+        return Needs("attention", self.encoder)
 
     def __post_init__(self) -> None:
         if self.mode not in ("high", "low", "hint"):

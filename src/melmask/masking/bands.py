@@ -2,18 +2,22 @@
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal, Self
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Generator, Tensor
 from torch.nn.functional import interpolate
 
-from melmask.masking.base import Needs
+from melmask.masking.base import MaskingStrategy, Seen
 from melmask.masking.dispersion import Dispersion, check_exponent, successive_order
 from melmask.masking.statistics import Statistic, dispersion
 from melmask.types import PatchGrid
+
+PROFILE_CROPS = 1024  # of the training data, to measure a frequency profile on before the first step
+PROFILE_DECAY = 0.99  # of a running profile, per step
 
 # Mean absolute deviation of log-mel values of white noise in each row of 16 x 16 patches, lowest first. Low bands are
 # narrow, a few periodogram bins wide, and so they flutter: DWM masks them more often with no event present.
@@ -25,7 +29,6 @@ def band_profile(
     grid: PatchGrid,
     statistic: Statistic = "mad",
     valid: Bool[Tensor, "b n"] | None = None,
-    patch_time: int = 0,
 ) -> Float[Tensor, " freq"]:
     """The mean dispersion of each row of patches, from the lowest band to the highest; padding is left out.
 
@@ -34,7 +37,6 @@ def band_profile(
         grid: their layout.
         statistic: as for `dispersion`.
         valid: False for padding.
-        patch_time: as for `dispersion`.
 
     Returns:
         One mean a row; zero where all is padding.
@@ -42,7 +44,7 @@ def band_profile(
     Raises:
         ValueError: a value is NaN or infinite.
     """
-    weight = dispersion(patches, statistic, patch_time)
+    weight = dispersion(patches, statistic, grid.patch)
     return _row_means(weight, grid, torch.ones_like(weight) if valid is None else valid.to(weight))
 
 
@@ -77,7 +79,7 @@ class BandDispersion(Dispersion):
             samples drawn together, padding included, which lowers all rows alike. Only "batch" masks depend on the
             neighbours, and on nothing of them but these means.
         profile: mean weight of each row from the lowest band to the highest, any number of them; white noise's, until
-            `learn` is called.
+            `start` or `with_profile` replaces it.
 
     Other options as for `Dispersion`.
 
@@ -96,7 +98,11 @@ class BandDispersion(Dispersion):
         if self.bands not in ("running", "batch"):
             raise ValueError(f'dwm_band has bands "running" or "batch", got {self.bands!r}')
 
-    def learn(self, profile: Float[Tensor, " band"]) -> "BandDispersion":
+    @property
+    def num_sample_crops(self) -> int:
+        return PROFILE_CROPS if self.bands == "running" else 0
+
+    def with_profile(self, profile: Float[Tensor, " band"]) -> Self:
         """The same strategy with that profile, such as a `band_profile` or an average of them.
 
         Raises:
@@ -104,8 +110,28 @@ class BandDispersion(Dispersion):
         """
         return dataclasses.replace(self, profile=tuple(profile.tolist()))
 
+    def start(self, sample: Seen) -> Self:
+        """With the profile of the sample."""
+        return self.with_profile(band_profile(sample.patches, sample.grid, self.statistic, sample.valid))
+
+    def measure(self, seen: Seen) -> Float[Tensor, " freq"] | None:
+        """The profile of a part of a batch; None if bands are those of the batch."""
+        return band_profile(seen.patches, seen.grid, self.statistic, seen.valid) if self.bands == "running" else None
+
+    def learn(self, measured: Float[Tensor, "k freq"]) -> Self:
+        """With the profile moved by 1 - `PROFILE_DECAY` towards the mean of all parts."""
+        return self.with_profile(
+            PROFILE_DECAY * torch.tensor(self.profile) + (1 - PROFILE_DECAY) * measured.cpu().mean(dim=0)
+        )
+
+    def state(self) -> dict[str, Tensor]:
+        return {"profile": torch.tensor(self.profile)} if self.bands == "running" else {}
+
+    def restore(self, state: Mapping[str, Tensor]) -> Self:
+        return self.with_profile(state["profile"]) if self.bands == "running" else self
+
     def weight(self, patches: Float[Tensor, "b n p"], grid: PatchGrid) -> Float[Tensor, "b n"]:
-        weight = dispersion(patches, self.statistic, self.patch_time)
+        weight = dispersion(patches, self.statistic, grid.patch)
         if self.bands == "batch":
             profile = _row_means(weight, grid, torch.ones_like(weight))
         else:
@@ -116,7 +142,7 @@ class BandDispersion(Dispersion):
 
 
 @dataclass(frozen=True)
-class FreqProfile:
+class FreqProfile(MaskingStrategy):
     """A fixed frequency profile, the control: DWM's taste for some bands and nothing else of it. Data-independent.
 
     Successive sampling with one weight a frequency row, the same for every sample, that a run measures once on its
@@ -125,7 +151,7 @@ class FreqProfile:
 
     Args:
         profile: mean weight of each row from the lowest band to the highest, any number of them; white noise's, until
-            `learn` is called.
+            `start` or `with_profile` replaces it.
         exponent: α, to which the weights are raised: 0 is random masking, inf masks whole rows, the busiest first.
 
     Raises:
@@ -136,19 +162,32 @@ class FreqProfile:
 
     profile: tuple[float, ...] = WHITE_NOISE
     exponent: float = 1.0
-    needs: ClassVar[Needs] = "nothing"
 
     def __post_init__(self) -> None:
         check_profile(self.profile)
         check_exponent("freq_profile", self.exponent)
 
-    def learn(self, profile: Float[Tensor, " band"]) -> "FreqProfile":
+    @property
+    def num_sample_crops(self) -> int:
+        return PROFILE_CROPS
+
+    def with_profile(self, profile: Float[Tensor, " band"]) -> Self:
         """The same strategy with that profile, such as a `band_profile`.
 
         Raises:
             ValueError: a weight is negative or not finite, or all are zero.
         """
         return dataclasses.replace(self, profile=tuple(profile.tolist()))
+
+    def start(self, sample: Seen) -> Self:
+        """With the profile of the sample, which stays for the whole run."""
+        return self.with_profile(band_profile(sample.patches, sample.grid, valid=sample.valid))
+
+    def state(self) -> dict[str, Tensor]:
+        return {"profile": torch.tensor(self.profile)}
+
+    def restore(self, state: Mapping[str, Tensor]) -> Self:
+        return self.with_profile(state["profile"])
 
     def priority(
         self, batch_size: int, grid: PatchGrid, num_masked: int, rng: Generator, guide: Tensor | None

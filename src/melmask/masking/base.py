@@ -1,11 +1,14 @@
-"""How a mask is made: a strategy ranks the patches, hints give a share of it back to chance, one cut splits them.
+"""How a mask is made: a strategy ranks the patches, hints replace a share of its choice at random, one cut splits them.
 
 A strategy never counts. Because `split` is the only place that cuts, every strategy has exact, fixed counts, and
 hints, schedules and validity compose with all of them.
 """
 
+import dataclasses
 import math
-from typing import Literal, Protocol, runtime_checkable
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, Protocol, Self
 
 import numpy as np
 import torch
@@ -14,18 +17,66 @@ from torch import Generator, Tensor
 
 from melmask.types import Mask, PatchGrid
 
-Needs = Literal["nothing", "patches", "features", "attention", "loss"]
+Guide = Literal["nothing", "patches", "features", "attention", "loss"]
 
 
-@runtime_checkable
-class MaskingStrategy(Protocol):
-    """What to mask. ``needs`` says what `priority` is guided by.
+@dataclass(frozen=True)
+class Needs:
+    """What guides a strategy's `priority`.
 
-    "nothing"; "patches", their log-mel values; "features" of all patches by the encoder; "attention" that its class
-    token pays to them, a column a head; or the "loss" that the model last had at them, one column.
+    Args:
+        guide: "nothing"; "patches", their log-mel values; "features" of all patches by an encoder; "attention" that the
+            encoder's class token pays to them, a column per head; or the "loss" that the model last had at them, one
+            column.
+        encoder: whose features or attention: "online", or another of the framework's encoders, such as M2D's "ema".
+        smoothing: share of the recorded loss that is kept when a patch gets a new one, in [0, 1).
     """
 
-    needs: Needs
+    guide: Guide = "nothing"
+    encoder: str = "online"
+    smoothing: float = 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """What a strategy may learn from: a part of a batch, or a sample of the training data.
+
+    Args:
+        patches: the normalised log-mel input.
+        grid: its layout.
+        valid: False for padding; None if there is none.
+        mask: what was masked; None for a sample.
+        loss: the model's loss at each masked patch, in the order of ``mask.masked``; None for a sample.
+    """
+
+    patches: Float[Tensor, "b n p"]
+    grid: PatchGrid
+    valid: Bool[Tensor, "b n"] | None = None
+    mask: Mask | None = None
+    loss: Float[Tensor, "b m"] | None = None
+
+
+class MaskingStrategy(Protocol):
+    """What to mask: subclass it, and define `priority`.
+
+    A strategy is immutable. One that learns during a run returns a new strategy from `start`, `learn` and `restore`;
+    the defaults here are those of a strategy that neither needs a guide nor learns.
+    """
+
+    @property
+    def needs(self) -> Needs:
+        """What `priority` is guided by."""
+        return Needs()
+
+    @property
+    def exponent(self) -> float | None:
+        """The exponent of the weights, which a run may anneal; None for a strategy without weights."""
+        return None
+
+    @property
+    def num_sample_crops(self) -> int:
+        """Crops of the training data that `start` needs; with 0 it is not called."""
+        return 0
 
     def priority(
         self, batch_size: int, grid: PatchGrid, num_masked: int, rng: Generator, guide: Float[Tensor, "b n d"] | None
@@ -36,10 +87,34 @@ class MaskingStrategy(Protocol):
             batch_size: samples.
             grid: their patches.
             num_masked: how many the cut will mask; only block shapes depend on it.
-            rng: the only source of chance.
+            rng: the only source of randomness.
             guide: what ``needs`` asks for, or None.
         """
         ...
+
+    def with_exponent(self, exponent: float) -> Self:
+        """The same strategy with another exponent; only for strategies that have one."""
+        return dataclasses.replace(self, exponent=exponent)  # type: ignore[type-var]
+
+    def start(self, sample: Seen) -> Self:
+        """The strategy before the first step, from a fixed sample of the training data."""
+        return self
+
+    def measure(self, seen: Seen) -> Tensor | None:
+        """What one part of a batch teaches, as a tensor of the same shape for every part; None if nothing."""
+        return None
+
+    def learn(self, measured: Float[Tensor, "k *shape"]) -> Self:
+        """The strategy after a step, from what `measure` returned for the k parts of all processes."""
+        return self
+
+    def state(self) -> dict[str, Tensor]:
+        """What it has learnt, for the checkpoint; empty if it learns nothing."""
+        return {}
+
+    def restore(self, state: Mapping[str, Tensor]) -> Self:
+        """The strategy with what `state` returned, as a run resumes."""
+        return self
 
 
 def num_visible_of(num_patches: int, mask_ratio: float) -> int:

@@ -2,14 +2,14 @@
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
 from torch.nn.functional import pad
 
-from melmask.masking.base import Needs, break_ties, uniform
+from melmask.masking.base import MaskingStrategy, break_ties, uniform
 from melmask.types import PatchGrid
 
 MAX_BLOCKS = 62  # one bit of an int64 each
@@ -30,7 +30,7 @@ def sliding_max(image: Tensor, size: int, dim: int) -> Tensor:
 
 
 @dataclass(frozen=True)
-class InverseBlock:
+class InverseBlock(MaskingStrategy):
     """Inverse block masking (IBM): squares around random centres stay *visible*, chance adjusts the count.
 
     With q the visible share, n = int(N (q + adjust) / side^2) centres are drawn uniformly with replacement; a
@@ -56,7 +56,6 @@ class InverseBlock:
     adjust: float = 0.07
     blocks: Literal["paper", "cover"] = "paper"
     time_side: int = 0
-    needs: ClassVar[Needs] = "nothing"
 
     def __post_init__(self) -> None:
         if self.side < 1 or not 0.0 <= self.adjust < 1.0:
@@ -97,7 +96,7 @@ class InverseBlock:
 
 
 @dataclass(frozen=True)
-class Block:
+class Block(MaskingStrategy):
     """Blockwise masking: rectangles of random size, shape and place are *masked* in turn. Data-independent.
 
     A block takes a uniform share of what the blocks before it have left of the count, or the smallest area where that
@@ -126,7 +125,6 @@ class Block:
     smallest: float = 16 / 196
     aspect: float = 0.3
     ring: bool = True
-    needs: ClassVar[Needs] = "nothing"
 
     def __post_init__(self) -> None:
         if not 0.0 < self.smallest <= 1.0 or not 0.0 < self.aspect <= 1.0:

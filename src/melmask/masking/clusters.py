@@ -1,19 +1,18 @@
 """Masks made of small squares."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from melmask.masking.base import Needs, break_ties, uniform
+from melmask.masking.base import MaskingStrategy, break_ties, uniform
 from melmask.masking.blocks import sliding_max
 from melmask.types import PatchGrid
 
 
 @dataclass(frozen=True)
-class Cluster:
+class Cluster(MaskingStrategy):
     """Squares of patches at random places are *masked*, one after the other, of one size in a sample. Data-independent.
 
     The side is uniform from ``smallest`` to ``largest``. A square may hang over the borders as long as it holds a
@@ -33,7 +32,6 @@ class Cluster:
 
     smallest: int = 3
     largest: int = 5
-    needs: ClassVar[Needs] = "nothing"
 
     def __post_init__(self) -> None:
         if not 1 <= self.smallest <= self.largest:

@@ -2,13 +2,12 @@
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from melmask.masking.base import Needs, break_ties, uniform
+from melmask.masking.base import MaskingStrategy, Needs, break_ties, uniform
 from melmask.masking.blocks import InverseBlock
 from melmask.masking.statistics import STATISTICS, Statistic, dispersion
 from melmask.types import PatchGrid
@@ -51,7 +50,7 @@ def check_exponent(name: str, exponent: float) -> None:
 
 
 @dataclass(frozen=True)
-class Dispersion:
+class Dispersion(MaskingStrategy):
     """Dispersion-weighted masking (DWM): patches whose log-mel values vary more are masked more often. Input-dependent.
 
     M0 is a weighted sample of m patches without replacement (successive sampling) with the dispersions as weights. As
@@ -64,7 +63,6 @@ class Dispersion:
         floor: β, how much of the sample's mean weight is added to each, so that silence cannot take the whole visible
             set; the mean is over patches that vary at all, and so the same however much padding follows.
         deterministic: mask the largest weights instead of sampling, as with exponent inf; equal ones in random order.
-        patch_time: frames of a patch, which "flux" must know unless patches are square (0).
 
     Raises:
         ValueError: an option is out of range; the guide is missing or not finite.
@@ -77,8 +75,10 @@ class Dispersion:
     exponent: float = 1.0
     floor: float = 0.0
     deterministic: bool = False
-    patch_time: int = 0
-    needs: ClassVar[Needs] = "patches"
+
+    @property
+    def needs(self) -> Needs:
+        return Needs("patches")
 
     def __post_init__(self) -> None:
         if self.statistic not in STATISTICS:
@@ -86,8 +86,6 @@ class Dispersion:
         check_exponent("dispersion", self.exponent)
         if not 0.0 <= self.floor < math.inf:
             raise ValueError(f"a floor of weights must be at least 0 and finite, got {self.floor}")
-        if self.patch_time < 0:
-            raise ValueError(f"patch_time counts frames, or is 0 for square patches, got {self.patch_time}")
 
     @property
     def power(self) -> float:
@@ -96,7 +94,7 @@ class Dispersion:
 
     def weight(self, patches: Float[Tensor, "b n p"], grid: PatchGrid) -> Float[Tensor, "b n"]:
         """What each patch weighs, before the exponent."""
-        return self.raised(dispersion(patches, self.statistic, self.patch_time))
+        return self.raised(dispersion(patches, self.statistic, grid.patch))
 
     def raised(self, weight: Float[Tensor, "b n"]) -> Float[Tensor, "b n"]:
         """The weights with the floor under them."""

@@ -1,19 +1,18 @@
 """Masks led by what the model still finds hard to predict."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from melmask.masking.base import Needs
+from melmask.masking.base import MaskingStrategy, Needs
 from melmask.masking.dispersion import check_exponent, successive_order
 from melmask.masking.selfguided import check_finite
 from melmask.types import PatchGrid
 
 
 @dataclass(frozen=True)
-class Hard:
+class Hard(MaskingStrategy):
     """Hard-patch masking: patches that the model predicted badly the last times are masked more often.
 
     A run remembers, for every patch of every recording, the model's own loss when it was last masked, smoothed over
@@ -36,7 +35,10 @@ class Hard:
 
     exponent: float = 1.0
     smoothing: float = 0.5
-    needs: ClassVar[Needs] = "loss"
+
+    @property
+    def needs(self) -> Needs:
+        return Needs("loss", smoothing=self.smoothing)
 
     def __post_init__(self) -> None:
         check_exponent("hard", self.exponent)

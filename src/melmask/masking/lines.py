@@ -2,13 +2,12 @@
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
-from melmask.masking.base import Needs, break_ties, uniform
+from melmask.masking.base import MaskingStrategy, break_ties, uniform
 from melmask.types import PatchGrid
 
 
@@ -23,7 +22,7 @@ def on_grid(score: Tensor, grid: PatchGrid) -> Float[Tensor, "b n"]:
 
 
 @dataclass(frozen=True)
-class TimeLines:
+class TimeLines(MaskingStrategy):
     """Whole columns, moments with all their bands, are masked in random order. Data-independent.
 
     The column at the cut is masked in part, in random order, so that the count is exact. Every column, and so every
@@ -32,7 +31,6 @@ class TimeLines:
     Source: "time" of the structured maskings in AudioMAE, arXiv 2207.06405. Deviates: exact counts by the cut column.
     """
 
-    needs: ClassVar[Needs] = "nothing"
 
     def priority(
         self, batch_size: int, grid: PatchGrid, num_masked: int, rng: Generator, guide: Tensor | None
@@ -41,7 +39,7 @@ class TimeLines:
 
 
 @dataclass(frozen=True)
-class FreqLines:
+class FreqLines(MaskingStrategy):
     """Whole rows, bands with all their moments, are masked in random order. Data-independent.
 
     The row at the cut is masked in part, in random order, so that the count is exact. On five rows at r = 0.7 that is
@@ -50,7 +48,6 @@ class FreqLines:
     Source: "frequency" of the structured maskings in AudioMAE, arXiv 2207.06405. Deviates: exact counts by the cut row.
     """
 
-    needs: ClassVar[Needs] = "nothing"
 
     def priority(
         self, batch_size: int, grid: PatchGrid, num_masked: int, rng: Generator, guide: Tensor | None
@@ -59,7 +56,7 @@ class FreqLines:
 
 
 @dataclass(frozen=True)
-class TimeFreqLines:
+class TimeFreqLines(MaskingStrategy):
     """Whole columns and whole rows are masked in one random order of them all. Data-independent.
 
     Each of the freq + time lines is equally likely to be next. As many patches lie in all rows as in all columns, so
@@ -70,7 +67,6 @@ class TimeFreqLines:
     as many as the count needs; `TimeProduct` is AudioMAE's form.
     """
 
-    needs: ClassVar[Needs] = "nothing"
 
     def priority(
         self, batch_size: int, grid: PatchGrid, num_masked: int, rng: Generator, guide: Tensor | None
@@ -80,7 +76,7 @@ class TimeFreqLines:
 
 
 @dataclass(frozen=True)
-class TimeProduct:
+class TimeProduct(MaskingStrategy):
     """What is visible are the crossings of visible rows and visible columns, both chosen at random. Data-independent.
 
     Of the visible share q, the rows get q^(1 - balance) and the columns q^balance. The rows' share is rounded to whole
@@ -99,7 +95,6 @@ class TimeProduct:
     """
 
     balance: float = 0.5
-    needs: ClassVar[Needs] = "nothing"
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.balance <= 1.0:

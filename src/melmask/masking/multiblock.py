@@ -1,13 +1,12 @@
 """Masks made of a few large blocks."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from melmask.masking.base import Needs, break_ties, uniform
+from melmask.masking.base import MaskingStrategy, break_ties, uniform
 from melmask.types import PatchGrid
 
 SCALES = (0.15, 0.2)
@@ -15,7 +14,7 @@ ASPECTS = (0.75, 1.5)
 
 
 @dataclass(frozen=True)
-class MultiBlock:
+class MultiBlock(MaskingStrategy):
     """A few large target blocks are *masked*, and all the rest is their context. Data-independent.
 
     Each target has a random size relative to the others, a random aspect relative to the grid's own, and a uniform
@@ -40,7 +39,6 @@ class MultiBlock:
 
     targets: int = 4
     ring: bool = True
-    needs: ClassVar[Needs] = "nothing"
 
     def __post_init__(self) -> None:
         if self.targets < 1:

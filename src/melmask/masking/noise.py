@@ -2,13 +2,13 @@
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
-from melmask.masking.base import Needs
+from melmask.masking.base import MaskingStrategy
 from melmask.types import PatchGrid
 
 Colour = Literal["green", "blue", "red"]
@@ -32,7 +32,7 @@ def noise_field(colour: Colour, rows: int, columns: int, device: torch.device) -
 
 
 @dataclass(frozen=True)
-class ColouredNoise:
+class ColouredNoise(MaskingStrategy):
     """The highest parts of filtered noise are masked. Data-independent.
 
     One field of noise is made for a grid, once; each sample takes a random crop of it, flipped at random along either
@@ -51,7 +51,6 @@ class ColouredNoise:
     """
 
     colour: Colour = "green"
-    needs: ClassVar[Needs] = "nothing"
 
     def __post_init__(self) -> None:
         if self.colour not in ("green", "blue", "red"):

@@ -1,23 +1,21 @@
 """Masks that look at nothing and prefer nothing."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from melmask.masking.base import Needs, uniform
+from melmask.masking.base import MaskingStrategy, uniform
 from melmask.types import PatchGrid
 
 
 @dataclass(frozen=True)
-class Random:
+class Random(MaskingStrategy):
     """Every set of m patches is equally likely. Data-independent.
 
     Source: MAE, arXiv 2111.06377. Deviates: not at all.
     """
 
-    needs: ClassVar[Needs] = "nothing"
 
     def priority(
         self, batch_size: int, grid: PatchGrid, num_masked: int, rng: Generator, guide: Tensor | None

@@ -1,14 +1,14 @@
 """Masks led by the encoder's own features."""
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal, get_args
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 from torch.nn.functional import normalize
 
-from melmask.masking.base import Needs, break_ties
+from melmask.masking.base import MaskingStrategy, Needs, break_ties
 from melmask.types import PatchGrid
 
 PCA_STEPS, SPECTRAL_STEPS = (3, 32), (5, 64)  # squarings and products: power iteration of 2^3 * 32 or 2^5 * 64 steps
@@ -74,7 +74,7 @@ def leading_eigenvector(matrix: Float[Tensor, "b k k"], num_squarings: int, num_
 
 
 @dataclass(frozen=True)
-class SelfGuided:
+class SelfGuided(MaskingStrategy):
     """Self-guided informed masking (SGIM): what is unlike both of the input's two main clusters is masked first.
 
     The encoder's features of the unmasked input are normalised and split in two; each patch is ranked by minus its
@@ -95,7 +95,10 @@ class SelfGuided:
 
     form: Literal["pca", "spectral"] = "pca"
     encoder: EncoderChoice = "online"
-    needs: ClassVar[Needs] = "features"
+
+    @property
+    def needs(self) -> Needs:
+        return Needs("features", self.encoder)
 
     def __post_init__(self) -> None:
         if self.form not in ("pca", "spectral"):

@@ -1,13 +1,13 @@
 """Masks made of spans of time."""
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
-from melmask.masking.base import Needs, break_ties
+from melmask.masking.base import MaskingStrategy, break_ties
 from melmask.masking.lines import on_grid, shuffled
 from melmask.types import PatchGrid
 
@@ -26,7 +26,7 @@ def spread_on_ring(order: Int[Tensor, "b t"], length: int, slope: int) -> Int[Te
 
 
 @dataclass(frozen=True)
-class Spans:
+class Spans(MaskingStrategy):
     """Spans of consecutive columns are masked, with all their bands. Data-independent.
 
     Spans start at random columns, one after the other, until the count is reached; the last one is cut short, and its
@@ -50,7 +50,6 @@ class Spans:
 
     length: int = 3
     starts: Literal["cover", "wav2vec2"] = "cover"
-    needs: ClassVar[Needs] = "nothing"
 
     def __post_init__(self) -> None:
         if self.length < 1:

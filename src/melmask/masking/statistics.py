@@ -1,6 +1,5 @@
 """How much the values inside a patch vary, by seven statistics, each in one pass over the batch."""
 
-import math
 from collections.abc import Callable
 from typing import Literal, get_args
 
@@ -16,7 +15,7 @@ CPU_CHUNK, GPU_CHUNK = 2**20, 2**24
 
 @torch.no_grad()
 def dispersion(
-    patches: Float[Tensor, "b n p"], statistic: Statistic = "mad", patch_time: int = 0
+    patches: Float[Tensor, "b n p"], statistic: Statistic = "mad", patch: tuple[int, int] = (16, 16)
 ) -> Float[Tensor, "b n"]:
     """How much the values inside each patch vary, in float32 whatever the input's type.
 
@@ -38,13 +37,13 @@ def dispersion(
     Args:
         patches: values of a patch ordered (freq, time).
         statistic: which.
-        patch_time: frames of a patch, for "flux" alone; 0 for square patches.
+        patch: shape (freq, time) of a patch, in mel bands and frames; only "flux" depends on it.
 
     Raises:
-        ValueError: a value is NaN or infinite, or the patches do not have that many frames.
+        ValueError: a value is NaN or infinite; or for "flux", the patches do not have that shape, or only one frame.
     """
     batch_size, num_patches, num_values = patches.shape
-    frames = frames_of(num_values, patch_time) if statistic == "flux" else 0
+    frames = frames_of(num_values, patch) if statistic == "flux" else 0
     chunk = (CPU_CHUNK if patches.device.type == "cpu" else GPU_CHUNK) // (num_patches * num_values)
     size = min(max(chunk, 1), max(batch_size, 1))
     scratch = torch.empty(size, num_patches, num_values, device=patches.device)
@@ -60,19 +59,19 @@ def dispersion(
     return weight
 
 
-def frames_of(num_values: int, patch_time: int) -> int:
-    """Frames of a patch of that many values.
+def frames_of(num_values: int, patch: tuple[int, int]) -> int:
+    """Frames of a patch of that shape.
 
     Raises:
-        ValueError: they do not make whole frames, or not two of them.
+        ValueError: it does not hold that many values, or not two frames.
     """
-    frames = patch_time or math.isqrt(num_values)
-    if num_values % frames or (not patch_time and frames**2 != num_values):
-        shape = f"into {patch_time} frames" if patch_time else "into a square"
-        raise ValueError(f"flux cannot lay {num_values} values of a patch {shape}: set patch_time to its frames")
-    if frames < 2:
+    if num_values != patch[0] * patch[1]:
+        raise ValueError(
+            f"flux cannot lay {num_values} values into a patch of {patch[0]} x {patch[1]}: set the patch of the PatchGrid"
+        )
+    if patch[1] < 2:
         raise ValueError("flux needs patches of at least two frames: use longer patches or another statistic")
-    return frames
+    return patch[1]
 
 
 # Each takes values [b, n, p] that it may overwrite, and the frames of a patch.
