@@ -117,8 +117,8 @@ def drawn(name: str, batch_size: int, grid: PatchGrid, guides: dict[str, Tensor]
     """One draw as in training: with hints where the strategy looks at something."""
     strategy = make_strategy(name)
     return draw(
-        strategy, grid=grid, batch_size=batch_size, mask_ratio=MASK_RATIO, rng=rng, guide=guides.get(strategy.needs),
-        hint_ratio=0.0 if strategy.needs == "nothing" else HINT_RATIO,
+        strategy, grid=grid, batch_size=batch_size, mask_ratio=MASK_RATIO, rng=rng, guide=guides.get(strategy.needs.guide),
+        hint_ratio=0.0 if strategy.needs.guide == "nothing" else HINT_RATIO,
     )  # fmt: skip
 
 
@@ -160,7 +160,7 @@ def rows_of(times: Times, batch_size: int, grid: PatchGrid, sample_s: dict[str, 
                 ratio_baseline=ratio(baseline, times[name]) if baseline else None,
                 share_tiny=shares["tiny-m2d"],
                 share_base=shares["base-m2d"],
-                share_pass=None if STRATEGIES[name].needs in ("nothing", "patches") else shares["base-m2d pass"],
+                share_pass=None if STRATEGIES[name]().needs.guide in ("nothing", "patches") else shares["base-m2d pass"],
             )
         )
     return rows

@@ -33,7 +33,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """``strategy`` is every strategy, ``informed`` every one that looks at something, ``alone`` at its sample alone."""
     made = {"-".join([name, *(f"{k}={v}" for k, v in options.items())]): (name, options) for name, options in cases()}
     strategies = {case: make_strategy(*made[case]) for case in made}
-    informed = {case: strategy for case, strategy in strategies.items() if strategy.needs != "nothing"}
+    informed = {case: strategy for case, strategy in strategies.items() if strategy.needs.guide != "nothing"}
     # Band means of the batch are the one thing that a strategy may take from its neighbours.
     alone = {case: strategy for case, strategy in informed.items() if getattr(strategy, "bands", None) != "batch"}
     for argument, chosen in (("strategy", strategies), ("informed", informed), ("alone", alone)):
@@ -48,13 +48,13 @@ def guide_for():
     def guide_for(strategy: MaskingStrategy, batch_size: int, grid: PatchGrid, seed: int = 0) -> torch.Tensor | None:
         rng = torch.Generator().manual_seed(seed)
         shape = (batch_size, grid.num_patches)
-        if strategy.needs == "nothing":
+        if strategy.needs.guide == "nothing":
             return None
-        if strategy.needs == "patches":
+        if strategy.needs.guide == "patches":
             return torch.randn(*shape, 16, generator=rng) * torch.randn(*shape, 1, generator=rng).exp() - 1.0
-        if strategy.needs == "attention":
+        if strategy.needs.guide == "attention":
             return torch.randn(*shape, 3, generator=rng).softmax(dim=1)
-        if strategy.needs == "loss":
+        if strategy.needs.guide == "loss":
             return torch.randn(*shape, 1, generator=rng).exp()
         towards = torch.where(torch.rand(*shape, 1, generator=rng) < 0.4, 1.0, -0.5)
         return torch.randn(*shape, 8, generator=rng) + towards * torch.randn(batch_size, 1, 8, generator=rng)

@@ -250,7 +250,7 @@ def test_a_hint_ratio_outside_0_to_1_is_refused(informed, hint_ratio, guide_for)
 
 
 def test_a_missing_or_misshapen_guide_is_refused(informed, guide_for):
-    with pytest.raises(ValueError, match=f"needs the {informed.needs} as its guide"):
+    with pytest.raises(ValueError, match=f"needs the {informed.needs.guide} as its guide"):
         draw(informed, grid=SMALL, batch_size=2, mask_ratio=0.7, rng=seeded(0))
     for shape in ((2, 64, 16), (3, 65, 16)):
         with pytest.raises(ValueError, match=r"not \[2, 65, \.\.\.\]"):

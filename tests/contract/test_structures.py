@@ -69,7 +69,7 @@ def test_on_a_ring_no_moment_is_favoured(name, time):
         assert_alike(inside)
 
 
-BLIND = [(name, {}) for name, kind in STRATEGIES.items() if kind.needs == "nothing"] + [
+BLIND = [(name, {}) for name, kind in STRATEGIES.items() if kind().needs.guide == "nothing"] + [
     ("spans", {"starts": "wav2vec2"}), ("ibm", {"blocks": "cover"}), ("block", {"ring": False}),
     ("multiblock", {"ring": False}),
 ]  # fmt: skip

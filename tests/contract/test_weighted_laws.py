@@ -30,7 +30,7 @@ def patches_of_dispersion(weights: list[float], batch_size: int = BATCH) -> torc
 
 
 def drawn(strategy: MaskingStrategy, weights: list[float], grid: PatchGrid, mask_ratio: float, seed: int) -> Mask:
-    guide = None if strategy.needs == "nothing" else patches_of_dispersion(weights)
+    guide = None if strategy.needs.guide == "nothing" else patches_of_dispersion(weights)
     rng = torch.Generator().manual_seed(seed)
     return draw(strategy, grid=grid, batch_size=BATCH, mask_ratio=mask_ratio, rng=rng, guide=guide)
 

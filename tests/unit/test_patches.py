@@ -38,7 +38,7 @@ def test_patches_lie_in_the_order_of_the_grid(freq, time, patch_freq, patch_time
     mel = freq * patch_freq + min(mel_rest, patch_freq - 1)
     frame = time * patch_time + min(rest, patch_time - 1)
     log_mel = torch.arange(2.0 * mel * frame).view(2, mel, frame)
-    assert grid_of(log_mel, (patch_freq, patch_time)) == PatchGrid(freq, time)
+    assert grid_of(log_mel, (patch_freq, patch_time)) == PatchGrid(freq, time, (patch_freq, patch_time))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         patches = patchify(log_mel, (patch_freq, patch_time))
@@ -50,7 +50,7 @@ def test_patches_lie_in_the_order_of_the_grid(freq, time, patch_freq, patch_time
             columns = slice(t * patch_time, (t + 1) * patch_time)
             assert torch.equal(patches[:, f * time + t], log_mel[:, rows, columns].flatten(1))
     whole = log_mel[:, : freq * patch_freq, : time * patch_time]
-    assert torch.equal(unpatchify(patches, PatchGrid(freq, time), (patch_freq, patch_time)), whole)
+    assert torch.equal(unpatchify(patches, PatchGrid(freq, time, (patch_freq, patch_time))), whole)
 
 
 def test_the_usual_input_has_the_usual_grid():
@@ -94,10 +94,10 @@ def test_no_recipe_loses_a_band_or_frame(recipe):
 @pytest.mark.parametrize(
     ("patch_shape", "grid"),
     [
-        ((80, 2), PatchGrid(1, 104)),
-        ((16, 4), PatchGrid(5, 52)),
-        ((16, 208), PatchGrid(5, 1)),
-        ((4, 16), PatchGrid(20, 13)),
+        ((80, 2), PatchGrid(1, 104, (80, 2))),
+        ((16, 4), PatchGrid(5, 52, (16, 4))),
+        ((16, 208), PatchGrid(5, 1, (16, 208))),
+        ((4, 16), PatchGrid(20, 13, (4, 16))),
     ],
 )
 @pytest.mark.parametrize("strategy", STRATEGIES)
@@ -106,7 +106,7 @@ def test_odd_patches_are_masked_where_there_is_sound(strategy, patch_shape, grid
     num_valid_frames = torch.tensor([208, 120, 9])
     patches = patchify(log_mel, patch_shape)
     assert grid_of(log_mel, patch_shape) == grid and patches.shape == (3, grid.num_patches, math.prod(patch_shape))
-    valid = valid_patches(num_valid_frames, grid, patch_shape)
+    valid = valid_patches(num_valid_frames, grid)
     num_columns = [math.ceil(frames / patch_shape[1]) for frames in num_valid_frames.tolist()]
     assert valid.sum(dim=1).tolist() == [grid.freq * columns for columns in num_columns]
     guides = {
@@ -115,7 +115,7 @@ def test_odd_patches_are_masked_where_there_is_sound(strategy, patch_shape, grid
     }  # fmt: skip
     mask = draw(
         strategy, grid=grid, batch_size=3, mask_ratio=0.6, rng=torch.Generator().manual_seed(2), valid=valid,
-        guide=guides[STRATEGIES[strategy].needs], hint_ratio=0.3,
+        guide=guides[STRATEGIES[strategy]().needs.guide], hint_ratio=0.3,
     )  # fmt: skip
     num_visible = mask.visible.shape[1]
     assert num_visible == math.floor(grid.num_patches * 0.4 + 1e-9)
@@ -152,7 +152,7 @@ def test_a_patch_is_valid_while_one_of_its_frames_is(freq, time, patch_time, num
     frame = torch.arange(time * patch_time)
     held = (frame < torch.tensor(num_valid_frames)[:, None]).float()[:, None].expand(-1, freq * 2, -1)
     expected = patchify(held, (2, patch_time)).amax(dim=2) > 0
-    assert torch.equal(valid_patches(torch.tensor(num_valid_frames), PatchGrid(freq, time), (2, patch_time)), expected)
+    assert torch.equal(valid_patches(torch.tensor(num_valid_frames), PatchGrid(freq, time, (2, patch_time))), expected)
 
 
 @pytest.mark.parametrize(("freq", "time", "dim"), [(5, 38, 32), (1, 7, 4), (3, 101, 12)])

@@ -53,9 +53,9 @@ KINDS = {"nothing": "data-independent", "patches": "input-dependent"}  # by what
 KIND_COLOURS = {"data-independent": "#0072b2", "input-dependent": "#b04a00", "model-dependent": "#007a58"}
 
 
-def kind_of(strategy: MaskingStrategy | type[Any]) -> str:
+def kind_of(strategy: MaskingStrategy) -> str:
     """The class of a strategy, by what it looks at."""
-    return KINDS.get(strategy.needs, "model-dependent")
+    return KINDS.get(strategy.needs.guide, "model-dependent")
 
 
 def save_pictures(subjects: Sequence[Subject], out: Path, only: Sequence[str] | None = None) -> Iterator[Path]:
@@ -182,7 +182,7 @@ def overview_figure(subjects: Sequence[Subject]) -> Figure:
     for seed, (name, kind) in enumerate(STRATEGIES.items()):
         axes = next(panels)
         show_dimmed(axes, subject.log_mel, subject.share(made_for(name, {}, subjects), seed=seed) > 0, subject)
-        axes.set_title(name, fontweight="bold", color=KIND_COLOURS[kind_of(kind)])
+        axes.set_title(name, fontweight="bold", color=KIND_COLOURS[kind_of(kind())])
     for axes in panels:
         axes.set_axis_off()
     handles = [Rectangle((0, 0), 1, 1, facecolor=colour) for colour in KIND_COLOURS.values()]

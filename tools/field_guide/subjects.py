@@ -13,7 +13,7 @@ from torch import Tensor
 from field_guide.sounds import four_sounds
 from melmask.frameworks import M2D, MSMMAE
 from melmask.logmel import LogMel, LogMelSpec
-from melmask.masking import MaskingStrategy, make_strategy, told_frames
+from melmask.masking import MaskingStrategy, make_strategy
 from melmask.nn.encoder_file import ENCODER, load_encoder
 from melmask.patches import grid_of, patchify, whole_patches
 from melmask.study.runs import read_runs
@@ -56,7 +56,7 @@ class Subject:
 
     def share(self, strategy: MaskingStrategy, num_draws: int = 1, seed: int = 0) -> Float[Tensor, " n"]:
         """In which share of masks each patch is masked."""
-        guide = guide_of(strategy, self.model, self.patches, self.grid, self.losses[None, :, None])
+        guide = guide_of(strategy.needs, self.model.encoders(), self.patches, self.grid, self.losses[None, :, None])
         rng = torch.Generator().manual_seed(seed)
         return masked_share(strategy, self.grid, MASK_RATIO, rng, guide, num_draws=num_draws)
 
@@ -84,5 +84,4 @@ def subjects_of(run: Path, seed: int = 0) -> list[Subject]:
 
 def made_for(name: str, options: Mapping[str, Any], subjects: Sequence[Subject]) -> MaskingStrategy:
     """A strategy with options; one that learns how much each band varies learns it from all the sounds."""
-    strategy = told_frames(make_strategy(name, options), subjects[0].patch_shape[1])
-    return learnt(strategy, torch.cat([subject.patches for subject in subjects]), subjects[0].grid)
+    return learnt(make_strategy(name, options), torch.cat([subject.patches for subject in subjects]), subjects[0].grid)

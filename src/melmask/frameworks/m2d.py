@@ -76,6 +76,10 @@ class M2D(nn.Module):
         per_patch = unit_distance(predicted.float(), target)
         return Loss(mean_over_valid(per_patch, mask, valid), per_patch.detach(), latent[:, 1:].detach())
 
+    def encoders(self) -> dict[str, Encoder]:
+        """The online encoder and the target, its average."""
+        return {"online": self.encoder, "ema": self.target}
+
     @torch.no_grad()
     def after_step(self, progress: float) -> None:
         """Move the target encoder a little towards the online one.

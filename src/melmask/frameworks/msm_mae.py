@@ -44,5 +44,9 @@ class MSMMAE(nn.Module):
         per_patch = (predicted.float() - target).square().mean(dim=2)
         return Loss(mean_over_valid(per_patch, mask, valid), per_patch.detach(), latent[:, 1:].detach())
 
+    def encoders(self) -> dict[str, Encoder]:
+        """The one encoder."""
+        return {"online": self.encoder}
+
     def after_step(self, progress: float) -> None:
         """Nothing follows an optimiser step here."""

@@ -1,5 +1,6 @@
 """How much the values inside a patch vary, by seven statistics, each in one pass over the batch."""
 
+import math
 from collections.abc import Callable
 from typing import Literal, get_args
 
@@ -15,7 +16,7 @@ CPU_CHUNK, GPU_CHUNK = 2**20, 2**24
 
 @torch.no_grad()
 def dispersion(
-    patches: Float[Tensor, "b n p"], statistic: Statistic = "mad", patch: tuple[int, int] = (16, 16)
+    patches: Float[Tensor, "b n p"], statistic: Statistic = "mad", patch: tuple[int, int] | None = None
 ) -> Float[Tensor, "b n"]:
     """How much the values inside each patch vary, in float32 whatever the input's type.
 
@@ -37,7 +38,7 @@ def dispersion(
     Args:
         patches: values of a patch ordered (freq, time).
         statistic: which.
-        patch: shape (freq, time) of a patch, in mel bands and frames; only "flux" depends on it.
+        patch: shape (freq, time) of a patch, in mel bands and frames, which only "flux" depends on; None: square.
 
     Raises:
         ValueError: a value is NaN or infinite; or for "flux", the patches do not have that shape, or only one frame.
@@ -59,19 +60,18 @@ def dispersion(
     return weight
 
 
-def frames_of(num_values: int, patch: tuple[int, int]) -> int:
-    """Frames of a patch of that shape.
+def frames_of(num_values: int, patch: tuple[int, int] | None) -> int:
+    """Frames of a patch of that shape, or of a square one.
 
     Raises:
-        ValueError: it does not hold that many values, or not two frames.
+        ValueError: a patch of that shape does not hold that many values, or has only one frame.
     """
-    if num_values != patch[0] * patch[1]:
-        raise ValueError(
-            f"flux cannot lay {num_values} values into a patch of {patch[0]} x {patch[1]}: set the patch of the PatchGrid"
-        )
-    if patch[1] < 2:
+    freq, time = patch or (math.isqrt(num_values), math.isqrt(num_values))
+    if num_values != freq * time:
+        raise ValueError(f"patches of {num_values} values are not {freq} x {time}: name their shape in the PatchGrid")
+    if time < 2:
         raise ValueError("flux needs patches of at least two frames: use longer patches or another statistic")
-    return patch[1]
+    return time
 
 
 # Each takes values [b, n, p] that it may overwrite, and the frames of a patch.

@@ -7,7 +7,6 @@ counted; they cost time but hardly operations. The optimiser has no products; of
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -126,9 +125,9 @@ def guide_parts(strategy: MaskingStrategy, recipe: Recipe, grid: PatchGrid) -> l
     size, num_patches = SIZES[recipe.size], grid.num_patches
     patch_values = recipe.patch_shape[0] * recipe.patch_shape[1]
     parts = []
-    if strategy.needs == "features":
+    if strategy.needs.guide == "features":
         parts.append(Part("guide pass", num_patches + 1, encoder_flops(size, patch_values, num_patches), 0))
-    if strategy.needs == "attention":
+    if strategy.needs.guide == "attention":
         whole, tokens = encoder_flops(size, patch_values, num_patches), num_patches + 1
         # The last block stops at how much the class token attends to each.
         last = linear_flops(tokens, size.dim, 3 * size.dim) + linear_flops(1, size.dim, tokens)
@@ -145,13 +144,10 @@ def ranking_flops(strategy: MaskingStrategy, recipe: Recipe, grid: PatchGrid) ->
     size, rng = SIZES[recipe.size], torch.Generator().manual_seed(0)
     patch_values = recipe.patch_shape[0] * recipe.patch_shape[1]
     width = {"nothing": 0, "patches": patch_values, "features": size.dim, "attention": size.heads, "loss": 1}
-    guide = torch.rand((1, grid.num_patches, width[strategy.needs]), generator=rng)
-    learning: Any = strategy
-    if hasattr(strategy, "learn"):
-        strategy = learning.learn(torch.ones(grid.freq))
+    guide = torch.rand((1, grid.num_patches, width[strategy.needs.guide]), generator=rng)
     with FlopCounterMode(display=False) as counter:
         num_masked = num_masked_of(grid.num_patches, recipe.mask_ratio)
-        strategy.priority(1, grid, num_masked, rng, None if strategy.needs == "nothing" else guide)
+        strategy.priority(1, grid, num_masked, rng, None if strategy.needs.guide == "nothing" else guide)
     return counter.get_total_flops()
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from melmask.logmel import LogMelSpec
-from melmask.masking import STRATEGIES, make_strategy, told_frames
+from melmask.masking import STRATEGIES, make_strategy
 from melmask.masking.base import can_mask
 from melmask.plan.devices import Device, gemm_ceiling
 from melmask.plan.flops import StepFlops, guide_parts, step_flops
@@ -244,13 +244,13 @@ def strategy_costs(recipe: Recipe, data: Data) -> list[StrategyCost]:
     costs = []
     for name in STRATEGIES:
         options: Mapping[str, bool | int | float | str] = recipe.strategy_options if name == recipe.strategy else {}
-        strategy = told_frames(make_strategy(name, options), recipe.patch_shape[1])
+        strategy = make_strategy(name, options)
         flops = {part.name: part.total for part in guide_parts(strategy, recipe, grid)}
         # A patch of a recording stands for its columns of patches, whatever the crops.
         columns = max(round(data.clip_frames / recipe.patch_shape[1]), grid.time)
-        remembered = FLOAT32 * data.num_clips * columns * grid.freq if strategy.needs == "loss" else 0
+        remembered = FLOAT32 * data.num_clips * columns * grid.freq if strategy.needs.guide == "loss" else 0
         guide, ranking = flops.get("guide pass", 0), flops.get("ranking", 0)
-        costs.append(StrategyCost(name, strategy.needs, guide, ranking, (guide + ranking) / step, remembered))
+        costs.append(StrategyCost(name, strategy.needs.guide, guide, ranking, (guide + ranking) / step, remembered))
     return costs
 
 

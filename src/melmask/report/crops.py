@@ -63,7 +63,7 @@ def examples_of(run: Run, store: Store, num_shown: int, seed: int = 0) -> Exampl
     return Examples(
         log_mel=batch.log_mel,
         patches=patchify(batch.log_mel, recipe.patch_shape),
-        valid=valid_patches(batch.num_valid_frames, grid, recipe.patch_shape),
+        valid=valid_patches(batch.num_valid_frames, grid),
         grid=grid,
         names=tuple(_readable(clip.label or clip.path.stem) for clip in clips),
         files=tuple(_readable(clip.path.name) for clip in clips),
@@ -117,7 +117,7 @@ def band_frequency(run: Run, examples: Examples, seed: int = 0) -> Float[Tensor,
 def guide_of_examples(run: Run, examples: Examples, part: Int[Tensor, " k"]) -> Float[Tensor, "k n d"] | None:
     """What the run's strategy looks at, of some of the crops, with the model as last saved."""
     patches, clip, start_frame = examples.patches[part], examples.clip[part], examples.start_frame[part]
-    return run.masker.guide(run.model, patches, clip, start_frame)
+    return run.masker.guide({} if run.model is None else run.model.encoders(), patches, clip, start_frame)
 
 
 @torch.no_grad()

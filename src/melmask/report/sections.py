@@ -265,7 +265,7 @@ def _strategy_row(run: Run) -> list[str]:
     shares = [line["mask_share"] for line in run.log if "mask_share" in line]
     share = f"{100 * median(shares):.2g} %" if shares else "–"
     ratio = f"{recipe.mask_ratio:g}"
-    return [run.name, recipe.strategy + options, LOOKS_AT[strategy.needs], ratio, counts, _hints(run), guided, share]
+    return [run.name, recipe.strategy + options, LOOKS_AT[strategy.needs.guide], ratio, counts, _hints(run), guided, share]
 
 
 def _hints(run: Run) -> str:
@@ -313,7 +313,7 @@ def _mask_examples(material: Material, run: Run, examples: Examples) -> str:
         mask_ratio=recipe.mask_ratio,
         stages=stages,
     )
-    led = LED_BY.get(recipe.make_strategy().needs, "")
+    led = LED_BY.get(recipe.make_strategy().needs.guide, "")
     course = " at three moments of the run's schedule" if stages[0].name == "start" else ""
     caption = (
         f"Left, crops of the run's data; then its masks{course}{led}. Right, how often each patch is masked in "

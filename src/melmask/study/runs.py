@@ -111,7 +111,7 @@ class Run:
     def can_guide(self) -> bool:
         """Whether all that its strategy looks at is there."""
         return self.store is not None and (
-            self.recipe.make_strategy().needs in ("nothing", "patches") or self.model is not None
+            self.recipe.make_strategy().needs.guide in ("nothing", "patches") or self.model is not None
         )
 
     @cached_property

@@ -132,9 +132,9 @@ class Trainer:
         patches = patchify(log_mel, self.recipe.patch_shape)
         grid, valid = grid_of(log_mel, self.recipe.patch_shape), None
         if bool((batch.num_valid_frames < log_mel.shape[2]).any()):
-            valid = valid_patches(batch.num_valid_frames, grid, self.recipe.patch_shape).to(self.world.device)
+            valid = valid_patches(batch.num_valid_frames, grid).to(self.world.device)
         with self.autocast():
-            mask = self.masker.draw((step, part), step / self.num_steps, self.model, batch, patches, valid)
+            mask = self.masker.draw((step, part), step / self.num_steps, self.model.encoders(), batch, patches, valid)
             loss = self.wrapped(patches, grid, mask, valid)
         self.masker.note(batch, patches, mask, loss.per_patch, valid)
         return loss

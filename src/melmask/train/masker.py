@@ -1,95 +1,79 @@
-"""What a run's strategy looks at, and the masks that come of it."""
+"""Draws the masks of a run: the guide that its strategy needs, random numbers from the step, and what it learns."""
 
-import dataclasses
-from typing import Any
+from collections.abc import Mapping
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from melmask.data.loader import Loader, random_state
-from melmask.frameworks import M2D, MSMMAE
 from melmask.masking import MaskingStrategy, draw
-from melmask.masking.base import num_masked_of
+from melmask.masking.base import Needs, Seen, num_masked_of
 from melmask.masking.laws import guidance
 from melmask.nn.vit import Encoder
+from melmask.patches import grid_of, patchify, valid_patches, whole_patches
 from melmask.train.distributed import World
-from melmask.train.mask_state import LossMemory, ProfileMemory, memory_for
+from melmask.train.mask_state import LossHistory
 from melmask.train.recipe import Recipe
 from melmask.train.timer import Timer
 from melmask.types import Batch, Mask, PatchGrid
 
+LOSS = "loss"  # name of the loss history in a checkpoint; a strategy's own state may not be called so
+
 
 @torch.no_grad()
 def guide_of(
-    strategy: MaskingStrategy,
-    model: M2D | MSMMAE | None,
+    needs: Needs,
+    encoders: Mapping[str, Encoder],
     patches: Float[Tensor, "b n p"],
     grid: PatchGrid,
     losses: Float[Tensor, "b n 1"] | None = None,
 ) -> Float[Tensor, "b n d"] | None:
-    """What the strategy looks at.
+    """The guide that a strategy needs.
 
     Args:
-        strategy: says what it needs.
-        model: of which the features or the attention are, as it is now.
+        needs: of the strategy.
+        encoders: of the framework as it is now, by name; empty if there is no model.
         patches: the input.
         grid: its layout.
-        losses: what is remembered of the model's losses.
+        losses: the recorded losses of the model.
 
     Raises:
-        ValueError: what it needs of a model is not there.
+        ValueError: the encoder or the losses that it needs are missing.
     """
-    encoder = None if model is None else encoder_of(strategy, model)
-    return guide_through(strategy, encoder, patches, grid, losses)
-
-
-@torch.no_grad()
-def guide_through(
-    strategy: MaskingStrategy,
-    encoder: Encoder | None,
-    patches: Float[Tensor, "b n p"],
-    grid: PatchGrid,
-    losses: Float[Tensor, "b n 1"] | None = None,
-) -> Float[Tensor, "b n d"] | None:
-    """What the strategy looks at, as `guide_of`, through a given encoder."""
-    if strategy.needs == "nothing":
+    if needs.guide == "nothing":
         return None
-    if strategy.needs == "patches":
+    if needs.guide == "patches":
         return patches
-    if strategy.needs == "loss":
+    if needs.guide == "loss":
         if losses is None:
-            raise ValueError("the strategy looks at the model's past losses, and the run has not saved any yet")
+            raise ValueError("the strategy needs the model's past losses, and the run has not saved any yet")
         return losses
-    if encoder is None:
-        raise ValueError(f"the strategy looks at the encoder's {strategy.needs}, and the run has not saved one yet")
-    return encoder(patches, grid)[:, 1:] if strategy.needs == "features" else encoder.class_attention(patches, grid)
-
-
-def encoder_of(strategy: MaskingStrategy, model: M2D | MSMMAE) -> Encoder:
-    """The encoder that the strategy looks through: the online one, or the average that M2D keeps of it."""
-    if getattr(strategy, "encoder", "online") == "online":
-        return model.encoder
-    assert isinstance(model, M2D)  # the recipe has checked it
-    return model.target
+    if needs.encoder not in encoders:
+        raise ValueError(f"the strategy needs the {needs.encoder} encoder's {needs.guide}, and the run has none yet")
+    encoder = encoders[needs.encoder]
+    return encoder(patches, grid)[:, 1:] if needs.guide == "features" else encoder.class_attention(patches, grid)
 
 
 class Masker:
-    """Draws a run's masks: chance from (seed, step, part), the guide from what the strategy needs.
+    """Draws the masks of a run: random numbers from (seed, step, part), the guide from what the strategy needs.
 
     Args:
         recipe: strategy, ratio and schedules.
-        loader: the recordings that are trained on.
+        loader: the recordings of the training data.
         world: all processes.
     """
 
     def __init__(self, recipe: Recipe, loader: Loader, world: World) -> None:
-        self.recipe, self.world = recipe, world
+        self.recipe, self.loader, self.world = recipe, loader, world
         self.grid = recipe.grid(loader.store.spec.num_mels)  # of a crop of full length
         self.timer = Timer(world.device)
         self.hints, self.exponent = recipe.hints(self.grid), recipe.exponent()
         self._strategy = recipe.make_strategy()
-        self.memory = memory_for(recipe, loader)
+        self._is_started = self._strategy.num_sample_crops == 0
+        self.needs = self._strategy.needs
+        self.history = LossHistory(loader, self.grid, self.needs.smoothing) if self.needs.guide == "loss" else None
+        self._measured: list[Tensor] = []
 
     def settings(self, progress: float) -> tuple[float | None, float | None, float | None]:
         """Hint ratio, guidance λ and exponent at that share of the run; None where they do not apply."""
@@ -101,23 +85,21 @@ class Masker:
         return hint_ratio, guidance(num_patches, num_masked, hint_ratio), exponent
 
     def strategy(self, progress: float) -> MaskingStrategy:
-        """The strategy as it is at that share of the run, with what it has learnt so far."""
-        strategy: Any = self._strategy
-        if isinstance(self.memory, ProfileMemory):
-            strategy = strategy.learn(self.memory.profile)
-        return strategy if self.exponent is None else dataclasses.replace(strategy, exponent=self.exponent(progress))
+        """The strategy at that share of the run, with what it has learnt so far."""
+        strategy = self._started()
+        return strategy if self.exponent is None else strategy.with_exponent(self.exponent(progress))
 
     def guide(
-        self, model: M2D | MSMMAE | None, patches: Tensor, clip: Tensor, start_frame: Tensor
+        self, encoders: Mapping[str, Encoder], patches: Tensor, clip: Tensor, start_frame: Tensor
     ) -> Float[Tensor, "b n d"] | None:
-        """What the strategy looks at, of crops that start there in those recordings."""
+        """The strategy's guide for crops that start there in those recordings."""
         losses, grid = None, self.grid.shortened(patches.shape[1])
-        if isinstance(self.memory, LossMemory):
-            losses = self.memory.read(clip, start_frame, grid).to(patches.device)
-        return guide_of(self._strategy, model, patches, grid, losses)
+        if self.history is not None:
+            losses = self.history.read(clip, start_frame, grid).to(patches.device)
+        return guide_of(self.needs, encoders, patches, grid, losses)
 
     def draw(
-        self, key: tuple[int, int], progress: float, model: M2D | MSMMAE, batch: Batch, patches: Tensor,
+        self, key: tuple[int, int], progress: float, encoders: Mapping[str, Encoder], batch: Batch, patches: Tensor,
         valid: Tensor | None,
     ) -> Mask:  # fmt: skip
         """The mask of one part of a batch.
@@ -125,9 +107,9 @@ class Masker:
         Args:
             key: step and part.
             progress: share of the run that is done.
-            model: of which the guide may be.
-            batch: says where the crops are from.
-            patches: the crops, cut.
+            encoders: of the framework, by name, for the guide.
+            batch: the recordings and positions of the crops.
+            patches: the crops, as patches.
             valid: False for padding.
         """
         strategy = self.strategy(progress)
@@ -139,29 +121,54 @@ class Masker:
                 batch_size=len(patches),
                 mask_ratio=self.recipe.mask_ratio,
                 rng=torch.Generator().manual_seed(seed),
-                guide=self.guide(model, patches, batch.clip, batch.start_frame),
+                guide=self.guide(encoders, patches, batch.clip, batch.start_frame),
                 hint_ratio=self.hints(progress),
                 valid=valid,
             )
             return Mask(mask.visible.to(patches.device), mask.masked.to(patches.device))
 
     def note(self, batch: Batch, patches: Tensor, mask: Mask, loss: Tensor, valid: Tensor | None) -> None:
-        """Hand in what came of one part of a batch; it shows in masks from the next step on."""
-        if self.memory is not None:
-            with self.timer:
-                self.memory.note(batch, patches, mask, loss, valid)
+        """Record the result of one part of a batch; it affects masks from the next step on."""
+        with self.timer:
+            if self.history is not None:
+                self.history.note(batch, mask, loss, valid)
+            seen = Seen(patches, self.grid.shortened(patches.shape[1]), valid, mask, loss)
+            measured = self._started().measure(seen)
+            if measured is not None:
+                self._measured.append(measured)
 
     def after_step(self) -> None:
-        """Take up what all parts of a step have taught, in all processes alike."""
-        if self.memory is not None:
-            with self.timer:
-                self.memory.after_step(self.world)
+        """Learn from all parts of a step, in all processes alike."""
+        with self.timer:
+            if self.history is not None:
+                self.history.after_step(self.world)
+            if self._measured:
+                self._strategy = self._started().learn(self.world.gather(torch.stack(self._measured)))
+                self._measured.clear()
 
     def state(self) -> dict[str, Tensor]:
-        """What a resumed run must be given back."""
-        return {} if self.memory is None else self.memory.state()
+        """What a checkpoint must hold of the masking.
 
-    def restore(self, state: dict[str, Tensor]) -> None:
-        """Remember what `state` gave."""
-        if self.memory is not None:
-            self.memory.restore(state)
+        Raises:
+            ValueError: a strategy calls a part of its state as the loss history is called.
+        """
+        state = dict(self._started().state())
+        if LOSS in state:
+            raise ValueError(f"{self.recipe.strategy} has a state called {LOSS!r}, which is the loss history's: rename it")
+        return state if self.history is None else state | {LOSS: self.history.loss}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Take what `state` returned, as a run resumes."""
+        state = dict(state)
+        if self.history is not None:
+            self.history.loss = state.pop(LOSS)
+        self._strategy, self._is_started = self._strategy.restore(state), True
+
+    def _started(self) -> MaskingStrategy:
+        """The strategy; before the first step it is shown its sample of the training data."""
+        if not self._is_started:
+            sample, shape = self.loader.sample(self._strategy.num_sample_crops), self.recipe.patch_shape
+            grid, patches = grid_of(sample.log_mel, shape), patchify(whole_patches(sample.log_mel, shape), shape)
+            valid = valid_patches(sample.num_valid_frames, grid)
+            self._strategy, self._is_started = self._strategy.start(Seen(patches, grid, valid)), True
+        return self._strategy

@@ -15,7 +15,6 @@ from melmask.masking import (
     HintSchedule,
     MaskingStrategy,
     make_strategy,
-    told_frames,
 )
 from melmask.masking.base import can_mask, num_masked_of, num_visible_of
 from melmask.masking.schedule import Schedule, check_points
@@ -35,7 +34,7 @@ class Recipe:
         decoder_dim: width of MSM-MAE's decoder or M2D's predictor.
         decoder_depth: its blocks.
         decoder_heads: its attention heads.
-        strategy: what to mask, a name in `melmask.masking.STRATEGIES`.
+        strategy: what to mask, a name in `melmask.masking.STRATEGIES`, or "package.module:Class".
         strategy_options: settings of the strategy.
         mask_ratio: share of patches that are masked.
         hint_strategies: which strategies take hints: those that look at something, or all.
@@ -131,7 +130,7 @@ class Recipe:
 
     def _check_strategy(self) -> None:
         strategy = self.make_strategy()
-        if self.framework != "m2d" and getattr(strategy, "encoder", "online") == "ema":
+        if self.framework != "m2d" and strategy.needs.encoder == "ema":
             raise ValueError(
                 f'{self.framework} keeps no "ema" encoder for {self.strategy} to look through: use "online", or m2d'
             )
@@ -155,8 +154,8 @@ class Recipe:
         return Size(self.decoder_dim, self.decoder_depth, self.decoder_heads)
 
     def make_strategy(self) -> MaskingStrategy:
-        """The strategy with its options; one that must know how many frames a patch has is told."""
-        return told_frames(make_strategy(self.strategy, self.strategy_options), self.patch_shape[1])
+        """The strategy with its options."""
+        return make_strategy(self.strategy, self.strategy_options)
 
     def make_model(self) -> M2D | MSMMAE:
         return make_model(
@@ -172,7 +171,7 @@ class Recipe:
     @property
     def takes_hints(self) -> bool:
         """Whether the schedule of hints applies to the strategy."""
-        return self.hint_strategies == "all" or self.make_strategy().needs != "nothing"
+        return self.hint_strategies == "all" or self.make_strategy().needs.guide != "nothing"
 
     def hints(self, grid: PatchGrid) -> Schedule:
         """The hint ratio over the run, on crops of that grid; 0 throughout for a strategy that takes no hints."""
@@ -195,7 +194,7 @@ class Recipe:
         if self.exponent_power is None:
             return None
         strategy = self.make_strategy()
-        if not hasattr(strategy, "exponent"):
+        if strategy.exponent is None:
             raise ValueError(f"{self.strategy} has no exponent that exponent_power could anneal: leave it out")
         return ExponentSchedule(strategy.exponent, self.exponent_power)
 
@@ -205,7 +204,8 @@ class Recipe:
         Raises:
             ValueError: the crop is smaller than a patch, or the mask ratio leaves one side empty.
         """
-        grid = PatchGrid(num_mels // self.patch_shape[0], self.crop_frames // self.patch_shape[1])
+        freq, time = self.patch_shape
+        grid = PatchGrid(num_mels // freq, self.crop_frames // time, self.patch_shape)
         num_visible_of(grid.num_patches, self.mask_ratio)
         return grid
 
@@ -243,11 +243,23 @@ class Recipe:
         """
         try:
             saved = json.loads(path.read_text())
+            _drop_patch_time(saved)
             tuples = {name: tuple(saved[name]) for name in ("patch_shape", "betas", "ema", "exclude")}
             points = tuple((float(progress), float(value)) for progress, value in saved.get("guidance", ()))
             return Recipe(**{**saved, **tuples, "guidance": points})
         except (TypeError, KeyError, json.JSONDecodeError) as error:
             raise ValueError(f"{path} is no recipe of this version of melmask: {error}") from error
+
+
+def _drop_patch_time(saved: dict[str, Any]) -> None:
+    """Leave out the frames of a patch among a strategy's options: recipes of earlier versions may name them.
+
+    Raises:
+        KeyError: they are not those of the recipe's patches.
+    """
+    frames = saved["strategy_options"].pop("patch_time", 0)
+    if frames not in (0, saved["patch_shape"][1]):
+        raise KeyError(f"patch_time {frames} of the strategy is not that of patches of {saved['patch_shape']}")
 
 
 _PAPER = Recipe(epochs=300.0)

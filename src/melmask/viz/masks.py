@@ -19,13 +19,12 @@ from melmask.audio import read_audio
 from melmask.encoders.pretrained import PretrainedEncoder
 from melmask.logmel import LogMel, LogMelSpec
 from melmask.masking import MaskingStrategy, draw, make_strategy
-from melmask.masking.bands import BandDispersion, FreqProfile, band_profile
-from melmask.masking.base import num_masked_of
+from melmask.masking.base import Seen, num_masked_of
 from melmask.masking.laws import guidance
 from melmask.nn.vit import SIZES, Encoder
 from melmask.patches import grid_of, patchify, whole_patches
 from melmask.study.runs import Run, random_masks, read_runs
-from melmask.train.masker import guide_through
+from melmask.train.masker import guide_of
 from melmask.types import PatchGrid
 from melmask.viz import style
 from melmask.viz.style import png_of
@@ -84,7 +83,7 @@ def save_mask_figure(
         log_mel = (log_mel - encoder.front_end.mean) / encoder.front_end.std
     else:
         log_mel = (log_mel - log_mel.mean()) / log_mel.std().clamp(min=1e-6)
-    looks_at_loss = any(make_strategy(name).needs == "loss" for name in strategies)
+    looks_at_loss = any(make_strategy(name).needs.guide == "loss" for name in strategies)
     figure = mask_figure(
         log_mel,
         spec,
@@ -177,11 +176,11 @@ def mask_figure(
         row = 2 * i + 2
         as_it_comes = make_strategy(name)
         strategy = learnt(as_it_comes, patches, grid)
-        note = LOOKS_AT[strategy.needs].format(encoder_name)
+        note = LOOKS_AT[strategy.needs.guide].format(encoder_name)
         if strategy is not as_it_comes:
             note = f"{note}; knows how much each band varies in this recording"
         style.head(figure.add_subplot(rows[row - 1, :]), name, note)
-        guide, informed = _guide(strategy, patches, grid, encoder, losses), strategy.needs != "nothing"
+        guide, informed = _guide(strategy, patches, grid, encoder, losses), strategy.needs.guide != "nothing"
         for column in range(num_masks):
             rng = torch.Generator().manual_seed(seed + (0 if informed else column))
             hint_ratio = hint_ratios[column] if informed else None
@@ -201,22 +200,19 @@ def mask_figure(
 
 
 def learnt(strategy: MaskingStrategy, patches: Float[Tensor, "b n p"], grid: PatchGrid) -> MaskingStrategy:
-    """The strategy; one that learns how much each band varies has learnt it from these patches, unless all is still."""
-    if not isinstance(strategy, BandDispersion | FreqProfile):
-        return strategy
-    measure = {key: getattr(strategy, key) for key in ("statistic", "patch_time") if hasattr(strategy, key)}
-    profile = band_profile(patches, grid, **measure)
-    learns: Any = strategy
-    return learns.learn(profile) if profile.any() else strategy
+    """The strategy as it starts on these patches as its sample; unchanged if it needs none, or all are constant."""
+    is_constant = bool((patches == patches[:, :, :1]).all())
+    return strategy if is_constant or not strategy.num_sample_crops else strategy.start(Seen(patches, grid))
 
 
 def _guide(
     strategy: MaskingStrategy, patches: Tensor, grid: PatchGrid, encoder: Encoder, losses: Tensor | None
 ) -> Tensor | None:
     """What the strategy looks at [1, n, d]."""
-    if strategy.needs == "loss" and losses is None:
+    if strategy.needs.guide == "loss" and losses is None:
         raise ValueError("hard looks at the losses of a trained model: name its run, or leave this strategy out")
-    return guide_through(strategy, encoder, patches, grid, None if losses is None else losses[None, :, None])
+    encoders = {} if encoder is None else {strategy.needs.encoder: encoder}
+    return guide_of(strategy.needs, encoders, patches, grid, None if losses is None else losses[None, :, None])
 
 
 def _key(figure: Figure, place: SubplotSpec, by_chance: float) -> None:

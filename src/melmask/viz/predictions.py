@@ -99,7 +99,7 @@ def reconstruction_figure(
     """A row for every crop: the input, the patches the encoder saw, and these with the predicted ones."""
     figure = style.new_figure(1.5 * len(log_mel) + 0.2)
     panels = figure.subplots(len(log_mel), 3, squeeze=False)
-    pictures = unpatchify(rebuilt, grid, patch_shape)
+    pictures = unpatchify(rebuilt, grid)
     for row, (crop, name) in enumerate(zip(log_mel, names, strict=True)):
         limits, last = style.colour_limits(crop), row == len(log_mel) - 1
         _show_input(panels[row, 0], crop, spec, limits, name, time=last)

@@ -57,7 +57,7 @@ def test_white_noise_is_masked_by_its_bands_unless_they_are_divided_out():
     patches, grid = white_noise(100, 608, seed=2), PatchGrid(5, 38)
 
     def shares(strategy: object) -> torch.Tensor:
-        guide = None if strategy.needs == "nothing" else patches
+        guide = None if strategy.needs.guide == "nothing" else patches
         mask = draw(strategy, grid=grid, batch_size=100, mask_ratio=0.7, rng=seeded(3), guide=guide)
         return share_by_row(mask.masked, grid)
 
@@ -88,7 +88,8 @@ def test_a_profile_is_the_mean_of_each_row_without_padding(statistic):
 
 def test_a_profile_of_patches_that_are_not_square_knows_their_frames():
     patches = torch.randn(2, 65, 10, generator=seeded(1))
-    by_frames = [band_profile(patches, GRID, "flux", patch_time=frames) for frames in (2, 5)]
+    grids = [dataclasses.replace(GRID, patch=patch) for patch in ((5, 2), (2, 5))]
+    by_frames = [band_profile(patches, grid, "flux") for grid in grids]
     assert not torch.allclose(*by_frames)
 
 
@@ -103,25 +104,25 @@ def test_profiles_of_any_length_are_laid_over_the_rows(freq, expected):
 
 
 @pytest.mark.parametrize("strategy", [BandDispersion(exponent=2.0, floor=0.1), FreqProfile(exponent=2.0)])
-def test_learning_gives_a_copy_that_differs_in_its_profile_alone(strategy):
-    learnt = strategy.learn(torch.tensor([2.0, 1.0, 0.5]))
+def test_another_profile_gives_a_copy_that_differs_in_it_alone(strategy):
+    learnt = strategy.with_profile(torch.tensor([2.0, 1.0, 0.5]))
     assert learnt == dataclasses.replace(strategy, profile=(2.0, 1.0, 0.5)) and type(learnt) is type(strategy)
     assert strategy.profile == WHITE_NOISE
     for broken in ([1.0, math.nan], [1.0, -1.0], [math.inf], [0.0, 0.0], []):
         with pytest.raises(ValueError, match="a profile needs finite weights of at least 0, some of them above"):
-            strategy.learn(torch.tensor(broken))
+            strategy.with_profile(torch.tensor(broken))
 
 
 def test_only_the_proportions_of_a_profile_count():
     patches, profile = guide(20), torch.tensor([5.0, 3.0, 2.0, 1.0, 0.5])
     for name in ("dwm_band", "freq_profile"):
-        masks = [drawn(make_strategy(name).learn(scale * profile), patches) for scale in (1.0, 2.0**20)]
+        masks = [drawn(make_strategy(name).with_profile(scale * profile), patches) for scale in (1.0, 2.0**20)]
         assert torch.equal(*masks)
 
 
 def test_a_profile_learnt_from_the_batch_masks_as_the_batch_does():
     patches = guide(20)
-    learnt = BandDispersion().learn(band_profile(patches, GRID))
+    learnt = BandDispersion().with_profile(band_profile(patches, GRID))
     assert torch.equal(drawn(learnt, patches), drawn(BandDispersion(bands="batch"), patches))
     assert not torch.equal(drawn(learnt, patches), drawn(make_strategy("dwm"), patches))
 
@@ -143,7 +144,7 @@ def test_the_batch_counts_through_its_band_means_alone():
 def test_silent_bands_neither_break_a_mask_nor_swallow_the_first_sound_in_them():
     patches = guide(30)
     patches[:, 52:] = 0.0  # the highest band
-    learnt = BandDispersion().learn(band_profile(patches, GRID))
+    learnt = BandDispersion().with_profile(band_profile(patches, GRID))
     for strategy in (learnt, BandDispersion(bands="batch")):
         masked = drawn(strategy, patches, mask_ratio=0.5)
         assert (masked < 52).all()

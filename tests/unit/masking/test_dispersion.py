@@ -173,12 +173,14 @@ def test_other_options_out_of_range_are_refused(name):
     for floor in (-0.1, math.inf, math.nan):
         with pytest.raises(ValueError, match=f"floor of weights must be at least 0 and finite, got {floor}"):
             make_strategy(name, {"floor": floor})
-    with pytest.raises(ValueError, match=r"patch_time counts frames, .*, got -1"):
-        make_strategy(name, {"patch_time": -1})
 
 
-def test_patches_that_are_not_square_need_their_frames_for_flux():
-    guide = torch.randn(4, 65, 160, generator=seeded(16))
-    with pytest.raises(ValueError, match="set patch_time to its frames"):
+def test_flux_reads_the_shape_of_a_patch_from_the_grid():
+    guide, masks = torch.randn(4, 65, 160, generator=seeded(16)), []
+    with pytest.raises(ValueError, match="patches of 160 values are not 16 x 16"):
         drawn(guide, statistic="flux")
-    assert drawn(guide, statistic="flux", patch_time=16).shape == (4, 46)
+    for patch in ((10, 16), (16, 10)):
+        grid = dataclasses.replace(GRID, patch=patch)
+        strategy = make_strategy("dwm", {"statistic": "flux", "exponent": math.inf})
+        masks.append(draw(strategy, grid=grid, batch_size=4, mask_ratio=0.7, rng=seeded(1), guide=guide).masked)
+    assert masks[0].shape == (4, 46) and not torch.equal(*masks)

@@ -50,8 +50,8 @@ def test_contrast_is_between_fifths_and_flux_along_time():
     patch = torch.tensor([9.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 7.0, 0.0])[None, None]
     assert float(dispersion(patch, "contrast")) == pytest.approx((9 + 7) / 2 - (0 + 1) / 2)
     rising = torch.tensor([[0.0, 1.0, 2.0], [5.0, 6.0, 7.0]]).reshape(1, 1, 6)
-    assert float(dispersion(rising, "flux", 3)) == pytest.approx(1.0)  # the step of 5 between rows is none in time
-    assert float(dispersion(rising, "flux", 2)) == pytest.approx((1 + 3 + 1) / 3)
+    assert float(dispersion(rising, "flux", (2, 3))) == pytest.approx(1.0)  # the step of 5 between rows is none in time
+    assert float(dispersion(rising, "flux", (3, 2))) == pytest.approx((1 + 3 + 1) / 3)
 
 
 @by_statistic
@@ -140,25 +140,27 @@ def test_the_patches_are_left_alone_in_any_layout(statistic):
     assert torch.equal(weight, dispersion(before.contiguous(), statistic))
 
 
-@pytest.mark.parametrize(("num_values", "patch_time", "frames"), [(256, 0, 16), (64, 4, 4), (160, 2, 2), (80, 16, 16)])
-def test_flux_knows_the_frames_of_a_patch(num_values, patch_time, frames):
-    assert statistics.frames_of(num_values, patch_time) == frames
+@pytest.mark.parametrize(
+    ("num_values", "patch", "frames"), [(256, None, 16), (64, (16, 4), 4), (160, (80, 2), 2), (80, (5, 16), 16)]
+)
+def test_flux_knows_the_frames_of_a_patch(num_values, patch, frames):
+    assert statistics.frames_of(num_values, patch) == frames
 
 
 @pytest.mark.parametrize(
-    ("num_values", "patch_time", "message"),
+    ("num_values", "patch", "message"),
     [
-        (160, 0, "160 values of a patch into a square: set patch_time"),
-        (64, 5, "64 values of a patch into 5 frames"),
-        (80, 1, "at least two frames"),
-        (1, 0, "at least two frames"),
+        (160, None, "160 values are not 12 x 12: name their shape in the PatchGrid"),
+        (64, (16, 5), "64 values are not 16 x 5"),
+        (80, (80, 1), "at least two frames"),
+        (1, None, "at least two frames"),
     ],
 )
-def test_flux_refuses_patches_without_whole_frames(num_values, patch_time, message):
+def test_flux_refuses_patches_of_another_shape_or_a_single_frame(num_values, patch, message):
     with pytest.raises(ValueError, match=message):
-        dispersion(torch.zeros(1, 1, num_values), "flux", patch_time)
+        dispersion(torch.zeros(1, 1, num_values), "flux", patch)
     for statistic in set(STATISTICS) - {"flux"}:
-        assert dispersion(torch.zeros(1, 1, num_values), statistic, patch_time).tolist() == [[0.0]]
+        assert dispersion(torch.zeros(1, 1, num_values), statistic, patch).tolist() == [[0.0]]
 
 
 def test_no_two_statistics_are_the_same_ranking():

@@ -69,15 +69,13 @@ def test_every_part_takes_exactly_what_torch_counts(name):
     assert [part.num_tokens for part in parts.values()][:2] == [mask.visible.shape[1] + 1, grid.num_patches + 1]
 
 
-@pytest.mark.parametrize("strategy", [name for name, made in STRATEGIES.items() if made.needs != "nothing"])
+@pytest.mark.parametrize("strategy", [name for name, made in STRATEGIES.items() if made().needs.guide != "nothing"])
 def test_a_strategy_takes_exactly_what_torch_counts(strategy):
     made = recipe("micro-m2d", strategy=strategy)
     model, (patches, grid, _), parts = made.make_model(), input_of(made), parts_of(made)
     chosen = made.make_strategy()
-    if hasattr(chosen, "learn"):
-        chosen = chosen.learn(torch.ones(grid.freq))
     losses, guides = torch.rand(BATCH, grid.num_patches, 1), []
-    taken = counted(lambda: guides.append(guide_of(chosen, model, patches, grid, losses)))
+    taken = counted(lambda: guides.append(guide_of(chosen.needs, model.encoders(), patches, grid, losses)))
     assert taken == (parts["guide pass"].total if "guide pass" in parts else 0)
     assert (taken > 0) == (strategy in ("sgim", "attention"))
     ranked = counted(

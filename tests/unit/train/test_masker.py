@@ -29,8 +29,8 @@ def model():
 @pytest.mark.parametrize("encoder", ["online", "ema"])
 def test_features_and_attention_are_of_the_encoder_that_is_asked_for(encoder, model):
     patches, seen_by = torch.randn(3, 30, 256), model.encoder if encoder == "online" else model.target
-    features = guide_of(make_strategy("sgim", {"encoder": encoder}), model, patches, GRID)
-    attention = guide_of(make_strategy("attention", {"encoder": encoder}), model, patches, GRID)
+    features = guide_of(make_strategy("sgim", {"encoder": encoder}).needs, model.encoders(), patches, GRID)
+    attention = guide_of(make_strategy("attention", {"encoder": encoder}).needs, model.encoders(), patches, GRID)
     assert torch.allclose(features, seen_by(patches, GRID)[:, 1:], atol=1e-5) and not features.requires_grad
     assert torch.allclose(attention, seen_by.class_attention(patches, GRID)) and attention.shape == (3, 30, 2)
     other = model.target if encoder == "online" else model.encoder
@@ -39,11 +39,11 @@ def test_features_and_attention_are_of_the_encoder_that_is_asked_for(encoder, mo
 
 def test_what_is_missing_is_named():
     patches = torch.zeros(1, 30, 256)
-    assert guide_of(make_strategy("random"), None, patches, GRID) is None
-    assert guide_of(make_strategy("dwm"), None, patches, GRID) is patches
+    assert guide_of(make_strategy("random").needs, {}, patches, GRID) is None
+    assert guide_of(make_strategy("dwm").needs, {}, patches, GRID) is patches
     for name, words in (("sgim", "encoder's features"), ("attention", "encoder's attention"), ("hard", "past losses")):
         with pytest.raises(ValueError, match=words):
-            guide_of(make_strategy(name), None, patches, GRID)
+            guide_of(make_strategy(name).needs, {}, patches, GRID)
 
 
 def masker_of(store, **changes) -> tuple[Masker, Loader]:
@@ -57,12 +57,12 @@ def test_patches_that_were_hard_are_masked_the_next_time(store, model):
     # Crops of one recording overlap and teach each other, so every recording once.
     batch = next(batch for batch in map(loader.part, range(1000)) if len(batch.clip.unique()) == 8)
     patches = patchify(batch.log_mel, (16, 16))
-    mask = masker.draw((0, 0), 0.0, model, batch, patches, None)
+    mask = masker.draw((0, 0), 0.0, model.encoders(), batch, patches, None)
     loss = torch.full(mask.masked.shape, 0.1)
     loss[:, ::2] = 1.0  # 11 of the 21 masked patches of each crop
     masker.note(batch, patches, mask, loss, None)
     masker.after_step()
-    again = masker.draw((1, 0), 0.0, model, batch, patches, None)
+    again = masker.draw((1, 0), 0.0, model.encoders(), batch, patches, None)
     for sample in range(8):
         assert set(mask.masked[sample, ::2].tolist()) <= set(again.masked[sample].tolist())
 
@@ -76,7 +76,7 @@ def test_the_exponent_rises_from_random_masking(store):
 def test_masks_are_a_function_of_seed_step_and_part_alone(store, model):
     masker, loader = masker_of(store, strategy="attention")
     batch = loader.part(0)
-    arguments = (0.5, model, batch, patchify(batch.log_mel, (16, 16)), None)
+    arguments = (0.5, model.encoders(), batch, patchify(batch.log_mel, (16, 16)), None)
     one, again = (masker_of(store, strategy="random")[0].draw((3, 1), *arguments) for _ in range(2))
     assert torch.equal(one.masked, again.masked)
     for key in ((3, 0), (4, 1)):

@@ -55,10 +55,23 @@ def test_a_wanted_guidance_is_reached_at_the_recipes_ratio():
         assert guidance(190, 133, hints(progress)) == pytest.approx(0.1 + 0.8 * progress, abs=0.02)
 
 
-def test_a_strategy_is_told_the_frames_of_a_patch():
-    recipe = dataclasses.replace(RECIPES["micro-m2d"], patch_shape=(64, 4), strategy="dwm")
-    assert recipe.make_strategy().patch_time == 4
-    assert dataclasses.replace(recipe, strategy_options={"patch_time": 2}).make_strategy().patch_time == 2
+def test_the_grid_has_the_shape_of_a_patch():
+    recipe = dataclasses.replace(RECIPES["micro-m2d"], patch_shape=(40, 4), strategy="dwm")
+    assert recipe.grid(80) == PatchGrid(2, 24, (40, 4))
+
+
+def test_a_recipe_that_names_the_frames_of_a_patch_for_its_strategy_still_loads(tmp_path):
+    recipe = dataclasses.replace(RECIPES["micro-m2d"], strategy="dwm", strategy_options={"statistic": "flux"})
+    recipe.save(tmp_path / "recipe.json")
+    saved = json.loads((tmp_path / "recipe.json").read_text())
+    for frames in (0, 16):  # as versions wrote them whose grids did not know the shape of a patch
+        saved["strategy_options"]["patch_time"] = frames
+        (tmp_path / "recipe.json").write_text(json.dumps(saved))
+        assert Recipe.load(tmp_path / "recipe.json") == recipe
+    saved["strategy_options"]["patch_time"] = 2
+    (tmp_path / "recipe.json").write_text(json.dumps(saved))
+    with pytest.raises(ValueError, match="patch_time 2"):
+        Recipe.load(tmp_path / "recipe.json")
 
 
 def test_the_papers_settings_are_the_default():
