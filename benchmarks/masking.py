@@ -25,6 +25,7 @@ from melmask.types import Mask, PatchGrid
 
 GRID, PATCH_SHAPE, BATCHES = PatchGrid(5, 38), (16, 16), (64, 512)
 MASK_RATIO, HINT_RATIO = 0.7, 0.5  # hints where a strategy looks at something, as in training
+BLIND = ("nothing", "patches")  # guides that need no pass through an encoder
 FEATURE_DIM, NUM_HEADS = 768, 12  # of the base encoder
 COPIED_BYTES = 100 * 2**20
 QUICK_S, THOROUGH_S = 0.2, 1.0  # of timing each alternative
@@ -116,9 +117,10 @@ def guides_of(log_mel: Tensor, grid: PatchGrid, rng: Generator) -> dict[str, Ten
 def drawn(name: str, batch_size: int, grid: PatchGrid, guides: dict[str, Tensor], rng: Generator) -> Mask:
     """One draw as in training: with hints where the strategy looks at something."""
     strategy = make_strategy(name)
+    guide = strategy.needs.guide
     return draw(
-        strategy, grid=grid, batch_size=batch_size, mask_ratio=MASK_RATIO, rng=rng, guide=guides.get(strategy.needs.guide),
-        hint_ratio=0.0 if strategy.needs.guide == "nothing" else HINT_RATIO,
+        strategy, grid=grid, batch_size=batch_size, mask_ratio=MASK_RATIO, rng=rng, guide=guides.get(guide),
+        hint_ratio=0.0 if guide == "nothing" else HINT_RATIO,
     )  # fmt: skip
 
 
@@ -160,7 +162,7 @@ def rows_of(times: Times, batch_size: int, grid: PatchGrid, sample_s: dict[str, 
                 ratio_baseline=ratio(baseline, times[name]) if baseline else None,
                 share_tiny=shares["tiny-m2d"],
                 share_base=shares["base-m2d"],
-                share_pass=None if STRATEGIES[name]().needs.guide in ("nothing", "patches") else shares["base-m2d pass"],
+                share_pass=None if make_strategy(name).needs.guide in BLIND else shares["base-m2d pass"],
             )
         )
     return rows

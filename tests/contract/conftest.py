@@ -51,7 +51,10 @@ def guide_for():
         if strategy.needs.guide == "nothing":
             return None
         if strategy.needs.guide == "patches":
-            return torch.randn(*shape, 16, generator=rng) * torch.randn(*shape, 1, generator=rng).exp() - 1.0
+            return (
+                torch.randn(*shape, math.prod(grid.patch), generator=rng) * torch.randn(*shape, 1, generator=rng).exp()
+                - 1.0
+            )
         if strategy.needs.guide == "attention":
             return torch.randn(*shape, 3, generator=rng).softmax(dim=1)
         if strategy.needs.guide == "loss":

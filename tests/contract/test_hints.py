@@ -13,7 +13,7 @@ from melmask.masking.laws import guidance, inclusion_probabilities
 from melmask.types import Mask, PatchGrid
 
 FALSE_ALARM = 1e-4
-GRID = PatchGrid(5, 38)
+GRID = PatchGrid(5, 38, (4, 4))
 
 
 def seeded(seed: int) -> torch.Generator:
@@ -49,7 +49,7 @@ def test_the_slope_of_dwm_under_hints_is_lambda(mask_ratio, hint_ratio):
 
 
 def test_all_hints_make_any_mask_uniform_in_singles_and_pairs(strategy, guide_for):
-    batch_size, grid = 10_000, PatchGrid(5, 13)
+    batch_size, grid = 10_000, PatchGrid(5, 13, (4, 4))
     guide = guide_for(strategy, 1, grid, seed=3)
     if guide is not None:
         guide = (guide * 10 ** torch.linspace(-3, 3, 65)[:, None]).expand(batch_size, -1, -1)

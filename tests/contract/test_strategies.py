@@ -12,9 +12,15 @@ from melmask.masking import draw, make_strategy
 from melmask.masking.base import num_visible_of
 from melmask.types import Mask, PatchGrid
 
-GRIDS = [PatchGrid(5, 38), PatchGrid(5, 13), PatchGrid(8, 64), PatchGrid(1, 50), PatchGrid(12, 101)]
+GRIDS = [
+    PatchGrid(5, 38, (4, 4)),
+    PatchGrid(5, 13, (4, 4)),
+    PatchGrid(8, 64, (4, 4)),
+    PatchGrid(1, 50, (4, 4)),
+    PatchGrid(12, 101, (4, 4)),
+]
 RATIOS = ["0.3", "0.4", "0.5", "0.6", "0.7", "0.8", "0.9"]
-SMALL = PatchGrid(5, 13)
+SMALL = PatchGrid(5, 13, (4, 4))
 by_grid = pytest.mark.parametrize("grid", GRIDS, ids=lambda grid: f"{grid.freq}x{grid.time}")
 
 
@@ -62,7 +68,7 @@ def test_a_mask_is_a_partition_with_exact_counts(strategy, grid, guide_for):
 def test_any_grid_ratio_hints_and_padding_make_a_partition(
     strategy, freq, time, mask_ratio, hint_ratio, num_valid, guide_for
 ):
-    grid = PatchGrid(freq, time)
+    grid = PatchGrid(freq, time, (4, 4))
     num_visible = math.floor(grid.num_patches * (1 - mask_ratio) + 1e-9)
     assume(0 < num_visible < grid.num_patches)
     valid = (torch.arange(time) < torch.tensor(num_valid)[:, None]).repeat(1, freq)
@@ -136,7 +142,7 @@ def test_a_mask_does_not_depend_on_the_neighbours_padding(strategy, hint_ratio, 
     assert torch.equal(masks[0].masked[0], masks[1].masked[0])
 
 
-@pytest.mark.parametrize("grid", [SMALL, PatchGrid(1, 50)], ids=["5x13", "1x50"])
+@pytest.mark.parametrize("grid", [SMALL, PatchGrid(1, 50, (4, 4))], ids=["5x13", "1x50"])
 def test_every_patch_is_reached_in_both_roles(strategy, grid, guide_for):
     # A patch masked or visible with probability 5 % or more stays unseen in one role of 600 masks with a chance under
     # 1e-13; over all patches the false alarm is below 1e-9.

@@ -4,7 +4,7 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float
@@ -102,7 +102,7 @@ class BandDispersion(Dispersion):
     def num_sample_crops(self) -> int:
         return PROFILE_CROPS if self.bands == "running" else 0
 
-    def with_profile(self, profile: Float[Tensor, " band"]) -> Self:
+    def with_profile(self, profile: Float[Tensor, " band"]) -> "BandDispersion":
         """The same strategy with that profile, such as a `band_profile` or an average of them.
 
         Raises:
@@ -110,7 +110,7 @@ class BandDispersion(Dispersion):
         """
         return dataclasses.replace(self, profile=tuple(profile.tolist()))
 
-    def start(self, sample: Seen) -> Self:
+    def start(self, sample: Seen) -> "BandDispersion":
         """With the profile of the sample."""
         return self.with_profile(band_profile(sample.patches, sample.grid, self.statistic, sample.valid))
 
@@ -118,7 +118,7 @@ class BandDispersion(Dispersion):
         """The profile of a part of a batch; None if bands are those of the batch."""
         return band_profile(seen.patches, seen.grid, self.statistic, seen.valid) if self.bands == "running" else None
 
-    def learn(self, measured: Float[Tensor, "k freq"]) -> Self:
+    def learn(self, measured: Float[Tensor, "k freq"]) -> "BandDispersion":
         """With the profile moved by 1 - `PROFILE_DECAY` towards the mean of all parts."""
         return self.with_profile(
             PROFILE_DECAY * torch.tensor(self.profile) + (1 - PROFILE_DECAY) * measured.cpu().mean(dim=0)
@@ -127,7 +127,7 @@ class BandDispersion(Dispersion):
     def state(self) -> dict[str, Tensor]:
         return {"profile": torch.tensor(self.profile)} if self.bands == "running" else {}
 
-    def restore(self, state: Mapping[str, Tensor]) -> Self:
+    def restore(self, state: Mapping[str, Tensor]) -> "BandDispersion":
         return self.with_profile(state["profile"]) if self.bands == "running" else self
 
     def weight(self, patches: Float[Tensor, "b n p"], grid: PatchGrid) -> Float[Tensor, "b n"]:
@@ -171,7 +171,7 @@ class FreqProfile(MaskingStrategy):
     def num_sample_crops(self) -> int:
         return PROFILE_CROPS
 
-    def with_profile(self, profile: Float[Tensor, " band"]) -> Self:
+    def with_profile(self, profile: Float[Tensor, " band"]) -> "FreqProfile":
         """The same strategy with that profile, such as a `band_profile`.
 
         Raises:
@@ -179,14 +179,14 @@ class FreqProfile(MaskingStrategy):
         """
         return dataclasses.replace(self, profile=tuple(profile.tolist()))
 
-    def start(self, sample: Seen) -> Self:
+    def start(self, sample: Seen) -> "FreqProfile":
         """With the profile of the sample, which stays for the whole run."""
         return self.with_profile(band_profile(sample.patches, sample.grid, valid=sample.valid))
 
     def state(self) -> dict[str, Tensor]:
         return {"profile": torch.tensor(self.profile)}
 
-    def restore(self, state: Mapping[str, Tensor]) -> Self:
+    def restore(self, state: Mapping[str, Tensor]) -> "FreqProfile":
         return self.with_profile(state["profile"])
 
     def priority(

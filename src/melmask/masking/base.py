@@ -8,7 +8,7 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol, Self
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -56,6 +56,7 @@ class Seen:
     loss: Float[Tensor, "b m"] | None = None
 
 
+@runtime_checkable
 class MaskingStrategy(Protocol):
     """What to mask: subclass it, and define `priority`.
 
@@ -92,11 +93,11 @@ class MaskingStrategy(Protocol):
         """
         ...
 
-    def with_exponent(self, exponent: float) -> Self:
+    def with_exponent(self, exponent: float) -> "MaskingStrategy":
         """The same strategy with another exponent; only for strategies that have one."""
         return dataclasses.replace(self, exponent=exponent)  # type: ignore[type-var]
 
-    def start(self, sample: Seen) -> Self:
+    def start(self, sample: Seen) -> "MaskingStrategy":
         """The strategy before the first step, from a fixed sample of the training data."""
         return self
 
@@ -104,7 +105,7 @@ class MaskingStrategy(Protocol):
         """What one part of a batch teaches, as a tensor of the same shape for every part; None if nothing."""
         return None
 
-    def learn(self, measured: Float[Tensor, "k *shape"]) -> Self:
+    def learn(self, measured: Float[Tensor, "k *shape"]) -> "MaskingStrategy":
         """The strategy after a step, from what `measure` returned for the k parts of all processes."""
         return self
 
@@ -112,7 +113,7 @@ class MaskingStrategy(Protocol):
         """What it has learnt, for the checkpoint; empty if it learns nothing."""
         return {}
 
-    def restore(self, state: Mapping[str, Tensor]) -> Self:
+    def restore(self, state: Mapping[str, Tensor]) -> "MaskingStrategy":
         """The strategy with what `state` returned, as a run resumes."""
         return self
 

@@ -31,7 +31,6 @@ class TimeLines(MaskingStrategy):
     Source: "time" of the structured maskings in AudioMAE, arXiv 2207.06405. Deviates: exact counts by the cut column.
     """
 
-
     def priority(
         self, batch_size: int, grid: PatchGrid, num_masked: int, rng: Generator, guide: Tensor | None
     ) -> Float[Tensor, "b n"]:
@@ -47,7 +46,6 @@ class FreqLines(MaskingStrategy):
 
     Source: "frequency" of the structured maskings in AudioMAE, arXiv 2207.06405. Deviates: exact counts by the cut row.
     """
-
 
     def priority(
         self, batch_size: int, grid: PatchGrid, num_masked: int, rng: Generator, guide: Tensor | None
@@ -66,7 +64,6 @@ class TimeFreqLines(MaskingStrategy):
     Source: the time and frequency masks of SpecAugment, arXiv 1904.08779, on patches. Deviates: lines one patch wide,
     as many as the count needs; `TimeProduct` is AudioMAE's form.
     """
-
 
     def priority(
         self, batch_size: int, grid: PatchGrid, num_masked: int, rng: Generator, guide: Tensor | None

@@ -16,7 +16,6 @@ class Random(MaskingStrategy):
     Source: MAE, arXiv 2111.06377. Deviates: not at all.
     """
 
-
     def priority(
         self, batch_size: int, grid: PatchGrid, num_masked: int, rng: Generator, guide: Tensor | None
     ) -> Float[Tensor, "b n"]:

@@ -265,7 +265,16 @@ def _strategy_row(run: Run) -> list[str]:
     shares = [line["mask_share"] for line in run.log if "mask_share" in line]
     share = f"{100 * median(shares):.2g} %" if shares else "–"
     ratio = f"{recipe.mask_ratio:g}"
-    return [run.name, recipe.strategy + options, LOOKS_AT[strategy.needs.guide], ratio, counts, _hints(run), guided, share]
+    return [
+        run.name,
+        recipe.strategy + options,
+        LOOKS_AT[strategy.needs.guide],
+        ratio,
+        counts,
+        _hints(run),
+        guided,
+        share,
+    ]
 
 
 def _hints(run: Run) -> str:

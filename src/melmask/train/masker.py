@@ -154,7 +154,9 @@ class Masker:
         """
         state = dict(self._started().state())
         if LOSS in state:
-            raise ValueError(f"{self.recipe.strategy} has a state called {LOSS!r}, which is the loss history's: rename it")
+            raise ValueError(
+                f"{self.recipe.strategy} has a state called {LOSS!r}, which is the loss history's: rename it"
+            )
         return state if self.history is None else state | {LOSS: self.history.loss}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:

@@ -14,7 +14,7 @@ from melmask.masking.statistics import STATISTICS, dispersion
 from melmask.patches import patchify
 from melmask.types import PatchGrid
 
-GRID = PatchGrid(5, 13)
+GRID = PatchGrid(5, 13, (4, 4))
 
 
 def seeded(seed: int) -> torch.Generator:

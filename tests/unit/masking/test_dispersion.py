@@ -1,5 +1,6 @@
 """Masks by weight: their invariances, their limits, and what happens where there is nothing to weigh."""
 
+import dataclasses
 import math
 
 import pytest
@@ -13,7 +14,7 @@ from melmask.masking.dispersion import successive_order
 from melmask.masking.statistics import STATISTICS, dispersion
 from melmask.types import PatchGrid
 
-GRID = PatchGrid(5, 13)
+GRID = PatchGrid(5, 13, (8, 8))
 WEIGHED = ("dwm", "dwm_inverse", "dwm_ibm", "dwm_band")
 by_statistic = pytest.mark.parametrize("statistic", STATISTICS)
 

@@ -7,12 +7,13 @@ import torch
 
 from melmask.data.loader import Loader
 from melmask.masking import make_strategy
-from melmask.patches import patchify
+from melmask.masking.bands import PROFILE_CROPS, PROFILE_DECAY, band_profile
+from melmask.patches import patchify, valid_patches
 from melmask.train.distributed import ALONE
 from melmask.train.masker import Masker, guide_of
 from melmask.train.recipe import RECIPES
 from melmask.train.timer import Timer
-from melmask.types import PatchGrid
+from melmask.types import Batch, Mask, PatchGrid
 
 GRID = PatchGrid(5, 6)
 
@@ -93,3 +94,63 @@ def test_a_timer_counts_only_what_it_is_asked_to(monkeypatch):
         with timer:
             pass
     assert timer.take() == 2.5 and timer.take() == 0.0
+
+
+def profile_of(batch: Batch, **options) -> torch.Tensor:
+    patches, valid = patchify(batch.log_mel, (16, 16)), valid_patches(batch.num_valid_frames, GRID)
+    return band_profile(patches, GRID, valid=valid, **options)
+
+
+def note_parts(masker: Masker, parts: list[Batch]) -> None:
+    """One step of these parts, with every patch but the last masked at a loss of zero."""
+    for batch in parts:
+        order = torch.arange(30).expand(len(batch.clip), -1)
+        valid = valid_patches(batch.num_valid_frames, GRID)
+        mask = Mask(visible=order[:, 29:], masked=order[:, :29])
+        masker.note(batch, patchify(batch.log_mel, (16, 16)), mask, torch.zeros(len(order), 29), valid)
+    masker.after_step()
+
+
+def test_a_fixed_profile_is_the_samples_and_stays(store):
+    masker, loader = masker_of(store, strategy="freq_profile")
+    expected = profile_of(loader.sample(PROFILE_CROPS))
+    assert masker.strategy(0.0).profile == tuple(expected.tolist())
+    note_parts(masker, [loader.part(0)])
+    assert masker.strategy(0.0).profile == tuple(expected.tolist())
+
+
+def test_a_running_profile_follows_the_mean_of_the_parts(store):
+    masker, loader = masker_of(store, strategy="dwm_band", strategy_options={"statistic": "variance"})
+    expected = profile_of(loader.sample(PROFILE_CROPS), statistic="variance")
+    assert masker.strategy(0.0).profile == tuple(expected.tolist())
+    parts = [loader.part(0, part, 2) for part in range(2)]
+    note_parts(masker, parts)
+    moved = torch.stack([profile_of(batch, statistic="variance") for batch in parts]).mean(dim=0)
+    learnt = PROFILE_DECAY * expected + (1 - PROFILE_DECAY) * moved
+    assert torch.allclose(torch.tensor(masker.strategy(0.0).profile), learnt)
+    assert masker.strategy(0.0).profile != tuple(expected.tolist())
+    assert torch.equal(masker.state()["profile"], torch.tensor(masker.strategy(0.0).profile))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"strategy": "random"}, {"strategy": "sgim"}, {"strategy": "dwm_band", "strategy_options": {"bands": "batch"}}],
+)
+def test_other_strategies_learn_nothing(settings, store):
+    masker, loader = masker_of(store, **settings)
+    before = masker.strategy(0.0)
+    note_parts(masker, [loader.part(0)])
+    assert masker.history is None and masker.state() == {} and masker.strategy(0.0) == before
+
+
+@pytest.mark.parametrize("strategy", ["hard", "freq_profile", "dwm_band"])
+def test_a_restored_masker_is_the_one_that_was_saved(strategy, store, monkeypatch):
+    masker, loader = masker_of(store, strategy=strategy)
+    note_parts(masker, [loader.part(0)])
+    other, others_loader = masker_of(store, strategy=strategy)
+    monkeypatch.setattr(others_loader, "sample", lambda num_crops: pytest.fail("a resumed run needs no sample"))
+    other.restore(masker.state())
+    assert other.strategy(0.0) == masker.strategy(0.0)
+    assert other.state().keys() == masker.state().keys()
+    for name, value in masker.state().items():
+        torch.testing.assert_close(other.state()[name], value, rtol=0, atol=0, equal_nan=True)
