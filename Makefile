@@ -12,9 +12,11 @@ DATA ?=
 PAGE ?=
 BASE ?=
 ONLY ?=
+RUN ?=
+OUT ?= docs/masking
 BENCHMARKS := train lengths prepare embed masking memory
 
-.PHONY: setup quickstart test test-slow test-adapters lint format bench bench-compare clean
+.PHONY: setup quickstart test test-slow test-adapters lint format bench bench-compare docs-pictures clean
 
 setup: .venv/.ready
 
@@ -69,6 +71,10 @@ bench-compare: setup
 	@test -n "$(BASE)" || { echo "name the revision to compare with: make bench-compare BASE=rev"; exit 1; }
 	@echo "== the quick benchmarks here and at $(BASE), in alternation"
 	$(BIN)/python benchmarks/compare.py $(BASE) $(if $(ONLY),--only $(ONLY))
+
+docs-pictures: setup
+	@echo "== the pictures of docs/masking.md (ONLY=\"dwm sgim\": some of them; RUN=folder: another model; OUT=folder)"
+	PYTHONPATH=tools $(BIN)/python -m field_guide --out "$(OUT)" $(if $(RUN),--run "$(RUN)") $(if $(ONLY),--only $(ONLY))
 
 clean:
 	rm -rf .venv .adapters out .pytest_cache .mypy_cache .ruff_cache

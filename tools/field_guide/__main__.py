@@ -1,10 +1,10 @@
-"""Draw the pictures of docs/masking.md: every strategy in STRATEGIES on the same four sounds, and what belongs to it.
+"""Draw the pictures of docs/masking.md: every strategy in STRATEGIES on the same four sounds.
 
-    python examples/field_guide.py --out docs/masking
+    make docs-pictures            # or, from the repository's root: PYTHONPATH=tools python -m field_guide
 
-Strategies that look at a model get a micro encoder (MSM-MAE, random masking) that is trained first on the built-in
-corpus, in under three minutes on one thread, and kept in the work folder; `--run RUN` takes another run's instead.
-Needs the extra melmask[demo].
+Strategies that are guided by a model get a micro encoder (MSM-MAE, random masking), which is trained first on the
+built-in corpus, in under three minutes on one thread, and kept in the work folder; `--run RUN` takes another run's
+model instead. Requires the extra melmask[demo].
 """
 
 import argparse
@@ -27,10 +27,10 @@ STEPS = 600
 
 
 def main() -> None:
-    """Train, unless there is a run, and draw."""
+    """Parse the command line, train unless a run is given, and draw."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("docs/masking"), help="folder of the pictures")
-    parser.add_argument("--run", type=Path, help="run folder whose model is looked at, instead of training one")
+    parser.add_argument("--run", type=Path, help="run folder with the model that guides, instead of training one")
     parser.add_argument("--work", type=Path, default=Path("out/field-guide"), help="where to train")
     parser.add_argument(
         "--only", nargs="*", default=None, help="names of pictures, without .png; all of them if absent"
@@ -42,7 +42,7 @@ def main() -> None:
 
 
 def train(work: Path) -> Path:
-    """A small run on the demo corpus, or what is there of it."""
+    """Train a small run on the built-in corpus; resumes one that was stopped."""
     run, recordings = work / "run", work / "recordings"
     recipe = dataclasses.replace(RECIPES["micro-msm-mae"], crop_frames=608, steps=STEPS, mask_ratio=0.7, save_every=200)
     if not (work / "store").exists():
@@ -53,7 +53,7 @@ def train(work: Path) -> Path:
 
 
 def join_clips(manifests: list[Path], out: Path) -> None:
-    """Join the corpus's short clips, in random order, to recordings longer than a crop."""
+    """Concatenate the corpus's short clips, in random order, into recordings longer than a crop."""
     clips = sorted(path for manifest in manifests for path in manifest.with_suffix("").glob("*.wav"))
     order = np.random.default_rng(0).permutation(len(clips))
     out.mkdir(parents=True, exist_ok=True)
