@@ -11,8 +11,8 @@ from melmask.cli.console import console, noted_bar, results_table
 from melmask.cli.options import NUM_CORES, prepare_task
 from melmask.encoders.features import FeatureSettings, Layers, Pooling
 from melmask.encoders.fixed_length import ClipLength
+from melmask.evaluate.run import ProbeResult
 from melmask.evaluate.task import Task
-from melmask.probes.run import ProbeResult
 
 
 def evaluate(

@@ -18,7 +18,7 @@ from melmask.evaluate.bootstrap import bootstrap, interval
 from melmask.evaluate.metrics import Score, mean_average_precision
 from melmask.evaluate.task import Split, group_numbers, splits_of
 from melmask.probes.base import loss_of
-from melmask.probes.fit import Fitting, fit
+from melmask.probes.fit import AdamSettings, fit
 
 PIECE_STEPS = 32  # recordings are trained on in pieces, so that a long one does not outweigh a batch
 
@@ -31,11 +31,11 @@ class Detector:
     threshold and median filter are chosen on the same recordings.
 
     Args:
-        fitting: how the regression is trained; a batch is of pieces of `PIECE_STEPS` steps.
+        training: how the regression is trained; a batch is of pieces of `PIECE_STEPS` steps.
         max_gap_s: events of a class no further apart than this are one.
     """
 
-    fitting: Fitting = field(default_factory=lambda: Fitting(batch_size=16))
+    training: AdamSettings = field(default_factory=lambda: AdamSettings(batch_size=16))
     max_gap_s: float = 0.2
 
     def fit(
@@ -49,7 +49,7 @@ class Detector:
         weight = torch.zeros(train.num_dims + 1, train_y.shape[1], requires_grad=True)
 
         def epoch() -> Iterator[Tensor]:
-            for batch in pieces.batches(rng.permutation(len(pieces)), self.fitting.batch_size):
+            for batch in pieces.batches(rng.permutation(len(pieces)), self.training.batch_size):
                 x = torch.cat([_with_one(pieces, piece) for piece in batch.tolist()])
                 y = np.concatenate([train_y[first[piece] : first[piece] + pieces.length[piece]] for piece in batch])
                 yield loss_of(x @ weight, torch.from_numpy(y).float())
@@ -57,7 +57,14 @@ class Detector:
         def score() -> float:
             return mean_average_precision(valid_y, np.concatenate(predict(weight, valid)))
 
-        fit([weight], train.num_dims, epoch, score, self.fitting)
+        fit(
+            self.training.optimiser([weight], train.num_dims),
+            [weight],
+            epoch,
+            score,
+            max_epochs=self.training.max_epochs,
+            patience=self.training.patience,
+        )
         return weight.detach()
 
 

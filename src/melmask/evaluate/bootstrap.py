@@ -32,8 +32,8 @@ def bootstrap(
     same clips get the same ones, so that their difference is paired.
 
     Args:
-        statistic: scores clips under many weightings at once, see `melmask.evaluate.weighted`; where it is NaN depends
-            on labels alone, so that it is for all seeds.
+        statistic: scores clips under many weightings at once, as the ``weighted_...`` functions of
+            `melmask.evaluate.metrics` do; where it is NaN depends on labels alone, so it is NaN for all seeds.
         num_clips: test clips; folds and groups have as many rows.
         num_seeds: trainings that the statistic gives a row each.
         folds: the test fold of each clip; None is one fold.

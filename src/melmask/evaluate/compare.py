@@ -13,9 +13,8 @@ from melmask.encoders.fixed_length import ClipLength
 from melmask.encoders.registry import NamedEncoder
 from melmask.evaluate.bootstrap import bootstrap, interval
 from melmask.evaluate.metrics import Metric, Score, statistic_of
-from melmask.evaluate.run import Progress, evaluate
-from melmask.evaluate.task import Task, group_numbers
-from melmask.probes.run import FEW_GROUPS, ProbeResult
+from melmask.evaluate.run import ProbeResult, Progress, evaluate
+from melmask.evaluate.task import FEW_GROUPS, Task, group_numbers
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,18 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from melmask.evaluate import weighted
 from melmask.evaluate.bootstrap import Statistic, bootstrap, interval
-from melmask.evaluate.metrics import Score, d_prime
+from melmask.evaluate.metrics import (
+    Score,
+    d_prime,
+    mean_over_classes,
+    weighted_average_precision,
+    weighted_by_class,
+    weighted_macro_accuracy,
+    weighted_roc_auc,
+)
+from melmask.evaluate.run import ProbeResult
 from melmask.evaluate.task import Task, group_numbers
-from melmask.probes.run import ProbeResult
 
 NUM_BINS = 15
 NUM_RESAMPLES = 1000
@@ -156,12 +163,12 @@ def _ranked(tested: _Tested, multilabel: bool) -> tuple[dict[str, Score], list[S
 
     def count(clips: Int[np.ndarray, " _"], weight: Float[np.ndarray, "_ resample"]) -> np.ndarray:
         precision, area = (
-            weighted.by_class(of_class, flags[clips], scores[:, clips], weight)
-            for of_class in (weighted.average_precision, weighted.roc_auc)
+            weighted_by_class(of_class, flags[clips], scores[:, clips], weight)
+            for of_class in (weighted_average_precision, weighted_roc_auc)
         )
-        means = [weighted.mean_drawn(precision), weighted.mean_drawn(area)]
+        means = [mean_over_classes(precision), mean_over_classes(area)]
         if not multilabel:
-            means.append(weighted.macro_accuracy(targets[clips], scores[:, clips], weight))
+            means.append(weighted_macro_accuracy(targets[clips], scores[:, clips], weight))
         return np.concatenate([np.stack(means, axis=1), precision, area], axis=1)
 
     found = tested.scored(count, by_fold=True)
@@ -187,7 +194,7 @@ def _classes(
     recalls = tested.scored(recall, by_fold=False)
     num_clips, num_hits, num_taken = flags.sum(axis=0), hit.sum(axis=1), taken.sum(axis=1)
     with np.errstate(invalid="ignore"):
-        shares = weighted.mean_drawn((num_hits / num_taken)[None])[0]  # over the seeds that took any clip for it
+        shares = mean_over_classes((num_hits / num_taken)[None])[0]  # over the seeds that took any clip for it
     f1 = (2 * num_hits / np.maximum(num_clips + num_taken, 1)).mean(axis=0)
     return tuple(
         ClassDetails(names[i], int(num_clips[i]), recalls[i], float(shares[i]), float(f1[i]), precision[i], areas[i])

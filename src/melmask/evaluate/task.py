@@ -16,6 +16,7 @@ from melmask.evaluate.metrics import Metric
 
 OFFICIAL = {"train": "train", "val": "valid", "valid": "valid", "validation": "valid", "dev": "valid", "test": "test"}
 NUM_FOLDS = 5
+FEW_GROUPS = 10
 NUM_VALID_PARTS = 10  # the validation split drawn from a training split is one of ten parts
 
 
@@ -166,6 +167,18 @@ def group_numbers(task: Task) -> Int[np.ndarray, " clip"]:
     if task.groups is None:
         return np.arange(len(task.paths))
     return np.unique(task.groups, return_inverse=True)[1]
+
+
+def group_notes(groups: Int[np.ndarray, " test"]) -> list[str]:
+    """A note if the test clips have so few groups that the interval is too narrow.
+
+    Args:
+        groups: number of the group of each test clip.
+    """
+    num_groups = len(np.unique(groups))
+    if num_groups == 1:
+        return ["all test clips are of one group: the interval is over clips, and says nothing of other groups"]
+    return [f"the interval rests on {num_groups} groups only"] if num_groups < FEW_GROUPS else []
 
 
 def _check_groups(task: Task, is_test: Bool[np.ndarray, " clip"], name: str) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from melmask.data.store import Store
 from melmask.encoders.features import FeatureSettings, Pooling
 from melmask.encoders.pretrained import PretrainedEncoder
+from melmask.evaluate.metrics import score_of
 from melmask.evaluate.task import Split, Task
 from melmask.files import read_tensors, write_tensors
 from melmask.finetune.augment import Lines
@@ -92,7 +93,9 @@ class TunedEncoder(nn.Module):
         train_x = self.standardise(store, split.train.tolist()).cpu().numpy()
         valid_x = self._standardised(self._embed(store, split.valid.tolist())).cpu().numpy()
         train_y, valid_y = task.targets[split.train], task.targets[split.valid]
-        weight = LogisticProbe().solve(train_x, train_y, valid_x, valid_y, len(self.classes), on_both=on_both)
+        weight = LogisticProbe().solve(
+            train_x, train_y, valid_x, valid_y, len(self.classes), score=score_of, on_both=on_both
+        )
         self.probe_weight.copy_(weight[:-1].T)
         self.probe_bias.copy_(weight[-1])
         self.head.load_state_dict({"weight": self.probe_weight, "bias": self.probe_bias})

@@ -16,11 +16,10 @@ from melmask.encoders.pretrained import PretrainedEncoder
 from melmask.encoders.registry import ENCODER
 from melmask.evaluate.metrics import Score, score_with_interval
 from melmask.evaluate.results import Result, result_of
-from melmask.evaluate.task import Split, Task, group_numbers, make_task, splits_of
+from melmask.evaluate.task import Split, Task, group_notes, group_numbers, make_task, splits_of
 from melmask.files import read_tensors, write_json, write_tensors
 from melmask.finetune.recipe import FinetuneRecipe
 from melmask.finetune.trainer import Epoch, as_read, tune
-from melmask.probes.run import group_notes
 
 FOLDER, SETTINGS = "finetune", "settings.json"
 PREDICTIONS, HALFWAY = "predictions.safetensors", "halfway.safetensors"

@@ -1,13 +1,12 @@
-"""The classifiers that read a task's classes from frozen features, and how they are named.
+"""The classifiers that predict a task's classes from frozen features, and how they are named.
 
-Each only fits and predicts; `melmask.probes.run` owns what must not differ between them.
+A probe only fits and predicts; `melmask.probes.run` does what is the same for all of them.
 """
 
 import ast
-import math
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass, replace
-from typing import Any, get_args, get_origin
+from dataclasses import Field, fields, is_dataclass
+from typing import Any, get_args, get_origin, get_type_hints
 
 from melmask.probes.attentive import AttentiveProbe
 from melmask.probes.base import Probe
@@ -17,79 +16,102 @@ from melmask.probes.linear import LinearProbe
 from melmask.probes.logistic import LogisticProbe
 from melmask.probes.mlp import MlpProbe
 from melmask.probes.ridge import RidgeProbe
+from melmask.registry import lookup
 
-PROBES: dict[str, Probe] = {
-    "linear": LinearProbe(),
-    "logistic": LogisticProbe(),
-    "ridge": RidgeProbe(),
-    "knn": KnnProbe(),
-    "mlp": MlpProbe(),
-    "fewshot": FewShotProbe(),
-    "attentive": AttentiveProbe(),
+PROBES: dict[str, type[Probe]] = {
+    "linear": LinearProbe,
+    "logistic": LogisticProbe,
+    "ridge": RidgeProbe,
+    "knn": KnnProbe,
+    "mlp": MlpProbe,
+    "fewshot": FewShotProbe,
+    "attentive": AttentiveProbe,
 }
 
 
 def make_probe(name: str, options: Mapping[str, Any] | None = None) -> Probe:
-    """A probe by its name, with settings of its own.
+    """Make a probe from its name, with settings of its own.
 
     Args:
-        name: a key of `PROBES`; settings may follow a colon, written as Python writes them.
+        name: a key of `PROBES`, or "package.module:Class" of a probe outside the package; settings may follow a colon,
+            written as in Python.
         options: further settings by name.
 
     Raises:
-        ValueError: no such probe or setting, or a value out of its range.
+        ValueError: no such probe or setting, a value out of its range, or a class that is not a probe.
 
     >>> make_probe("linear:learning_rate=3e-5") == make_probe("linear", {"learning_rate": 3e-5})
     True
     >>> make_probe("logistic:strengths=(0.1, 1.0), max_iterations=50").strengths
     (0.1, 1.0)
     """
-    base, _, written = name.partition(":")
-    if base not in PROBES:
-        raise ValueError(f"no probe {base!r}: choose from {sorted(PROBES)}")
-    probe: Any = PROBES[base]
-    try:
-        call = ast.parse(f"settings({written})", mode="eval").body
-        given = {keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords}  # type: ignore[attr-defined]
-        if call.args:  # type: ignore[attr-defined]
-            raise ValueError("a value without a name")
-    except (ValueError, SyntaxError) as error:
-        raise ValueError(f"{name!r} is not a probe and its settings: write {base}:NAME=NUMBER,NAME=NUMBER") from error
-    kinds = {field.name: field.type for field in fields(probe)}
-    settings = {}
-    for setting, value in {**given, **(options or {})}.items():
-        if setting not in kinds:
-            raise ValueError(f"{base} has no setting {setting!r}: choose from {sorted(kinds)}")
-        settings[setting] = _as_kind(f"{base}:{setting}", value, kinds[setting])
-    return replace(probe, **settings)
+    base, written = _split_name(name)
+    probe_class = lookup(base, PROBES, "probe")
+    given = {**_parse_settings(base, written), **(options or {})}
+    known = [field.name for field in _settings_of(probe_class)]
+    for setting in given:
+        if setting not in known:
+            raise ValueError(f"{base} has no setting {setting!r}: choose from {sorted(known)}")
+    kinds = get_type_hints(probe_class) if given else {}
+    settings = {setting: _checked(f"{base}:{setting}", value, kinds[setting]) for setting, value in given.items()}
+    probe = probe_class(**settings) if isinstance(probe_class, type) else None
+    if not isinstance(probe, Probe):
+        raise ValueError(f"{base} is not a probe: make it a subclass of melmask.probes.base.Probe")
+    return probe
 
 
 def label_of(probe: Probe) -> str:
-    """How a probe is called in tables: its name, with the settings that are not the usual ones.
+    """Name a probe as `make_probe` takes it, with the settings that differ from the defaults.
 
     >>> label_of(KnnProbe(num_neighbours=3))
     'knn:num_neighbours=3'
     """
-    for name, usual in PROBES.items():
-        if type(probe) is type(usual) and is_dataclass(probe):
-            mine = {field.name: getattr(probe, field.name) for field in fields(probe)}
-            changed = [f"{key}={value!r}" for key, value in mine.items() if value != getattr(usual, key)]
-            return ":".join([name, ",".join(changed)] if changed else [name])
-    return type(probe).__name__
+    names = [name for name, probe_class in PROBES.items() if type(probe) is probe_class]
+    base = names[0] if names else f"{type(probe).__module__}:{type(probe).__qualname__}"
+    values = [(field, getattr(probe, field.name)) for field in _settings_of(type(probe))]
+    changed = [f"{field.name}={value!r}" for field, value in values if value != field.default]
+    return ":".join([base, ",".join(changed)] if changed else [base])
 
 
-def _as_kind(setting: str, value: Any, kind: Any) -> Any:
-    """A setting's value as its type wants it: a whole number from 1 on, a positive number, or several."""
+def _settings_of(probe_class: type[Any]) -> tuple[Field[Any], ...]:
+    return fields(probe_class) if is_dataclass(probe_class) else ()
+
+
+def _split_name(name: str) -> tuple[str, str]:
+    """The part of a probe's name that `lookup` takes, and the settings after it.
+
+    >>> _split_name("knn:num_neighbours=3"), _split_name("package.module:Class:size=2")
+    (('knn', 'num_neighbours=3'), ('package.module:Class', 'size=2'))
+    """
+    first, _, rest = name.partition(":")
+    attribute, _, written = rest.partition(":")
+    if first in PROBES or not attribute.isidentifier():
+        return first, rest
+    return f"{first}:{attribute}", written
+
+
+def _parse_settings(base: str, written: str) -> dict[str, Any]:
+    """Settings from NAME=VALUE,NAME=VALUE; only literals are read, and nothing is run."""
+    try:
+        call = ast.parse(f"settings({written})", mode="eval").body
+        if not isinstance(call, ast.Call) or call.args or any(keyword.arg is None for keyword in call.keywords):
+            raise ValueError("a value without a name")
+        return {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in call.keywords}
+    except (ValueError, SyntaxError) as error:
+        raise ValueError(
+            f"'{base}:{written}' is not a probe and its settings: write {base}:NAME=NUMBER,NAME=NUMBER"
+        ) from error
+
+
+def _checked(setting: str, value: Any, kind: Any) -> Any:
+    """The value as its type wants it: floats may be written as integers, and tuples of one as the one."""
     if get_origin(kind) is tuple:
         several = value if isinstance(value, tuple | list) else (value,)
-        if not several:
-            raise ValueError(f"{setting} is empty: give one value at least")
-        return tuple(_as_kind(setting, one, get_args(kind)[0]) for one in several)
-    is_whole = kind is int
-    if isinstance(value, bool) or not isinstance(value, int if is_whole else int | float):
-        raise ValueError(f"{setting}={value!r}: give a {'whole ' if is_whole else ''}number")
-    may_be_zero = setting.endswith(("weight_decay", "dropout"))
-    if not (value >= 1 if is_whole else 0 < value < math.inf or (value == 0 and may_be_zero)):
-        wanted = "1 or more" if is_whole else "a positive number"
-        raise ValueError(f"{setting}={value!r} is out of range: give {wanted}")
-    return value if is_whole else float(value)
+        return tuple(_checked(setting, one, get_args(kind)[0]) for one in several)
+    kinds = get_args(kind) or (kind,)
+    if float in kinds and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if type(value) not in kinds:
+        wanted = {int: "a whole number", float: "a number"}.get(kinds[0], str(kind))
+        raise ValueError(f"{setting}={value!r}: give {wanted}")
+    return value

@@ -1,4 +1,4 @@
-"""Attentive pooling: which time steps count is learnt together with the probe."""
+"""Attentive pooling: the weights of a clip's time steps are learnt together with the classifier."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,29 +10,32 @@ from jaxtyping import Bool, Float, Float32
 from torch import Tensor
 
 from melmask.encoders.timesteps import TimeSteps, one_step_each
-from melmask.evaluate.metrics import score_of
-from melmask.probes.base import Features, Targets, as_tensor, loss_of, probabilities
-from melmask.probes.fit import Fitting, fit
+from melmask.probes.base import Features, Probe, Reads, ScoreFunction, Targets, as_tensor, loss_of, probabilities
+from melmask.probes.fit import AdamSettings, fit
 
 
 @dataclass(frozen=True)
-class AttentiveProbe(Fitting):
-    """A learnt query attends over the time steps of a clip; a linear layer reads what it gathers.
+class AttentiveProbe(AdamSettings, Probe):
+    """A learnt query attends over the time steps of a clip, and a linear layer classifies their weighted mean.
 
     A step's weight is the softmax, over the steps of its clip, of its features' product with the query, scaled by the
-    width as in any attention. Query and weights start at 0, where this is the linear probe on the mean over time;
-    chance is left in the order of the clips. Embeddings are read as clips of a single step, on which the query has no
-    say. The settings are those of `Fitting`.
+    width as in any attention. Query and weights start at 0, where this is the linear probe on the mean over time; seeds
+    differ in the order of the clips only. Embeddings are taken as clips of a single step, for which the query makes no
+    difference. The settings are those of `AdamSettings`.
 
     Source: attention with one query as in Lee et al. (2019), "Set Transformer", arXiv 1810.00825, pooling by attention.
-    Deviates: no projections and no further layers, so that what is read is the encoder's features and little else.
+    Deviates: no projections and no further layers, so that the score depends on the encoder's features and little else.
     """
 
-    is_seeded: ClassVar[bool] = True
+    reads: ClassVar[Reads] = "time steps"
+
+    def num_trainings(self, num_seeds: int) -> int:
+        """See `Probe`."""
+        return num_seeds
 
     def fit_predict(
         self, train_x: TimeSteps | Features, train_y: Targets, valid_x: TimeSteps | Features, valid_y: Targets,
-        test_x: TimeSteps | Features, *, num_classes: int, multilabel: bool, seed: int,
+        test_x: TimeSteps | Features, *, num_classes: int, multilabel: bool, seed: int, score: ScoreFunction,
     ) -> Float32[np.ndarray, "test num_classes"]:  # fmt: skip
         """See `Probe`."""
         train, valid, test = (x if isinstance(x, TimeSteps) else one_step_each(x) for x in (train_x, valid_x, test_x))
@@ -47,7 +50,7 @@ class AttentiveProbe(Fitting):
             return attend(torch.from_numpy(features), torch.from_numpy(is_valid), query) @ weight + bias
 
         def all_logits(clips: TimeSteps) -> Float[Tensor, "clip num_classes"]:
-            order = np.argsort(clips.length, kind="stable")  # of one length together, so that there is little padding
+            order = np.argsort(clips.length, kind="stable")  # clips of one length together need little padding
             found = [logits(clips[batch]) for batch in clips.batches(order, self.batch_size)]
             return torch.cat(found)[np.argsort(order)]
 
@@ -55,7 +58,15 @@ class AttentiveProbe(Fitting):
             for batch in train.batches(rng.permutation(len(train)), self.batch_size):
                 yield loss_of(logits(train[batch]), targets[batch])
 
-        fit([query, weight, bias], train.num_dims, epoch, lambda: score_of(valid_y, all_logits(valid).numpy()), self)
+        weights = [query, weight, bias]
+        fit(
+            self.optimiser(weights, train.num_dims),
+            weights,
+            epoch,
+            lambda: score(valid_y, all_logits(valid).numpy()),
+            max_epochs=self.max_epochs,
+            patience=self.patience,
+        )
         with torch.no_grad():
             return probabilities(all_logits(test), multilabel)
 
@@ -63,6 +74,6 @@ class AttentiveProbe(Fitting):
 def attend(
     features: Float[Tensor, "clip time dim"], valid: Bool[Tensor, "clip time"], query: Float[Tensor, " dim"]
 ) -> Float[Tensor, "clip dim"]:
-    """The features of each clip's valid time steps, weighted by how well they answer the query; by 0 all alike."""
+    """The mean of each clip's valid time steps, weighted by the softmax of their products with the query."""
     share = (features @ query * len(query) ** -0.5).masked_fill(~valid, float("-inf")).softmax(dim=1)
     return torch.einsum("ct,ctd->cd", share, features)

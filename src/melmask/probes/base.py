@@ -1,56 +1,110 @@
-"""What every probe is, and the few lines that several of them share."""
+"""The protocol of a probe, and the few lines that several probes share."""
 
-from typing import ClassVar, Protocol, runtime_checkable
+import math
+from abc import abstractmethod
+from collections.abc import Callable, Container, Sequence
+from dataclasses import fields
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float32, Int
+from jaxtyping import Bool, Float, Float32, Int
 from torch import Tensor
 from torch.nn import functional as F
 
 Features = Float32[np.ndarray, "_ dim"]
 Targets = Int[np.ndarray, " _"] | Bool[np.ndarray, "_ num_classes"]
+Reads = Literal["clips", "time steps"]
+# (targets, scores of the classes) -> the validation metric, the higher the better; only the order of scores may count.
+ScoreFunction = Callable[[Targets, Float[np.ndarray, "_ num_classes"]], float]
 
 
 @runtime_checkable
 class Probe(Protocol):
-    """A classifier; it may look at ``valid`` to choose settings or epochs, and never sees test labels."""
+    """A classifier of frozen features; subclass it, and override what the defaults do not say.
 
-    is_seeded: ClassVar[bool]  # whether a second seed could give another result
+    A probe may look at the validation clips to choose settings or epochs. It never sees labels of test clips. One that
+    is a frozen dataclass can be given settings on the command line, see `melmask.probes.make_probe`.
 
+    Attributes:
+        reads: "clips": an embedding a clip. "time steps": `TimeSteps`, of encoders that have them; of others it is
+            given embeddings all the same.
+    """
+
+    reads: ClassVar[Reads] = "clips"
+
+    def num_trainings(self, num_seeds: int) -> int:
+        """How often the probe is trained on a split if ``num_seeds`` are asked for; 1 for a deterministic probe."""
+        return 1
+
+    def notes(self, num_per_class: Int[np.ndarray, " num_classes"], names: Sequence[str]) -> list[str]:
+        """What a reader of the score has to know of the training clips.
+
+        Args:
+            num_per_class: training clips of each class, at least 1.
+            names: of the same classes.
+        """
+        return []
+
+    @abstractmethod
     def fit_predict(
         self, train_x: Features, train_y: Targets, valid_x: Features, valid_y: Targets, test_x: Features,
-        *, num_classes: int, multilabel: bool, seed: int,
+        *, num_classes: int, multilabel: bool, seed: int, score: ScoreFunction,
     ) -> Float32[np.ndarray, "test num_classes"]:  # fmt: skip
         """Probabilities of the classes for each test clip.
 
         Args:
-            train_x, valid_x, test_x: features, already standardised on the training clips.
+            train_x, valid_x, test_x: features, standardised on the training clips; `TimeSteps` if the probe reads these
+                and the encoder has them.
             train_y, valid_y: a class per clip, or class flags if multilabel.
             num_classes: all of them occur in train_y.
             multilabel: whether a clip may have any number of classes.
-            seed: of everything drawn.
+            seed: of all random numbers.
+            score: the validation metric; the higher, the better.
         """
         ...
 
 
+def check_ranges(probe: Any, *, may_be_zero: Container[str] = ()) -> None:
+    """Check the settings of a probe: whole numbers from 1 on, and other numbers positive and finite; None is allowed.
+
+    Args:
+        probe: a dataclass of numbers and tuples of numbers.
+        may_be_zero: names of settings for which 0 is allowed.
+
+    Raises:
+        ValueError: a setting is out of its range, or a tuple is empty.
+    """
+    for name in (field.name for field in fields(probe)):
+        value = getattr(probe, name)
+        if value == ():
+            raise ValueError(f"{name} is empty: give at least one value")
+        for number in value if isinstance(value, tuple) else (value,):
+            if number is None or (number == 0 and name in may_be_zero):
+                continue
+            if isinstance(number, int) and number < 1:
+                raise ValueError(f"{name}={number} is out of range: give 1 or more")
+            if not 0 < number < math.inf:
+                raise ValueError(f"{name}={number} is out of range: give a positive number")
+
+
 def with_one(x: Features) -> Float32[Tensor, "_ dim1"]:
-    """Features and a 1, whose weight is the bias."""
+    """Append a feature that is always 1, whose weight is the bias."""
     return F.pad(torch.tensor(x), (0, 1), value=1.0)
 
 
 def as_tensor(targets: Targets) -> Tensor:
-    """Classes as integers, or flags as the floats that the losses want."""
+    """Convert targets to what the losses take: classes to integers, class flags to floats."""
     return torch.tensor(targets, dtype=torch.float32 if targets.ndim == 2 else torch.int64)
 
 
 def loss_of(logits: Tensor, targets: Tensor) -> Tensor:
-    """Cross-entropy; for several labels a clip its sum over classes, each fitted on its own."""
+    """Cross-entropy; for several labels a clip binary cross-entropy summed over classes, each fitted on its own."""
     if targets.ndim == 1:
         return F.cross_entropy(logits, targets)
     return F.binary_cross_entropy_with_logits(logits, targets, reduction="sum") / len(targets)
 
 
 def probabilities(logits: Tensor, multilabel: bool) -> Float32[np.ndarray, "_ num_classes"]:
-    """Of classes that exclude each other, or of each class on its own."""
+    """Softmax over classes that exclude each other, or the sigmoid of each class on its own if multilabel."""
     return (logits.sigmoid() if multilabel else logits.softmax(dim=1)).numpy()

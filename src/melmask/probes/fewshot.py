@@ -1,48 +1,68 @@
-"""How far a handful of labels goes."""
+"""Logistic regression on a few labelled clips of each class."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 import torch
 from jaxtyping import Float32, Int
 
-from melmask.probes.base import Features, Targets, as_tensor, probabilities, with_one
+from melmask.probes.base import (
+    Features,
+    Probe,
+    ScoreFunction,
+    Targets,
+    as_tensor,
+    check_ranges,
+    probabilities,
+    with_one,
+)
 from melmask.probes.logistic import LogisticProbe
 
 
 @dataclass(frozen=True)
-class FewShotProbe:
-    """Logistic regression on a few labelled clips of every class, drawn anew many times; nothing is chosen.
+class FewShotProbe(Probe):
+    """Logistic regression on a few labelled clips of every class, drawn several times; no setting is chosen.
 
     Only training clips are drawn, so that no group of a test clip is among them. A draw depends on the split and its
-    seed, not on the features: all encoders learn from the same clips. With one seed a draw of more clips contains the
-    smaller ones. The score is the mean over draws, and its interval covers draws as well as test clips.
+    seed, not on the features: all encoders are trained on the same clips. With one seed a draw of more clips contains
+    the smaller ones. The score is the mean over draws, and its interval covers draws as well as test clips.
 
     Args:
         num_per_class: labelled clips of each class, or all of them if there are fewer. Where clips have several labels,
             so many are drawn for each class and keep their other labels, so that frequent classes get more.
-        num_draws: how often; the seeds follow each other.
+        num_draws: trainings on a split, whatever number of seeds is asked for; their seeds are consecutive.
         strength: the weight C of the summed loss against half the squared weights, fixed, as validation clips would be
             more labels.
         max_iterations: of L-BFGS.
 
     Source: Tian et al. (2020), arXiv 2003.11539, on logistic regression as a few-shot classifier, with scikit-learn's
     C = 1. Deviates: all classes of the task at once; features are standardised on all training clips, whose labels stay
-    unseen, instead of brought to length 1.
+    unseen, instead of being normalised to length 1.
     """
 
     num_per_class: int = 5
     num_draws: int = 10
     strength: float = 1.0
     max_iterations: int = 100
-    is_seeded: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
+
+    def num_trainings(self, num_seeds: int) -> int:
+        """See `Probe`."""
+        return self.num_draws
+
+    def notes(self, num_per_class: Int[np.ndarray, " num_classes"], names: Sequence[str]) -> list[str]:
+        """See `Probe`; names up to five classes that have too few clips."""
+        few = [name for name, num in zip(names, num_per_class, strict=True) if num < self.num_per_class]
+        return [f"fewer than {self.num_per_class} training clips of {', '.join(few[:5])}: all are taken"] if few else []
 
     def fit_predict(
         self, train_x: Features, train_y: Targets, valid_x: Features, valid_y: Targets, test_x: Features,
-        *, num_classes: int, multilabel: bool, seed: int,
+        *, num_classes: int, multilabel: bool, seed: int, score: ScoreFunction,
     ) -> Float32[np.ndarray, "test num_classes"]:  # fmt: skip
-        """See `Probe`; ``seed`` says which draw, and validation clips are not looked at."""
+        """See `Probe`; ``seed`` is that of the draw, and validation clips are not used."""
         drawn = self.draw(train_y, num_classes, seed)
         start = torch.zeros(train_x.shape[1] + 1, num_classes)
         solver = LogisticProbe(max_iterations=self.max_iterations)
@@ -50,7 +70,7 @@ class FewShotProbe:
         return probabilities(with_one(test_x) @ weight, multilabel)
 
     def draw(self, targets: Targets, num_classes: int, seed: int) -> Int[np.ndarray, " drawn"]:
-        """Rows of the clips to learn from, in ascending order, each once."""
+        """Draw the rows of the clips to train on, in ascending order, each once."""
         order = np.random.default_rng(seed).permutation(len(targets))
         shuffled = targets[order]
         has_label = shuffled if targets.ndim == 2 else shuffled[:, None] == np.arange(num_classes)

@@ -1,22 +1,28 @@
-"""Training of what reads time steps: Adam, until the validation score has not risen for a while."""
+"""Training by gradient descent until the validation score has stopped rising."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.optim import Adam, Optimizer
+
+from melmask.probes.base import check_ranges
 
 
 @dataclass(frozen=True)
-class Fitting:
-    """How to train.
+class AdamSettings:
+    """How long and how fast Adam trains.
 
     Args:
-        learning_rate: None is 1 / num_dims: a step of Adam moves a logit by about 1, whatever the width.
+        learning_rate: None is 1 / num_features: a step of Adam moves a logit by about 1, whatever the width.
         weight_decay: of Adam, added to the gradient.
-        batch_size: clips, at most.
+        batch_size: clips, at most; fewer clips are one batch.
         max_epochs: an epoch is one pass over the training clips.
         patience: training stops after so many epochs without a better validation score.
+
+    Raises:
+        ValueError: a setting is out of its range.
     """
 
     learning_rate: float | None = None
@@ -25,33 +31,66 @@ class Fitting:
     max_epochs: int = 100
     patience: int = 10
 
+    def __post_init__(self) -> None:
+        check_ranges(self, may_be_zero=("weight_decay",))
+
+    def optimiser(self, weights: Sequence[Tensor], num_features: int, *, fused: bool = False) -> Adam:
+        """Make Adam for these weights.
+
+        Args:
+            weights: leaves that require gradients.
+            num_features: features that each logit depends on.
+            fused: PyTorch's fused implementation, which rounds differently from the other one.
+        """
+        learning_rate = self.learning_rate or 1 / num_features
+        return Adam(weights, learning_rate, weight_decay=self.weight_decay, fused=fused)
+
 
 def fit(
-    weights: Sequence[Tensor], num_dims: int, epoch: Callable[[], Iterable[Tensor]], score: Callable[[], float],
-    how: Fitting,
-) -> None:  # fmt: skip
-    """Train weights in place; they end as they were after the epoch of the (first) best validation score.
+    optimiser: Optimizer,
+    state: Sequence[Tensor],
+    epoch: Callable[[], Iterable[Tensor]],
+    score: Callable[[], float],
+    *,
+    max_epochs: int,
+    patience: int,
+    check_every: int = 1,
+) -> float:
+    """Train in place; what was trained ends in the state of the first best validation score.
 
     Args:
-        weights: leaves that require gradients.
-        num_dims: features that each logit depends on.
+        optimiser: of the weights.
+        state: all tensors to restore, weights and buffers.
         epoch: gives the loss of one batch after the other, each with the weights as they then are.
-        score: of the weights as they are, on validation clips; higher is better.
-        how: settings.
+        score: the validation score of the current state; the higher, the better.
+        max_epochs: epochs, at most.
+        patience: training stops after so many validations without a better score.
+        check_every: epochs from one validation to the next; the last epoch is always validated.
+
+    Returns:
+        The best validation score.
     """
-    adam = torch.optim.Adam(weights, how.learning_rate or 1 / num_dims, weight_decay=how.weight_decay)
-    best_score, best_number, best = float("-inf"), 0, [weight.detach().clone() for weight in weights]
-    for number in range(how.max_epochs):
+    best_score, best, num_worse = float("-inf"), _copy(state), 0
+    for number in range(1, max_epochs + 1):
         for loss in epoch():
-            adam.zero_grad()
+            optimiser.zero_grad()
             loss.backward()
-            adam.step()
+            optimiser.step()
+        if number % check_every and number < max_epochs:
+            continue
         with torch.no_grad():
             reached = score()
         if reached > best_score:
-            best_score, best_number, best = reached, number, [weight.detach().clone() for weight in weights]
-        elif number - best_number >= how.patience:
-            break
+            best_score, best, num_worse = reached, _copy(state), 0
+        else:
+            num_worse += 1
+            if num_worse == patience:
+                break
     with torch.no_grad():
-        for weight, kept in zip(weights, best, strict=True):
-            weight.copy_(kept)
+        for tensor, kept in zip(state, best, strict=True):
+            tensor.copy_(kept)
+    return best_score
+
+
+def _copy(state: Sequence[Tensor]) -> list[Tensor]:
+    return [tensor.detach().clone() for tensor in state]

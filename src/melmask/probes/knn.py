@@ -1,18 +1,17 @@
-"""Votes of the nearest neighbours."""
+"""Classification by the nearest neighbours."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 import torch
 from jaxtyping import Float32
 from torch.nn import functional as F
 
-from melmask.probes.base import Features, Targets, as_tensor
+from melmask.probes.base import Features, Probe, ScoreFunction, Targets, as_tensor, check_ranges
 
 
 @dataclass(frozen=True)
-class KnnProbe:
+class KnnProbe(Probe):
     """A vote of the nearest training and validation clips by cosine; nothing is trained, and nothing chosen.
 
     Args:
@@ -24,11 +23,13 @@ class KnnProbe:
 
     num_neighbours: int = 10
     temperature: float = 0.07
-    is_seeded: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
 
     def fit_predict(
         self, train_x: Features, train_y: Targets, valid_x: Features, valid_y: Targets, test_x: Features,
-        *, num_classes: int, multilabel: bool, seed: int,
+        *, num_classes: int, multilabel: bool, seed: int, score: ScoreFunction,
     ) -> Float32[np.ndarray, "test num_classes"]:  # fmt: skip
         """See `Probe`; the probabilities are shares of the votes."""
         bank = F.normalize(torch.tensor(np.concatenate([train_x, valid_x])))

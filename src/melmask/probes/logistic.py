@@ -1,20 +1,28 @@
 """Logistic regression by L-BFGS."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 import torch
 from jaxtyping import Float, Float32
 from torch import Tensor
 
-from melmask.evaluate.metrics import score_of
-from melmask.probes.base import Features, Targets, as_tensor, loss_of, probabilities, with_one
+from melmask.probes.base import (
+    Features,
+    Probe,
+    ScoreFunction,
+    Targets,
+    as_tensor,
+    check_ranges,
+    loss_of,
+    probabilities,
+    with_one,
+)
 
 
 @dataclass(frozen=True)
-class LogisticProbe:
-    """Logistic regression by L-BFGS: the fast probe without chance.
+class LogisticProbe(Probe):
+    """Logistic regression by L-BFGS: fast and deterministic.
 
     The strength is the one with the best validation score (of equals, the most regularised), found along the grid from
     strong to weak regularisation, each fit starting at the last one's weights; the chosen one is then fitted on to
@@ -27,30 +35,40 @@ class LogisticProbe:
 
     strengths: tuple[float, ...] = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
     max_iterations: int = 100
-    is_seeded: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
 
     def fit_predict(
         self, train_x: Features, train_y: Targets, valid_x: Features, valid_y: Targets, test_x: Features,
-        *, num_classes: int, multilabel: bool, seed: int,
+        *, num_classes: int, multilabel: bool, seed: int, score: ScoreFunction,
     ) -> Float32[np.ndarray, "test num_classes"]:  # fmt: skip
         """See `Probe`."""
-        weight = self.solve(train_x, train_y, valid_x, valid_y, num_classes)
+        weight = self.solve(train_x, train_y, valid_x, valid_y, num_classes, score=score)
         return probabilities(with_one(test_x) @ weight, multilabel)
 
     def solve(
         self, train_x: Features, train_y: Targets, valid_x: Features, valid_y: Targets, num_classes: int,
-        *, on_both: bool = True,
+        *, score: ScoreFunction, on_both: bool = True,
     ) -> Float[Tensor, "dim1 num_classes"]:  # fmt: skip
-        """The weights at the strength that validates best, fitted to all clips or, if not ``on_both``, to ``train``."""
+        """Choose the strength with the best validation score, and fit.
+
+        Args:
+            train_x, train_y, valid_x, valid_y, num_classes, score: see `Probe.fit_predict`.
+            on_both: fit to training and validation clips in the end, and not to the training clips alone.
+
+        Returns:
+            The weights; the last row is the bias.
+        """
         train, valid = with_one(train_x), with_one(valid_x)
         y, valid_targets = as_tensor(train_y), as_tensor(valid_y)
         weight = torch.zeros(train.shape[1], num_classes)
         best_score, best_strength, best_weight = -1.0, self.strengths[0], weight
         for strength in self.strengths:
             weight = self.fit(train, y, strength, weight)
-            score = score_of(valid_y, (valid @ weight).numpy())
-            if score > best_score:
-                best_score, best_strength, best_weight = score, strength, weight
+            reached = score(valid_y, (valid @ weight).numpy())
+            if reached > best_score:
+                best_score, best_strength, best_weight = reached, strength, weight
         if not on_both:
             return best_weight
         return self.fit(torch.cat([train, valid]), torch.cat([y, valid_targets]), best_strength, best_weight)

@@ -2,20 +2,18 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Float, Float32
 
-from melmask.evaluate.metrics import score_of
-from melmask.probes.base import Features, Targets
+from melmask.probes.base import Features, Probe, ScoreFunction, Targets, check_ranges
 
 
 @dataclass(frozen=True)
-class RidgeProbe:
-    """Least squares on class flags with a penalty on the weights, in closed form: the fastest probe, without chance.
+class RidgeProbe(Probe):
+    """Least squares on class flags with a penalty on the weights, in closed form: deterministic, the fastest probe.
 
-    The strength is the one with the best validation score (of equals, the most regularised); the fit is then made anew
+    The strength is the one with the best validation score (of equals, the most regularised); the fit is then repeated
     on training and validation clips together. All strengths share one eigendecomposition, of the features' or the
     clips' Gram matrix, whichever is smaller. Where features have a few strong directions and carry the classes in many
     weak ones, as those of masked autoencoders do, squared error finds them and logistic regression does not.
@@ -27,15 +25,17 @@ class RidgeProbe:
     """
 
     strengths: tuple[float, ...] = (1e2, 1e1, 1e0, 1e-1, 1e-2, 1e-3, 1e-4)
-    is_seeded: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
 
     def fit_predict(
         self, train_x: Features, train_y: Targets, valid_x: Features, valid_y: Targets, test_x: Features,
-        *, num_classes: int, multilabel: bool, seed: int,
+        *, num_classes: int, multilabel: bool, seed: int, score: ScoreFunction,
     ) -> Float32[np.ndarray, "test num_classes"]:  # fmt: skip
         """See `Probe`; the probabilities are least-squares estimates, which may leave 0..1 a little."""
         train_flags, valid_flags = _flags(train_y, num_classes), _flags(valid_y, num_classes)
-        scores = [score_of(valid_y, p) for p in self._predict(train_x, train_flags, valid_x, self.strengths)]
+        scores = [score(valid_y, p) for p in self._predict(train_x, train_flags, valid_x, self.strengths)]
         best = self.strengths[int(np.argmax(scores))]
         both_x, both_flags = np.concatenate([train_x, valid_x]), np.concatenate([train_flags, valid_flags])
         return next(self._predict(both_x, both_flags, test_x, (best,)))

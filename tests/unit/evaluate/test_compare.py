@@ -15,8 +15,8 @@ from melmask.encoders.pretrained import PretrainedEncoder
 from melmask.encoders.registry import encoder_of, entrants_of
 from melmask.evaluate.compare import compare, judge_both, mcnemar
 from melmask.evaluate.metrics import mean_average_precision
+from melmask.evaluate.run import ProbeResult, run_probe
 from melmask.evaluate.task import make_task
-from melmask.probes.run import ProbeResult, run_probe
 
 NAMES = ("new", "old")
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, balanced_accuracy_score, roc_auc_score
 
-from melmask.evaluate import bootstrap, weighted
+from melmask.evaluate import bootstrap, metrics
 from melmask.evaluate.metrics import (
     accuracy,
     d_prime,
@@ -74,7 +74,7 @@ def test_a_weight_counts_a_clip_as_often(name: str) -> None:
     flags, scores = _labelled(rng, 40, 4, 6)
     targets = rng.integers(4, size=40) if "accuracy" in name else flags
     weight = rng.integers(3, size=(40, 20)).astype(np.float32)
-    count = getattr(weighted, name)
+    count = getattr(metrics, f"weighted_{name}")
     counted = count(targets, np.stack([scores, scores[::-1]]), weight)
     for resample in range(20):
         clips = np.repeat(np.arange(40), weight[:, resample].astype(int))

@@ -17,8 +17,8 @@ from melmask.data.manifest import Clip
 from melmask.evaluate import per_class
 from melmask.evaluate.metrics import Score, d_prime
 from melmask.evaluate.per_class import details_of
+from melmask.evaluate.run import ProbeResult, run_probe
 from melmask.evaluate.task import make_task
-from melmask.probes.run import ProbeResult, run_probe
 
 NOTHING = Score(0.5, 0.4, 0.6, 1, 1)
 

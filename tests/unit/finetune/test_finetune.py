@@ -14,6 +14,7 @@ from melmask.data.prepare import prepare
 from melmask.encoders.features import FeatureSettings, Pooling
 from melmask.encoders.pretrained import PretrainedEncoder
 from melmask.evaluate.metrics import score_of
+from melmask.evaluate.run import run_probe
 from melmask.evaluate.task import make_task, splits_of
 from melmask.files import read_tensors
 from melmask.finetune import trainer
@@ -26,7 +27,6 @@ from melmask.finetune.trainer import as_read, make_optimiser, tune
 from melmask.nn.encoder_file import ENCODER, FrontEnd, save_encoder
 from melmask.nn.vit import SIZES, Encoder
 from melmask.patches import patchify
-from melmask.probes.run import run_probe
 from melmask.train.loop import Diverged
 from melmask.types import PatchGrid
 

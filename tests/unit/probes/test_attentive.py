@@ -7,16 +7,16 @@ import torch
 from melmask.encoders import timesteps
 from melmask.encoders.baselines import logmel_steps
 from melmask.encoders.pretrained import FeatureSettings, PretrainedEncoder
+from melmask.encoders.registry import with_baselines
 from melmask.encoders.timesteps import TimeSteps, one_step_each, standardise
-from melmask.evaluate import run
-from melmask.evaluate.metrics import accuracy
+from melmask.evaluate.metrics import accuracy, score_of
+from melmask.evaluate.run import evaluate, run_probe
 from melmask.evaluate.task import make_task
 from melmask.nn.encoder_file import ENCODER, FrontEnd, save_encoder
 from melmask.nn.vit import SIZES, Encoder
 from melmask.probes.attentive import AttentiveProbe, attend
-from melmask.probes.fit import Fitting, fit
+from melmask.probes.fit import AdamSettings, fit
 from melmask.probes.linear import LinearProbe
-from melmask.probes.run import run_probe
 
 
 def needles(num_clips: int = 400, num_dims: int = 16, seed: int = 0) -> tuple[TimeSteps, np.ndarray]:
@@ -50,7 +50,7 @@ def test_it_finds_the_step_that_tells_where_the_mean_drowns_it():
     clips, y = needles()
     train, valid, test = (np.arange(200), np.arange(200, 300), np.arange(300, 400))
     parts = standardise(*(clips[part] for part in (train, valid, test)))
-    keywords = {"num_classes": 2, "multilabel": False, "seed": 0}
+    keywords = {"num_classes": 2, "multilabel": False, "seed": 0, "score": score_of}
     arguments = (parts[0], y[train], parts[1], y[valid], parts[2])
     found = AttentiveProbe(learning_rate=0.05).fit_predict(*arguments, **keywords)
     assert found.sum(axis=1) == pytest.approx(np.ones(100), abs=1e-5)
@@ -60,7 +60,7 @@ def test_it_finds_the_step_that_tells_where_the_mean_drowns_it():
     assert accuracy(y[test], linear) < 0.85
     flags = np.stack([y == 0, y == 1], axis=1)
     several = AttentiveProbe(learning_rate=0.05).fit_predict(
-        parts[0], flags[train], parts[1], flags[valid], parts[2], num_classes=2, multilabel=True, seed=0
+        parts[0], flags[train], parts[1], flags[valid], parts[2], num_classes=2, multilabel=True, seed=0, score=score_of
     )
     assert accuracy(y[test], several) > 0.95
 
@@ -104,7 +104,8 @@ def test_the_weights_of_the_best_epoch_are_kept():
         seen.append(weight.item())
         return next(scores)
 
-    fit([weight], 1, lambda: [weight.sum()], score, Fitting(learning_rate=0.5, max_epochs=10, patience=3))
+    adam = AdamSettings(learning_rate=0.5).optimiser([weight], 1)
+    fit(adam, [weight], lambda: [weight.sum()], score, max_epochs=10, patience=3)
     assert len(seen) == 5  # three epochs after the second, none of them better: the sixth is never seen
     assert weight.item() == seen[1] and seen[1] != seen[2]
 
@@ -156,8 +157,8 @@ def test_evaluate_gives_it_time_steps_where_there_are_any(recordings, store, tmp
     encoder = Encoder(SIZES["micro"], (16, 16))
     (tmp_path / "run").mkdir()
     save_encoder(tmp_path / "run" / ENCODER, encoder, FrontEnd(store.spec, store.mean, store.std), 208)
-    entrants = run.with_baselines([str(tmp_path / "run")], FeatureSettings("all", "mean+std"))
-    results = run.evaluate(entrants, recordings, [store], probes=["attentive:max_epochs=2", "knn"], num_seeds=1)
+    entrants = with_baselines([str(tmp_path / "run")], FeatureSettings("all", "mean+std"))
+    results = evaluate(entrants, recordings, [store], probes=["attentive:max_epochs=2", "knn"], num_seeds=1)
     step_dims, logmel_dims = 2 * 5 * 32, 560
     dims = [(result.probe, result.num_dims) for result in results]
     of_encoder = [("attentive:max_epochs=2", step_dims), ("knn", 2 * step_dims)]

@@ -9,10 +9,10 @@ from sklearn.linear_model import LogisticRegression
 from melmask.data.manifest import Clip
 from melmask.evaluate.bootstrap import bootstrap, interval
 from melmask.evaluate.metrics import accuracy
+from melmask.evaluate.run import run_probe
 from melmask.evaluate.task import Task, group_numbers, make_task, splits_of
 from melmask.probes import make_probe
 from melmask.probes.fewshot import FewShotProbe
-from melmask.probes.run import run_probe
 
 
 def _task(num_clips: int = 300) -> tuple[np.ndarray, Task]:
@@ -59,7 +59,7 @@ def test_a_draw_is_learnt_as_sklearn_learns_it() -> None:
     x, y, test_x = features[:200], task.targets[:200], features[200:]
     probe = FewShotProbe(num_per_class=10, strength=0.3)
     nothing = np.zeros((0, 20), np.float32), np.zeros(0, int)
-    found = probe.fit_predict(x, y, *nothing, test_x, num_classes=3, multilabel=False, seed=1)
+    found = probe.fit_predict(x, y, *nothing, test_x, num_classes=3, multilabel=False, seed=1, score=accuracy)
     drawn = probe.draw(y, 3, seed=1)
     expected = LogisticRegression(C=0.3, tol=1e-8, max_iter=2000).fit(x[drawn], y[drawn]).predict_proba(test_x)
     assert found == pytest.approx(expected, abs=1e-3)

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from melmask.probes import PROBES, mlp
+from melmask.evaluate.metrics import accuracy
+from melmask.probes import PROBES
 from melmask.probes.linear import LinearProbe
 from melmask.probes.mlp import MlpProbe
 
@@ -19,7 +20,7 @@ def _rings(num_clips: int = 300) -> tuple[tuple[np.ndarray, ...], dict]:
     radius = np.where(y, 2.0, 0.7) + 0.1 * rng.standard_normal(num_clips)
     x = (radius[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=1)).astype(np.float32)
     return (x[:200], y[:200], x[200:250], y[200:250], x[250:], y[250:]), {
-        "num_classes": 2, "multilabel": False, "seed": 0,
+        "num_classes": 2, "multilabel": False, "seed": 0, "score": accuracy,
     }  # fmt: skip
 
 
@@ -30,7 +31,7 @@ def test_it_bends_where_a_line_cannot() -> None:
 
 
 def test_the_grid_is_that_of_hear() -> None:
-    usual = PROBES["mlp"]
+    usual = PROBES["mlp"]()
     assert usual == MlpProbe((1, 2), (3.2e-3, 1e-3, 3.2e-4, 1e-4), 1024, 0.1)
     kinds = [type(layer).__name__ for layer in MlpProbe()._network(2, 7, 5)]
     assert kinds == ["Linear", "BatchNorm1d", "Dropout", "ReLU"] * 2 + ["Linear"]
@@ -46,7 +47,7 @@ def test_of_the_grid_the_pair_that_validates_best_counts() -> None:
     assert np.array_equal(both, alone)
 
 
-def test_its_best_epoch_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_its_best_epoch_is_kept() -> None:
     """With a validation score that falls after the third look, the network of the third look predicts."""
     (*arrays, _), keywords = _rings()
     looks: list[int] = []
@@ -55,7 +56,7 @@ def test_its_best_epoch_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
         looks.append(1)
         return [0.1, 0.2, 0.9, 0.3, 0.4, 0.5][len(looks) - 1]
 
-    monkeypatch.setattr(mlp, "score_of", falling)
+    keywords["score"] = falling
     form = {"hidden_layers": (1,), "learning_rates": (0.01,), "hidden_dim": 32, "check_every": 2}
     long = MlpProbe(**form, max_epochs=100, patience=3).fit_predict(*arrays, **keywords)
     assert len(looks) == 6  # three better ones, three worse ones

@@ -9,16 +9,15 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression, Ridge
 
-from melmask import probes
 from melmask.data.manifest import Clip
-from melmask.evaluate.metrics import accuracy
+from melmask.evaluate.metrics import accuracy, score_of
+from melmask.evaluate.run import run_probe
 from melmask.evaluate.task import Task, make_task
 from melmask.probes import PROBES, LogisticProbe
 from melmask.probes.base import as_tensor, with_one
 from melmask.probes.knn import KnnProbe
 from melmask.probes.linear import LinearProbe
 from melmask.probes.ridge import RidgeProbe
-from melmask.probes.run import run_probe
 
 # Small forms of what would take long; the names are as tables show them.
 SMALL = {
@@ -58,7 +57,7 @@ def _arrays(spread: float, num_train: int = 160, num_valid: int = 40):
     features, task = _clusters(spread)
     x = ((features - features.mean(axis=0)) / features.std(axis=0)).astype(np.float32)
     y, valid = task.targets, slice(num_train, num_train + num_valid)
-    keywords = {"num_classes": 3, "multilabel": False, "seed": 0}
+    keywords = {"num_classes": 3, "multilabel": False, "seed": 0, "score": score_of}
     return (x[:num_train], y[:num_train], x[valid], y[valid], x[num_train + num_valid :]), keywords
 
 
@@ -165,10 +164,10 @@ def test_linear_probe_keeps_its_best_validation_epoch() -> None:
     assert scores[0] < scores[-1]
 
 
-def test_linear_probe_stops_after_its_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_linear_probe_stops_after_its_patience() -> None:
     calls: list[int] = []
-    monkeypatch.setattr(probes, "score_of", lambda targets, scores: calls.append(1) or 0.5)
     arrays, keywords = _arrays(spread=2)
+    keywords["score"] = lambda targets, scores: calls.append(1) or 0.5
     LinearProbe().fit_predict(*arrays, **keywords)
     assert len(calls) == 1 + 20
     calls.clear()
@@ -218,8 +217,8 @@ def test_logistic_weights_of_the_training_clips_alone() -> None:
     probe = LogisticProbe(strengths=(0.1,))
     start = torch.zeros(train_x.shape[1] + 1, 3)
     alone = probe.fit(with_one(train_x), as_tensor(train_y), 0.1, start)
-    assert torch.equal(probe.solve(train_x, train_y, valid_x, valid_y, 3, on_both=False), alone)
-    assert not torch.allclose(probe.solve(train_x, train_y, valid_x, valid_y, 3), alone, rtol=1e-3)
+    assert torch.equal(probe.solve(train_x, train_y, valid_x, valid_y, 3, score=accuracy, on_both=False), alone)
+    assert not torch.allclose(probe.solve(train_x, train_y, valid_x, valid_y, 3, score=accuracy), alone, rtol=1e-3)
 
 
 @pytest.mark.parametrize("num_train", [12, 160])
@@ -233,7 +232,15 @@ def test_ridge_equals_sklearn(num_train: int, strength: float) -> None:
     both, flags = x[: num_train + 10], np.eye(3)[y[: num_train + 10]]
     penalty = strength * (both - both.mean(axis=0)).astype(np.float64).var(axis=0).sum()
     ours = RidgeProbe(strengths=(strength,)).fit_predict(
-        train, y[:num_train], valid, y[num_train : num_train + 10], test, num_classes=3, multilabel=False, seed=0
+        train,
+        y[:num_train],
+        valid,
+        y[num_train : num_train + 10],
+        test,
+        num_classes=3,
+        multilabel=False,
+        seed=0,
+        score=accuracy,
     )
     assert np.allclose(ours, Ridge(alpha=penalty).fit(both, flags).predict(test), atol=1e-4)
 
@@ -245,7 +252,9 @@ def test_ridge_chooses_its_strength_on_validation_clips() -> None:
     x = np.stack([rng.standard_normal(400), 0.01 * (y + 0.1 * rng.standard_normal(400))], axis=1).astype(np.float32)
     parts = (x[:200], y[:200], x[200:300], y[200:300], x[300:])
     scores = [
-        accuracy(y[300:], RidgeProbe(strengths).fit_predict(*parts, num_classes=2, multilabel=False, seed=0))
+        accuracy(
+            y[300:], RidgeProbe(strengths).fit_predict(*parts, num_classes=2, multilabel=False, seed=0, score=accuracy)
+        )
         for strengths in ((1e2,), (1e2, 1e-6), (1e2, 1e-6, 1e-7))
     ]
     assert scores[0] < 0.8 and scores[1] == scores[2] == 1.0
@@ -336,7 +345,7 @@ def test_features_that_are_not_finite_are_refused_by_clip(bad: float) -> None:
 
 def test_arguments_are_checked() -> None:
     features, task = _clusters(spread=2)
-    with pytest.raises(ValueError, match=r"no probe 'svm'.*'knn', 'linear', 'logistic'"):
+    with pytest.raises(ValueError, match="no probe 'svm'; there are: linear, logistic, ridge, knn"):
         run_probe("svm", features, task)
     with pytest.raises(ValueError, match="0 seeds"):
         run_probe("linear", features, task, num_seeds=0)
