@@ -29,7 +29,7 @@ NUM_CLIPS = {"tiny": 256, "base": 64}
 BUDGET_S, QUICK_S, QUICK_SHARE = 6.0, 1.0, 0.5
 
 ABOUT = (
-    "Clips of 1 to 6 s, evenly spread, from a store. Ours is `PretrainedEncoder.embed`; the plain form reads one "
+    "Clips of 1 to 6 s, evenly spread, from a store. Ours is `PretrainedEncoder.embed_store`; the plain form reads one "
     "float32 .npy file a clip, pads it to whole patches and takes one clip after the other through the ViT of "
     "benchmarks/baseline.py with the same weights, in float32. In turns, in one process; GFLOP are exact counts of "
     "matrix products, and the ceiling is the quickest of them in float32, timed in the same turns."
@@ -67,9 +67,9 @@ def measure(size: str, folder: Path, quick: bool) -> dict[str, Any]:
     frozen = PretrainedEncoder(encoder, FrontEnd(store.spec, store.mean, store.std), CROP_FRAMES)
     plain = PlainEmbedder(encoder, store)
     ceiling = gemm_ceiling(torch.float32)
-    frozen.embed(store, range(2))
+    frozen.embed_store(store, range(2))
     plain(paths[:2])
-    calls = {"ours": lambda: frozen.embed(store), "plain": lambda: plain(paths), "ceiling": ceiling.call}
+    calls = {"ours": lambda: frozen.embed_store(store), "plain": lambda: plain(paths), "ceiling": ceiling.call}
     times = in_turns(calls, QUICK_S if quick else BUDGET_S)
     taken_s, plain_s = statistics.median(times["ours"]), statistics.median(times["plain"])
     gflop, ceilings = gflop_of(store, size), ceiling.rates(times["ceiling"])

@@ -23,7 +23,7 @@ def test_patches_that_are_not_square_learn_and_embed(framework, patch_shape, num
     assert loop.pretrain(recipe, store, tmp_path / "run")
     losses = [line["loss"] for line in loop.read_log(tmp_path / "run")]
     assert losses[-1] < 0.98 * losses[0]
-    embeddings = PretrainedEncoder.load(tmp_path / "run").embed(store)
+    embeddings = PretrainedEncoder.load(tmp_path / "run").embed_store(store)
     assert embeddings.shape == (len(store), num_rows * 32) and np.isfinite(embeddings).all()
     assert len(np.unique(embeddings.round(3), axis=0)) == len(store)
 
@@ -36,7 +36,7 @@ def test_training_and_embedding_say_once_what_fills_no_patch(store, tmp_path):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         loop.pretrain(recipe, store, tmp_path / "run")
-        embeddings = PretrainedEncoder.load(tmp_path / "run").embed(store)
+        embeddings = PretrainedEncoder.load(tmp_path / "run").embed_store(store)
     assert embeddings.shape == (len(store), 2 * 32)
     assert [str(warning.message).split(":")[0] for warning in caught] == [
         "80 mel bands are no multiple of a patch's 32",

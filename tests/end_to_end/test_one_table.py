@@ -105,7 +105,7 @@ def test_layers_and_pooling_are_those_of_all_melmask_encoders(
     assert [line["num_dims"] for line in lines] == [2 * 2 * 10 * 32] * 2 + [560]
 
 
-def test_the_unit_length_of_a_task_is_that_of_all_encoders_unless_another_is_asked_for(
+def test_the_clip_length_of_a_task_is_that_of_all_encoders_unless_another_is_asked_for(
     runs: list[Path], recordings: Path, tmp_path: Path, capsys
 ) -> None:
     table = tmp_path / "units.csv"
@@ -118,11 +118,11 @@ def test_the_unit_length_of_a_task_is_that_of_all_encoders_unless_another_is_ask
     found = [lines_of(tmp_path / f"{number}.jsonl") for number in range(4)]
     assert [{line["clip_s"] for line in lines} for lines in found] == [{1.2}, {0}, {0.8}, {1.2}]
     assert [line["score"] for line in found[0]] == [line["score"] for line in found[3]]
-    assert "heard for 1.2 s" in capsys.readouterr().out
+    assert "clips of 1.2 s" in capsys.readouterr().out
     kept = read_results(runs[0])
     assert {line["clip_s"] for line in kept if line["task"] == "units"} == {0, 0.8, 1.2}  # none replaces another
     main.main(["compare", str(runs[0]), "logmel-stats", "--task", str(table), "--clip-s", "0.8", "--workers", "1"])
-    assert "heard for 0.8 s" in capsys.readouterr().out
+    assert "clips of 0.8 s" in capsys.readouterr().out
 
 
 def test_floors_come_once_and_equal_names_are_told_apart(runs: list[Path], tmp_path: Path) -> None:

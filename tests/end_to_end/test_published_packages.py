@@ -109,7 +109,7 @@ def test_xares_command(weights: Path, tmp_path: Path) -> None:
     (data / ".audio_tar_ready").touch()
     for name, text in {"torchaudio": TORCHAUDIO, "task": TASK}.items():
         (tmp_path / f"{name}.py").write_text(textwrap.dedent(text))
-    command = [sys.executable, "-m", "xares.run", "melmask/hub/xares.py", "task.py", "--max-jobs", "0"]
+    command = [sys.executable, "-m", "xares.run", "melmask/adapters/xares.py", "task.py", "--max-jobs", "0"]
     path = os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")]))
     known = os.environ | {"PYTHONPATH": path, "MELMASK_ENCODER": str(weights)}
     done = subprocess.run(command, env=known, cwd=tmp_path, capture_output=True, text=True, check=False)

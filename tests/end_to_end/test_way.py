@@ -92,12 +92,12 @@ def test_mask_says_what_a_strategy_lacks(recordings, tmp_path, capsys):
 
 def test_a_clip_embeds_the_same_alone_and_in_company(way, store):
     encoder = PretrainedEncoder.load(way / "micro-m2d")
-    together = encoder.embed(store)
+    together = encoder.embed_store(store)
     shortest = min(range(len(store)), key=lambda row: store.clips[row].num_frames)
     longest = max(range(len(store)), key=lambda row: store.clips[row].num_frames)
     assert store.clips[longest].num_frames > 2 * store.clips[shortest].num_frames
     for row in (shortest, longest):
-        alone = encoder.embed(store, [row])[0]
+        alone = encoder.embed_store(store, [row])[0]
         assert np.allclose(alone, together[row], atol=1e-5)
     assert not np.allclose(together[shortest], together[longest], atol=1e-2)
 

@@ -1,6 +1,6 @@
 """X-ARES' audio encoder; its command names no weights, so they come from the environment.
 
-    MELMASK_ENCODER=runs/mine python -m xares.run melmask/hub/xares.py src/tasks/esc50_task.py
+    MELMASK_ENCODER=runs/mine python -m xares.run melmask/adapters/xares.py src/tasks/esc50_task.py
 
 Source: X-ARES (Zhang et al. 2025, arXiv 2505.16369), its audio encoder interface. Deviates: not at all. X-ARES takes
 the one name in this module that ends so for its encoder, so no other may.

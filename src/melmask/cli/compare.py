@@ -38,7 +38,7 @@ def compare(
         probe: how to read labels from frozen embeddings; settings follow a colon, as in fewshot:num_per_class=10.
         layers: of melmask encoders: last, all, or numbers from 1 on.
         pooling: of melmask encoders, over time.
-        clip_s: how long each clip is heard, in seconds; 0 for whole clips; task for the unit length of a named task.
+        clip_s: length of each clip in seconds; 0 for whole clips; task for the clip length of a named task.
         test_folds: judge on these folds only; all in turn if none are given.
         seeds: of probes with chance.
         out: a folder for what stands behind each score: classes, confusions and calibration, as tables and pictures.
@@ -58,7 +58,14 @@ def compare(
         stores = [prepare_task(table, spec, workers) for spec in specs]
         with noted_bar(table.stem) as show:
             labelled, pairs = comparing.judge_both(
-                entrants, table, stores, probe, unit=clip_s, test_folds=test_folds, num_seeds=seeds, progress=show
+                entrants,
+                table,
+                stores,
+                probe,
+                clip_length=clip_s,
+                test_folds=test_folds,
+                num_seeds=seeds,
+                progress=show,
             )
         print_comparisons([comparing.compare(*pair, labelled, names) for pair in pairs])
         if out is None:

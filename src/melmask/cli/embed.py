@@ -9,7 +9,7 @@ from tyro.conf import Positional
 from melmask.cli.console import bar, console
 from melmask.cli.options import DEFAULT_SPEC, NUM_CORES, prepare_shown
 from melmask.encoders.features import FeatureSettings, Layers, Pooling
-from melmask.encoders.fixed_length import excerpts
+from melmask.encoders.fixed_length import fixed_length
 
 
 def embed(
@@ -29,7 +29,7 @@ def embed(
         out: the file to write.
         layers: of a melmask encoder: last, all, or numbers from 1 on.
         pooling: of a melmask encoder, over time.
-        clip_s: how long each clip is heard, in seconds: the middle of longer ones, shorter ones amid silence; 0 for
+        clip_s: length of each clip in seconds: the middle of longer clips; shorter ones zero-padded; 0 for
             whole clips.
         workers: processes that decode.
     """
@@ -39,8 +39,9 @@ def embed(
     with tempfile.TemporaryDirectory(prefix="melmask-") as folder:
         store = prepare_shown(paths, Path(folder) / "store", workers, made.spec or DEFAULT_SPEC)
         with bar("embedding") as (progress, task):
-            features = made.embed(
-                excerpts(store, clip_s), progress=lambda done, total: progress.update(task, completed=done, total=total)
+            features = made.embed_store(
+                fixed_length(store, clip_s),
+                progress=lambda done, total: progress.update(task, completed=done, total=total),
             )
         clips = [stored.clip for stored in store.clips]
         out.parent.mkdir(parents=True, exist_ok=True)

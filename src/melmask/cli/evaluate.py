@@ -39,7 +39,7 @@ def evaluate(
             settings follow a colon, as in linear:learning_rate=3e-5.
         layers: of melmask encoders: last, all, or numbers from 1 on.
         pooling: of melmask encoders, over time.
-        clip_s: how long each clip is heard, in seconds; 0 for whole clips; task for the unit length of a named task.
+        clip_s: length of each clip in seconds; 0 for whole clips; task for the clip length of a named task.
         test_folds: judge on these folds only; all in turn if none are given.
         seeds: of probes with chance.
         baselines: whether log-mel statistics and the runs' encoders untrained stand beside.
@@ -71,7 +71,7 @@ def evaluate(
                 table,
                 stores,
                 probes=probe,
-                unit=clip_s,
+                clip_length=clip_s,
                 test_folds=test_folds,
                 num_seeds=seeds,
                 command=command,

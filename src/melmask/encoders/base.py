@@ -32,7 +32,7 @@ class AudioEncoder(Protocol):
         """The log-mel settings that the store must be made with; None if it works from files, or with any."""
         ...
 
-    def embed(
+    def embed_store(
         self,
         store: Store,
         rows: Sequence[int] | None = None,

@@ -22,7 +22,7 @@ class LogMelStatistics:
     identity: ClassVar[str] = "log-mel statistics 1"
     spec: ClassVar[LogMelSpec | None] = None
 
-    def embed(
+    def embed_store(
         self,
         store: Store,
         rows: Sequence[int] | None = None,

@@ -4,6 +4,7 @@ import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float32
@@ -13,8 +14,8 @@ from melmask.encoders.base import AudioEncoder
 from melmask.encoders.pretrained import PretrainedEncoder, Progress, no_progress
 from melmask.encoders.timesteps import TimeSteps
 from melmask.files import atomic_write
-from melmask.probes.attentive import AttentiveProbe
-from melmask.probes.base import Probe
+
+Reads = Literal["clips", "time steps"]  # what a probe reads: one vector a clip, or one a time step
 
 FORMAT = 1  # to be raised whenever an encoder of the same identity comes to give other features
 
@@ -44,11 +45,11 @@ def cached_embed(
         ValueError: the encoder cannot embed this store.
     """
     if not encoder.identity:
-        return encoder.embed(store, progress=progress)
+        return encoder.embed_store(store, progress=progress)
     path = _entry(folder, encoder.identity, store, "clips")
     kept = _read(path, len(store))
     if kept is None:
-        kept = encoder.embed(store, progress=progress)
+        kept = encoder.embed_store(store, progress=progress)
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(path) as temporary, temporary.open("wb") as file:
             np.save(file, kept, allow_pickle=False)
@@ -87,10 +88,15 @@ def cached_time_steps(
 
 
 def cached_features(
-    probe: Probe, encoder: AudioEncoder, store: Store, folder: Path | None = None, progress: Progress = no_progress
+    reads: Reads, encoder: AudioEncoder, store: Store, folder: Path | None = None, progress: Progress = no_progress
 ) -> Float32[np.ndarray, "clip dim"] | TimeSteps:
-    """What a probe reads of an encoder: time steps if it attends to them and the encoder has any, else embeddings."""
-    if isinstance(probe, AttentiveProbe) and isinstance(encoder, PretrainedEncoder):
+    """The features that a probe reads: time steps if it reads them and the encoder has any, else embeddings.
+
+    Args:
+        reads: the trait of the probe.
+        encoder, store, folder, progress: as of `cached_embed`.
+    """
+    if reads == "time steps" and isinstance(encoder, PretrainedEncoder):
         return cached_time_steps(encoder, store, folder=folder, progress=progress)
     return cached_embed(encoder, store, folder, progress)
 

@@ -1,4 +1,4 @@
-"""Clips heard for the same time each, as protocols with a unit length hear them, by every encoder alike."""
+"""Clips of one length for every encoder: the middle of longer clips; shorter ones zero-padded on both sides."""
 
 import math
 from collections.abc import Sequence
@@ -16,23 +16,23 @@ from melmask.datasets.build import clip_s_of
 ClipLength = Literal["task"] | float  # what the record beside a task's table says; or seconds, 0 for whole clips
 
 
-class Excerpts(Store):
-    """A store of which each clip is heard for so many seconds: the middle of longer ones, shorter ones amid silence.
+class FixedLength(Store):
+    """A view of a store in which every clip has one length: the middle of longer clips; shorter ones zero-padded.
 
-    Silence has the value of digital silence in log-mels, before and after normalisation, and is heard as any sound is:
-    an encoder looks at it, and its time steps are pooled. An excerpt depends on its clip alone.
+    Padding is split evenly between both sides. It has the log-mel value of digital silence, and is encoded and pooled
+    as any other sound is. A clip depends on its recording alone.
 
     Args:
-        whole: the store; what is cut or added is only read so, and nothing is written.
-        clip_s: in seconds.
+        whole: the store; nothing in it is changed.
+        clip_s: the length in seconds.
 
     Raises:
-        ValueError: no positive, finite length.
+        ValueError: the length is not positive and finite.
 
-    Source: BYOL-A (arXiv 2103.06695, IV-A1), of whose authors EVAR is: a segment of the set's average duration is
-    cropped from each clip, training or test, at random, and shorter clips get zeros at head and tail. Deviates: the
-    crop is the middle, so that an embedding is the same whenever it is made; zeros of what, the paper does not say:
-    here of samples. A frame at the edge of a crop has heard half a window of what is cut off.
+    Source: BYOL-A (arXiv 2103.06695, IV-A1), whose authors wrote EVAR: a segment of the data set's average duration is
+    cropped at random from each clip, training or test, and shorter clips are zero-padded at head and tail. Deviates:
+    the crop is the middle, so that embeddings are deterministic. The paper does not say what is zero-padded; here it is
+    the waveform. The outermost frames of a crop still contain half a window of what is cut off.
     """
 
     def __init__(self, whole: Store, clip_s: float) -> None:
@@ -41,23 +41,24 @@ class Excerpts(Store):
         self.whole, self.clip_s = whole, clip_s
         self.num_frames = max(1, round(clip_s * whole.spec.frames_per_s))
         clips = [replace(stored, num_frames=self.num_frames) for stored in whole.clips]
+        # Part of the keys of cached features: other words would make every one of them anew.
         info = whole.info | {"fingerprint": f"{whole.fingerprint} heard for {clip_s:g} s"}
         super().__init__(whole.folder, info, clips, whole.rejected)
 
     def log_mel(self, index: int, start: int = 0, stop: int | None = None) -> Float16[np.ndarray, "frame mel"]:
-        """See `Store.log_mel`; frames are counted from the excerpt's first."""
+        """See `Store.log_mel`; frames are counted from the first of the fixed length."""
         stop = self.num_frames if stop is None else stop
         if not 0 <= start <= stop <= self.num_frames:
-            raise IndexError(f"frames {start} to {stop} are not within excerpt {index} of {self.num_frames} frames")
+            raise IndexError(f"frames {start} to {stop} are not within clip {index}, cut to {self.num_frames} frames")
         return middle(self.whole.log_mel(index), self.num_frames, self.spec.silence)[start:stop]
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickled as its store is."""
-        return Excerpts, (self.whole, self.clip_s)
+        return FixedLength, (self.whole, self.clip_s)
 
 
 def middle(values: Shaped[np.ndarray, "time *more"], length: int, fill: float) -> Shaped[np.ndarray, "{length} *more"]:
-    """The middle of a longer row of values, or a shorter one amid equally many of ``fill`` on both sides.
+    """The middle of a longer array, or a shorter one padded on both sides with ``fill``.
 
     >>> middle(np.arange(5), 2, 0.0), middle(np.arange(1, 3), 5, 0.0)
     (array([1, 2]), array([0, 1, 2, 0, 0]))
@@ -69,31 +70,31 @@ def middle(values: Shaped[np.ndarray, "time *more"], length: int, fill: float) -
     return np.pad(values, [(before, -excess - before), *[(0, 0)] * (values.ndim - 1)], constant_values=fill)
 
 
-def hear(stores: Sequence[Store], table: Path, unit: ClipLength) -> tuple[list[Store], float]:
-    """A task's stores as they are to be heard, and the length of their excerpts in seconds; 0 if clips are whole.
+def at_clip_length(stores: Sequence[Store], table: Path, clip_length: ClipLength) -> tuple[list[Store], float]:
+    """A task's stores at the clip length it is evaluated at, and that length in seconds; 0 if clips are whole.
 
     Args:
         stores: the task, prepared with one or several log-mel settings.
-        table: its CSV, beside which a record may name its unit length.
-        unit: that length, or another one.
+        table: its CSV, beside which a record may name the task's clip length.
+        clip_length: in seconds, 0 for whole clips, or "task" for what the record says.
 
     Raises:
         ValueError: the record is damaged, or a length is negative or infinite.
     """
-    clip_s = clip_s_of(table) if unit == "task" else float(unit)
-    return [excerpts(store, clip_s) for store in stores], clip_s
+    clip_s = clip_s_of(table) if clip_length == "task" else float(clip_length)
+    return [fixed_length(store, clip_s) for store in stores], clip_s
 
 
-def excerpts(store: Store, clip_s: float) -> Store:
-    """The store, or if the length is not 0 its excerpts."""
-    return Excerpts(store, clip_s) if clip_s else store
+def fixed_length(store: Store, clip_s: float) -> Store:
+    """The store with clips of that length in seconds, or the store itself if it is 0."""
+    return FixedLength(store, clip_s) if clip_s else store
 
 
 def waveform(store: Store, row: int, sample_rate_hz: int) -> Float32[np.ndarray, " sample"]:
-    """What is heard of a recording, decoded from its file.
+    """The waveform of a clip at the store's clip length, decoded from its file.
 
     Raises:
         AudioError: see `read_audio`.
     """
     wave = read_audio(store.clips[row].clip.path, sample_rate_hz)
-    return middle(wave, round(store.clip_s * sample_rate_hz), 0.0) if isinstance(store, Excerpts) else wave
+    return middle(wave, round(store.clip_s * sample_rate_hz), 0.0) if isinstance(store, FixedLength) else wave

@@ -120,7 +120,7 @@ class PretrainedEncoder:
         """Length of an embedding."""
         return self.num_step_dims * len(self.settings.pooling.split("+"))
 
-    def embed(
+    def embed_store(
         self, store: Store, rows: Sequence[int] | None = None, progress: Progress = no_progress
     ) -> Float32[np.ndarray, "clip dim"]:
         """Embeddings of a store's clips.
@@ -156,7 +156,7 @@ class PretrainedEncoder:
         """Features of every time step of a store's clips, in half precision; pooling does not matter.
 
         Args:
-            store, rows, progress: as of `embed`.
+            store, rows, progress: as of `embed_store`.
             allocate: makes the float16 array of the shape [step, dim] that is filled, such as a map of a file.
 
         Raises:

@@ -58,7 +58,7 @@ class WaveformEncoder:
     max_batch: int = 64
     spec: ClassVar[LogMelSpec | None] = None
 
-    def embed(
+    def embed_store(
         self,
         store: Store,
         rows: Sequence[int] | None = None,

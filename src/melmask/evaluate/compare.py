@@ -92,7 +92,7 @@ def judge_both(
     stores: Sequence[Store],
     probes: Sequence[str],
     *,
-    unit: ClipLength = "task",
+    clip_length: ClipLength = "task",
     test_folds: Sequence[str] = (),
     num_seeds: int = 3,
     progress: Progress = lambda what, done, total: None,
@@ -101,7 +101,7 @@ def judge_both(
 
     Args:
         entrants: the two.
-        table, stores, probes, unit, test_folds, num_seeds, progress: see `evaluate`.
+        table, stores, probes, clip_length, test_folds, num_seeds, progress: see `evaluate`.
 
     Returns:
         The task, and for each probe what it found in the first and in the second.
@@ -121,7 +121,7 @@ def judge_both(
         table,
         stores,
         probes=probes,
-        unit=unit,
+        clip_length=clip_length,
         test_folds=test_folds,
         num_seeds=num_seeds,
         progress=progress,

@@ -10,8 +10,8 @@ import numpy as np
 from jaxtyping import Float, Float32, Int
 
 from melmask.data.store import Store
-from melmask.encoders.cache import cache_folder, cached_features
-from melmask.encoders.fixed_length import ClipLength, hear
+from melmask.encoders.cache import Reads, cache_folder, cached_features
+from melmask.encoders.fixed_length import ClipLength, at_clip_length
 from melmask.encoders.registry import NamedEncoder
 from melmask.encoders.timesteps import TimeSteps
 from melmask.evaluate.metrics import Metric, Score, score_of, score_with_interval
@@ -138,7 +138,7 @@ def evaluate(
     stores: Sequence[Store],
     *,
     probes: Sequence[str] = ("logistic",),
-    unit: ClipLength = "task",
+    clip_length: ClipLength = "task",
     test_folds: Sequence[str] = (),
     num_seeds: int = 3,
     command: str = "",
@@ -149,11 +149,11 @@ def evaluate(
 
     Args:
         entrants: the encoders; embeddings are cached.
-        table: the task's CSV, for its name and its unit length.
+        table: the task's CSV, for its name and its clip length.
         stores: the table, prepared with each of the log-mel settings in `specs_of`.
         probes: names of probes, with settings of their own if need be.
-        unit: how long each clip is heard, see `Excerpts`: in seconds, 0 for whole clips, or "task" for what the record
-            beside the table says, and whole clips where there is none.
+        clip_length: see `FixedLength`: in seconds, 0 for whole clips, or "task" for what the record beside the table
+            says, and whole clips where there is none.
         test_folds: judge on these folds only; empty for all in turn.
         num_seeds: of probes that depend on a seed.
         command: recorded with the results.
@@ -167,14 +167,14 @@ def evaluate(
         ValueError: the table is no task, its record is damaged, a fold does not exist, or an encoder fails on it.
     """
     chosen = [make_probe(probe) for probe in probes]  # before anything long is begun
-    stores, clip_s = hear(stores, table, unit)
+    stores, clip_s = at_clip_length(stores, table, clip_length)
     by_spec = {store.spec: store for store in stores}
     rows = _shared_rows(stores)
     task = make_task(table.stem, [stores[0].clips[row].clip for row in rows[0]])
     rejected = len(stores[0]) + len(stores[0].rejected) - len(task.paths)
     same: dict[str, Any] = {"task_path": str(table), "num_classes": len(task.classes), "rejected": rejected}
     same |= {"test_folds": tuple(test_folds), "command": command, "clip_s": clip_s}
-    heard = (f"each clip is heard for {clip_s:g} s: the middle of longer ones, shorter ones amid silence",)
+    cut = (f"clips of {clip_s:g} s: the middle of longer ones; shorter ones zero-padded on both sides",)
     results = []
     for entrant in entrants:
         store = by_spec[entrant.encoder.spec or stores[0].spec]
@@ -182,16 +182,16 @@ def evaluate(
         def show(done: int, total: int, name: str = entrant.name) -> None:
             progress(f"{name}: embedding", done, total)
 
-        made: dict[str, np.ndarray | TimeSteps] = {}  # by what probes read
+        made: dict[Reads, np.ndarray | TimeSteps] = {}  # by what probes read
         for done, probe in enumerate(chosen):
             if probe.reads not in made:
-                read = cached_features(probe, entrant.encoder, store, progress=show)
+                read = cached_features(probe.reads, entrant.encoder, store, progress=show)
                 made[probe.reads] = read[rows[stores.index(store)]]
             features = made[probe.reads]
             progress(f"{entrant.name}: {label_of(probe)}", done, len(chosen))
             found = run_probe(probe, features, task, test_folds=tuple(test_folds) or None, num_seeds=num_seeds)
             if clip_s:
-                found = replace(found, notes=heard + found.notes)
+                found = replace(found, notes=cut + found.notes)
             found_one(entrant, task, found)
             num_dims = features.num_dims if isinstance(features, TimeSteps) else features.shape[1]
             results.append(_line(entrant, found, num_dims=num_dims, **same))
@@ -205,7 +205,7 @@ def _shared_rows(stores: Sequence[Store]) -> list[np.ndarray]:
     shared = [stored.clip.path for stored in stores[0].clips if all(stored.clip.path in rows for rows in row_of)]
     if not shared:
         raise ValueError(
-            "the encoders' log-mel settings leave no recording that all can hear: judge them on longer ones"
+            "no recording is long enough for the log-mel settings of all encoders: evaluate them on longer ones"
         )
     return [np.array([rows[path] for path in shared]) for rows in row_of]
 

@@ -192,7 +192,7 @@ class TunedEncoder(nn.Module):
         return tuned
 
     def _embed(self, store: Store, rows: Sequence[int] | None) -> Float[Tensor, "clip dim"]:
-        return torch.from_numpy(self.frozen().embed(store, rows)).to(self.device)
+        return torch.from_numpy(self.frozen().embed_store(store, rows)).to(self.device)
 
     def _standardised(self, features: Float[Tensor, "b dim"]) -> Float[Tensor, "b dim"]:
         return (features - self.mean) * self.scale

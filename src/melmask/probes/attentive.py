@@ -9,8 +9,9 @@ import torch
 from jaxtyping import Bool, Float, Float32
 from torch import Tensor
 
+from melmask.encoders.cache import Reads
 from melmask.encoders.timesteps import TimeSteps, one_step_each
-from melmask.probes.base import Features, Probe, Reads, ScoreFunction, Targets, as_tensor, loss_of, probabilities
+from melmask.probes.base import Features, Probe, ScoreFunction, Targets, as_tensor, loss_of, probabilities
 from melmask.probes.fit import AdamSettings, fit
 
 

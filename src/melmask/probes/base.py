@@ -4,7 +4,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable, Container, Sequence
 from dataclasses import fields
-from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -12,9 +12,10 @@ from jaxtyping import Bool, Float, Float32, Int
 from torch import Tensor
 from torch.nn import functional as F
 
+from melmask.encoders.cache import Reads
+
 Features = Float32[np.ndarray, "_ dim"]
 Targets = Int[np.ndarray, " _"] | Bool[np.ndarray, "_ num_classes"]
-Reads = Literal["clips", "time steps"]
 # (targets, scores of the classes) -> the validation metric, the higher the better; only the order of scores may count.
 ScoreFunction = Callable[[Targets, Float[np.ndarray, "_ num_classes"]], float]
 

@@ -53,7 +53,7 @@ def test_a_listener_hears_what_the_encoder_reads_from_a_store(
     listener, encoder = Listener.load(Path(weights), settings), PretrainedEncoder.load(Path(weights), settings)
     rows = range(6)
     heard = np.concatenate([listener.clips(torch.from_numpy(wave)[None]).numpy() for wave in waves_of(store, rows)])
-    assert np.allclose(heard, encoder.embed(store, rows), atol=HALF_PRECISION)
+    assert np.allclose(heard, encoder.embed_store(store, rows), atol=HALF_PRECISION)
     steps, centres_s = listener.steps(torch.from_numpy(waves_of(store, range(1))[0])[None])
     features, expected_s = encoder.frames(store.log_mel(0))
     assert np.allclose(steps[0].numpy(), features, atol=HALF_PRECISION) and np.array_equal(centres_s, expected_s)
@@ -104,7 +104,9 @@ def test_hear_scene_embeddings(weights: str) -> None:
 
 def test_our_hear_module_is_a_peer_like_any_other(weights: str, store: Store) -> None:
     peer = make_encoder(f"hear:melmask.adapters.hear@{weights}")
-    assert np.allclose(peer.embed(store), PretrainedEncoder.load(Path(weights)).embed(store), atol=HALF_PRECISION)
+    assert np.allclose(
+        peer.embed_store(store), PretrainedEncoder.load(Path(weights)).embed_store(store), atol=HALF_PRECISION
+    )
 
 
 # X-ARES. Rules as checked by its audio_encoder_checker, version 0.1.3, in its order.
@@ -135,7 +137,7 @@ def test_mteb_rows_of_any_length_rate_and_number_of_channels(weights: str, store
     loader = torch.utils.data.DataLoader(rows, batch_size=3)
     model = mteb.MelmaskModel(weights)
     vectors = model.encode(loader, task_metadata=None, hf_split="test", hf_subset="default")
-    expected = PretrainedEncoder.load(Path(weights)).embed(store, range(4))
+    expected = PretrainedEncoder.load(Path(weights)).embed_store(store, range(4))
     assert vectors.shape == expected.shape and vectors.dtype == np.float32
     assert np.allclose(vectors[[0, 1, 3]], expected[[0, 1, 3]], atol=HALF_PRECISION)
     assert np.abs(vectors[2] - expected[2]).mean() < 0.1  # samples said twice are not quite the same sound
@@ -160,7 +162,7 @@ def test_embedder_in_a_pipeline_on_files(weights: str, recordings: Path, store: 
     pipeline = make_pipeline(MelmaskEmbedder(weights), StandardScaler(), LogisticRegression())
     assert pipeline.fit(paths, labels).score(paths, labels) > 0.7
     vectors = pipeline[0].transform(paths)
-    assert np.allclose(vectors, PretrainedEncoder.load(Path(weights)).embed(store), atol=HALF_PRECISION)
+    assert np.allclose(vectors, PretrainedEncoder.load(Path(weights)).embed_store(store), atol=HALF_PRECISION)
     assert vectors.shape[1] == len(pipeline[0].get_feature_names_out())
     ragged = pipeline[0].transform([read_audio(clip.path, 16_000) for clip in clips])
     assert np.array_equal(ragged, vectors)

@@ -126,7 +126,7 @@ def test_the_plain_embedding_is_ours(script, store, tmp_path):
     encoder = Encoder(ENCODER, (16, 16))
     frozen = PretrainedEncoder(encoder, FrontEnd(store.spec, store.mean, store.std), 608)
     files = sorted(recordings.write_clip_files(store, tmp_path / "clips").iterdir())
-    assert np.abs(embed.PlainEmbedder(encoder, store)(files) - frozen.embed(store)).max() < 1e-4
+    assert np.abs(embed.PlainEmbedder(encoder, store)(files) - frozen.embed_store(store)).max() < 1e-4
 
 
 # What they write

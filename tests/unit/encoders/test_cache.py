@@ -21,7 +21,7 @@ from melmask.nn.vit import SIZES, Encoder
 def made(monkeypatch) -> list[str]:
     """What encoders really made, while the test runs."""
     calls: list[str] = []
-    for name in ("embed", "time_steps"):
+    for name in ("embed_store", "time_steps"):
         monkeypatch.setattr(PretrainedEncoder, name, _spied(getattr(PretrainedEncoder, name), calls))
     return calls
 
@@ -44,8 +44,8 @@ def frozen(store: Store, settings: FeatureSettings | None = None) -> PretrainedE
 def test_what_was_made_is_found_again(store, tmp_path, made):
     first = cached_embed(frozen(store), store, tmp_path)
     again = cached_embed(frozen(store), store, tmp_path)
-    assert made == ["embed"] and np.array_equal(first, again) and again.dtype == np.float32
-    assert np.array_equal(first, frozen(store).embed(store))
+    assert made == ["embed_store"] and np.array_equal(first, again) and again.dtype == np.float32
+    assert np.array_equal(first, frozen(store).embed_store(store))
 
 
 def test_a_changed_setting_or_weight_is_made_anew(store, tmp_path, made):
@@ -58,7 +58,7 @@ def test_a_changed_setting_or_weight_is_made_anew(store, tmp_path, made):
         assert not np.array_equal(cached_embed(frozen(store, settings), store, tmp_path), first)
     touched.front_end = FrontEnd(store.spec, store.mean + 1, store.std)
     cached_embed(touched, store, tmp_path)
-    assert made == ["embed"] * 6
+    assert made == ["embed_store"] * 6
 
 
 def test_a_changed_table_is_made_anew(recordings, store, tmp_path, made):
@@ -71,14 +71,14 @@ def test_a_changed_table_is_made_anew(recordings, store, tmp_path, made):
     finally:
         table.unlink()
     found = cached_embed(frozen(store), other, tmp_path / "cache")
-    assert made == ["embed"] * 2 and np.abs(found - first[::-1]).max() < 1e-5
+    assert made == ["embed_store"] * 2 and np.abs(found - first[::-1]).max() < 1e-5
 
 
 def test_another_format_of_features_is_made_anew(store, tmp_path, made, monkeypatch):
     cached_embed(frozen(store), store, tmp_path)
     monkeypatch.setattr(cache, "FORMAT", cache.FORMAT + 1)
     cached_embed(frozen(store), store, tmp_path)
-    assert made == ["embed"] * 2
+    assert made == ["embed_store"] * 2
 
 
 def test_time_steps_are_kept_by_rows_and_mapped(store, tmp_path, made):
@@ -91,7 +91,7 @@ def test_time_steps_are_kept_by_rows_and_mapped(store, tmp_path, made):
     for number, row in enumerate((5, 3)):
         assert np.abs(some.clip(number) - first.clip(row)).max() < 4e-3
     cached_embed(frozen(store), store, tmp_path)
-    assert made[2:] == ["embed"]
+    assert made[2:] == ["embed_store"]
 
 
 @pytest.mark.parametrize("damage", [b"", b"\x93NUMPY", b"no array at all", None])
@@ -102,7 +102,7 @@ def test_a_damaged_entry_is_as_good_as_none(store, tmp_path, made, damage):
     assert np.array_equal(cached_embed(frozen(store), store, tmp_path), first)
     np.save(entry, first[:-1])
     assert np.array_equal(cached_embed(frozen(store), store, tmp_path), first)
-    assert made == ["embed"] * 3
+    assert made == ["embed_store"] * 3
 
 
 def test_an_interrupted_writer_leaves_nothing(store, tmp_path, monkeypatch):
@@ -140,8 +140,8 @@ def test_processes_that_make_the_same_entry_do_not_disturb_each_other(store, tmp
     code = f"""
 from pathlib import Path
 from melmask.data.store import Store
-from melmask.evaluate.cache import cached_embed, cached_time_steps
-from melmask.evaluate.embed import PretrainedEncoder
+from melmask.encoders.cache import cached_embed, cached_time_steps
+from melmask.encoders.pretrained import PretrainedEncoder
 encoder, store = PretrainedEncoder.load(Path({str(tmp_path / ENCODER)!r})), Store.open(Path({str(store.folder)!r}))
 for number in range(5):
     folder = Path({str(tmp_path / "cache")!r}, str(number))

@@ -59,7 +59,7 @@ def alike(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 def test_an_object_gets_each_recording_whole_and_at_its_rate(store: Store) -> None:
     loudness = Loudness()
-    vectors = wrap(loudness, 8_000).embed(store)
+    vectors = wrap(loudness, 8_000).embed_store(store)
     assert vectors.shape == (len(store), 3) and vectors.dtype == np.float32
     assert loudness.rates == {8_000}
     for row in range(len(store)):
@@ -70,18 +70,18 @@ def test_an_object_gets_each_recording_whole_and_at_its_rate(store: Store) -> No
 def test_only_waveforms_of_exactly_one_length_share_a_batch(alike: Store) -> None:
     loudness = Loudness()
     seen: list[tuple[int, int]] = []
-    wrap(loudness, 16_000).embed(alike, progress=lambda done, total: seen.append((done, total)))
+    wrap(loudness, 16_000).embed_store(alike, progress=lambda done, total: seen.append((done, total)))
     assert sorted(loudness.shapes) == [(1, 15_999), (1, 16_001), (8, 16_000)]
     assert seen[-1] == (10, 10)
     small = dataclasses.replace(wrap(loudness, 16_000), max_batch=3)
     loudness.shapes.clear()
-    small.embed(alike)
+    small.embed_store(alike)
     assert sorted(loudness.shapes) == [(1, 15_999), (1, 16_001), (2, 16_000), (3, 16_000), (3, 16_000)]
 
 
 def test_rows_choose_and_order(store: Store) -> None:
     encoder = wrap(Loudness(), 16_000)
-    assert np.array_equal(encoder.embed(store, [5, 0, 5]), encoder.embed(store)[[5, 0, 5]])
+    assert np.array_equal(encoder.embed_store(store, [5, 0, 5]), encoder.embed_store(store)[[5, 0, 5]])
 
 
 def test_what_is_longer_than_an_encoder_hears_is_covered_by_windows(tmp_path: Path) -> None:
@@ -94,16 +94,16 @@ def test_what_is_longer_than_an_encoder_hears_is_covered_by_windows(tmp_path: Pa
         return waves.mean(axis=1, keepdims=True)
 
     encoder = WaveformEncoder("w", "", 16_000, encode, max_samples=10_000)
-    assert encoder.embed(store)[0, 0] == pytest.approx(np.mean([window.mean() for window in heard]), abs=1e-6)
+    assert encoder.embed_store(store)[0, 0] == pytest.approx(np.mean([window.mean() for window in heard]), abs=1e-6)
     starts = [int(np.searchsorted(ramp, window[0])) for window in heard]
     assert starts == [0, 8_189, 16_378, 24_567]
     assert all(np.array_equal(window, ramp[a : a + 10_000]) for window, a in zip(heard, starts, strict=True))
 
     heard.clear()
-    dataclasses.replace(encoder, max_samples=34_570, is_fixed=True).embed(store)
+    dataclasses.replace(encoder, max_samples=34_570, is_fixed=True).embed_store(store)
     assert len(heard) == 1 and np.array_equal(heard[0], np.concatenate([ramp, np.zeros(3)]))
     heard.clear()
-    dataclasses.replace(encoder, max_samples=34_570).embed(store)
+    dataclasses.replace(encoder, max_samples=34_570).embed_store(store)
     assert len(heard) == 1 and np.array_equal(heard[0], ramp)
 
 
@@ -121,7 +121,7 @@ def test_an_object_that_breaks_its_contract_is_named(store: Store, give: Any, me
             return give(batch)
 
     with pytest.raises(ValueError, match=message) as error:
-        wrap(Breaks(), 16_000, name="broken").embed(store)
+        wrap(Breaks(), 16_000, name="broken").embed_store(store)
     assert "broken" in str(error.value)
 
 
@@ -164,7 +164,7 @@ def test_an_onnx_file_with_its_rate_in_it_or_beside_it(store: Store, tmp_path: P
     encoder = make_encoder(f"onnx:{told}")
     assert encoder.name == "onnx:a@1.onnx" and isinstance(encoder, AudioEncoder)
     expected = [read_audio(path_of(store, row), 8_000).mean() for row in range(len(store))]
-    assert encoder.embed(store)[:, 0] == pytest.approx(expected, abs=1e-6)
+    assert encoder.embed_store(store)[:, 0] == pytest.approx(expected, abs=1e-6)
     other = make_encoder(f"onnx:{bare}@16000")
     assert other.identity != make_encoder(f"onnx:{bare}@8000").identity != encoder.identity
     with pytest.raises(ValueError, match=r"@16000"):
@@ -175,11 +175,11 @@ def test_an_onnx_file_of_fixed_length_and_of_frames(store: Store, tmp_path: Path
     fixed = make_encoder(f"onnx:{save_onnx(tmp_path / 'fixed.onnx', [1, 10_000], 2, 16_000)}")
     assert fixed.max_samples == 10_000 and fixed.is_fixed and fixed.max_batch == 1
     framed = make_encoder(f"onnx:{save_onnx(tmp_path / 'framed.onnx', ['b', 10_000], 3, 16_000)}")
-    assert framed.embed(store, [0, 1]) == pytest.approx(fixed.embed(store, [0, 1]), abs=1e-6)
+    assert framed.embed_store(store, [0, 1]) == pytest.approx(fixed.embed_store(store, [0, 1]), abs=1e-6)
     short = min(range(len(store)), key=lambda row: store.clips[row].num_frames)
     wave = read_audio(path_of(store, short), 16_000)
     assert len(wave) < 10_000
-    assert fixed.embed(store, [short])[0, 0] == pytest.approx(wave.sum() / 10_000, abs=1e-6)
+    assert fixed.embed_store(store, [short])[0, 0] == pytest.approx(wave.sum() / 10_000, abs=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -229,8 +229,8 @@ def test_a_hear_module_with_and_without_weights(store: Store, modules: Path) -> 
     (modules / "gain.txt").write_text("3.0")
     plain, louder = make_encoder("hear:plain_hear"), make_encoder(f"hear:plain_hear@{modules / 'gain.txt'}")
     wave = read_audio(path_of(store, 3), 22_050)
-    assert plain.embed(store, [3])[0] == pytest.approx([np.abs(wave).mean(), wave.max()], rel=1e-5)
-    assert louder.embed(store, [3])[0, 0] == pytest.approx(3 * np.abs(wave).mean(), rel=1e-5)
+    assert plain.embed_store(store, [3])[0] == pytest.approx([np.abs(wave).mean(), wave.max()], rel=1e-5)
+    assert louder.embed_store(store, [3])[0, 0] == pytest.approx(3 * np.abs(wave).mean(), rel=1e-5)
     (modules / "gain.txt").write_text("4.0")
     assert len({plain.identity, louder.identity, make_encoder(f"hear:plain_hear@{modules / 'gain.txt'}").identity}) == 3
     (modules / "plain_hear.py").write_text(HEAR_MODULE + "# changed\n")
@@ -242,7 +242,7 @@ def test_a_hear_model_that_is_not_of_pytorch_is_given_arrays(store: Store, modul
     code = code.replace(" and audio.dtype == torch.float32 and not model.training", "")
     code = code[: code.index("    return torch.stack")] + "    return abs(audio).mean(axis=1, keepdims=True)\n"
     (modules / "array_hear.py").write_text(code)
-    assert make_encoder("hear:array_hear").embed(store, [0, 1]).shape == (2, 1)
+    assert make_encoder("hear:array_hear").embed_store(store, [0, 1]).shape == (2, 1)
 
 
 @pytest.mark.parametrize(
@@ -300,7 +300,7 @@ def test_a_huggingface_folder_is_its_last_hidden_state_averaged(
     encoder = make_encoder(f"hf:{save_huggingface(kind, tmp_path / kind)}")
     assert encoder.name == f"hf:{kind}" and encoder.max_samples == longest and encoder.sample_rate_hz == 16_000
     rows = [3, 4, 5]
-    vectors = encoder.embed(store, rows)
+    vectors = encoder.embed_store(store, rows)
     assert vectors.shape == (3, 16) and np.isfinite(vectors).all()
     model = transformers.AutoModel.from_pretrained(tmp_path / kind).eval()
     model = model.encoder if kind == "whisper" else model
@@ -331,9 +331,9 @@ def test_huggingface_folders_that_cannot_be_read_are_refused(tmp_path: Path) -> 
 
 def test_the_words_for_our_own(store: Store, tmp_path: Path) -> None:
     statistics = make_encoder("logmel-stats")
-    assert np.array_equal(statistics.embed(store, [2, 7])[1], logmel_statistics(store.log_mel(7)))
+    assert np.array_equal(statistics.embed_store(store, [2, 7])[1], logmel_statistics(store.log_mel(7)))
     untrained = make_encoder("untrained:micro", FeatureSettings("all", "mean+max"))
-    assert isinstance(untrained, PretrainedEncoder) and untrained.embed(store, [0]).shape == (1, 2 * 2 * 5 * 32)
+    assert isinstance(untrained, PretrainedEncoder) and untrained.embed_store(store, [0]).shape == (1, 2 * 2 * 5 * 32)
     assert untrained.identity == make_encoder("untrained:micro", FeatureSettings("all", "mean+max")).identity
     assert "micro" in untrained.name and "untrained" in untrained.name
     path = tmp_path / "mine.safetensors"

@@ -48,7 +48,7 @@ def frozen(store: Store, settings: FeatureSettings = SETTINGS[0], crop_frames: i
 @by_settings
 def test_a_short_clip_embeds_the_same_alone_and_batched_with_a_long_one(clips, settings):
     encoder = frozen(clips, settings)
-    alone, together = encoder.embed(clips, [0]), encoder.embed(clips, [1, 0, 2])
+    alone, together = encoder.embed_store(clips, [0]), encoder.embed_store(clips, [1, 0, 2])
     assert together.shape == (3, encoder.num_dims) and together.dtype == np.float32
     assert np.abs(alone[0] - together[1]).max() < 1e-5
     assert np.abs(together[0] - together[1]).max() > 1e-2
@@ -60,7 +60,7 @@ def test_batches_of_any_size_give_the_same_embeddings(clips, settings, monkeypat
     for tokens in (1, 90, 10**6):
         monkeypatch.setattr(pretrained, "TOKENS_PER_BATCH", tokens)
         monkeypatch.setattr(pretrained, "CLIPS_AT_ONCE", 3 if tokens == 90 else 1024)
-        found.append(encoder.embed(clips))
+        found.append(encoder.embed_store(clips))
     assert np.abs(found[0] - found[1]).max() < 1e-5 and np.abs(found[0] - found[2]).max() < 1e-5
 
 
@@ -75,7 +75,7 @@ def test_an_embedding_pools_all_time_steps_of_the_clip(clips, settings):
         expected = np.hstack([expected, np.stack([clip.max(axis=0) for clip in steps])])
     if settings.pooling == "mean+std":
         expected = np.hstack([expected, np.stack([clip.std(axis=0) for clip in steps])])
-    assert np.abs(encoder.embed(clips) - expected).max() < 1e-5
+    assert np.abs(encoder.embed_store(clips) - expected).max() < 1e-5
     kept = encoder.time_steps(clips)
     assert kept.steps.dtype == np.float16 and len(kept) == 4
     assert all(np.abs(kept.clip(row) - steps[row]).max() < 4e-3 for row in range(4))
@@ -83,7 +83,7 @@ def test_an_embedding_pools_all_time_steps_of_the_clip(clips, settings):
 
 def test_progress_ends_at_its_total(clips):
     seen: list[tuple[int, int]] = []
-    frozen(clips).embed(clips, progress=lambda done, total: seen.append((done, total)))
+    frozen(clips).embed_store(clips, progress=lambda done, total: seen.append((done, total)))
     assert seen[-1] == (17, 17)  # 7, 32, 15 and 32 time steps in chunks of at most 6 are 2, 6, 3 and 6 chunks
     assert [done for done, _ in seen] == sorted(done for done, _ in seen)
 
@@ -102,7 +102,7 @@ def test_layers_are_the_blocks_outputs_each_normalised(clips):
 
 def test_the_last_layer_by_any_of_its_names_is_the_same(clips):
     last, third = frozen(clips), frozen(clips, FeatureSettings((3,)))
-    assert np.array_equal(last.embed(clips), third.embed(clips))
+    assert np.array_equal(last.embed_store(clips), third.embed_store(clips))
     assert last.identity == third.identity
 
 
@@ -185,7 +185,7 @@ def test_names_and_settings_travel(clips, tmp_path):
     assert loaded.name == "birds (all layers, mean+std)" and loaded.untrained(0).settings == settings
     assert PretrainedEncoder.load(tmp_path / "birds" / ENCODER).name == "birds"
     assert PretrainedEncoder.load(tmp_path / "birds").untrained(0).name == "birds untrained"
-    assert np.array_equal(loaded.embed(clips), frozen(clips, settings).embed(clips))
+    assert np.array_equal(loaded.embed_store(clips), frozen(clips, settings).embed_store(clips))
 
 
 @pytest.mark.parametrize(

@@ -150,7 +150,7 @@ def test_the_head_starts_as_the_logistic_probe(store, request):
     split = splits_of(task, test_folds=("1",))[0]
     model = TunedEncoder(start, task.classes, task.is_multilabel)
     model.start_at_probe(store, task, split, on_both=True)
-    expected = run_probe("logistic", start.embed(store), task, test_folds=("1",)).predictions[split.test]
+    expected = run_probe("logistic", start.embed_store(store), task, test_folds=("1",)).predictions[split.test]
     np.testing.assert_allclose(model.predict(store, split.test.tolist()), expected, atol=0.02)
 
 
@@ -223,7 +223,7 @@ def test_training_sees_what_evaluation_sees_whatever_the_company(tones, pooling,
         for row, found in zip(group.flags.argmax(dim=1).tolist(), logits, strict=True):
             num_steps = -(-tones.clips[row].num_frames // 16)
             if group.grid.time == num_steps:
-                alone = model.classify(torch.from_numpy(model.frozen().embed(tones, [row])))[0]
+                alone = model.classify(torch.from_numpy(model.frozen().embed_store(tones, [row])))[0]
                 torch.testing.assert_close(found, alone, atol=1e-4, rtol=1e-4)
                 compared.append(num_steps)
             else:
@@ -282,7 +282,7 @@ def test_masked_lines_equal_a_slow_loop(tones, num_chunks):
 def test_standardised_features_have_zero_mean_and_unit_deviation(tones):
     model = TunedEncoder(start_for(tones), ["a", "b"], False)
     returned = model.standardise(tones, range(40))
-    given = (torch.from_numpy(model.frozen().embed(tones, range(40))) - model.mean) * model.scale
+    given = (torch.from_numpy(model.frozen().embed_store(tones, range(40))) - model.mean) * model.scale
     assert torch.equal(given, returned)
     torch.testing.assert_close(given.mean(dim=0), torch.zeros(160), atol=1e-3, rtol=0)
     assert 0.9 < float(given.std(dim=0).median()) < 1.1
@@ -374,7 +374,7 @@ def test_what_is_kept_gives_the_reported_predictions(tones, table, tmp_path):
     assert result.num_dims == 2 * 5 * 32 and result.encoder == "encoder (last layer, mean+std)"
     assert json.loads(chosen["epoch"]) in (0, 1, 2)
     tuned = PretrainedEncoder.load(path.parent, FeatureSettings(pooling="mean+std"))
-    assert np.array_equal(tuned.embed(tones, [0]), model.frozen().embed(tones, [0]))
+    assert np.array_equal(tuned.embed_store(tones, [0]), model.frozen().embed_store(tones, [0]))
     assert tuned.identity != start_for(tones).identity
 
 
