@@ -1,10 +1,10 @@
-"""Synthesised speech in many languages and voices: espeak-ng, called through ctypes.
+"""Speech synthesis in many languages and voices with espeak-ng, called through ctypes.
 
-The library keeps the state of its voice, filters and noise in process-wide variables, so that what a word sounds like
-depends on everything said before it. A `Synthesiser` therefore loads a copy of the library of its own: the same calls
-in the same order give the same samples, whoever else uses espeak-ng in the process.
+The library keeps its voice, filters and noise in global variables, so that the samples of a word depend on all words
+before it. Each `Synthesiser` therefore loads its own copy of the library: the same sequence of calls gives the same
+samples, whatever else uses espeak-ng in the process.
 
-Source: espeak-ng's speak_lib.h, https://github.com/espeak-ng/espeak-ng. Called, not linked; nothing of it ships here.
+Source: espeak-ng's speak_lib.h, https://github.com/espeak-ng/espeak-ng. Loaded at run time; no part of it ships here.
 """
 
 import ctypes
@@ -19,19 +19,22 @@ from jaxtyping import Float
 
 # Constants of speak_lib.h
 AUDIO_OUTPUT_SYNCHRONOUS = 2  # espeak_Synth returns when all samples have been handed to the callback
-DO_NOT_EXIT = 0x8000  # report missing data instead of ending the process
+DO_NOT_EXIT = 0x8000  # report missing data instead of exiting the process
 UTF_8 = 1
 RATE, VOLUME, PITCH, RANGE = 1, 2, 3, 4
 CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
 
-HALF_VOLUME = 50  # at the default of 100 the louder voices clip
-AUDIBLE = 0.01  # share of the peak; what is quieter at the ends is cut off
+HALF_VOLUME = 50  # at the default of 100, louder voices clip
+AUDIBLE = 0.01  # of the peak; quieter samples at both ends are trimmed
 
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 ACCENTS = ("en-us", "en", "en-gb-scotland", "en-gb-x-rp", "en-029", "en-gb-x-gbclan", "en-gb-x-gbcwmd", "en-us-nyc")
 HIGH_VOICES = "f1 f2 f3 f4 f5 Alicia Andrea Annie aunty belinda linda anika steph grandma zac".split()  # noqa: SIM905
 LOW_VOICES = "m1 m2 m3 m4 m5 m6 m7 m8 Alex Denis Lee Reed adam david Michael".split()  # noqa: SIM905
-VOICES = (*HIGH_VOICES, *LOW_VOICES)  # variants of espeak-ng; every fifth is in a fold, so that folds are balanced
+VOICES = (
+    *HIGH_VOICES,
+    *LOW_VOICES,
+)  # variants of espeak-ng; every fifth is in one fold, so that folds are balanced
 
 SENTENCES: dict[str, tuple[str, ...]] = {
     "cs": ("Dobré ráno, jak se máte?", "Vlak odjíždí v osm hodin.", "Děkuji, to stačí.", "Venku dnes sněží."),
@@ -53,7 +56,7 @@ SENTENCES: dict[str, tuple[str, ...]] = {
 
 
 class Synthesiser:
-    """A speaking machine with many voices.
+    """A speech synthesiser with many voices.
 
     Args:
         sample_rate_hz: of the speech.
@@ -67,7 +70,7 @@ class Synthesiser:
         self.sample_rate_hz = sample_rate_hz
         self._library, data = _load_library()
         self._blocks: list[bytes] = []
-        self._callback = CALLBACK(self._take)  # the library holds only a pointer: without this reference it is freed
+        self._callback = CALLBACK(self._take)  # the library holds only a pointer, so this reference keeps it alive
         self._native_rate_hz = self._library.espeak_Initialize(AUDIO_OUTPUT_SYNCHRONOUS, 0, data, DO_NOT_EXIT)
         if self._native_rate_hz <= 0:
             raise RuntimeError(f"espeak-ng did not find its data at {data.decode()}: reinstall espeakng-loader")
@@ -77,7 +80,7 @@ class Synthesiser:
     def say(
         self, text: str, voice: str, *, words_per_minute: int = 170, pitch: int = 50, pitch_range: int = 50
     ) -> Float[np.ndarray, " sample"]:
-        """Speak a text, without silence before and after it.
+        """Synthesise a text, without silence before and after it.
 
         Args:
             text: in the language of the voice.
@@ -101,25 +104,27 @@ class Synthesiser:
         spoken = np.frombuffer(b"".join(self._blocks), dtype=np.int16) / np.float32(32768)
         audible = np.flatnonzero(np.abs(spoken) > AUDIBLE * np.abs(spoken).max(initial=0))
         if not len(audible):
-            raise ValueError(f"{text!r} is silent in the voice {voice!r}: give words of its language")
+            raise ValueError(f"{text!r} is silent in the voice {voice!r}: use words of its language")
         return soxr.resample(spoken[audible[0] : audible[-1] + 1], self._native_rate_hz, self.sample_rate_hz)
 
     def _take(self, samples: Any, num_samples: int, _events: int | None) -> int:
-        """Copy a block of samples: the library uses its memory again. Returns 0, to go on."""
+        """Copy a block of samples, since the library reuses its memory; returning 0 continues the synthesis."""
         if samples and num_samples > 0:
             self._blocks.append(ctypes.string_at(samples, num_samples * ctypes.sizeof(ctypes.c_short)))
         return 0
 
 
 def _load_library() -> tuple[ctypes.CDLL, bytes]:
-    """A fresh copy of espeakng-loader's library, which the loader of the system takes for another one, and its data."""
+    """Load a copy of espeakng-loader's library from another path, which shares no state; also returns its data path."""
     try:
         import espeakng_loader
     except ImportError as error:
-        raise ImportError("the demo corpus needs the speech of espeakng-loader: pip install 'melmask[demo]'") from error
+        raise ImportError(
+            "the demo corpus needs espeakng-loader for its speech: pip install 'melmask[demo]'"
+        ) from error
     path, data = Path(espeakng_loader.get_library_path()), espeakng_loader.get_data_path()
     try:
-        # A file in use cannot be removed on Windows; on other systems it lives on without its name.
+        # A loaded file can be deleted, except on Windows, where it stays.
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
             library = ctypes.CDLL(str(shutil.copy(path, folder)))
     except OSError as error:
@@ -131,7 +136,7 @@ def _load_library() -> tuple[ctypes.CDLL, bytes]:
     library.espeak_ng_SetRandSeed.argtypes = [ctypes.c_long]
     library.espeak_Synth.argtypes = [
         *(ctypes.c_char_p, ctypes.c_size_t),  # text, and its size in bytes
-        *(ctypes.c_uint, ctypes.c_int, ctypes.c_uint),  # where to start, counted in what, where to end
-        *(ctypes.c_uint, ctypes.c_void_p, ctypes.c_void_p),  # flags, two outputs that are not wanted
+        *(ctypes.c_uint, ctypes.c_int, ctypes.c_uint),  # start position, its unit, end position
+        *(ctypes.c_uint, ctypes.c_void_p, ctypes.c_void_p),  # flags, and two outputs that are not used
     ]
     return library, data.encode()

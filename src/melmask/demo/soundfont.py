@@ -1,8 +1,8 @@
-"""Recorded notes of a SoundFont (.sf2): read with sf2utils, played at any pitch.
+"""Samples of a SoundFont (.sf2), read with sf2utils and played at any pitch.
 
-A SoundFont holds short recordings of real instruments. Its presets say which recording serves which keys, how it is
-tuned, which stretch to repeat while a key is held, and how its loudness runs. This is what is honoured here; a preset's
-filters, vibrato and layers are not. The first layer of a preset that uses a recording decides how it is tuned.
+A SoundFont holds short recordings of real instruments, its samples. A preset assigns samples to keys and sets their
+tuning, the loop that is repeated while a key is held, and the volume envelope. These are implemented here; filters,
+vibrato and layers are not. The tuning is that of the first layer of a preset that uses the sample.
 
 Source: SoundFont Technical Specification 2.04 (Creative Technology, 2006), sections 8.1 and 9.1.
 """
@@ -23,7 +23,7 @@ from jaxtyping import Float
 
 REMEDY = "pip install 'melmask[demo]'"
 
-# Presets of General MIDI, counted from 0, by family. A recording that several presets use belongs to the first of them.
+# Presets of General MIDI, counted from 0, by family. A sample that several presets use belongs to the first of them.
 FAMILIES: dict[str, tuple[int, ...]] = {
     "keys": (0, 2, 4, 5),  # acoustic and electric pianos
     "organ": (16, 17, 18, 19),  # drawbars and pipes
@@ -38,8 +38,8 @@ FAMILIES: dict[str, tuple[int, ...]] = {
 }
 # Further presets with a clear pitch, for chroma: harpsichord, clavinet, mallets, harp and lutes, synthesisers.
 OTHERS = (6, 7, 10, 11, 12, 13, 28, 45, 46, 50, 51, 62, 96, 105, 106, 107, 108, 109, 111, 114)
-# Recordings of the drum kits, which have no pitch of their own: skins, and all that is metal, wood or rattles.
-BEATEN: dict[str, tuple[str, ...]] = {
+# Samples of the drum kits, which have no pitch: drums with a skin; cymbals, bells, blocks and shakers.
+PERCUSSIVE: dict[str, tuple[str, ...]] = {
     "drums": (
         *("Bass Drum New", "Kick Verb", "Snare 1", "Snare 2", "Snare Verb", "Brush Snare", "E Snare", "808 Snare"),
         *("Acoustic Tom", "Syn Drum Wave", "Timp Drum A1", "Taiko Drum", "M Bongo Tone", "E Bongo Rim", "Quinto Tone"),
@@ -52,8 +52,8 @@ BEATEN: dict[str, tuple[str, ...]] = {
         *("Castanets", "Drum Stick", "Rim Shot", "Claps 808ish"),
     ),
 }
-# The tuba's and trombone's recordings once more among the horns, a synthesiser among the strings, high notes of basses.
-LEFT_OUT = {
+# Samples of tuba and trombone among the horns, of a synthesiser among the strings, and high notes of basses.
+EXCLUDED = {
     *("Tuba A#2", "Tuba D2", "Tuba F#2", "Tuba F#3", "Trombone C5", "Trombone G4", "SynthStringsC4"),
     *("Acoustic Bass A31", "Fingered Bass G3", "Pick Bass D4", "Fretless BassDb4", "Slap Bass 2 C4"),
 }
@@ -61,20 +61,20 @@ LEFT_OUT = {
 
 @dataclass(frozen=True)
 class RecordedNote:
-    """One recording of a preset, and how the preset plays it.
+    """A sample of a preset, and how the preset plays it.
 
     Args:
-        name: the recording's name in the SoundFont.
+        name: of the sample in the SoundFont.
         wave: the recording, full scale 1.
         rate_hz: its sample rate.
-        lowest_key: first MIDI key the preset plays with it.
-        highest_key: last MIDI key the preset plays with it.
-        root_key: the MIDI key, as a fraction, that the recording sounds at when played at rate_hz.
-        loop: [start, stop) in samples, repeated while the key is held; None for a recording that is played once.
+        lowest_key: first MIDI key that the preset plays with it.
+        highest_key: last MIDI key that the preset plays with it.
+        root_key: the MIDI key, as a fraction, of its pitch when played at rate_hz.
+        loop: [start, stop) of the wave, repeated while the key is held; None if it is played once.
         attack_s: time from silence to full level.
         hold_s: time at full level.
-        decay_s: time in which the level would fall by 100 dB.
-        sustain_db: level below full at which the decay ends.
+        decay_s: time in which the level falls by 100 dB.
+        sustain_db: attenuation at which the decay ends.
     """
 
     name: str
@@ -91,7 +91,7 @@ class RecordedNote:
 
 
 def find_soundfont() -> Path:
-    """TimGM6mb.sf2, which PyPI's pretty_midi ships, found without importing the package.
+    """Find TimGM6mb.sf2 in the installed package pretty_midi, without importing it.
 
     Raises:
         ImportError: pretty_midi, or the SoundFont in it, is missing.
@@ -104,13 +104,13 @@ def find_soundfont() -> Path:
 
 
 def read_soundfont(path: Path) -> dict[tuple[int, int], list[RecordedNote]]:
-    """Every preset's recorded notes, each recording once, ordered by pitch.
+    """Read the notes of all presets, each sample once per preset, ordered by key.
 
     Args:
         path: an .sf2 file.
 
     Returns:
-        Notes by (bank, program); bank 0 holds the melodic presets, bank 128 the drum kits.
+        Notes by (bank, program); bank 0 has the melodic presets, bank 128 the drum kits.
 
     Raises:
         ImportError: sf2utils, or on Python 3.13 and later the audioop module that it needs, is missing.
@@ -131,18 +131,18 @@ def read_soundfont(path: Path) -> dict[tuple[int, int], list[RecordedNote]]:
 
 
 def play(note: RecordedNote, key: float, duration_s: float, sample_rate_hz: int) -> Float[np.ndarray, " sample"]:
-    """A recorded note, played at a pitch.
+    """Play a note at any pitch.
 
     Args:
-        note: what to play.
-        key: MIDI key; a fraction detunes.
-        duration_s: how long the key is held. A recording without a loop may end earlier.
-        sample_rate_hz: of the result.
+        note: to play.
+        key: MIDI key; fractions are allowed.
+        duration_s: how long the key is held, in seconds. A sample without a loop may end earlier.
+        sample_rate_hz: of the result, in Hz.
 
     Returns:
         At most duration_s of sound, faded out over the last 30 ms.
 
-    Deviates: resampled band-limited, where the specification interpolates; no release phase but the short fade.
+    Deviates from the specification: band-limited resampling for interpolation, a short fade for the release phase.
     """
     played_rate_hz = note.rate_hz * 2.0 ** ((key - note.root_key) / 12)
     num_needed = math.ceil(duration_s * played_rate_hz)
@@ -158,14 +158,14 @@ def play(note: RecordedNote, key: float, duration_s: float, sample_rate_hz: int)
 
 
 def _envelope(note: RecordedNote, num_samples: int, sample_rate_hz: int) -> Float[np.ndarray, " sample"]:
-    """Linear attack, hold, then a fall at constant dB per second to the sustain level."""
+    """Linear attack, hold, then a decay at constant dB per second to the sustain level."""
     time_s = np.arange(num_samples) / sample_rate_hz
     fallen_db = (time_s - note.attack_s - note.hold_s).clip(0) * 100 / note.decay_s
     return (time_s / note.attack_s).clip(0, 1) * 10 ** (-fallen_db.clip(0, note.sustain_db) / 20)
 
 
 def _notes_of(preset: Any) -> list[RecordedNote]:
-    """The recordings a preset uses; zones of one recording that are tuned alike are one note with all their keys."""
+    """The samples that a preset uses; zones of one sample with equal tuning are one note with all their keys."""
     notes: dict[str, RecordedNote] = {}
     for layer in preset.bags:
         for zone in layer.instrument.bags if layer.instrument else []:
@@ -181,7 +181,7 @@ def _notes_of(preset: Any) -> list[RecordedNote]:
 
 
 def _note_of(zone: Any) -> RecordedNote:
-    """One zone of a preset as a note."""
+    """A zone of a preset as a note."""
     sample = zone.sample
     wave = np.frombuffer(bytes(sample.raw_sample_data), dtype=np.int16) / np.float32(32768)
     root = sample.original_pitch if zone.base_note is None else zone.base_note
@@ -205,7 +205,7 @@ def _note_of(zone: Any) -> RecordedNote:
 
 @contextmanager
 def _quiet_logging() -> Iterator[None]:
-    """Silence sf2utils: its warnings about short loops go to the root logger, and set up logging for the program."""
+    """Silence sf2utils, whose warnings about short loops use the root logger and so configure logging globally."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

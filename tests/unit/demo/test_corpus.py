@@ -1,4 +1,4 @@
-"""The demo corpus: what it holds, that it is the same every time, and that it sounds like its labels."""
+"""The demo corpus: its content, that it is reproducible, and that it sounds like its labels."""
 
 import csv
 import importlib.util
@@ -48,7 +48,7 @@ def bytes_of(corpus: Path) -> dict[str, bytes]:
 
 
 def key_of(sound: Float[np.ndarray, " sample"], sample_rate_hz: int = 16_000) -> float:
-    """MIDI key, as a fraction, of a sound with one pitch: the first high peak of its autocorrelation."""
+    """MIDI key, as a fraction, of a sound with one pitch, from the first high peak of its autocorrelation."""
     num = len(sound)
     spectrum = np.abs(np.fft.rfft((sound - sound.mean()) * np.hanning(num), 2 * num)) ** 2
     correlation = np.fft.irfft(spectrum) / np.fft.irfft(np.abs(np.fft.rfft(np.hanning(num), 2 * num)) ** 2)
@@ -82,7 +82,7 @@ def test_every_label_is_in_every_fold_and_no_group_in_two(corpus: Path, name: st
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_clips_are_sound_and_not_clipped(corpus: Path, name: str) -> None:
+def test_clips_are_audible_and_not_clipped(corpus: Path, name: str) -> None:
     for row in rows_of(corpus, name):
         info = soundfile.info(corpus / row["path"])
         assert (info.samplerate, info.channels, info.format, info.subtype) == (16_000, 1, "WAV", "PCM_16")
@@ -129,7 +129,7 @@ def test_an_interrupted_run_leaves_no_finished_corpus_and_another_seed_other_sou
     assert (tmp_path / first).read_bytes() != (corpus / first).read_bytes()
 
 
-def test_a_folder_with_something_else_is_left_alone(corpus: Path, tmp_path: Path) -> None:
+def test_a_folder_with_other_files_is_left_unchanged(corpus: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="other settings"):
         make_demo(corpus, seed=1, clips_per_task=NUM_CLIPS)
     (tmp_path / "words").mkdir()
@@ -141,19 +141,21 @@ def test_a_folder_with_something_else_is_left_alone(corpus: Path, tmp_path: Path
         make_demo(tmp_path / "few", clips_per_task=59)
 
 
-# Struck, plucked, bowed, blown and sung, at notes recorded at other pitches than they are played at.
+# Struck, plucked, bowed, blown and sung; played at other pitches than recorded.
 @pytest.mark.parametrize("program", [0, 4, 12, 16, 24, 29, 40, 44, 52, 56, 65, 68, 73])
 @pytest.mark.parametrize("key", [59, 65, 70, 77])
 def test_notes_have_the_pitch_of_their_key(
     presets: dict[tuple[int, int], list[RecordedNote]], program: int, key: int
 ) -> None:
     note = next(note for note in presets[0, program] if note.lowest_key <= key <= note.highest_key)
-    heard = key_of(play(note, float(key), 0.7, 16_000)[1600:9600])
-    octaves = round((heard - key) / 12)  # organs sound an octave lower by design; the pitch class is what counts
-    assert abs(heard - key - 12 * octaves) < 0.3
+    measured = key_of(play(note, float(key), 0.7, 16_000)[1600:9600])
+    octaves = round((measured - key) / 12)  # organs sound an octave lower by design; only the pitch class matters
+    assert abs(measured - key - 12 * octaves) < 0.3
 
 
-def test_held_notes_repeat_their_loop_and_others_end(presets: dict[tuple[int, int], list[RecordedNote]]) -> None:
+def test_held_notes_repeat_their_loop_and_others_end(
+    presets: dict[tuple[int, int], list[RecordedNote]],
+) -> None:
     violin = next(note for note in presets[0, 40] if note.lowest_key <= 60 <= note.highest_key)
     assert len(violin.wave) < violin.rate_hz / 10
     held = play(violin, 60.0, 3.0, 16_000)
@@ -175,7 +177,7 @@ def test_reading_a_soundfont_leaves_logging_alone(presets: dict[tuple[int, int],
     assert sum(len(notes) for notes in presets.values()) > 500
 
 
-def test_every_word_is_spoken_by_every_voice() -> None:
+def test_every_voice_speaks() -> None:
     synthesiser = Synthesiser()
     spoken = {voice: synthesiser.say("seven", f"en-us+{voice}") for voice in VOICES}
     assert all(0.2 < len(sound) / 16_000 < 1.2 for sound in spoken.values())
@@ -195,7 +197,7 @@ def test_speech_does_not_depend_on_other_synthesisers() -> None:
         np.testing.assert_array_equal(second.say(word, "en-us+f2"), sound)
 
 
-def test_speech_rate_and_pitch_are_heard() -> None:
+def test_speech_has_the_requested_rate_and_pitch() -> None:
     synthesiser = Synthesiser()
     slow, fast = (synthesiser.say("seven", "en-us+m1", words_per_minute=rate) for rate in (100, 250))
     assert len(slow) > 1.5 * len(fast)
