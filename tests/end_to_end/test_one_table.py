@@ -16,11 +16,11 @@ from melmask.data.store import Store
 from melmask.encoders.features import FeatureSettings
 from melmask.encoders.registry import NamedEncoder, specs_of, with_baselines
 from melmask.encoders.waveform import wrap
+from melmask.evaluate.results import read_results
 from melmask.evaluate.run import evaluate
 from melmask.logmel import LogMelSpec
 from melmask.nn.encoder_file import ENCODER, FrontEnd, save_encoder
 from melmask.nn.vit import SIZES, Encoder
-from melmask.study.runs import read_results
 
 
 @pytest.fixture(autouse=True)
@@ -120,7 +120,7 @@ def test_the_clip_length_of_a_task_is_that_of_all_encoders_unless_another_is_ask
     assert [line["score"] for line in found[0]] == [line["score"] for line in found[3]]
     assert "clips of 1.2 s" in capsys.readouterr().out
     kept = read_results(runs[0])
-    assert {line["clip_s"] for line in kept if line["task"] == "units"} == {0, 0.8, 1.2}  # none replaces another
+    assert {result.clip_s for result in kept if result.task == "units"} == {0, 0.8, 1.2}  # none replaces another
     main.main(["compare", str(runs[0]), "logmel-stats", "--task", str(table), "--clip-s", "0.8", "--workers", "1"])
     assert "clips of 0.8 s" in capsys.readouterr().out
 

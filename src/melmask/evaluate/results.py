@@ -1,8 +1,8 @@
-"""Lines of results.jsonl: one encoder, read by one probe, on one task."""
+"""results.jsonl: one line for each encoder, probe and task."""
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import MISSING, asdict, dataclass, fields
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,29 +15,29 @@ RESULTS = "results.jsonl"
 
 @dataclass(frozen=True)
 class Result:
-    """One line of results.jsonl: one encoder, read by one probe, on one task.
+    """The score of one encoder with one probe on one task: a line of results.jsonl.
 
     Args:
         task: name of the task.
         task_path: its table.
-        probe: name of the probe, with its settings where they are not the usual ones.
-        features: "encoder" for a melmask encoder, "untrained" for the same form untrained, "log-mel statistics", or the
-            name of any other encoder.
-        metric: accuracy or mAP.
+        probe: name of the probe, with the settings that differ from the defaults.
+        features: "encoder" for a melmask encoder, "untrained" for the same architecture untrained, "log-mel
+            statistics", or the name of any other encoder.
+        metric: accuracy, mAP or F.
         score: its value, with the 95 % interval from ``low`` to ``high``.
         num_seeds: trainings behind the value.
         num_clips: test clips behind the value.
         num_classes: classes of the task.
         num_dims: length of the feature vectors.
         rejected: clips of the table that could not be used.
-        test_folds: folds that were judged on; empty for all.
-        command: what was typed.
+        test_folds: the folds tested on; empty for all.
+        command: the command line; empty for a call from Python.
         version: of melmask.
         notes: what a reader of the score has to know.
         encoder: name of the encoder.
         identity: a hash of its weights and settings; empty if not known.
         settings: layers and pooling of a melmask encoder; empty for others, and in lines of earlier versions.
-        clip_s: how long each clip was heard, by whatever encoder, in seconds; 0 for whole clips.
+        clip_s: length that clips were cut or zero-padded to, in seconds; 0 for whole clips.
     """
 
     task: str
@@ -63,31 +63,76 @@ class Result:
     clip_s: float = 0.0
 
 
-def keep_results(entrants: Sequence[NamedEncoder], results: Sequence[Result], out: Path | None = None) -> list[Path]:
-    """Append each run's lines, with those of its baselines, to its folder, and all lines to the file ``out``.
+def keep_results(encoders: Sequence[NamedEncoder], results: Sequence[Result], out: Path | None = None) -> list[Path]:
+    """Append the results of each run and its baselines to the run's folder, and all results to the file ``out``.
 
-    Lines of encoders that are not of a run are kept in ``out`` alone.
+    Results of encoders that belong to no run are written to ``out`` only.
 
     Returns:
         The files that were written.
     """
-    runs_of = {entrant.name: entrant.runs for entrant in entrants}
+    runs_of = {encoder.name: encoder.runs for encoder in encoders}
     written = []
-    for run in dict.fromkeys(run for entrant in entrants for run in entrant.runs):
-        written.append(append_results(run, [line for line in results if run in runs_of[line.encoder]]))
+    for run in dict.fromkeys(run for encoder in encoders for run in encoder.runs):
+        written.append(append_results(run, [result for result in results if run in runs_of[result.encoder]]))
     return [*written, append_results(out, results)] if out else written
 
 
 def result_of(score: Score, **given: Any) -> Result:
-    """A score as a line of results, of this version; ``given`` is what the score does not know."""
+    """Make a result of a score, with this version; ``given`` are the fields that the score does not have."""
     figures = {name: getattr(score, name) for name in ("low", "high", "num_seeds", "num_clips")}
     return Result(score=score.value, version=version("melmask"), **figures, **given)
 
 
 def append_results(path: Path, results: Sequence[Result]) -> Path:
-    """Append to a file, or to the results.jsonl of a run's folder, one JSON object a line, in one write."""
+    """Append to a file, or to the results.jsonl of a run's folder, one JSON object a line, in one write.
+
+    Returns:
+        The file.
+    """
     path = path / RESULTS if path.is_dir() else path
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as lines:
         lines.write("".join(json.dumps(asdict(result)) + "\n" for result in results))
     return path
+
+
+def read_results(path: Path) -> list[Result]:
+    """Read the results in a file, or in the results.jsonl of a run's folder: the newest of each kind.
+
+    A kind is a task, clip length, probe, features and settings, and in a file the encoder as well. Lines of all earlier
+    versions are read. A line that a killed process left incomplete is skipped.
+
+    Args:
+        path: a file or folder; one that does not exist has no results.
+
+    Raises:
+        ValueError: a line is not a result.
+    """
+    in_run = path.is_dir()
+    path = path / RESULTS if in_run else path
+    newest: dict[tuple[Any, ...], Result] = {}
+    for number, line in enumerate(path.read_text().splitlines() if path.exists() else [], start=1):
+        try:
+            result = _from_line(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+        except ValueError as error:
+            raise ValueError(f"{path}, line {number}: {error}; delete this line and evaluate again") from error
+        kind = (result.features, result.settings, result.task, result.clip_s, result.probe)
+        newest[kind if in_run else (*kind, result.encoder)] = result
+    return list(newest.values())
+
+
+def _from_line(values: Any) -> Result:
+    """A result from a line of any version; fields that this version does not have are left out."""
+    if not isinstance(values, dict):
+        raise ValueError(f"{values!r} is not a JSON object")
+    if "unit_s" in values:  # as earlier versions called it
+        values.setdefault("clip_s", values["unit_s"])
+    missing = [field.name for field in fields(Result) if field.default is MISSING and field.name not in values]
+    if missing:
+        raise ValueError(f"no {missing[0]!r} in a result")
+    kept: dict[str, Any] = {field.name: values[field.name] for field in fields(Result) if field.name in values}
+    kept |= {name: tuple(value) for name, value in kept.items() if isinstance(value, list)}
+    return Result(**kept)

@@ -1,7 +1,6 @@
 """A run's folder, read for a report: what was asked for, how it went, what it was worth, and on which data."""
 
 import dataclasses
-import json
 import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -14,7 +13,7 @@ import torch
 from torch import Tensor
 
 from melmask.data.store import Store
-from melmask.evaluate.results import RESULTS
+from melmask.evaluate.results import read_results
 from melmask.files import read_tensors, select_prefix
 from melmask.frameworks import M2D, MSMMAE
 from melmask.logmel import LogMelSpec
@@ -153,7 +152,8 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
 def _read_run(folder: Path, name: str) -> Run:
     data = read_data(folder)
     store, problem = _find_store(data)
-    return Run(folder, name, Recipe.load(folder / RECIPE), data, read_log(folder), read_results(folder), store, problem)
+    results = [dataclasses.asdict(result) for result in read_results(folder)]
+    return Run(folder, name, Recipe.load(folder / RECIPE), data, read_log(folder), results, store, problem)
 
 
 def _find_store(data: Mapping[str, Any]) -> tuple[Store | None, str]:
@@ -180,20 +180,6 @@ def _names(folders: Sequence[Path]) -> list[str]:
         if len(set(names)) == len(names):
             break
     return names
-
-
-def read_results(folder: Path) -> list[dict[str, Any]]:
-    """A run's evaluations; of those alike in features, settings, task, unit and probe the last; no line cut off."""
-    path, newest = folder / RESULTS, {}
-    for line in path.read_text().splitlines() if path.exists() else []:
-        try:
-            result = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        result.setdefault("clip_s", result.pop("unit_s", 0.0))  # as earlier versions called it
-        alike = (result.get("settings", ""), result["task"], result["clip_s"], result["probe"])
-        newest[result["features"], alike] = result
-    return list(newest.values())
 
 
 def nearest_recipe(recipe: Recipe) -> tuple[str, list[str]]:

@@ -16,7 +16,7 @@ import tyro
 
 from evaluations import result
 from melmask.data.store import Store
-from melmask.evaluate.results import RESULTS, append_results
+from melmask.evaluate.results import RESULTS, append_results, read_results
 from melmask.files import read_tensors
 from melmask.masking.laws import guidance
 from melmask.report.report import report
@@ -84,7 +84,7 @@ def test_names_are_escaped(page: Path) -> None:
 def test_numbers_are_those_of_the_results(page: Path, trained: list[Path]) -> None:
     table = page.read_text().split("<table>")[1].split("</table>")[0]
     shown = re.findall(r"<b>([\d.]+)</b><small>([\d.]+) to ([\d.]+)", table)
-    newest = [r for run in trained for r in runs.read_results(run)]
+    newest = [dataclasses.asdict(r) for run in trained for r in read_results(run)]
     assert len(newest) == 8  # of ten lines, one in each run was replaced
     expected = {tuple(f"{100 * r[name]:.1f}" for name in ("score", "low", "high")) for r in newest}
     assert set(shown) == expected and len(shown) == 6  # baselines that agree stand there once
@@ -94,7 +94,7 @@ def test_numbers_are_those_of_the_results(page: Path, trained: list[Path]) -> No
 def test_csv_and_markdown_hold_the_same_numbers(page: Path, trained: list[Path]) -> None:
     with (page.parent / "results.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    newest = [r for run in trained for r in runs.read_results(run)]
+    newest = [dataclasses.asdict(r) for run in trained for r in read_results(run)]
     assert [float(row["score"]) for row in rows] == [r["score"] for r in newest]
     assert {row["run"] for row in rows} == {run.name for run in trained}
     text = (page.parent / "results.md").read_text()

@@ -4,8 +4,7 @@ import dataclasses
 from pathlib import Path
 
 from evaluations import result, run_with
-from melmask.evaluate.results import append_results
-from melmask.study.runs import read_results
+from melmask.evaluate.results import append_results, read_results
 from melmask.study.table import tabulate
 
 
@@ -40,7 +39,9 @@ def test_features_of_other_layers_are_rows_of_their_own(tmp_path: Path) -> None:
     untrained = [result("untrained", 0.3, **default), result("untrained", 0.2, **other)]
     lines = [result("encoder", 0.55), result("encoder", 0.6, **default), result("encoder", 0.8, **other), *untrained]
     append_results(tmp_path, [*lines, result("log-mel statistics", 0.5)])
-    table = tabulate([dataclasses.replace(run_with("a"), results=read_results(tmp_path))])
+    table = tabulate(
+        [dataclasses.replace(run_with("a"), results=[dataclasses.asdict(r) for r in read_results(tmp_path)])]
+    )
     (column,), label = table.columns, "all layers, mean+max"
     names = ["a", f"a ({label})", "untrained encoder", f"untrained encoder ({label})", "log-mel statistics"]
     assert [row.label for row in table.rows] == names
