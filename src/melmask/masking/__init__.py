@@ -8,10 +8,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Generator, Tensor
 
-from melmask.masking.attention import Attention
+from melmask.masking.attention import AttentionGuided
 from melmask.masking.bands import BandDispersion, FreqProfile
 from melmask.masking.base import MaskingStrategy, num_masked_of, num_valid_masked_of, split, with_hints, within_valid
-from melmask.masking.blocks import Block, InverseBlock
+from melmask.masking.blocks import Blockwise, InverseBlock
 from melmask.masking.clusters import Cluster
 from melmask.masking.dispersion import Dispersion, DispersionBlock, InverseDispersion
 from melmask.masking.hard import Hard
@@ -44,7 +44,7 @@ STRATEGIES: dict[str, type[MaskingStrategy]] = {
     "time_freq": TimeFreqLines,
     "time_product": TimeProduct,
     "spans": Spans,
-    "block": Block,
+    "block": Blockwise,
     "ibm": InverseBlock,
     "cluster": Cluster,
     "multiblock": MultiBlock,
@@ -55,7 +55,7 @@ STRATEGIES: dict[str, type[MaskingStrategy]] = {
     "dwm_ibm": DispersionBlock,
     "dwm_band": BandDispersion,
     "sgim": SelfGuided,
-    "attention": Attention,
+    "attention": AttentionGuided,
     "hard": Hard,
 }
 
@@ -96,9 +96,9 @@ def draw(
         grid: the samples' patches.
         batch_size: samples.
         mask_ratio: share of patches to mask, in (0, 1).
-        rng: the only source of chance; on CPU the same masks result whatever the guide's device.
+        rng: the only source of randomness; on a CPU generator the masks are the same whatever the guide's device.
         guide: what ``strategy.needs`` says, such as the patches for dwm or the encoder's features for sgim; else None.
-        hint_ratio: share of the strategy's mask that is given back to chance, in [0, 1]; at 1 every strategy is random.
+        hint_ratio: share of the strategy's choice that is replaced at random, in [0, 1]; at 1 every strategy is random.
         valid: False for padding, which then takes its proportional part of both roles and never more.
 
     Returns:
@@ -128,7 +128,7 @@ def draw(
         valid = None if bool(valid.all()) else valid.to(priority.device)
     if valid is None:
         return split(with_hints(priority, num_masked, hint_ratio, rng), num_masked)
-    # Hints are given back within the sound, so that padding neither takes nor gives any.
+    # Hints are drawn among valid patches only, so that padding neither takes nor gives any.
     sound = priority.masked_fill(~valid, -torch.inf)
     sound = with_hints(sound, num_valid_masked_of(valid, num_masked), hint_ratio, rng)
     return split(within_valid(sound, valid, num_masked, rng), num_masked)

@@ -1,4 +1,4 @@
-"""Masks led by where the encoder's class token looks."""
+"""Masks guided by the class token's attention."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -13,13 +13,13 @@ from melmask.types import PatchGrid
 
 
 @dataclass(frozen=True)
-class Attention(MaskingStrategy):
+class AttentionGuided(MaskingStrategy):
     """Attention-guided masking (AttMask): the patches that matter most, or least, to the class token are masked.
 
     Patches are ranked by the attention that the class token pays to them in the encoder's last block, on the unmasked
     input, averaged over heads. "high" masks the most attended, the hard task; "low" the least attended, the easy one;
     "hint" masks the most attended but shows a uniformly random floor(m shown) of them, in whose place the next in rank
-    are masked. Which is what, but for ties, is decided by the model and not by chance. Model-dependent; costs one more
+    are masked. Except for ties, the ranking is deterministic. Model-dependent; costs one more
     encoder pass over all patches.
 
     Args:

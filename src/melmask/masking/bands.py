@@ -1,4 +1,4 @@
-"""How much of DWM is its frequency bands: weights freed of them, and masks that know nothing else."""
+"""DWM and frequency bands: weights normalised per band, and a fixed frequency profile as the control."""
 
 import dataclasses
 import math
@@ -20,7 +20,7 @@ PROFILE_CROPS = 1024  # of the training data, to measure a frequency profile on 
 PROFILE_DECAY = 0.99  # of a running profile, per step
 
 # Mean absolute deviation of log-mel values of white noise in each row of 16 x 16 patches, lowest first. Low bands are
-# narrow, a few periodogram bins wide, and so they flutter: DWM masks them more often with no event present.
+# narrow, a few periodogram bins wide, and so they fluctuate: DWM masks them more often with no event present.
 WHITE_NOISE = (0.848, 0.795, 0.648, 0.508, 0.383)
 
 
@@ -69,10 +69,10 @@ def check_profile(profile: tuple[float, ...]) -> None:
 class BandDispersion(Dispersion):
     """Per-band DWM: each patch's dispersion is divided by the mean of its frequency row. Input-dependent.
 
-    The rows of a log-mel spectrogram differ in dispersion whatever is heard: white noise alone makes DWM mask low bands
-    more often. Divided by what is usual in its row, a weight says how unusual the patch is. A row that was silent so
-    far counts as the least that float32 can tell from the busiest, so that the first sound in it is masked first.
-    Costs one pass over the patches, and with "running" another one to learn.
+    The rows of a log-mel spectrogram differ in dispersion whatever the sound: white noise alone makes DWM mask low
+    bands more often. Divided by what is usual in its row, a weight says how unusual the patch is. A row without
+    dispersion so far counts as float32's epsilon of the largest, so that the first sound in it is masked first. Costs
+    one pass over the patches, and with "running" another one to learn.
 
     Args:
         bands: whose means: "running" takes those of ``profile``, which a run learns as it goes; "batch" those of the
@@ -143,16 +143,17 @@ class BandDispersion(Dispersion):
 
 @dataclass(frozen=True)
 class FreqProfile(MaskingStrategy):
-    """A fixed frequency profile, the control: DWM's taste for some bands and nothing else of it. Data-independent.
+    """A fixed frequency profile, the control: DWM's preference for some bands, the same for every input.
+    Data-independent.
 
     Successive sampling with one weight a frequency row, the same for every sample, that a run measures once on its
-    training data. If this helps as much as `Dispersion` does, it is the bands that help and not where things happen.
+    training data. If this helps as much as `Dispersion` does, the preferred bands explain the gain and not the content.
     Costs up to twice `Random`.
 
     Args:
         profile: mean weight of each row from the lowest band to the highest, any number of them; white noise's, until
             `start` or `with_profile` replaces it.
-        exponent: α, to which the weights are raised: 0 is random masking, inf masks whole rows, the busiest first.
+        exponent: α, to which the weights are raised: 0 is random masking, inf masks whole rows, the largest first.
 
     Raises:
         ValueError: an option is out of range.

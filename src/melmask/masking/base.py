@@ -205,16 +205,16 @@ def _positions(chosen: Bool[Tensor, "b n"]) -> Int[Tensor, "b k"]:
 
 
 def break_ties(score: Float[Tensor, "b n"], rng: Generator) -> Float[Tensor, "b n"]:
-    """The order of ``score`` with equal scores ordered by chance, so that no position is favoured.
+    """The order of ``score`` with equal scores in random order, so that no position is favoured.
 
-    Chance fills the 29 bits that float64 has below float32, which reach to no other score. Infinite scores count as
-    the largest finite ones.
+    Random bits fill the 29 bits that float64 has below float32, too few to reach another score. Infinite scores count
+    as the largest finite ones.
     """
     largest = torch.finfo(torch.float32).max
     # Adding zero turns -0.0 into the 0.0 that it equals.
     wide = (score.float().clamp(-largest, largest) + 0.0).double()
-    chance = torch.randint(2**29, score.shape, generator=rng, device=rng.device).to(score.device)
-    return (wide.view(torch.int64) | chance).view(torch.float64)
+    bits = torch.randint(2**29, score.shape, generator=rng, device=rng.device).to(score.device)
+    return (wide.view(torch.int64) | bits).view(torch.float64)
 
 
 def split(priority: Float[Tensor, "b n"], num_masked: int) -> Mask:
@@ -228,7 +228,7 @@ def split(priority: Float[Tensor, "b n"], num_masked: int) -> Mask:
 
 
 def num_hints_of(num_masked: int, hint_ratio: float) -> int:
-    """u = floor(m h): how many masked patches are given back to chance.
+    """u = floor(m h): how many masked patches are replaced at random.
 
     Raises:
         ValueError: the hint ratio is outside [0, 1].
@@ -246,7 +246,7 @@ def check_hint_ratio(hint_ratio: float) -> None:
 def with_hints(
     priority: Float[Tensor, "b n"], num_masked: int | Int[Tensor, " b"], hint_ratio: float, rng: Generator
 ) -> Float[Tensor, "b n"]:
-    """Give a share of an informed mask back to chance; the result is a ranking again, to be cut at ``num_masked``.
+    """Replace a share of an informed mask at random; the result is a ranking again, to be cut at ``num_masked``.
 
     Of the informed choice M0 (the ``num_masked`` highest) a uniform subset S of m - u patches stays masked, and a
     uniform u-subset of all patches outside S joins it, with u = floor(m h). At h = 1 the mask is exactly uniform.
@@ -255,7 +255,7 @@ def with_hints(
         priority: an informed strategy's ranking.
         num_masked: m, the cut it is meant for; one for all samples, or one a sample.
         hint_ratio: h in [0, 1].
-        rng: the only source of chance.
+        rng: the only source of randomness.
 
     Raises:
         ValueError: the hint ratio is outside [0, 1].
@@ -277,7 +277,7 @@ def with_hints(
 
 
 def num_valid_masked_of(valid: Bool[Tensor, "b n"], num_masked: int) -> Int[Tensor, " b"]:
-    """The masked patches' share that falls on sound, in each sample: k - floor(k V / N) of its k valid patches."""
+    """How many valid patches are masked in each sample: k - floor(k V / N) of its k valid patches."""
     num_valid, num_patches = valid.sum(dim=1), valid.shape[1]
     return num_valid - num_valid * (num_patches - num_masked) // num_patches
 
@@ -285,10 +285,10 @@ def num_valid_masked_of(valid: Bool[Tensor, "b n"], num_masked: int) -> Int[Tens
 def within_valid(
     priority: Float[Tensor, "b n"], valid: Bool[Tensor, "b n"], num_masked: int, rng: Generator
 ) -> Float[Tensor, "b n"]:
-    """Spread the cut over sound and padding in proportion, so that neither starves the other.
+    """Split the cut between valid patches and padding in proportion.
 
-    Sound is masked by its ranking, padding by chance. Without this an informed strategy, to which padding is
-    worthless, would spend the whole masked budget on sound and leave mostly padding visible.
+    Valid patches are masked by their ranking, padding at random. Without this, an informed strategy that ranks padding
+    last would mask valid patches only and leave mostly padding visible.
     """
     num_valid_masked = num_valid_masked_of(valid, num_masked)
     sound = top(priority.masked_fill(~valid, -torch.inf), num_valid_masked)

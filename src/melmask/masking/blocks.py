@@ -31,7 +31,7 @@ def sliding_max(image: Tensor, size: int, dim: int) -> Tensor:
 
 @dataclass(frozen=True)
 class InverseBlock(MaskingStrategy):
-    """Inverse block masking (IBM): squares around random centres stay *visible*, chance adjusts the count.
+    """Inverse block masking (IBM): squares around random centres stay *visible*, random cells adjust the count.
 
     With q the visible share, n = int(N (q + adjust) / side^2) centres are drawn uniformly with replacement; a
     side x side square around each, clipped at the borders, is visible; then uniformly random cells are added or given
@@ -96,7 +96,7 @@ class InverseBlock(MaskingStrategy):
 
 
 @dataclass(frozen=True)
-class Block(MaskingStrategy):
+class Blockwise(MaskingStrategy):
     """Blockwise masking: rectangles of random size, shape and place are *masked* in turn. Data-independent.
 
     A block takes a uniform share of what the blocks before it have left of the count, or the smallest area where that
@@ -105,9 +105,9 @@ class Block(MaskingStrategy):
     up for. The block at the cut is masked in part, in random order, as is what no block reaches (in some samples, from
     r = 0.9 on).
 
-    Time is a ring: a block that runs over the end goes on at the beginning, so that every column is masked equally
-    often. Inside the borders, as rows always are, blocks favour the middle: at r = 0.7 on 5 x 38 the first column is
-    masked with probability 0.2 and the middle one with 0.9. Costs three to four times `Random`.
+    Time is a ring: a block that crosses the end wraps around, so that every column is masked equally often. Inside the
+    borders, as rows always are, blocks favour the middle: at r = 0.7 on 5 x 38 the first column is masked with
+    probability 0.2 and the middle one with 0.9. Costs three to four times `Random`.
 
     Args:
         smallest: share of the grid's patches in the smallest block; the paper's 16 of 14 x 14.
@@ -166,7 +166,7 @@ def blocks_at(
         place: uniform in [0, 1), from a block's first possible position to its last.
         size: positions that a block holds.
         length: positions there are.
-        ring: blocks may begin anywhere and go on at the first position after the last.
+        ring: blocks may begin anywhere and wrap around.
     """
     starts = length if ring else length - size + 1
     start = (place * starts).long()

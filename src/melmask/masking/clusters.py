@@ -15,8 +15,9 @@ from melmask.types import PatchGrid
 class Cluster(MaskingStrategy):
     """Squares of patches at random places are *masked*, one after the other, of one size in a sample. Data-independent.
 
-    The side is uniform from ``smallest`` to ``largest``. A square may hang over the borders as long as it holds a
-    patch, and is clipped there: so every patch lies in equally many squares, and borders are masked like the middle.
+    The side is uniform from ``smallest`` to ``largest``. A square may extend beyond the borders as long as it
+    holds a patch, and is clipped there: every patch lies in equally many squares, so borders are masked as often as the
+    middle.
     The square at the cut is masked in part, in random order. Costs three to four times `Random`.
 
     Args:
@@ -26,8 +27,8 @@ class Cluster(MaskingStrategy):
     Raises:
         ValueError: the sides are out of order or below 1.
 
-    Source: SSAST, arXiv 2110.09784, Algorithm 1 (sides of 3 to 5). Deviates: squares hang over the first row and
-    column too; the same place is not drawn twice; exact counts.
+    Source: SSAST, arXiv 2110.09784, Algorithm 1 (sides of 3 to 5). Deviates: squares extend beyond the first row
+    and column too; the same place is not drawn twice; exact counts.
     """
 
     smallest: int = 3

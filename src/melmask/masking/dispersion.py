@@ -1,4 +1,4 @@
-"""Masks drawn to where a spectrogram varies, or away from it."""
+"""Masks that prefer the patches whose values vary most, or avoid them."""
 
 import math
 from dataclasses import dataclass
@@ -12,9 +12,9 @@ from melmask.masking.blocks import InverseBlock
 from melmask.masking.statistics import STATISTICS, Statistic, dispersion
 from melmask.types import PatchGrid
 
-# Weights to the hundredth power leave nothing to chance that float32 could still tell.
+# With a larger exponent, float32 cannot tell the sample from the deterministic choice.
 MAX_EXPONENT = 100.0
-BEYOND = 1e30  # beyond all logarithms of weights to a power, also when multiplied by the smallest noise
+BEYOND = 1e30  # larger than any logarithm of a weight to a power, also when multiplied by the smallest noise
 NONZERO = 1e-9  # less than the steps of uniform noise, and not zero
 
 
@@ -28,7 +28,7 @@ def successive_order(weight: Float[Tensor, "b n"], exponent: float, rng: Generat
     Args:
         weight: finite and not negative.
         exponent: of either sign.
-        rng: the only source of chance.
+        rng: the only source of randomness.
     """
     if math.isinf(exponent):
         return break_ties(weight * math.copysign(1.0, exponent), rng)
@@ -44,7 +44,7 @@ def check_exponent(name: str, exponent: float) -> None:
     """Raise ValueError unless weights can be taken to that power."""
     if not (0.0 <= exponent <= MAX_EXPONENT or exponent == math.inf):
         raise ValueError(
-            f"{name} takes an exponent from 0 to {MAX_EXPONENT:.0f}, or inf for the largest weights without chance, "
+            f"{name} takes an exponent from 0 to {MAX_EXPONENT:.0f}, or inf for the largest weights deterministically, "
             f"got {exponent}"
         )
 
@@ -59,8 +59,9 @@ class Dispersion(MaskingStrategy):
 
     Args:
         statistic: of a patch's values, as `dispersion` defines them; "mad" is the paper's, "variance" its alternative.
-        exponent: α, to which the weights are raised: 0 is random masking, 1 DWM, inf masks the largest without chance.
-        floor: β, how much of the sample's mean weight is added to each, so that silence cannot take the whole visible
+        exponent: α, to which the weights are raised: 0 is random masking, 1 DWM, inf masks the largest
+            deterministically.
+        floor: β, how much of the sample's mean weight is added to each, so that silence cannot fill the whole visible
             set; the mean is over patches that vary at all, and so the same however much padding follows.
         deterministic: mask the largest weights instead of sampling, as with exponent inf; equal ones in random order.
 
@@ -114,9 +115,9 @@ class Dispersion(MaskingStrategy):
 class InverseDispersion(Dispersion):
     """Inverse DWM, the control: patches that vary *less* are masked more often. Input-dependent.
 
-    Successive sampling with weights 1/w_i; patches without any dispersion weigh infinitely, and so are masked first,
-    in random order. If this helps as much as `Dispersion` does, it is not the preference for busy patches that helps.
-    Costs one pass over the patches. Options as for `Dispersion`; ``deterministic`` masks the smallest weights.
+    Successive sampling with weights 1/w_i; patches without any dispersion weigh infinitely, and so are masked first, in
+    random order. If this helps as much as `Dispersion` does, the preference for varying patches does not explain the
+    gain. Costs one pass over the patches. Options as for `Dispersion`; ``deterministic`` masks the smallest weights.
 
     Source: melmask's own control.
     """
@@ -130,11 +131,11 @@ class InverseDispersion(Dispersion):
 
 @dataclass(frozen=True)
 class DispersionBlock(Dispersion):
-    """Inverse blocks around calm centres: squares stay visible as in `InverseBlock`, and busy patches are masked more.
+    """Inverse blocks around low-dispersion centres: squares stay visible as in `InverseBlock`, away from what varies.
 
     The squares' centres are drawn one after the other without replacement with weights 1/w_i, until their squares,
-    clipped at the borders, cover the visible count; the last one gives up random cells. So the visible patches form
-    blocks, as inverse block masking has them, and lie where little happens, as dispersion-weighted masking has them.
+    clipped at the borders, cover the visible count; the last one gives up random cells. The visible patches form
+    blocks, as in inverse block masking, and have low dispersion, as in dispersion-weighted masking.
     At exponent 0 the law is exactly that of ibm with ``blocks="cover"``. Input-dependent; costs one pass over the
     patches.
 
@@ -144,8 +145,8 @@ class DispersionBlock(Dispersion):
     Raises:
         ValueError: an option is out of range; the guide is missing or not finite.
 
-    Source: melmask's own union of arXiv 2603.23810 and data2vec 2.0, arXiv 2212.07525. There is no form with the
-    latter's number of centres: on narrow grids it is zero, which leaves no centre to weigh.
+    Source: melmask's own combination of arXiv 2603.23810 and data2vec 2.0, arXiv 2212.07525. There is no form with the
+    latter's number of centres: on narrow grids it is zero, which leaves no centre to weight.
     """
 
     side: int = 5

@@ -1,4 +1,4 @@
-"""What the masks obey, exactly: inclusion probabilities of weighted sampling, and the guidance that hints leave."""
+"""Exact laws of the masks: inclusion probabilities of weighted sampling, and the guidance that remains with hints."""
 
 import math
 

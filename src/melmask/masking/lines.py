@@ -1,4 +1,4 @@
-"""Masks made of whole columns (moments) and whole rows (bands) of the grid."""
+"""Masks made of whole columns (time steps) and whole rows (bands) of the grid."""
 
 import math
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ def on_grid(score: Tensor, grid: PatchGrid) -> Float[Tensor, "b n"]:
 
 @dataclass(frozen=True)
 class TimeLines(MaskingStrategy):
-    """Whole columns, moments with all their bands, are masked in random order. Data-independent.
+    """Whole columns, time steps with all their bands, are masked in random order. Data-independent.
 
     The column at the cut is masked in part, in random order, so that the count is exact. Every column, and so every
     patch, is masked equally often. Costs two to three times `Random`.
@@ -39,7 +39,7 @@ class TimeLines(MaskingStrategy):
 
 @dataclass(frozen=True)
 class FreqLines(MaskingStrategy):
-    """Whole rows, bands with all their moments, are masked in random order. Data-independent.
+    """Whole rows, bands with all their time steps, are masked in random order. Data-independent.
 
     The row at the cut is masked in part, in random order, so that the count is exact. On five rows at r = 0.7 that is
     three rows and a half; on one row it is random masking. Costs twice `Random`.

@@ -21,9 +21,9 @@ class MultiBlock(MaskingStrategy):
     place. They grow together, each around a fixed point, until exactly m patches are masked; what the last step
     reaches is masked in part, in random order.
 
-    Time is a ring: a target that runs over the end goes on at the beginning, so that every column is masked equally
-    often. Inside the borders, as rows always are, targets favour the middle: at r = 0.7 on 5 x 38 the first column is
-    masked with probability 0.1 and the middle one with 0.9. Costs about three times `Random`.
+    Time is a ring: a target that crosses the end wraps around, so that every column is masked equally often. Inside the
+    borders, as rows always are, targets favour the middle: at r = 0.7 on 5 x 38 the first column is masked with
+    probability 0.1 and the middle one with 0.9. Costs about three times `Random`.
 
     Args:
         targets: blocks in a sample.

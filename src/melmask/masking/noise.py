@@ -1,4 +1,4 @@
-"""Masks cut out of coloured noise."""
+"""Masks from thresholded coloured noise."""
 
 from dataclasses import dataclass
 from functools import lru_cache

@@ -1,4 +1,4 @@
-"""Masks that look at nothing and prefer nothing."""
+"""Uniform random masks."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""How masking changes over a run: the share of hints, the guidance that they leave, the weights' exponent."""
+"""How masking changes over a run: the hint ratio, the guidance that remains, the weights' exponent."""
 
 import math
 from collections.abc import Callable
@@ -18,7 +18,7 @@ class HintSchedule:
     """The hint ratio over a run: 1 before ``start``, then falling to 0; or one constant throughout.
 
     Args:
-        power: k in h = 1 - progress^k, how late guidance sets in.
+        power: k in h = 1 - progress^k; the larger, the later h falls.
         start: share of the run that is plain random masking; the paper's 50 of 300 epochs.
         constant: this hint ratio throughout, instead.
         shape: "power", or "cosine" for h = (1 + cos(pi progress)) / 2.
@@ -105,7 +105,7 @@ class ExponentSchedule:
 
     Args:
         final: the exponent at the end.
-        power: k, how late it rises.
+        power: k; the larger, the later it rises.
 
     Raises:
         ValueError: a setting is out of range.

@@ -1,4 +1,4 @@
-"""Masks led by the encoder's own features."""
+"""Masks guided by the encoder's own features."""
 
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -19,7 +19,7 @@ EncoderChoice = Literal["online", "ema"]
 def check_encoder(strategy: str, encoder: str) -> None:
     """Raise ValueError unless the encoder is one of the choices."""
     if encoder not in get_args(EncoderChoice):
-        raise ValueError(f'{strategy} looks at the encoder "online" or "ema", got {encoder!r}')
+        raise ValueError(f'{strategy} takes the encoder "online" or "ema", got {encoder!r}')
 
 
 def check_finite(guide: Float[Tensor, "b n d"], what: str) -> None:
@@ -32,8 +32,8 @@ def check_finite(guide: Float[Tensor, "b n d"], what: str) -> None:
 def principal_axis_scores(features: Float[Tensor, "b n d"]) -> Float[Tensor, "b n"]:
     """Projections of each sample's centred features on their first principal axis, up to sign and scale.
 
-    Found by power iteration on the squared Gram matrix (of patches or features, whichever are fewer): no chance, no
-    full decomposition, and right also where the second axis is nearly as long.
+    Found by power iteration on the squared Gram matrix (of patches or features, whichever are fewer): deterministic,
+    without a full decomposition, and accurate also where the second axis is nearly as long.
     """
     centred = features - features.mean(dim=1, keepdim=True)
     over_patches = centred.shape[1] <= centred.shape[2]
@@ -60,7 +60,7 @@ def fiedler_scores(features: Float[Tensor, "b n d"]) -> Float[Tensor, "b n"]:
 def leading_eigenvector(matrix: Float[Tensor, "b k k"], num_squarings: int, num_products: int) -> Float[Tensor, "b k"]:
     """The eigenvector of the largest eigenvalue of matrices that have none below zero, up to sign and scale.
 
-    Power iteration: a few squarings make each product with a vector, which costs next to nothing, count for many.
+    Power iteration: a few squarings make each of the cheap products with a vector count for many.
     """
     for _ in range(num_squarings):
         largest = matrix.diagonal(dim1=1, dim2=2).amax(dim=1)

@@ -13,9 +13,9 @@ from melmask.types import PatchGrid
 
 
 def spread_on_ring(order: Int[Tensor, "b t"], length: int, slope: int) -> Int[Tensor, "b t"]:
-    """Smallest order[t - o] + slope * o over the offsets o < length, where the end of time goes on at its beginning.
+    """Smallest order[t - o] + slope * o over the offsets o < length, where time wraps around.
 
-    Twice as many offsets are covered by every step.
+    Every step covers twice as many offsets.
     """
     width = 1
     while width < length:
@@ -30,8 +30,8 @@ class Spans(MaskingStrategy):
     """Spans of consecutive columns are masked, with all their bands. Data-independent.
 
     Spans start at random columns, one after the other, until the count is reached; the last one is cut short, and its
-    last column is masked in part, at random patches. Time is a ring here: a span that runs over the end goes on at the
-    beginning. So every column is masked equally often, which spans that stop at the end do not do. Costs about three
+    last column is masked in part, at random patches. Time is a ring here: a span that crosses the end wraps
+    around, so every column is masked equally often, which is not so for spans that stop at the end. Costs about three
     times `Random`.
 
     ``starts="wav2vec2"`` draws a fixed number of starts instead, so many that their overlapping spans mask r of all

@@ -20,7 +20,7 @@ def dispersion(
 ) -> Float[Tensor, "b n"]:
     """How much the values inside each patch vary, in float32 whatever the input's type.
 
-    All statistics are at least zero, exactly zero on constant patches, blind to a patch's level, and change by a
+    All statistics are at least zero, exactly zero on constant patches, independent of a patch's level, and change by a
     common factor (entropy: not at all) when all patches are scaled. With x the p values of a patch and d = x - mean(x):
 
     - "mad": mean |d|; "variance": mean d².
@@ -95,7 +95,7 @@ def _iqr(values: Tensor, frames: int) -> Tensor:
         below, part = divmod(share * last, 1)
         return torch.lerp(ascending[:, :, int(below)], ascending[:, :, min(int(below) + 1, last)], part)
 
-    # NaN and infinities sort to the ends, out of the quartiles' sight; their difference times zero is NaN.
+    # NaN and infinities sort to the ends, where quartiles do not see them; their difference times zero is NaN.
     return quantile(0.75) - quantile(0.25) + 0.0 * (ascending[:, :, last] - ascending[:, :, 0])
 
 

@@ -76,7 +76,7 @@ def test_settings_out_of_range_are_refused(as_for_users):
     for options, message in (
         ({"mode": "top"}, "modes .* got 'top'"),
         ({"shown": 1.5}, "got shown 1.5"),
-        ({"encoder": "teacher"}, 'attention looks at the encoder "online" or "ema", got \'teacher\''),
+        ({"encoder": "teacher"}, 'attention takes the encoder "online" or "ema", got \'teacher\''),
     ):
         with pytest.raises(ValueError, match=message):
             make_strategy("attention", options)

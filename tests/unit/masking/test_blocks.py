@@ -5,7 +5,7 @@ import torch
 from torch.nn.functional import max_pool2d
 
 from melmask.masking import draw
-from melmask.masking.blocks import MAX_BLOCKS, Block, InverseBlock, blocks_at, sliding_max
+from melmask.masking.blocks import MAX_BLOCKS, Blockwise, InverseBlock, blocks_at, sliding_max
 from melmask.types import Mask, PatchGrid
 
 
@@ -171,7 +171,7 @@ def score_of(priority: torch.Tensor) -> torch.Tensor:
     return (priority.view(torch.int64) >> 29 << 29).view(torch.float64)
 
 
-def first_blocks(strategy: Block, grid: PatchGrid, num_masked: int, batch_size: int) -> torch.Tensor:
+def first_blocks(strategy: Blockwise, grid: PatchGrid, num_masked: int, batch_size: int) -> torch.Tensor:
     """Where the first block of each sample is [b, freq, time]."""
     score = score_of(strategy.priority(batch_size, grid, num_masked, seeded(10), None))
     return (score == -1).view(batch_size, grid.freq, grid.time)
@@ -179,7 +179,7 @@ def first_blocks(strategy: Block, grid: PatchGrid, num_masked: int, batch_size: 
 
 def test_the_first_block_has_the_area_and_the_aspect_asked_for():
     grid = PatchGrid(60, 60)
-    first = first_blocks(Block(smallest=0.05, aspect=0.25, ring=False), grid, 1440, 2000)
+    first = first_blocks(Blockwise(smallest=0.05, aspect=0.25, ring=False), grid, 1440, 2000)
     height, width = first.any(dim=2).sum(dim=1).double(), first.any(dim=1).sum(dim=1).double()
     assert torch.equal(first.sum(dim=(1, 2)).double(), height * width)
     area, aspect = height * width, height / width
@@ -196,7 +196,7 @@ def test_the_first_block_has_the_area_and_the_aspect_asked_for():
 @pytest.mark.parametrize(("freq", "time"), [(5, 38), (1, 50), (50, 1), (38, 5)])
 def test_blocks_too_large_for_a_side_are_longer_instead(freq, time):
     grid = PatchGrid(freq, time)
-    area = first_blocks(Block(smallest=0.6, ring=False), grid, round(0.6 * grid.num_patches), 500).sum(dim=(1, 2))
+    area = first_blocks(Blockwise(smallest=0.6, ring=False), grid, round(0.6 * grid.num_patches), 500).sum(dim=(1, 2))
     off = (area - 0.6 * grid.num_patches).abs().max()
     assert off <= max(freq, time) / 2  # half a line, as sides are whole
 
@@ -204,7 +204,7 @@ def test_blocks_too_large_for_a_side_are_longer_instead(freq, time):
 def test_small_blocks_follow_until_overlaps_are_made_up_for():
     for grid in (PatchGrid(5, 38), PatchGrid(12, 101), PatchGrid(1, 50)):
         for num_masked in (grid.num_patches // 2, int(0.7 * grid.num_patches)):
-            strategy = Block()
+            strategy = Blockwise()
             assert strategy.num_blocks(grid, num_masked) < MAX_BLOCKS
             score = score_of(strategy.priority(2000, grid, num_masked, seeded(11), None))
             uncovered = score == -(2.0 ** strategy.num_blocks(grid, num_masked))
@@ -215,12 +215,12 @@ def test_small_blocks_follow_until_overlaps_are_made_up_for():
 def test_block_settings_out_of_range_are_refused(setting):
     (name, value), *_ = setting.items()
     with pytest.raises(ValueError, match=rf"smallest and aspect in \(0, 1\], got .*{name} {value}"):
-        Block(**setting)
+        Blockwise(**setting)
 
 
 @pytest.mark.parametrize("mask_ratio", [0.02, 0.5, 0.98])
 def test_blocks_of_any_size_fit_any_grid(mask_ratio):
     for smallest in (1e-6, 0.3, 1.0):
         for grid in (PatchGrid(1, 60), PatchGrid(13, 8), PatchGrid(101, 1)):
-            mask = draw(Block(smallest=smallest), grid=grid, batch_size=20, mask_ratio=mask_ratio, rng=seeded(12))
+            mask = draw(Blockwise(smallest=smallest), grid=grid, batch_size=20, mask_ratio=mask_ratio, rng=seeded(12))
             assert mask.num_patches == grid.num_patches
