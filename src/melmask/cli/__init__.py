@@ -1,1 +1,1 @@
-"""The commands of the command line, by what they do; each only reads options, calls the library and shows."""
+"""The command line, a file a command: each reads its options, calls the library and prints."""

@@ -1,70 +1,59 @@
-"""The command that compares two encoders."""
+"""The command compare: two encoders on the same clips."""
 
 from collections.abc import Sequence
-from pathlib import Path
+from typing import Annotated
 
 from rich.markup import escape
 from rich.table import Table
-from tyro.conf import Positional
+from tyro.conf import OmitArgPrefixes, Positional, arg
 
-from melmask.cli.console import console, noted_bar
-from melmask.cli.options import NUM_CORES, prepare_task
-from melmask.encoders.features import FeatureSettings, Layers, Pooling
-from melmask.encoders.fixed_length import ClipLength
+from melmask.cli.console import console, noted_bar, print_notes, print_path
+from melmask.cli.evaluate import TaskOptions
+from melmask.cli.options import OptionalFolder
+from melmask.encoders.features import FeatureSettings
+from melmask.encoders.pretrained import DEFAULT_SETTINGS
 from melmask.evaluate.compare import Comparison
 from melmask.evaluate.metrics import Score
 
 
 def compare(
-    a: Positional[str],
-    b: Positional[str],
-    task: tuple[Path, ...],
-    probe: tuple[str, ...] = ("logistic",),
-    layers: Layers = "last",
-    pooling: Pooling = "mean",
-    clip_s: ClipLength = "task",
-    test_folds: tuple[str, ...] = (),
-    seeds: int = 3,
-    out: Path | None = None,
-    workers: int = NUM_CORES,
+    a: Positional[Annotated[str, arg(metavar="A")]],
+    b: Positional[Annotated[str, arg(metavar="B")]],
+    task: OmitArgPrefixes[TaskOptions],
+    features: OmitArgPrefixes[FeatureSettings] = DEFAULT_SETTINGS,
+    out: OptionalFolder = None,
 ) -> None:
-    """Compare two encoders on the same clips: their difference with its interval, and how sure it is.
+    """Compare two encoders on the same clips, with paired intervals.
+
+    Probes, splits and seeds are the same for both.
 
     Args:
-        a: a run's folder, or another encoder that `melmask evaluate` takes; untrained-of:RUN is a run's own form
-            untrained.
-        b: the encoder it is compared with.
-        task: CSV files with path,label[,fold][,group].
-        probe: how to read labels from frozen embeddings; settings follow a colon, as in fewshot:num_per_class=10.
-        layers: of melmask encoders: last, all, or numbers from 1 on.
-        pooling: of melmask encoders, over time.
-        clip_s: length of each clip in seconds; 0 for whole clips; task for the clip length of a named task.
-        test_folds: judge on these folds only; all in turn if none are given.
-        seeds: of probes with chance.
-        out: a folder for what stands behind each score: classes, confusions and calibration, as tables and pictures.
-        workers: processes that decode.
+        a: an encoder, as `melmask evaluate` takes; untrained-of:RUN is a run's own encoder untrained.
+        b: the encoder that it is compared with.
+        task: tasks and probes.
+        features: of melmask encoders only.
+        out: a folder for scores by class, confusions and calibration, as tables and figures.
     """
+    from melmask.cli.steps import prepare_task
     from melmask.encoders import registry
-    from melmask.encoders.registry import specs_of
     from melmask.evaluate import compare as comparing
     from melmask.evaluate.per_class import details_of
     from melmask.files import file_name
     from melmask.report.per_class import save_per_class
 
-    entrants = registry.entrants_of((a, b), FeatureSettings(layers, pooling))
-    names = [entrant.name for entrant in entrants]
-    for table in task:
-        specs = specs_of(entrants)
-        stores = [prepare_task(table, spec, workers) for spec in specs]
+    encoders = registry.entrants_of((a, b), features)
+    names = [encoder.name for encoder in encoders]
+    for table in task.tables:
+        stores = [prepare_task(table, spec, task.workers) for spec in registry.specs_of(encoders)]
         with noted_bar(table.stem) as show:
             labelled, pairs = comparing.judge_both(
-                entrants,
+                encoders,
                 table,
                 stores,
-                probe,
-                clip_length=clip_s,
-                test_folds=test_folds,
-                num_seeds=seeds,
+                task.probe,
+                clip_length=task.clip_s,
+                test_folds=task.test_folds,
+                num_seeds=task.seeds,
                 progress=show,
             )
         print_comparisons([comparing.compare(*pair, labelled, names) for pair in pairs])
@@ -73,11 +62,11 @@ def compare(
         for pair in pairs:
             for letter, result in zip("ab", pair, strict=True):
                 folder = out / file_name(labelled.name, result.probe, letter)
-                console.print(f"wrote [bold]{save_per_class(details_of(result, labelled), folder)}[/]", soft_wrap=True)
+                print_path(save_per_class(details_of(result, labelled), folder), "wrote ")
 
 
 def print_comparisons(comparisons: Sequence[Comparison]) -> None:
-    """A table with a line for every probe, and under it what each says."""
+    """A table with a row for every probe and, under it, a sentence for each."""
     first = comparisons[0]
     table = Table(
         title=f"{first.task}: A = {escape(first.name_a)}, B = {escape(first.name_b)}",
@@ -96,8 +85,7 @@ def print_comparisons(comparisons: Sequence[Comparison]) -> None:
     console.print(table)
     for one in comparisons:
         console.print(escape(one.verdict))
-    for note in dict.fromkeys(note for one in comparisons for note in one.notes):
-        console.print(f"[dim]note: {escape(note)}[/]")
+    print_notes(note for one in comparisons for note in one.notes)
 
 
 def _cell(score: Score, sign: str = "") -> str:

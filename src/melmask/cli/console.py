@@ -1,7 +1,12 @@
-"""What the command line shows: progress bars and tables."""
+"""What the commands print: progress bars, notes, and which files were written.
+
+Nothing here imports torch, so that the light commands answer at once.
+"""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+import shlex
+import sys
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,19 +21,14 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
-from rich.table import Table
 
-from melmask.data.store import Store
-from melmask.evaluate.results import Result
-
-# Of the processes that torchrun starts, only the first speaks.
+# Of the processes that torchrun starts, only the first prints.
 console = Console(highlight=False, quiet=os.environ.get("RANK", "0") != "0")
-PROBE_WIDTH = 20
 
 
 @contextmanager
 def bar(what: str) -> Iterator[tuple[Progress, TaskID]]:
-    """A progress bar on the terminal, with room for a note."""
+    """A progress bar with a note behind it: update it by its task, with ``completed``, ``total`` and ``note``."""
     columns = (
         SpinnerColumn(),
         TextColumn(what),
@@ -43,53 +43,22 @@ def bar(what: str) -> Iterator[tuple[Progress, TaskID]]:
 
 @contextmanager
 def noted_bar(what: str) -> Iterator[Callable[[str, int, int], None]]:
-    """A progress bar as a call: what is being done, how much of it is, and of how much."""
-    with bar(what) as (progress, line):
-        yield lambda note, done, total: progress.update(line, completed=done, total=total, note=note)
+    """A progress bar as a function: called with what is being done, how much of it is done, and of how much."""
+    with bar(what) as (progress, task):
+        yield lambda note, done, total: progress.update(task, completed=done, total=total, note=note)
 
 
-def rejections_table(store: Store, listed_in: Path) -> Table:
-    """How many files were rejected for which reason."""
-    reasons = [rejected.reason for rejected in store.rejected]
-    table = Table(title=f"{len(reasons)} rejected, listed in {listed_in}", title_justify="left")
-    table.add_column("reason")
-    table.add_column("files", justify="right")
-    table.add_column("for example", overflow="fold")
-    for reason in sorted(set(reasons), key=lambda reason: (-reasons.count(reason), reason)):
-        example = store.rejected[reasons.index(reason)].path
-        table.add_row(reason, f"{reasons.count(reason):,}", escape(example.name))
-    return table
+def print_notes(notes: Iterable[str]) -> None:
+    """Each different note once, on a line of its own."""
+    for note in dict.fromkeys(notes):
+        console.print(f"[dim]note: {escape(note)}[/]", soft_wrap=True)
 
 
-def results_table(results: Sequence[Result]) -> Table:
-    """A row for every encoder and probe, its score with the 95 % interval."""
-    first = results[0]
-    judged = f"test folds {', '.join(first.test_folds)}" if first.test_folds else "all folds"
-    caption = (
-        f"{first.metric} in %, 95 % interval; {first.num_clips:,} test clips, {first.num_classes} classes, {judged}"
-    )
-    if first.rejected:
-        caption += f"; {first.rejected} clips rejected"
-    table = Table(title=first.task, caption=caption, title_justify="left", caption_justify="left")
-    probes = [probe_shown(result) for result in results]
-    table.add_column("encoder", overflow="fold")  # long names go over several lines, so that all figures can be read
-    table.add_column("probe", overflow="fold", min_width=min(PROBE_WIDTH, max(map(len, probes))))
-    for column in ("dims", first.metric, "95 % interval"):
-        table.add_column(column, justify="right", no_wrap=True)
-    for before, result, probe in zip([None, *results], results, probes, strict=False):
-        is_next = before is not None and before.encoder != result.encoder
-        if is_next:
-            table.add_section()
-        table.add_row(
-            escape(result.encoder) if before is None or is_next else "",
-            escape(probe),
-            f"{result.num_dims:,}",
-            f"[bold]{100 * result.score:.1f}[/]",
-            f"{100 * result.low:.1f} to {100 * result.high:.1f}",
-        )
-    return table
+def print_path(path: Path, before: str = "", after: str = "") -> None:
+    """A path that was written, in bold, between words about it."""
+    console.print(f"{before}[bold]{escape(str(path))}[/]{after}", soft_wrap=True)
 
 
-def probe_shown(result: Result) -> str:
-    """A probe's name, and how many trainings its score is the mean of."""
-    return result.probe + (f" ({result.num_seeds} seeds)" if result.num_seeds > 1 else "")
+def command_line() -> str:
+    """What was typed, as recorded with results."""
+    return f"melmask {shlex.join(sys.argv[1:])}"

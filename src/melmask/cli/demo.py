@@ -1,24 +1,21 @@
 """The command demo: the built-in corpus."""
 
-from pathlib import Path
+from melmask.cli.console import bar, print_path
+from melmask.cli.options import Folder
 
-from melmask.cli.console import bar, console
 
-
-def demo(out: Path, seed: int = 0) -> None:
-    """Make the built-in corpus: sampled instruments and synthesised speech, with labels.
+def demo(out: Folder, seed: int = 0) -> None:
+    """Make the built-in corpus: instruments and speech, with labels.
 
     Args:
         out: the folder for recordings and manifests.
-        seed: of all variation.
+        seed: of all random choices.
     """
     from melmask.demo.corpus import make_demo
 
     with bar("making the built-in corpus") as (progress, task):
-
-        def show(done: int, total: int) -> None:
-            progress.update(task, completed=done, total=total)
-
-        manifests = make_demo(out, seed=seed, progress=show)
+        manifests = make_demo(
+            out, seed=seed, progress=lambda done, total: progress.update(task, completed=done, total=total)
+        )
     for manifest in manifests:
-        console.print(f"[bold]{manifest}[/]")
+        print_path(manifest)

@@ -1,88 +1,101 @@
 """The command evaluate: encoders on labelled tasks."""
 
-import shlex
-import sys
-from pathlib import Path
+from dataclasses import dataclass
 
-from rich.markup import escape
-from tyro.conf import Positional
+from tyro.conf import OmitArgPrefixes, Positional
 
-from melmask.cli.console import console, noted_bar, results_table
-from melmask.cli.options import NUM_CORES, prepare_task
-from melmask.encoders.features import FeatureSettings, Layers, Pooling
+from melmask.cli.console import command_line, console, noted_bar
+from melmask.cli.options import (
+    NUM_CORES,
+    Encoders,
+    OptionalFile,
+    OptionalFolder,
+    Probes,
+    Seeds,
+    Tables,
+    TestFolds,
+    Workers,
+)
+from melmask.encoders.features import FeatureSettings
 from melmask.encoders.fixed_length import ClipLength
-from melmask.evaluate.run import ProbeResult
-from melmask.evaluate.task import Task
+from melmask.encoders.pretrained import DEFAULT_SETTINGS
+
+
+@dataclass(frozen=True)
+class TaskOptions:
+    """Tasks, and how encoders are evaluated on them.
+
+    Args:
+        tables: CSV files with path,label[,fold][,group].
+        probe: what predicts labels from frozen embeddings: linear, logistic, ridge, knn, mlp, fewshot, attentive or a
+            package.module:Class; settings follow a colon, as in linear:learning_rate=3e-5.
+        clip_s: length of each clip in seconds, for all encoders alike: longer clips are cropped to their middle, shorter ones
+            zero-padded; 0 for whole clips; task for the length that `melmask tasks make` recorded.
+    """
+
+    tables: Tables
+    probe: Probes = ("logistic",)
+    clip_s: ClipLength = "task"
+    test_folds: TestFolds = ()
+    seeds: Seeds = 3
+    workers: Workers = NUM_CORES
 
 
 def evaluate(
-    encoders: Positional[tuple[str, ...]],
-    task: tuple[Path, ...],
-    probe: tuple[str, ...] = ("logistic",),
-    layers: Layers = "last",
-    pooling: Pooling = "mean",
-    clip_s: ClipLength = "task",
-    test_folds: tuple[str, ...] = (),
-    seeds: int = 3,
+    encoders: Positional[Encoders],
+    task: OmitArgPrefixes[TaskOptions],
+    features: OmitArgPrefixes[FeatureSettings] = DEFAULT_SETTINGS,
     baselines: bool = True,
-    out: Path | None = None,
-    details: Path | None = None,
-    workers: int = NUM_CORES,
+    out: OptionalFile = None,
+    details: OptionalFolder = None,
 ) -> None:
-    """Probe encoders on labelled tasks, beside their baselines; append each run's results to its results.jsonl.
+    """Evaluate encoders on labelled tasks by probes, beside baselines.
+
+    Results of a run and its baselines are appended to its results.jsonl.
 
     Args:
         encoders: runs' folders, encoder files, logmel-stats, untrained:SIZE, onnx:FILE[@RATE], hear:MODULE[@WEIGHTS]
-            and hf:FOLDER, see docs/peers.md.
-        task: CSV files with path,label[,fold][,group].
-        probe: how to read labels from frozen embeddings: linear, logistic, ridge, knn, mlp, fewshot or attentive;
-            settings follow a colon, as in linear:learning_rate=3e-5.
-        layers: of melmask encoders: last, all, or numbers from 1 on.
-        pooling: of melmask encoders, over time.
-        clip_s: length of each clip in seconds; 0 for whole clips; task for the clip length of a named task.
-        test_folds: judge on these folds only; all in turn if none are given.
-        seeds: of probes with chance.
-        baselines: whether log-mel statistics and the runs' encoders untrained stand beside.
-        out: a file that the lines of all encoders are appended to as well.
-        details: a folder for what stands behind each score: classes, confusions, calibration.
-        workers: processes that decode.
+            or hf:FOLDER; see docs/peers.md.
+        task: tasks and probes.
+        features: of melmask encoders only.
+        baselines: also evaluate log-mel statistics and the runs' encoders untrained.
+        out: a file that the results of all encoders are appended to as well.
+        details: a folder for scores by class, confusions and calibration, as tables and figures.
     """
+    from melmask.cli import steps
     from melmask.encoders import registry
     from melmask.evaluate import results as lines
     from melmask.evaluate import run
+    from melmask.evaluate.run import ProbeResult
+    from melmask.evaluate.task import Task
 
-    def keep(entrant: registry.NamedEncoder, task: Task, found: ProbeResult) -> None:
+    def keep(encoder: registry.NamedEncoder, labelled: Task, found: ProbeResult) -> None:
         if details:
             from melmask.evaluate.per_class import details_of
             from melmask.files import file_name
             from melmask.report.per_class import save_per_class
 
-            folder = details / file_name(task.name, entrant.name, found.probe)
-            save_per_class(details_of(found, task), folder)
+            folder = details / file_name(labelled.name, encoder.name, found.probe)
+            save_per_class(details_of(found, labelled), folder)
 
-    entrants = registry.with_baselines(encoders, FeatureSettings(layers, pooling), baselines=baselines)
-    command = f"melmask {shlex.join(sys.argv[1:])}"
-    for table in task:
-        specs = registry.specs_of(entrants)
-        stores = [prepare_task(table, spec, workers) for spec in specs]
+    named = registry.with_baselines(encoders, features, baselines=baselines)
+    for table in task.tables:
+        stores = [steps.prepare_task(table, spec, task.workers) for spec in registry.specs_of(named)]
         with noted_bar(table.stem) as show:
             results = run.evaluate(
-                entrants,
+                named,
                 table,
                 stores,
-                probes=probe,
-                clip_length=clip_s,
-                test_folds=test_folds,
-                num_seeds=seeds,
-                command=command,
+                probes=task.probe,
+                clip_length=task.clip_s,
+                test_folds=task.test_folds,
+                num_seeds=task.seeds,
+                command=command_line(),
                 progress=show,
                 found_one=keep,
             )
-        console.print(results_table(results))
-        for note in dict.fromkeys(note for result in results for note in result.notes):
-            console.print(f"[dim]note: {escape(note)}[/]")
-        written = lines.keep_results(entrants, results, out)
-        for path in written:
-            console.print(f"appended to [bold]{path}[/]")
+        steps.print_results(results)
+        written = lines.keep_results(named, results, out)
+        steps.print_appended(written)
         if not written:
-            console.print("[dim]kept nowhere: no run's folder is among the encoders, and no file is named by --out[/]")
+            console.print("[dim]not saved: no encoder is a run's folder, and no file is named by --out[/]")

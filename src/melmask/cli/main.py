@@ -1,48 +1,136 @@
-"""The command line: which commands there are, and how a failure ends. The commands themselves are in `commands`."""
+"""The command line: which commands there are, and how a failure ends.
+
+Only the called command's module is imported, so that help and errors come at once: nothing here may import torch.
+"""
 
 import os
+import re
 import sys
-from collections.abc import Callable, Sequence
+from argparse import ArgumentParser
+from collections.abc import Callable, Mapping, Sequence
+from difflib import get_close_matches
+from functools import partial
+from importlib import import_module
 from typing import Any
 
-import tyro
-from rich.console import Console
-from rich.markup import escape
+EXIT_BAD_INPUT, EXIT_INTERRUPTED = 2, 130
 
-from melmask.cli import compare, demo, detect, embed, evaluate, finetune, mask, plan, prepare, pretrain, report, tasks
-from melmask.cli.options import EXIT_INTERRUPTED, named_recipe
+# Each is the function of that name in the module of that name beside this one; this is the first line of its docstring.
+COMMANDS = {
+    "prepare": "Turn recordings into a packed store of log-mel spectrograms.",
+    "pretrain": "Train an encoder on a store, by a recipe with any setting changed.",
+    "plan": "Estimate the time, memory and operations of a training run.",
+    "embed": "Write embeddings of recordings to an .npz file.",
+    "evaluate": "Evaluate encoders on labelled tasks by probes, beside baselines.",
+    "compare": "Compare two encoders on the same clips, with paired intervals.",
+    "finetune": "Fine-tune a run's encoder on a labelled task.",
+    "detect": "Detect events with a frozen encoder and a probe of its time steps.",
+    "report": "Write an HTML report about one or more runs.",
+    "mask": "Plot a spectrogram, and what masking strategies mask of it.",
+    "tasks": "List public evaluation tasks, and make their tables.",
+    "demo": "Make the built-in corpus: instruments and speech, with labels.",
+}
+# Commands whose settings start from a named recipe, and the module and dict that hold their recipes.
+RECIPES = {
+    "pretrain": ("melmask.train.recipe", "RECIPES"),
+    "plan": ("melmask.train.recipe", "RECIPES"),
+    "finetune": ("melmask.finetune.recipe", "FINETUNE_RECIPES"),
+}
+HELP = """\
+usage: melmask COMMAND [OPTIONS]
 
-EXIT_BAD_INPUT = 2
+Learn audio representations without labels, by masked prediction on log-mel
+spectrograms: prepare a folder of recordings, pretrain an encoder, evaluate it
+on labelled tasks, write the report.
 
-DESCRIPTION = """Learn audio representations without labels by masked prediction on log-mel spectrograms.
+commands:
+{commands}
 
-The way: prepare a folder of recordings, pretrain an encoder, evaluate it on labelled tasks, write the report."""
+options:
+  -h, --help  show this help
+  --version   show the version
+
+`melmask COMMAND --help` describes a command and its options.
+"""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run a command; bad input ends with one clear line and exit status 2 (the whole story with MELMASK_DEBUG=1)."""
+    """Run a command; bad input ends with one clear line and exit status 2 (a traceback with MELMASK_DEBUG=1).
+
+    Args:
+        arguments: the command and its options; None for those of the process.
+
+    Raises:
+        SystemExit: the input is bad, a run was interrupted, or help was asked for.
+    """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
-    commands: dict[str, Callable[..., Any]] = {
-        "prepare": prepare.prepare,
-        "pretrain": pretrain.pretrain_with(named_recipe(arguments)),
-        "plan": plan.plan_with(named_recipe(arguments)),
-        "embed": embed.embed,
-        "evaluate": evaluate.evaluate,
-        "detect": detect.detect,
-        "compare": compare.compare,
-        "finetune": finetune.finetune_with(named_recipe(arguments)),
-        "tasks": tasks.tasks,
-        "mask": mask.mask,
-        "report": report.report,
-        "demo": demo.demo,
-    }
+    if not arguments:
+        print(help_text(), file=sys.stderr, end="")
+        sys.exit(EXIT_BAD_INPUT)
+    name, *rest = arguments
+    if name in ("-h", "--help"):
+        print(help_text(), end="")
+        return
+    if name == "--version":
+        from importlib.metadata import version
+
+        print(f"melmask {version('melmask')}")
+        return
     try:
-        tyro.extras.subcommand_cli_from_dict(commands, prog="melmask", description=DESCRIPTION, args=arguments)
+        run(name, rest)
     except (ValueError, OSError, RuntimeError, ImportError) as error:
         if os.environ.get("MELMASK_DEBUG"):
             raise
-        Console(stderr=True, highlight=False, soft_wrap=True).print(f"[bold red]melmask:[/] {escape(str(error))}")
+        _print_error(str(error))
         sys.exit(EXIT_BAD_INPUT)
     except KeyboardInterrupt:
-        Console(stderr=True).print("interrupted")
+        print("interrupted", file=sys.stderr)
         sys.exit(EXIT_INTERRUPTED)
+
+
+def help_text() -> str:
+    """What `melmask --help` prints: all commands, a line each."""
+    width = max(map(len, COMMANDS))
+    return HELP.format(commands="\n".join(f"  {name:{width}}  {text}" for name, text in COMMANDS.items()))
+
+
+def run(name: str, arguments: Sequence[str]) -> None:
+    """Import one command and call it with its options parsed.
+
+    Raises:
+        ValueError: there is no such command, or it finds a fault in its input.
+    """
+    if name not in COMMANDS:
+        close = get_close_matches(name, COMMANDS, n=1)
+        nearest = f"did you mean {close[0]}? " if close else ""
+        raise ValueError(f"no command {name!r}: {nearest}`melmask --help` lists the commands")
+    import tyro
+
+    command: Callable[..., None] = getattr(import_module(f"melmask.cli.{name}"), name)
+    # Of functions, unlike of dataclasses, tyro would print the lines of an argument's help as they stand in the source.
+    command.__doc__ = re.sub(r"\n {12,}", " ", command.__doc__ or "")
+    if name in RECIPES:
+        module, recipes = RECIPES[name]
+        command = from_recipe(command, getattr(import_module(module), recipes), arguments)
+    tyro.cli(command, prog=f"melmask {name}", args=arguments)
+
+
+def from_recipe(
+    command: Callable[..., None], recipes: Mapping[str, Any], arguments: Sequence[str]
+) -> Callable[..., None]:
+    """The command, with the settings of the recipe that ``arguments`` name as its defaults.
+
+    The recipe is found before the arguments are parsed, so that --help shows its settings. A name that is no recipe's
+    changes nothing here, and is refused when they are parsed.
+    """
+    parser = ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--recipe", nargs="?")
+    named = parser.parse_known_args(arguments)[0].recipe
+    return partial(command, settings=recipes[named]) if named in recipes else command
+
+
+def _print_error(message: str) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+
+    Console(stderr=True, highlight=False, soft_wrap=True).print(f"[bold red]melmask:[/] {escape(message)}")

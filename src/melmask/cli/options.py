@@ -1,47 +1,41 @@
-"""Options and steps that several commands share."""
+"""Options that several commands share, each declared once. Nothing here imports torch: help must come at once."""
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
-from melmask.cli.console import bar, console, rejections_table
-from melmask.data.prepare import prepare as prepare_store
-from melmask.data.store import Store
-from melmask.evaluate.run import task_store_folder
-from melmask.logmel import LogMelSpec
+from tyro.conf import arg
 
-DEFAULT_SPEC = LogMelSpec()
+DEFAULT_RECIPE = "tiny-msm-mae"
 NUM_CORES = os.cpu_count() or 1
 
+# What help calls an argument.
+Run = Annotated[Path, arg(metavar="RUN")]
+StoreFolder = Annotated[Path, arg(metavar="STORE")]
+Runs = Annotated[tuple[Path, ...], arg(metavar="RUN [RUN ...]", help_behavior_hint="(required)")]
+File = Annotated[Path, arg(metavar="FILE")]
+Folder = Annotated[Path, arg(metavar="FOLDER")]
+Table = Annotated[Path, arg(metavar="TABLE")]
+Tables = Annotated[tuple[Path, ...], arg(name="task", metavar="TABLE [TABLE ...]")]
+Encoder = Annotated[str, arg(metavar="ENCODER")]
+Encoders = Annotated[tuple[str, ...], arg(metavar="ENCODER [ENCODER ...]", help_behavior_hint="(required)")]
+Probes = Annotated[tuple[str, ...], arg(metavar="PROBE [PROBE ...]")]
+OptionalRun = Annotated[Path | None, arg(metavar="RUN", help_behavior_hint="(optional)")]
+OptionalFile = Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="(optional)")]
+OptionalFolder = Annotated[Path | None, arg(metavar="FOLDER", help_behavior_hint="(optional)")]
 
-def prepare_shown(sources: Sequence[Path], out: Path, workers: int, spec: LogMelSpec = DEFAULT_SPEC) -> Store:
-    """Prepare with a progress bar, and say what was rejected."""
-    with bar("preparing") as (progress, task):
-
-        def show(done: int, total: int, audio_s: float, num_rejected: int) -> None:
-            rejected = f", [red]{num_rejected} rejected[/]" if num_rejected else ""
-            progress.update(task, completed=done, total=total, note=f"{audio_s / 3600:.2f} h of audio{rejected}")
-
-        store = prepare_store(sources, out, spec=spec, num_workers=workers, progress=show)
-    if store.rejected:
-        console.print(rejections_table(store, out / "rejected.csv"))
-    return store
-
-
-def prepare_task(table: Path, spec: LogMelSpec, workers: int) -> Store:
-    """A task's recordings, prepared where they are kept for the next time."""
-    return prepare_shown([table], task_store_folder(table, spec), workers, spec)
-
-
-EXIT_INTERRUPTED = 130
-DEFAULT_RECIPE = "tiny-msm-mae"
-
-
-def named_recipe(arguments: Sequence[str]) -> str:
-    """The recipe that the arguments name, found before they are parsed, so that --help shows its settings."""
-    for i, argument in enumerate(arguments):
-        if argument.startswith("--recipe="):
-            return argument.removeprefix("--recipe=")
-        if argument == "--recipe" and i + 1 < len(arguments):
-            return arguments[i + 1]
-    return DEFAULT_RECIPE
+# Arguments with their help.
+Sources = Annotated[
+    tuple[Path, ...],
+    arg(
+        metavar="SOURCE [SOURCE ...]",
+        help="folders, searched recursively, and CSV manifests with path[,label][,fold][,group].",
+        help_behavior_hint="(required)",
+    ),
+]
+TestFolds = Annotated[
+    tuple[str, ...],
+    arg(metavar="FOLD [FOLD ...]", help="test on these folds only.", help_behavior_hint="(default: each in turn)"),
+]
+Seeds = Annotated[int, arg(help="trainings per fold, where a result depends on the seed.")]
+Workers = Annotated[int, arg(help="processes that decode recordings.", help_behavior_hint="(default: one a core)")]

@@ -1,12 +1,11 @@
-"""The command that counts before it costs: plan."""
+"""The command plan: what a training run takes."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 from rich.markup import escape
 from rich.table import Table
-from tyro.conf import OmitArgPrefixes
+from tyro.conf import OmitArgPrefixes, arg
 
 from melmask.cli.console import console
 from melmask.cli.options import DEFAULT_RECIPE
@@ -14,7 +13,7 @@ from melmask.plan.devices import DEVICES
 from melmask.plan.plan import USABLE, Data, Plan, make_plan, remedies, strategy_costs
 from melmask.train.recipe import RECIPES, Recipe
 
-BUSY = 0.5  # other processes on the whole, from which on they are mentioned
+BUSY = 0.5  # other processes on the whole, above which they are mentioned
 MINUTE_S, HOUR_S, DAY_S = 60, 3600, 86400
 TIMES_S = ((DAY_S, "days"), (HOUR_S, "h"), (MINUTE_S, "min"), (1, "s"), (1e-3, "ms"))
 POWERS = ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1, ""))
@@ -22,7 +21,7 @@ POWERS = ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "
 
 @dataclass(frozen=True)
 class Unit:
-    """In what the figures of a table are."""
+    """The unit of a table's figures."""
 
     name: str
     size: float
@@ -41,40 +40,36 @@ def unit_for(number: int | float, units: tuple[Unit, ...]) -> Unit:
     return next((unit for unit in units if number >= unit.size), units[-1])
 
 
-def plan_with(recipe_name: str) -> Callable[..., None]:
-    """The plan command, with the settings of that recipe as its defaults."""
-    named = RECIPES.get(recipe_name, RECIPES[DEFAULT_RECIPE])
+def plan(
+    clips: int,
+    settings: OmitArgPrefixes[Recipe] = RECIPES[DEFAULT_RECIPE],
+    recipe: Literal[tuple(RECIPES)] = DEFAULT_RECIPE,  # type: ignore[valid-type]
+    clip_s: float = 10.0,
+    device: Literal[tuple(DEVICES)] | None = None,  # type: ignore[valid-type]
+    devices: int = 1,
+    utilisation: Annotated[float | None, arg(metavar="FLOAT", help_behavior_hint="(optional)")] = None,
+) -> None:
+    """Estimate the time, memory and operations of a training run.
 
-    def plan(
-        clips: int,
-        settings: OmitArgPrefixes[Recipe] = named,
-        recipe: Literal[tuple(RECIPES)] = DEFAULT_RECIPE,  # type: ignore[valid-type]
-        clip_s: float = 10.0,
-        device: Literal[tuple(DEVICES)] | None = None,  # type: ignore[valid-type]
-        devices: int = 1,
-        utilisation: float | None = None,
-    ) -> None:
-        """Say what a run will take: operations, memory, storage and time, and what every masking strategy adds.
+    The last table compares what the masking strategies add.
 
-        Args:
-            clips: recordings to train on.
-            settings: the recipe's settings, to be changed at will.
-            recipe: named settings to start from.
-            clip_s: length of a recording, in seconds.
-            device: an accelerator, by its data sheet; without one this machine is measured, which takes seconds.
-            devices: how many of them share the work.
-            utilisation: share of the peak that training reaches, instead of what is assumed or measured.
-        """
-        chosen = None if device is None else DEVICES[device]
-        with console.status("measuring this machine" if chosen is None else "counting"):
-            made = make_plan(settings, Data(clips, clip_s), chosen, devices, utilisation)
-        show_plan(made, recipe)
-
-    return plan
+    Args:
+        clips: number of recordings to train on.
+        settings: the recipe's settings, each of which can be changed.
+        recipe: the named settings to start from.
+        clip_s: length of a recording, in seconds.
+        device: an accelerator, by its data sheet; without one this machine is measured, which takes some seconds.
+        devices: number of devices that share the work.
+        utilisation: share of the peak that training reaches, instead of the assumed or measured one.
+    """
+    chosen = None if device is None else DEVICES[device]
+    with console.status("measuring this machine" if chosen is None else "counting"):
+        made = make_plan(settings, Data(clips, clip_s), chosen, devices, utilisation)
+    show_plan(made, recipe)
 
 
 def show_plan(plan: Plan, recipe_name: str) -> None:
-    """Print the plan: the run, its answer, then where operations, memory and each strategy's cost come from."""
+    """Print the plan: the totals, then operations and memory by part, and each strategy's cost."""
     console.print(answer_table(plan, recipe_name))
     console.print(flops_table(plan))
     console.print(memory_table(plan))
@@ -86,7 +81,7 @@ def show_plan(plan: Plan, recipe_name: str) -> None:
 
 
 def answer_table(plan: Plan, recipe_name: str) -> Table:
-    """What it takes, in one look."""
+    """The run, and what it takes in all."""
     recipe, data, speed = plan.recipe, plan.data, plan.speed
     crops, crop_s = data.crops_per_clip(recipe.crop_frames), recipe.crop_frames / data.spec.frames_per_s
     table = Table(title=f"{recipe_name}, {recipe.strategy} masking", title_justify="left", show_header=False)
@@ -177,7 +172,7 @@ def strategies_table(plan: Plan) -> Table:
     )
     table = Table(title="what masks add", caption=caption, title_justify="left", caption_justify="left")
     table.add_column("strategy", no_wrap=True)
-    table.add_column("looks at", no_wrap=True)
+    table.add_column("guided by", no_wrap=True)
     for column in ("pass", "ranking", "step", "run", "memory"):
         table.add_column(column, justify="right", no_wrap=True)
     own = next(cost for cost in costs if cost.name == plan.recipe.strategy)
@@ -196,37 +191,35 @@ def strategies_table(plan: Plan) -> Table:
 
 
 def notes(plan: Plan) -> list[str]:
-    """What one should know to read the figures."""
+    """What the figures assume."""
     recipe, data, speed = plan.recipe, plan.data, plan.speed
-    crops, said = data.crops_per_clip(recipe.crop_frames), []
+    crops, found = data.crops_per_clip(recipe.crop_frames), []
     if recipe.epochs and crops > 1:
-        said.append(
+        found.append(
             f"an epoch visits a clip of {data.clip_s:g} s {crops} times, once for each crop it holds; where the "
             f"papers count one crop a clip, their {recipe.epochs:g} epochs are --epochs {recipe.epochs / crops:g} here."
         )
     frames = data.cropped(recipe).crop_frames
     if frames < recipe.crop_frames:
-        said.append(f"crops are {frames} frames long, for the clips hold no {recipe.crop_frames}.")
+        found.append(f"crops are {frames} frames long: the clips are shorter than {recipe.crop_frames} frames.")
     if speed.trial is None:
-        said.append(f"the peak is from: {speed.source}. The utilisation is an assumption: set --utilisation to yours.")
+        found.append(f"the peak is from: {speed.source}. The utilisation is an assumption: set --utilisation to yours.")
     else:
-        said.append(f"the ceiling is that of {speed.source}.")
+        found.append(f"the ceiling is that of {speed.source}.")
         if speed.trial.batch_size < recipe.batch_size // plan.num_devices:
-            said.append(
-                f"measured on {speed.trial.batch_size} crops a step and scaled up, so the optimiser counts for more "
-                "than it will."
+            found.append(
+                f"measured on {speed.trial.batch_size} crops a step and scaled up, so the optimiser's share is "
+                "overestimated."
             )
     if speed.others > BUSY:
-        said.append(f"{speed.others:.1f} other processes were running meanwhile: an idle machine is faster.")
+        found.append(f"{speed.others:.1f} other processes were running meanwhile: measure on an idle machine.")
     if plan.num_devices > 1:
-        said.append(
-            "devices are taken to share the work without loss; reading and exchanging gradients are not counted."
-        )
-    return said
+        found.append("devices are assumed to scale perfectly; reading data and exchanging gradients are not counted.")
+    return found
 
 
 def warnings(plan: Plan) -> list[str]:
-    """What will go wrong, with the remedy."""
+    """What does not fit, with the remedy."""
     if plan.fits:
         return []
     held, memory = in_bytes(plan.footprint.peak), in_bytes(plan.speed.memory)

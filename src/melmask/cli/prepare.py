@@ -1,24 +1,24 @@
 """The command prepare: recordings to a packed store."""
 
-from pathlib import Path
-
 from tyro.conf import Positional
 
-from melmask.cli.console import console
-from melmask.cli.options import NUM_CORES, prepare_shown
+from melmask.cli.console import print_path
+from melmask.cli.options import NUM_CORES, Folder, Sources, Workers
 
 
-def prepare(sources: Positional[tuple[Path, ...]], out: Path, workers: int = NUM_CORES) -> None:
-    """Turn folders of recordings or CSV manifests (path[,label,fold,group]) into a packed store of log-mels.
+def prepare(sources: Positional[Sources], out: Folder, workers: Workers = NUM_CORES) -> None:
+    """Turn recordings into a packed store of log-mel spectrograms.
 
     Args:
-        sources: folders, searched recursively, and CSV manifests.
-        out: the store's folder; an interrupted one is completed, a finished one is left as it is.
-        workers: processes that decode.
+        out: the store's folder; a store that is already there is completed or brought up to date.
     """
+    from melmask.cli.steps import prepare_shown
+
     store = prepare_shown(sources, out, workers)
     frames = {(stored.shard, stored.start_frame): stored.num_frames for stored in store.clips}
-    console.print(
-        f"[bold]{out}[/]: {len(store.clips):,} clips, {sum(frames.values()) / store.spec.frames_per_s / 3600:.2f} h, "
-        f"log-mel mean {store.mean:.3f}, standard deviation {store.std:.3f}"
+    hours = sum(frames.values()) / store.spec.frames_per_s / 3600
+    print_path(
+        out,
+        after=f": {len(store.clips):,} clips, {hours:.2f} h, log-mel mean {store.mean:.3f}, "
+        f"standard deviation {store.std:.3f}",
     )

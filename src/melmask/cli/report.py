@@ -1,14 +1,15 @@
 """The command report: one page about runs."""
 
-from pathlib import Path
-
 from tyro.conf import Positional
 
-from melmask.cli.console import console
+from melmask.cli.console import print_path
+from melmask.cli.options import Folder, Runs
 
 
-def report(runs: Positional[tuple[Path, ...]], out: Path) -> None:
-    """Write one self-contained HTML page about one or more runs.
+def report(runs: Positional[Runs], out: Folder) -> None:
+    """Write an HTML report about one or more runs.
+
+    The page holds all its figures; tables are also written as CSV and Markdown.
 
     Args:
         runs: folders of runs.
@@ -16,4 +17,4 @@ def report(runs: Positional[tuple[Path, ...]], out: Path) -> None:
     """
     from melmask.report.report import report as write_report
 
-    console.print(f"the report: [bold]{write_report(runs, out)}[/]", soft_wrap=True)
+    print_path(write_report(runs, out), "the report: ")

@@ -1,5 +1,6 @@
-"""Tasks from public data sets: list them, describe one, and make its table from the data set's folder."""
+"""The command tasks: list the tasks of public data sets, describe one, make its table from the data set's folder."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -8,13 +9,13 @@ from rich import box
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
-from tyro.conf import OmitArgPrefixes, Positional, subcommand
+from tyro.conf import OmitArgPrefixes, Positional, arg, subcommand
 
-from melmask.cli.console import console
+from melmask.cli.console import console, print_notes, print_path
+from melmask.cli.options import File, Folder, OptionalFolder
 from melmask.data.download import download
 from melmask.datasets import DATASETS, find_dataset
 from melmask.datasets.base import Dataset
-from melmask.datasets.build import TaskTable, build_table, write_table
 
 NO_ARCHIVE = "no archive is known"
 
@@ -32,12 +33,12 @@ class Description:
         name: of the task, or package.module:DATASET for a data set of your own.
     """
 
-    name: Positional[str]
+    name: Positional[Annotated[str, arg(metavar="TASK")]]
 
 
 @dataclass(frozen=True)
 class Making:
-    """Make the table of a task from its data set's folder, and report everything that is missing or unexpected.
+    """Make a task's table from its data set's folder, and report what is missing.
 
     Args:
         name: of the task, or package.module:DATASET for a data set of your own.
@@ -48,10 +49,10 @@ class Making:
         download: fetch the data set's archives into the folder first, if its documentation links to plain ones.
     """
 
-    name: Positional[str]
-    folder: Positional[Path]
-    out: Path
-    lists: Path | None = None
+    name: Positional[Annotated[str, arg(metavar="TASK")]]
+    folder: Positional[Folder]
+    out: File
+    lists: OptionalFolder = None
     allow_missing: bool = False
     download: bool = False
 
@@ -64,7 +65,7 @@ Do = (
 
 
 def tasks(do: OmitArgPrefixes[Do] = Listing()) -> None:
-    """Tasks from public data sets: list them, describe one, and make its table from the data set's folder."""
+    """List public evaluation tasks, and make their tables."""
     if isinstance(do, Listing):
         console.print(tasks_table())
         console.print("[dim]melmask tasks show NAME: its folder, splits and page[/]")
@@ -92,7 +93,7 @@ def tasks_table() -> Table:
 
 
 def _description(dataset: Dataset) -> Table:
-    """What a user has to know about a data set, as a table without lines."""
+    """One data set, as a table without lines."""
     title = f"{dataset.title}: {dataset.target}" if dataset.target else dataset.title
     table = Table(box=None, show_header=False, title=title, title_justify="left")
     table.add_column(style="bold")
@@ -119,6 +120,8 @@ def _description(dataset: Dataset) -> Table:
 
 
 def _make(do: Making) -> None:
+    from melmask.datasets.build import build_table, write_table
+
     dataset = find_dataset(do.name)
     if do.download:
         if not dataset.archives:
@@ -130,22 +133,21 @@ def _make(do: Making) -> None:
         )
     table = build_table(dataset, do.folder, lists=do.lists, allow_missing=do.allow_missing)
     record = write_table(table, do.out)
-    console.print(_counts_table(table))
+    console.print(_counts_table(dataset, table.num_clips))
     for shortage in table.shortages:
         console.print(f"[yellow]missing:[/] {escape(shortage)}", soft_wrap=True)
-    for note in table.notes:
-        console.print(f"[dim]note: {escape(note)}[/]", soft_wrap=True)
-    console.print(f"[bold]{do.out}[/]: {len(table.rows):,} clips; what it is made from is in {record}", soft_wrap=True)
+    print_notes(table.notes)
+    print_path(do.out, after=f": {len(table.rows):,} clips; what it is made from is in {record}")
 
 
-def _counts_table(made: TaskTable) -> Table:
+def _counts_table(dataset: Dataset, num_clips: Mapping[str, int]) -> Table:
     """Clips by fold or split, beside what was released."""
-    table = Table(title=made.dataset.title, title_justify="left")
-    table.add_column(made.dataset.split_column)
+    table = Table(title=dataset.title, title_justify="left")
+    table.add_column(dataset.split_column)
     table.add_column("clips", justify="right")
     table.add_column("of", justify="right")
-    for split, count in made.num_clips.items():
-        released = made.dataset.expected.clips.get(split)
+    for split, count in num_clips.items():
+        released = dataset.expected.clips.get(split)
         table.add_row(split, f"{count:,}", "" if released is None else f"{released:,}")
     return table
 

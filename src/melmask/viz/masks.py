@@ -1,6 +1,7 @@
 """The picture behind `melmask mask`: one recording, and what each strategy would mask of it."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -41,59 +42,67 @@ LOOKS_AT = {  # {}: whose encoder
 NUM_MASKS = 16
 
 
-def save_mask_figure(
-    file: Path,
-    out: Path,
-    *,
-    run: Path | None = None,
-    strategies: Sequence[str] = PAPER_STRATEGIES,
-    mask_ratio: float = 0.7,
-    start_s: float = 0.0,
-    length_s: float = 6.08,
-    seed: int = 0,
-) -> None:
-    """Draw a recording's masks to a PNG.
+@dataclass(frozen=True)
+class MaskExamples:
+    """Which masks are plotted, on which part of a recording.
+
+    Args:
+        strategies: names in `melmask.masking.STRATEGIES`, or package.module:Class.
+        mask_ratio: share of patches that are masked.
+        start_s: start of the part that is shown, in seconds.
+        length_s: its length in seconds, at most.
+        seed: of the masks.
+    """
+
+    strategies: tuple[str, ...] = PAPER_STRATEGIES
+    mask_ratio: float = 0.7
+    start_s: float = 0.0
+    length_s: float = 6.08
+    seed: int = 0
+
+
+DEFAULT_EXAMPLES = MaskExamples()
+
+
+def save_mask_figure(file: Path, out: Path, run: Path | None = None, examples: MaskExamples = DEFAULT_EXAMPLES) -> None:
+    """Plot a recording's masks to a PNG.
 
     Args:
         file: the recording.
         out: the PNG.
-        run: its front end, encoder and, for strategies that look at losses, model are used; without one the clip is
-            normalised by itself and looked at by an untrained encoder, which the picture says.
-        strategies: what to draw.
-        mask_ratio: share of patches that are masked.
-        start_s: where to start in the recording.
-        length_s: how much of it to show, at most.
-        seed: of the masks.
+        run: its front end, encoder and, for strategies that read losses, model are used; without one the clip is
+            normalised by its own statistics and the encoder is untrained, which the figure says.
+        examples: what to plot.
 
     Raises:
         ValueError: the file cannot be read, the part is shorter than a patch, a setting is out of range, or a
-            strategy looks at losses and there is no run with a checkpoint.
+            strategy reads losses and there is no run with a checkpoint.
     """
     encoder = PretrainedEncoder.load(run) if run else None
     spec = encoder.spec if encoder else LogMelSpec()
     patch_shape = encoder.encoder.patch_shape if encoder else (16, 16)
     waveform = torch.from_numpy(read_audio(file, spec.sample_rate_hz))
-    first, length = round(start_s * spec.sample_rate_hz), round(length_s * spec.sample_rate_hz)
+    first, length = (round(at_s * spec.sample_rate_hz) for at_s in (examples.start_s, examples.length_s))
     part = waveform[first : first + length]
     if len(part) <= spec.n_fft:
         total_s = len(waveform) / spec.sample_rate_hz
-        raise ValueError(f"{file} lasts {total_s:.2f} s: nothing to show from {start_s} s for {length_s} s")
+        raise ValueError(f"{file} lasts {total_s:.2f} s: nothing to show from {examples.start_s} s on")
     log_mel = LogMel(spec)(part[None])[0]
     if encoder:
         log_mel = (log_mel - encoder.front_end.mean) / encoder.front_end.std
     else:
         log_mel = (log_mel - log_mel.mean()) / log_mel.std().clamp(min=1e-6)
-    looks_at_loss = any(make_strategy(name).needs.guide == "loss" for name in strategies)
+    looks_at_loss = any(make_strategy(name).needs.guide == "loss" for name in examples.strategies)
     figure = mask_figure(
         log_mel,
         spec,
         patch_shape,
-        strategies=strategies,
-        mask_ratio=mask_ratio,
-        seed=seed,
+        strategies=examples.strategies,
+        mask_ratio=examples.mask_ratio,
+        seed=examples.seed,
         encoder=encoder.encoder.cpu() if encoder else None,
         encoder_name=run.name if run else "",
-        losses=losses_of(read_runs([run])[0], log_mel, seed) if run and looks_at_loss else None,
+        losses=losses_of(read_runs([run])[0], log_mel, examples.seed) if run and looks_at_loss else None,
         title=f"Log-mel spectrogram of {file.name}",
     )
     out.parent.mkdir(parents=True, exist_ok=True)

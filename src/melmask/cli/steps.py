@@ -1,0 +1,95 @@
+"""Steps that several commands share: prepare recordings under a progress bar, and print results."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.markup import escape
+from rich.table import Table
+
+from melmask.cli.console import bar, console, print_notes, print_path
+from melmask.data.prepare import prepare
+from melmask.data.store import Store
+from melmask.evaluate.results import Result
+from melmask.evaluate.run import task_store_folder
+from melmask.logmel import LogMelSpec
+
+DEFAULT_SPEC = LogMelSpec()
+PROBE_WIDTH = 20
+
+
+def prepare_shown(sources: Sequence[Path], out: Path, workers: int, spec: LogMelSpec = DEFAULT_SPEC) -> Store:
+    """Prepare under a progress bar, and print what was rejected."""
+    with bar("preparing") as (progress, task):
+
+        def show(done: int, total: int, audio_s: float, num_rejected: int) -> None:
+            rejected = f", [red]{num_rejected} rejected[/]" if num_rejected else ""
+            progress.update(task, completed=done, total=total, note=f"{audio_s / 3600:.2f} h of audio{rejected}")
+
+        store = prepare(sources, out, spec=spec, num_workers=workers, progress=show)
+    if store.rejected:
+        console.print(rejections_table(store, out / "rejected.csv"))
+    return store
+
+
+def prepare_task(table: Path, spec: LogMelSpec, workers: int) -> Store:
+    """A task's recordings, prepared in the cache, where the next command finds them."""
+    return prepare_shown([table], task_store_folder(table, spec), workers, spec)
+
+
+def rejections_table(store: Store, listed_in: Path) -> Table:
+    """How many files were rejected, by reason."""
+    reasons = [rejected.reason for rejected in store.rejected]
+    table = Table(title=f"{len(reasons)} rejected, listed in {listed_in}", title_justify="left")
+    table.add_column("reason")
+    table.add_column("files", justify="right")
+    table.add_column("for example", overflow="fold")
+    for reason in sorted(set(reasons), key=lambda reason: (-reasons.count(reason), reason)):
+        example = store.rejected[reasons.index(reason)].path
+        table.add_row(reason, f"{reasons.count(reason):,}", escape(example.name))
+    return table
+
+
+def print_results(results: Sequence[Result]) -> None:
+    """The table of results and, under it, their notes."""
+    console.print(results_table(results))
+    print_notes(note for result in results for note in result.notes)
+
+
+def print_appended(paths: Sequence[Path]) -> None:
+    """The files that lines of results were appended to."""
+    for path in paths:
+        print_path(path, "appended to ")
+
+
+def results_table(results: Sequence[Result]) -> Table:
+    """A row for every encoder and probe: its score with the 95 % interval."""
+    first = results[0]
+    tested = f"test folds {', '.join(first.test_folds)}" if first.test_folds else "all folds"
+    caption = (
+        f"{first.metric} in %, 95 % interval; {first.num_clips:,} test clips, {first.num_classes} classes, {tested}"
+    )
+    if first.rejected:
+        caption += f"; {first.rejected} clips rejected"
+    table = Table(title=first.task, caption=caption, title_justify="left", caption_justify="left")
+    probes = [probe_shown(result) for result in results]
+    table.add_column("encoder", overflow="fold")  # long names wrap, so that all figures can be read
+    table.add_column("probe", overflow="fold", min_width=min(PROBE_WIDTH, max(map(len, probes))))
+    for column in ("dims", first.metric, "95 % interval"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for before, result, probe in zip([None, *results], results, probes, strict=False):
+        is_next = before is not None and before.encoder != result.encoder
+        if is_next:
+            table.add_section()
+        table.add_row(
+            escape(result.encoder) if before is None or is_next else "",
+            escape(probe),
+            f"{result.num_dims:,}",
+            f"[bold]{100 * result.score:.1f}[/]",
+            f"{100 * result.low:.1f} to {100 * result.high:.1f}",
+        )
+    return table
+
+
+def probe_shown(result: Result) -> str:
+    """A probe's name, and the number of trainings that its score is the mean of."""
+    return result.probe + (f" ({result.num_seeds} seeds)" if result.num_seeds > 1 else "")
