@@ -23,6 +23,7 @@ from melmask.train.recipe import Recipe
 from melmask.types import PatchGrid
 
 EPS = 1e-6
+DECAY = 0.99995  # of the moving average; its time does not depend on it
 
 
 class PlainBlock(nn.Module):
@@ -140,6 +141,9 @@ class PlainM2D(nn.Module):
             slow.mul_(decay).add_(fast, alpha=1 - decay)
 
 
+PLAIN: dict[str, type[PlainM2D | PlainMSMMAE]] = {"m2d": PlainM2D, "msm-mae": PlainMSMMAE}
+
+
 def pick(tokens: Tensor, index: Tensor) -> Tensor:
     """The tokens at ``index`` of each sample."""
     return torch.gather(tokens, 1, index[:, :, None].expand(-1, -1, tokens.shape[2]))
@@ -174,8 +178,7 @@ class PlainTrainer:
         self.recipe, grid = recipe, recipe.grid(num_mels)
         self.num_patches = grid.num_patches
         self.num_visible = int(grid.num_patches * (1 - recipe.mask_ratio))
-        form = PlainM2D if recipe.framework == "m2d" else PlainMSMMAE
-        self.model = form(SIZES[recipe.size], recipe.decoder_size, grid, recipe.patch_shape)
+        self.model = PLAIN[recipe.framework](SIZES[recipe.size], recipe.decoder_size, grid, recipe.patch_shape)
         self.optimiser = torch.optim.AdamW(
             [parameter for parameter in self.model.parameters() if parameter.requires_grad],
             lr=recipe.learning_rate, betas=recipe.betas, weight_decay=recipe.weight_decay,
@@ -191,7 +194,7 @@ class PlainTrainer:
         loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.grad_clip)
         self.optimiser.step()
-        self.model.after_step(self.recipe.ema[0])
+        self.model.after_step(DECAY)
         return loss.item()
 
     @staticmethod

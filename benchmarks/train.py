@@ -23,7 +23,7 @@ from timing import in_turns, machine, ratio
 
 from melmask.data.loader import Loader
 from melmask.data.store import Store
-from melmask.plan.flops import EMA_OPERATIONS, num_parameters, step_flops
+from melmask.plan.flops import TokenCounts, step_flops
 from melmask.runtime import keep_freed_memory
 from melmask.train.distributed import World
 from melmask.train.loop import Trainer
@@ -212,7 +212,8 @@ def row_of(dtype: str, group: Group, ceilings: dict[str, Ceiling], store: Store)
     recipe, plain_s, step_s = group.recipes[dtype], group.times["plain"], group.times[dtype]
     flops, phases = step_flops(recipe, store.spec.num_mels), group.phases[dtype][-len(step_s) :]
     taken_s = {phase: statistics.median(step[phase] for step in phases) for phase in PHASES}
-    ema = EMA_OPERATIONS * num_parameters(recipe)[1]
+    count = TokenCounts.of(recipe, recipe.grid(store.spec.num_mels))
+    ema = recipe.outline().cost(count.visible, count.masked).after_step
     operations = {
         "forward": sum(part.forward for part in flops.parts) * recipe.batch_size,
         "backward": sum(part.backward for part in flops.parts) * recipe.batch_size,

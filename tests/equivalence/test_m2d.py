@@ -3,6 +3,7 @@
 Networks and formulas are compared in float64; the loss is in float32 whatever the model's type.
 """
 
+import dataclasses
 import math
 
 import pytest
@@ -22,7 +23,7 @@ GRID = PatchGrid(3, 5)
 def model() -> M2D:
     """Its target has already moved away from its online encoder."""
     torch.manual_seed(0)
-    model = M2D(Size(32, 2, 4), Size(16, 1, 2), (4, 4), ema=(0.9, 0.99))
+    model = M2D(Size(32, 2, 4), Size(16, 1, 2), (4, 4), M2D.Options(ema_start=0.9, ema_end=0.99))
     with torch.no_grad():
         for parameter in model.target.parameters():
             parameter += 0.1 * torch.randn_like(parameter)
@@ -47,7 +48,7 @@ def standardised(values: list[float]) -> tuple[float, float]:
 @pytest.mark.parametrize("standardise", ["patch", "batch"])
 @pytest.mark.parametrize("padded", [False, True])
 def test_the_loss_is_that_of_a_slow_loop(model, standardise, padded):
-    model.double().standardise = standardise
+    model.double().options = dataclasses.replace(model.options, standardise=standardise)
     patches, mask, predictions = torch.randn(3, 15, 16, dtype=torch.float64), masks(), []
     valid = (torch.arange(5) < torch.tensor([5, 3, 1])[:, None]).repeat(1, 3) if padded else None
     model.predictor.register_forward_hook(lambda module, args, output: predictions.append(output.detach()))
@@ -118,7 +119,7 @@ def test_the_moving_average_has_its_closed_form(model):
 
 
 def test_slow_decays_are_not_lost_in_float32():
-    model = M2D(Size(32, 1, 2), Size(16, 1, 2), (4, 4), ema=(0.99995, 0.99999))
+    model = M2D(Size(32, 1, 2), Size(16, 1, 2), (4, 4), M2D.Options(ema_start=0.99995, ema_end=0.99999))
     with torch.no_grad():
         model.target.norm.weight.fill_(0.0)
     for _ in range(1000):

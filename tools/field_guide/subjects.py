@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from field_guide.sounds import four_sounds
-from melmask.frameworks import M2D, MSMMAE
+from melmask.frameworks import Framework
 from melmask.logmel import LogMel, LogMelSpec
 from melmask.masking import MaskingStrategy, make_strategy
 from melmask.nn.encoder_file import ENCODER, load_encoder
@@ -43,7 +43,7 @@ class Subject:
     spec: LogMelSpec
     patch_shape: tuple[int, int]
     silence: float
-    model: M2D | MSMMAE
+    model: Framework
     losses: Float[Tensor, " n"]
 
     @property

@@ -136,7 +136,7 @@ def memory_table(plan: Plan) -> Table:
     samples = plan.recipe.batch_size // (plan.recipe.accumulate * plan.num_devices)
     rows = (
         ("weights", "trained, float32", held.weights),
-        ("average", "M2D's target encoder, float32", held.average),
+        ("other weights", "not trained, as a target encoder's; float32", held.untrained_weights),
         ("moments", "AdamW's two, float32", held.moments),
         ("weights in bf16", "copies for products, until the backward pass", held.half_weights),
         ("buckets", "to exchange gradients in", held.buckets),

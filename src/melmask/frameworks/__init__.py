@@ -1,48 +1,106 @@
-"""How to learn from masks: the frameworks, each `forward(patches, grid, mask, valid) -> Loss`."""
+"""How to learn from masks: the frameworks, by name."""
 
-from typing import Literal, get_args
+from collections.abc import Mapping
+from dataclasses import fields
+from functools import lru_cache
+from typing import Any
 
-from melmask.frameworks.base import Loss
-from melmask.frameworks.m2d import M2D, Standardise
+import torch
+
+from melmask.frameworks.base import Framework, Loss
+from melmask.frameworks.m2d import M2D
 from melmask.frameworks.msm_mae import MSMMAE
 from melmask.nn.vit import Blocks, Size
+from melmask.registry import lookup
 
-__all__ = ["M2D", "MSMMAE", "Framework", "Loss", "Standardise", "make_model"]
+__all__ = [
+    "FRAMEWORKS",
+    "M2D",
+    "MSMMAE",
+    "Framework",
+    "Loss",
+    "framework_class",
+    "make_framework",
+    "make_options",
+    "outline",
+]
 
-Framework = Literal["m2d", "msm-mae"]
+FRAMEWORKS: dict[str, type[Framework]] = {"m2d": M2D, "msm-mae": MSMMAE}
 
 
-def make_model(
-    framework: Framework,
+def framework_class(name: str) -> type[Framework]:
+    """The class of a framework.
+
+    Args:
+        name: a key of `FRAMEWORKS`, or "package.module:Class" for a subclass of `Framework` outside the package.
+
+    Raises:
+        ValueError: there is no such framework, or it is no subclass of `Framework`.
+    """
+    found = lookup(name, FRAMEWORKS, "framework")
+    if not (isinstance(found, type) and issubclass(found, Framework)):
+        raise ValueError(f"{name} is no framework: make it a subclass of melmask.frameworks.Framework")
+    return found
+
+
+def make_options(name: str, options: Mapping[str, Any]) -> Any:
+    """An instance of the framework's ``Options`` with these set, the others at their defaults.
+
+    Raises:
+        ValueError: there is no such framework or option, or a value is out of range.
+    """
+    made_by = framework_class(name).Options
+    known = sorted(field.name for field in fields(made_by))
+    for option in options:
+        if option not in known:
+            has = f"it has: {', '.join(known)}" if known else "it has none: leave framework_options empty"
+            raise ValueError(f"{name} has no option {option!r}; {has}")
+    try:
+        return made_by(**options)
+    except TypeError as error:
+        raise ValueError(f"{name} cannot have the options {dict(options)}: {error}") from error
+
+
+def make_framework(
+    name: str,
     encoder: Size,
     decoder: Size,
     patch_shape: tuple[int, int],
-    ema: tuple[float, float] = (0.99995, 0.99999),
-    standardise: Standardise = "patch",
+    options: Mapping[str, Any] | None = None,
     checkpoint_activations: bool = False,
-) -> M2D | MSMMAE:
-    """A fresh model of that framework.
+) -> Framework:
+    """A framework with freshly initialised weights, on torch's default device.
 
     Args:
-        framework: how to learn from masks.
+        name: a key of `FRAMEWORKS`, or "package.module:Class".
         encoder: width, depth and heads of the encoder.
-        decoder: the same of MSM-MAE's decoder or M2D's predictor.
-        patch_shape: (freq, time) of a patch.
-        ema: M2D's decay at the first and the last step.
-        standardise: what M2D's targets are standardised over.
-        checkpoint_activations: keep only what goes into each block; see `melmask.nn.vit.Blocks`.
+        decoder: the same of the network that predicts masked patches.
+        patch_shape: (freq, time) of a patch, in mel bands and frames.
+        options: settings of the framework's own, fields of its ``Options``.
+        checkpoint_activations: keep only the input of each block for the backward pass; see `melmask.nn.vit.Blocks`.
 
     Raises:
-        ValueError: no such framework.
+        ValueError: there is no such framework or option, or a value is out of range.
     """
-    model: M2D | MSMMAE
-    if framework == "m2d":
-        model = M2D(encoder, decoder, patch_shape, ema, standardise)
-    elif framework == "msm-mae":
-        model = MSMMAE(encoder, decoder, patch_shape)
-    else:
-        raise ValueError(f"no framework {framework!r}; there are: {', '.join(get_args(Framework))}")
+    model = framework_class(name)(encoder, decoder, patch_shape, make_options(name, options or {}))
     for module in model.modules():
         if isinstance(module, Blocks):
             module.are_recomputed = checkpoint_activations
     return model
+
+
+@lru_cache(maxsize=64)
+def outline(
+    name: str, encoder: Size, decoder: Size, patch_shape: tuple[int, int], options: tuple[tuple[str, Any], ...] = ()
+) -> Framework:
+    """The framework on torch's meta device, with shapes but no weights: to count, and to ask which encoders it has.
+
+    Args:
+        name: as `make_framework`, and so the others.
+        encoder: its size.
+        decoder: its size.
+        patch_shape: (freq, time) of a patch.
+        options: the items of the framework's options.
+    """
+    with torch.device("meta"):
+        return make_framework(name, encoder, decoder, patch_shape, dict(options))

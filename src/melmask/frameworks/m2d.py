@@ -1,93 +1,111 @@
-"""M2D: predict, from the visible patches, what a slowly following encoder makes of the masked ones."""
+"""M2D: predict a target encoder's features of the masked patches from the visible ones."""
 
 import copy
-from typing import Literal, get_args
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
 
 import torch
 from jaxtyping import Bool, Float
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from melmask.frameworks.base import Loss, MaskedDecoder, counted, mean_over_valid
+from melmask.frameworks.base import Framework, Loss, MaskedDecoder, counted, mean_over_valid
+from melmask.frameworks.cost import Cost, encoder_pass
 from melmask.nn.vit import Encoder, Size
 from melmask.types import Mask, PatchGrid
 
 Standardise = Literal["patch", "batch"]
+EMA_OPERATIONS = 3  # a parameter: subtract, scale, add
 
 
-class M2D(nn.Module):
+class M2D(Framework):
     """Masked Modeling Duo.
 
-    The online encoder sees the visible patches and a predictor, fed its output and a learnt token at the masked places,
-    predicts the target encoder's features of the masked patches. The target encoder sees *only* the masked patches and
+    The online encoder takes the visible patches. From its output and a learnt token for each masked patch, a predictor
+    predicts the target encoder's features of the masked patches. The target encoder takes *only* the masked patches and
     is an exponential moving average (EMA) of the online one. The loss is 2 - 2 cos between predictions and targets,
     each target standardised over its features.
 
     Args:
         encoder: width, depth and heads of both encoders.
-        predictor: the same of the predictor; 512 wide, 8 deep, 16 heads at base.
-        patch_shape: (freq, time) of a patch.
-        ema: the EMA's decay at the first and at the last step, linear between.
-        standardise: what each target is standardised over: "patch", its own features, or "batch", for every feature
-            all masked patches of the batch. Over the batch, what all targets share is no longer rewarded, so that
-            an EMA fast enough for runs of a few thousand steps does not collapse.
+        decoder: the same of the predictor; 512 wide, 8 deep, 16 heads at base.
+        patch_shape: (freq, time) of a patch, in mel bands and frames.
+        options: EMA and standardisation.
 
-    Raises:
-        ValueError: standardise is neither form.
-
-    Source: arXiv 2210.14648 and 2404.06095. Deviates: padding is left out of the loss; "batch" is melmask's own.
+    Source: arXiv 2210.14648 and 2404.06095. Deviates: padding is excluded from the loss; standardising over the batch
+    is melmask's own.
     """
 
-    def __init__(
-        self,
-        encoder: Size,
-        predictor: Size,
-        patch_shape: tuple[int, int],
-        ema: tuple[float, float] = (0.99995, 0.99999),
-        standardise: Standardise = "patch",
-    ) -> None:
-        super().__init__()
-        if standardise not in get_args(Standardise):
-            raise ValueError(f'm2d standardises over a "patch" or the "batch", got {standardise!r}')
-        self.ema, self.standardise = ema, standardise
-        self.encoder = Encoder(encoder, patch_shape)
-        self.target = copy.deepcopy(self.encoder).requires_grad_(False)
-        self.predictor = MaskedDecoder(predictor, encoder.dim, encoder.dim)
+    loss_label = "2 − 2 cos to the target"
+    loss_scale = "0 is the direction of the target's features, 2 is unrelated to it"
 
-    def forward(
-        self, patches: Float[Tensor, "b n p"], grid: PatchGrid, mask: Mask, valid: Bool[Tensor, "b n"] | None = None
-    ) -> Loss:
-        """The loss of predicting the target encoder's features of the masked patches.
+    @dataclass(frozen=True)
+    class Options:
+        """M2D's own settings.
 
         Args:
-            patches: the normalised log-mel input.
-            grid: its layout.
-            mask: which patches are visible and masked.
-            valid: False for padding, which is not counted in the loss.
+            ema_start: decay of the EMA at the first step, in [0, 1].
+            ema_end: decay at the last step, linear between.
+            standardise: what each target is standardised over: "patch", its own features, or "batch", for every
+                feature all masked patches of the batch. Over the batch, what all targets share is no longer rewarded,
+                so that an EMA fast enough for runs of a few thousand steps does not collapse.
+
+        Raises:
+            ValueError: a decay lies outside [0, 1], or standardise is neither form.
         """
+
+        ema_start: float = 0.99995
+        ema_end: float = 0.99999
+        standardise: Standardise = "patch"
+
+        def __post_init__(self) -> None:
+            for name, decay in (("ema_start", self.ema_start), ("ema_end", self.ema_end)):
+                if not 0.0 <= decay <= 1.0:
+                    raise ValueError(f"{name} is a decay in [0, 1], got {decay}")
+            if self.standardise not in get_args(Standardise):
+                raise ValueError(f'm2d standardises over a "patch" or the "batch", got {self.standardise!r}')
+
+    def __init__(self, encoder: Size, decoder: Size, patch_shape: tuple[int, int], options: Any = None) -> None:
+        super().__init__(encoder, decoder, patch_shape, options)
+        self.target = copy.deepcopy(self.encoder).requires_grad_(False)
+        self.predictor = MaskedDecoder(decoder, encoder.dim, encoder.dim)
+
+    def loss(
+        self, patches: Float[Tensor, "b n p"], grid: PatchGrid, mask: Mask, valid: Bool[Tensor, "b n"] | None = None
+    ) -> Loss:
+        """The loss of predicting the target encoder's features of the masked patches; as `Framework.loss`."""
         latent = self.encoder(patches, grid, mask.visible)
         predicted = self.predictor(latent, grid, mask)
         with torch.no_grad():
             target = self.target(patches, grid, mask.masked)[:, 1:].float()
-            if self.standardise == "patch":
+            if self.options.standardise == "patch":
                 target = standardised_over_features(target)
             else:
                 target = standardised_over_batch(target, counted(mask, valid))
         per_patch = unit_distance(predicted.float(), target)
         return Loss(mean_over_valid(per_patch, mask, valid), per_patch.detach(), latent[:, 1:].detach())
 
+    def cost(self, num_visible: int, num_masked: int) -> Cost:
+        """Both encoders, the predictor and the EMA; as `Framework.cost`."""
+        compared_values = 3 * self.encoder.size.dim  # the cosine keeps prediction, target and their product
+        return Cost(
+            passes=(
+                encoder_pass(self.encoder, num_visible),
+                self.predictor.cost(num_visible, num_masked, compared_values, "predictor"),
+                encoder_pass(self.target, num_masked, "target", is_trained=False),
+            ),
+            after_step=EMA_OPERATIONS * sum(parameter.numel() for parameter in self.target.parameters()),
+        )
+
     def encoders(self) -> dict[str, Encoder]:
-        """The online encoder and the target, its average."""
+        """The online encoder, and "ema", the target encoder."""
         return {"online": self.encoder, "ema": self.target}
 
     @torch.no_grad()
     def after_step(self, progress: float) -> None:
-        """Move the target encoder a little towards the online one.
-
-        Args:
-            progress: share of the run that is done, in [0, 1].
-        """
-        decay = self.ema[0] + (self.ema[1] - self.ema[0]) * progress
+        """Move the target encoder towards the online one, by the EMA's decay at that share of the run."""
+        start, end = self.options.ema_start, self.options.ema_end
+        decay = start + (end - start) * progress
         torch._foreach_lerp_(list(self.target.parameters()), list(self.encoder.parameters()), 1.0 - decay)
 
 

@@ -1,37 +1,35 @@
 """How many floating-point operations a training step takes, by part, counted exactly from the recipe.
 
-What is counted are matrix products, a multiplication and an addition each: linear layers, attention, and what a
-strategy multiplies to rank patches. Norms, softmax, GELU and losses are left out, as everywhere where FLOPs are
-counted; they cost time but hardly operations. The optimiser has no products; of it every elementary operation counts.
+Counted are matrix products, with a multiplication and an addition each: linear layers, attention, and the products
+with which a strategy ranks patches. Norms, softmax, GELU and losses are excluded, as is usual for FLOPs. The optimiser
+has no products; of it every elementary operation is counted.
 """
 
 from dataclasses import dataclass
-from functools import lru_cache
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from melmask.frameworks import M2D, Framework, make_model
+from melmask.frameworks.cost import Pass, Product
 from melmask.masking import MaskingStrategy
 from melmask.masking.base import num_masked_of
-from melmask.nn.vit import SIZES, Size
+from melmask.nn.vit import Size
 from melmask.train.recipe import Recipe
 from melmask.types import PatchGrid
 
 CLIP_OPERATIONS = 3  # square, add; scale: of every gradient
 ADAMW_OPERATIONS = 14  # decay 1, first moment 3, second moment 4, its root with epsilon 3, the step 3
-EMA_OPERATIONS = 3  # subtract, scale, add
 
 
 @dataclass(frozen=True)
 class Part:
-    """What one part of a step takes for one sample, in floating-point operations.
+    """Floating-point operations of one part of a step, for one sample.
 
     Args:
-        name: which part.
-        num_tokens: that its blocks look at.
+        name: of the part.
+        num_tokens: that its blocks take.
         forward: operations of its forward pass.
-        backward: of its backward pass; 0 for what is not trained.
+        backward: operations of its backward pass; 0 for a part that is not trained.
     """
 
     name: str
@@ -46,11 +44,11 @@ class Part:
 
 @dataclass(frozen=True)
 class StepFlops:
-    """The operations of one optimiser step.
+    """Floating-point operations of one optimiser step.
 
     Args:
         parts: for one sample each.
-        optimiser: for the whole step: gradient clipping, AdamW, and M2D's average.
+        optimiser: for the whole step: gradient clipping, AdamW and the framework's `after_step`.
         batch_size: samples in the step.
     """
 
@@ -60,7 +58,7 @@ class StepFlops:
 
     @property
     def per_sample(self) -> int:
-        """All parts for one sample, without the optimiser."""
+        """Operations of all parts for one sample, without the optimiser's."""
         return sum(part.total for part in self.parts)
 
     @property
@@ -70,7 +68,7 @@ class StepFlops:
 
 @dataclass(frozen=True)
 class TokenCounts:
-    """How many patches there are, are visible and are masked; the class token comes on top of each."""
+    """The numbers of all, of visible and of masked patches of a sample, without the class token."""
 
     all: int
     visible: int
@@ -90,46 +88,43 @@ def step_flops(recipe: Recipe, num_mels: int) -> StepFlops:
         num_mels: mel bands of the store.
 
     Raises:
-        ValueError: the crop is smaller than a patch, or the mask ratio leaves one side empty.
+        ValueError: the crop is smaller than a patch, or the mask ratio leaves no patch visible or none masked.
     """
-    grid, size, patch_values = recipe.grid(num_mels), SIZES[recipe.size], recipe.patch_shape[0] * recipe.patch_shape[1]
+    grid = recipe.grid(num_mels)
     count = TokenCounts.of(recipe, grid)
-    decoder, is_m2d = recipe.decoder_size, recipe.framework == "m2d"
-    encoder_blocks, decoder_blocks = blocks_flops(size, count.visible + 1), blocks_flops(decoder, count.all + 1)
-    embed = linear_flops(count.visible, patch_values, size.dim)
-    into = linear_flops(count.visible + 1, size.dim, decoder.dim)
-    out_of = linear_flops(count.masked, decoder.dim, size.dim if is_m2d else patch_values)
-    decoded = into + decoder_blocks + out_of
-    # A backward pass is two products for each of the forward pass; the patches themselves need no gradient.
-    parts = [
-        Part("encoder", count.visible + 1, embed + encoder_blocks, embed + 2 * encoder_blocks),
-        Part("predictor" if is_m2d else "decoder", count.all + 1, decoded, 2 * decoded),
-    ]
-    if is_m2d:
-        parts.append(Part("target", count.masked + 1, encoder_flops(size, patch_values, count.masked), 0))
+    cost = recipe.outline().cost(count.visible, count.masked)
+    parts = [part_of(each) for each in cost.passes]
     if recipe.checkpoint_activations:
-        again = recomputed_flops(size, count.visible + 1) + recomputed_flops(decoder, count.all + 1)
-        parts.append(Part("blocks again", count.visible + count.all + 2, 0, again))
+        trained = [each for each in cost.passes if each.is_trained]
+        again = sum(recomputed_flops(each.size, each.num_tokens) for each in trained)
+        parts.append(Part("blocks again", sum(each.num_tokens for each in trained), 0, again))
     parts += guide_parts(recipe.make_strategy(), recipe, grid)
-    return StepFlops(tuple(parts), optimiser_flops(recipe), recipe.batch_size)
+    optimiser = (CLIP_OPERATIONS + ADAMW_OPERATIONS) * num_parameters(recipe)[0] + cost.after_step
+    return StepFlops(tuple(parts), optimiser, recipe.batch_size)
+
+
+def part_of(each: Pass) -> Part:
+    """The operations of a pass. A backward pass takes two products for each of the forward pass, or one on data."""
+    forward = blocks_flops(each.size, each.num_tokens) + sum(map(product_flops, each.products))
+    on_data = sum(product_flops(product) for product in each.products if product.of_data)
+    return Part(each.name, each.num_tokens, forward, 2 * forward - on_data if each.is_trained else 0)
 
 
 def guide_parts(strategy: MaskingStrategy, recipe: Recipe, grid: PatchGrid) -> list[Part]:
-    """What the strategy costs for one sample: a pass of all patches through the encoder, if it needs one; its ranking.
+    """The operations of a strategy for one sample: a pass of all patches through the encoder if it needs one; ranking.
 
     Args:
-        strategy: says what it looks at.
-        recipe: of which only the encoder, the patches and the mask ratio matter.
+        strategy: its ``needs`` say what guides it.
+        recipe: of which only the encoder, the patches and the mask ratio are used.
         grid: of a crop.
     """
-    size, num_patches = SIZES[recipe.size], grid.num_patches
-    patch_values = recipe.patch_shape[0] * recipe.patch_shape[1]
+    size, num_patches, patch_values = recipe.encoder_size, grid.num_patches, recipe.patch_values
     parts = []
     if strategy.needs.guide == "features":
         parts.append(Part("guide pass", num_patches + 1, encoder_flops(size, patch_values, num_patches), 0))
     if strategy.needs.guide == "attention":
         whole, tokens = encoder_flops(size, patch_values, num_patches), num_patches + 1
-        # The last block stops at how much the class token attends to each.
+        # Of the last block only the class token's attention is computed.
         last = linear_flops(tokens, size.dim, 3 * size.dim) + linear_flops(1, size.dim, tokens)
         parts.append(Part("guide pass", tokens, whole - blocks_flops(size, tokens) // size.depth + last, 0))
     ranking = ranking_flops(strategy, recipe, grid)
@@ -141,9 +136,8 @@ def guide_parts(strategy: MaskingStrategy, recipe: Recipe, grid: PatchGrid) -> l
 @torch.no_grad()
 def ranking_flops(strategy: MaskingStrategy, recipe: Recipe, grid: PatchGrid) -> int:
     """The products with which the strategy ranks one sample's patches, counted by torch while it does so."""
-    size, rng = SIZES[recipe.size], torch.Generator().manual_seed(0)
-    patch_values = recipe.patch_shape[0] * recipe.patch_shape[1]
-    width = {"nothing": 0, "patches": patch_values, "features": size.dim, "attention": size.heads, "loss": 1}
+    size, rng = recipe.encoder_size, torch.Generator().manual_seed(0)
+    width = {"nothing": 0, "patches": recipe.patch_values, "features": size.dim, "attention": size.heads, "loss": 1}
     guide = torch.rand((1, grid.num_patches, width[strategy.needs.guide]), generator=rng)
     with FlopCounterMode(display=False) as counter:
         num_masked = num_masked_of(grid.num_patches, recipe.mask_ratio)
@@ -151,25 +145,11 @@ def ranking_flops(strategy: MaskingStrategy, recipe: Recipe, grid: PatchGrid) ->
     return counter.get_total_flops()
 
 
-def optimiser_flops(recipe: Recipe) -> int:
-    """Gradient clipping and AdamW on all trained parameters, and M2D's average."""
-    trained, averaged = num_parameters(recipe)
-    return (CLIP_OPERATIONS + ADAMW_OPERATIONS) * trained + EMA_OPERATIONS * averaged
-
-
 def num_parameters(recipe: Recipe) -> tuple[int, int]:
-    """How many parameters are trained, and how many follow as an average (M2D's target encoder)."""
-    return _num_parameters(recipe.framework, SIZES[recipe.size], recipe.decoder_size, recipe.patch_shape)
-
-
-@lru_cache(maxsize=64)
-def _num_parameters(
-    framework: Framework, encoder: Size, decoder: Size, patch_shape: tuple[int, int]
-) -> tuple[int, int]:
-    with torch.device("meta"):
-        model = make_model(framework, encoder, decoder, patch_shape)
-    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    return trained, sum(p.numel() for p in model.target.parameters()) if isinstance(model, M2D) else 0
+    """The numbers of parameters that are trained, and that are not, such as a target encoder's."""
+    parameters = list(recipe.outline().parameters())
+    trained = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
+    return trained, sum(parameter.numel() for parameter in parameters) - trained
 
 
 def encoder_flops(size: Size, patch_values: int, num_patches: int) -> int:
@@ -188,10 +168,15 @@ def blocks_flops(size: Size, num_tokens: int) -> int:
 
 
 def recomputed_flops(size: Size, num_tokens: int) -> int:
-    """What checkpointing computes again: all of the blocks but their last linear layers, whose inputs are enough."""
+    """What activation checkpointing computes again: the blocks without their last linear layers."""
     return blocks_flops(size, num_tokens) - size.depth * linear_flops(num_tokens, 4 * size.dim, size.dim)
 
 
 def linear_flops(num_tokens: int, fan_in: int, fan_out: int) -> int:
     """A linear layer on that many tokens; its bias is not counted."""
     return 2 * num_tokens * fan_in * fan_out
+
+
+def product_flops(product: Product) -> int:
+    """A linear layer outside the blocks."""
+    return linear_flops(product.num_tokens, product.fan_in, product.fan_out)

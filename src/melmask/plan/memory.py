@@ -3,16 +3,17 @@
 from dataclasses import dataclass
 
 from melmask.data.loader import PREFETCHED_BATCHES
-from melmask.nn.vit import SIZES, Size
+from melmask.frameworks.cost import Pass
+from melmask.nn.vit import Size
 from melmask.plan.flops import TokenCounts, num_parameters
 from melmask.train.recipe import Recipe
 
 FLOAT32, BF16 = 4, 2  # bytes of a number
 
-# Of a block, for each token and feature: the inputs of both norms stay float32; the inputs of four linear layers (the
-# last four times as wide), query, key and value, and GELU's input are kept in the precision of the products.
+# Of a block, for each token and feature: the inputs of both norms are kept in float32; the inputs of four linear layers
+# (the last four times as wide), query, key and value, and GELU's input in the precision of the products.
 NORM_INPUTS, PRODUCT_INPUTS = 2, 1 + 3 + 1 + 1 + 4 + 4
-TEMPORARIES = 8  # hidden layer and its gradient, while a block is worked on
+TEMPORARIES = 8  # hidden layer and its gradient, while a block is computed
 
 
 @dataclass(frozen=True)
@@ -21,8 +22,8 @@ class Setting:
 
     Args:
         num_devices: that share the batch.
-        in_bf16: whether products are computed in bf16 beside float32 weights.
-        on_gpu: where attention keeps no scores, and batches wait in another memory.
+        in_bf16: whether products are computed in bf16, with float32 weights.
+        on_gpu: whether it is a GPU, where attention keeps no scores and prefetched batches stay in the host's memory.
     """
 
     num_devices: int
@@ -31,7 +32,7 @@ class Setting:
 
     @property
     def product_bytes(self) -> int:
-        """Of a number that goes into a product."""
+        """Bytes of a number that goes into a product."""
         return BF16 if self.in_bf16 else FLOAT32
 
 
@@ -40,20 +41,20 @@ class Footprint:
     """The bytes of a step on one device, and their peak.
 
     Args:
-        weights: trained ones, float32.
-        average: M2D's target encoder.
+        weights: the trained ones, float32.
+        untrained_weights: the others, such as a target encoder's, float32.
         moments: AdamW's two, float32.
-        half_weights: bf16 copies of them for the products.
+        half_weights: bf16 copies of the weights, for products.
         buckets: in which devices exchange gradients.
         activations: what the forward pass keeps for the backward pass.
-        batches: those that are read ahead on a CPU, and the one that is worked on.
-        temporaries: of the block that is worked on.
+        batches: the current one, and on a CPU the prefetched ones.
+        temporaries: of the block that is computed.
         gradients: of the trained weights, float32.
-        peak: the most at any time; gradients come as activations and copies go, so it is less than the sum.
+        peak: the most at any time; less than the sum, as gradients grow while activations and copies are freed.
     """
 
     weights: int
-    average: int
+    untrained_weights: int
     moments: int
     half_weights: int
     buckets: int
@@ -65,7 +66,7 @@ class Footprint:
 
 
 def part_size(recipe: Recipe, num_devices: int) -> int:
-    """Samples that a device works on at a time.
+    """The number of samples that a device computes at a time.
 
     Raises:
         ValueError: the batch does not divide into that many parts.
@@ -79,36 +80,39 @@ def part_size(recipe: Recipe, num_devices: int) -> int:
 
 
 def footprint(recipe: Recipe, num_mels: int, setting: Setting) -> Footprint:
-    """The memory of one step, without what the interpreter and the device's driver need themselves.
+    """The memory of one step, without that of the interpreter and the device's driver.
 
     Raises:
         ValueError: the batch does not divide by devices and accumulated parts.
     """
     batch, count = part_size(recipe, setting.num_devices), TokenCounts.of(recipe, recipe.grid(num_mels))
-    trained, averaged = num_parameters(recipe)
-    in_decoder = _decoder_parameters(recipe, trained)
-    encoder, decoder = _kept(recipe, count, setting)
+    model, (trained, untrained) = recipe.outline(), num_parameters(recipe)
+    passes = model.cost(count.visible, count.masked).passes
+    in_encoder = sum(parameter.numel() for parameter in model.encoders()["online"].parameters())
+    in_decoder = trained - in_encoder
+    encoder, *decoder = (_kept(each, setting, recipe.checkpoint_activations) for each in passes if each.is_trained)
+    activations = batch * (encoder + sum(decoder))
     weights, gradients = FLOAT32 * trained, FLOAT32 * trained
-    # Autocast keeps copies of trained weights until the backward pass has used them, of others only for a moment.
+    # Autocast keeps copies of trained weights until the backward pass has used them; copies of others are temporary.
     half = BF16 if setting.in_bf16 else 0
     buckets = gradients if setting.num_devices > 1 else 0
-    temporaries = batch * _temporary(recipe, count, setting)
-    # The one that is worked on lies there twice, as a spectrogram and as patches.
+    temporaries = batch * max(_temporary(each, count, setting) for each in passes)
+    # The current one is held twice, as a spectrogram and as patches.
     num_batches = 2 if setting.on_gpu else 2 + PREFETCHED_BATCHES
     batches = num_batches * batch * recipe.crop_frames * num_mels * FLOAT32
-    steady = weights + FLOAT32 * averaged + 2 * FLOAT32 * trained + buckets + batches + temporaries
+    steady = weights + FLOAT32 * untrained + 2 * FLOAT32 * trained + buckets + batches + temporaries
     if recipe.accumulate > 1:
-        growing = batch * (encoder + decoder) + half * trained + gradients  # those of earlier parts are there already
+        growing = activations + half * trained + gradients  # those of earlier parts are there already
     else:
         decoded = batch * encoder + half * (trained - in_decoder) + FLOAT32 * in_decoder
-        growing = max(batch * (encoder + decoder) + half * trained, decoded, gradients)
+        growing = max(activations + half * trained, decoded, gradients)
     return Footprint(
         weights=weights,
-        average=FLOAT32 * averaged,
+        untrained_weights=FLOAT32 * untrained,
         moments=2 * FLOAT32 * trained,
         half_weights=half * trained,
         buckets=buckets,
-        activations=batch * (encoder + decoder),
+        activations=activations,
         batches=batches,
         temporaries=temporaries,
         gradients=gradients,
@@ -116,24 +120,11 @@ def footprint(recipe: Recipe, num_mels: int, setting: Setting) -> Footprint:
     )
 
 
-def _decoder_parameters(recipe: Recipe, trained: int) -> int:
-    size, patch_values = SIZES[recipe.size], recipe.patch_shape[0] * recipe.patch_shape[1]
-    block = 12 * size.dim**2 + 13 * size.dim
-    return trained - size.depth * block - (patch_values + 4) * size.dim
-
-
-def _kept(recipe: Recipe, count: TokenCounts, setting: Setting) -> tuple[int, int]:
-    """What encoder and decoder keep for the backward pass, for one sample."""
-    size, decoder, number = SIZES[recipe.size], recipe.decoder_size, setting.product_bytes
-    patch_values = recipe.patch_shape[0] * recipe.patch_shape[1]
-    # A prediction's difference from its target; for a cosine the prediction, the target and their product.
-    compared = 3 * size.dim if recipe.framework == "m2d" else patch_values
-    checkpoints = recipe.checkpoint_activations
-    encoder = _blocks_keep(size, count.visible + 1, setting, checkpoints)
-    encoder += count.visible * patch_values * number + (count.visible + 1) * size.dim * FLOAT32
-    into = (count.visible + 1) * size.dim * number
-    out_of = count.masked * (decoder.dim * (FLOAT32 + number) + compared * FLOAT32)
-    return encoder, into + _blocks_keep(decoder, count.all + 1, setting, checkpoints) + out_of
+def _kept(each: Pass, setting: Setting, checkpoints: bool) -> int:
+    """The bytes that a pass keeps for the backward pass, for one sample."""
+    inputs = sum(product.num_tokens * product.fan_in for product in each.products)
+    blocks = _blocks_keep(each.size, each.num_tokens, setting, checkpoints)
+    return blocks + inputs * setting.product_bytes + each.kept_values * FLOAT32
 
 
 def _blocks_keep(size: Size, num_tokens: int, setting: Setting, checkpoints: bool) -> int:
@@ -145,12 +136,11 @@ def _blocks_keep(size: Size, num_tokens: int, setting: Setting, checkpoints: boo
     return size.depth * features * FLOAT32 + block + scores  # every block's input, and one block in full
 
 
-def _temporary(recipe: Recipe, count: TokenCounts, setting: Setting) -> int:
-    """What comes and goes for one sample: what the largest block works with."""
-    size, decoder, number = SIZES[recipe.size], recipe.decoder_size, setting.product_bytes
+def _temporary(each: Pass, count: TokenCounts, setting: Setting) -> int:
+    """The bytes that come and go for one sample while a block of the pass is computed.
 
-    def block(size: Size, num_tokens: int) -> int:
-        scores = 0 if setting.on_gpu else size.heads * num_tokens**2 * number
-        return max(TEMPORARIES * num_tokens * size.dim * number, 2 * scores) + 2 * num_tokens * size.dim * FLOAT32
-
-    return max(block(size, count.masked + 1), block(decoder, count.all + 1))
+    At least as many tokens as are masked are assumed: an upper bound for an encoder of visible patches.
+    """
+    size, number, num_tokens = each.size, setting.product_bytes, max(each.num_tokens, count.masked + 1)
+    scores = 0 if setting.on_gpu else size.heads * num_tokens**2 * number
+    return max(TEMPORARIES * num_tokens * size.dim * number, 2 * scores) + 2 * num_tokens * size.dim * FLOAT32

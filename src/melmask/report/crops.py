@@ -8,12 +8,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from melmask.data.store import Store
-from melmask.frameworks import M2D, MSMMAE
-from melmask.frameworks.base import VARIANCE_EPS
+from melmask.frameworks import Framework
 from melmask.masking import draw
-from melmask.patches import grid_of, patchify, place, take, valid_patches
+from melmask.patches import grid_of, patchify, valid_patches
 from melmask.study.runs import Run, random_masks
-from melmask.types import Batch, Mask, PatchGrid
+from melmask.types import Batch, PatchGrid
 
 NUM_CROPS = 64
 PARTS = 16  # crops that go through a model at once
@@ -121,19 +120,7 @@ def guide_of_examples(run: Run, examples: Examples, part: Int[Tensor, " k"]) -> 
 
 
 @torch.no_grad()
-def reconstruct(model: MSMMAE, patches: Float[Tensor, "b n p"], grid: PatchGrid, mask: Mask) -> Float[Tensor, "b n p"]:
-    """The input with every masked patch replaced by its prediction; visible patches stay as they are.
-
-    The decoder predicts patches of zero mean and unit variance, so each gets the true patch's mean and deviation.
-    """
-    predicted = model.decoder(model.encoder(patches, grid, mask.visible), grid, mask)
-    true = take(patches, mask.masked)
-    deviation = (true.var(dim=2, keepdim=True) + VARIANCE_EPS).sqrt()
-    return place(patches, mask.masked, predicted * deviation + true.mean(dim=2, keepdim=True))
-
-
-@torch.no_grad()
-def error_by_patch(run: Run, model: M2D | MSMMAE, examples: Examples, seed: int = 0) -> Float[Tensor, " n"]:
+def error_by_patch(run: Run, model: Framework, examples: Examples, seed: int = 0) -> Float[Tensor, " n"]:
     """The model's own error at every place of the grid, averaged over the crops and random masks; padding left out.
 
     NaN where no crop had sound and a mask.

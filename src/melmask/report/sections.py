@@ -16,7 +16,6 @@ import torch
 
 from melmask.data.store import Store
 from melmask.files import file_name
-from melmask.frameworks import MSMMAE
 from melmask.masking.base import num_visible_of
 from melmask.report import page, tables
 from melmask.report.crops import (
@@ -27,7 +26,6 @@ from melmask.report.crops import (
     error_by_patch,
     examples_of,
     guide_of_examples,
-    reconstruct,
 )
 from melmask.report.formats import html_table
 from melmask.study.runs import Run, random_masks
@@ -77,19 +75,10 @@ BAND_WORDS = (
 FAIR_WORDS = (
     "Every run is given uniformly random masks here, at its own mask ratio, so that predictions can be compared."
 )
-RECONSTRUCTION_WORDS = (
-    "The model predicts masked patches with their mean and deviation taken out. To be seen here, each predicted patch "
-    "is given the mean and the deviation of the true one, which the model does not know: judge the shapes inside "
-    "patches, not their brightness."
-)
 ERROR_WORDS = (
     f"Top, the error at every place of the grid, averaged over {NUM_CROPS} crops with {MASKS_PER_CROP} random masks "
     "each: {scale}. Below, single crops: what was visible, and how hard each masked patch was to predict."
 )
-ERROR_SCALE = {
-    "m2d": "0 is the direction of the target's features, 2 is unrelated to it",
-    "msm-mae": "0 is perfect, 1 is no better than each patch's mean",
-}
 
 
 @dataclass(frozen=True)
@@ -342,16 +331,16 @@ def _prediction_examples(material: Material, run: Run, examples: Examples) -> li
     grid, patch_shape, parts = examples.grid, run.recipe.patch_shape, []
     patches, log_mel, names = examples.patches[shown], examples.log_mel[shown], [examples.names[i] for i in shown]
     mask = random_masks(run, grid, len(shown), seed=0)
-    if isinstance(model, MSMMAE):
-        rebuilt = reconstruct(model, patches, grid, mask)
+    rebuilt = model.reconstruct(patches, grid, mask)
+    if rebuilt is not None:
         figure = pictures.reconstruction_figure(log_mel, names, mask, rebuilt, grid, patch_shape, spec)
-        caption = f"{RECONSTRUCTION_WORDS} {_files(examples, shown)}"
+        caption = f"{model.reconstruction_note} {_files(examples, shown)}"
         parts.append(material.pictures.add(file_name("reconstructions", run.name), figure, caption))
     with torch.no_grad():
         error = model(patches, grid, mask).per_patch
     average = error_by_patch(run, model, examples)
-    figure = pictures.error_figure(average, log_mel, names, mask, error, grid, patch_shape, spec, run.recipe.framework)
-    caption = f"{ERROR_WORDS.format(scale=ERROR_SCALE[run.recipe.framework])} {_files(examples, shown)}"
+    figure = pictures.error_figure(average, log_mel, names, mask, error, grid, patch_shape, spec, model.loss_label)
+    caption = f"{ERROR_WORDS.format(scale=model.loss_scale)} {_files(examples, shown)}"
     return [*parts, material.pictures.add(file_name("errors", run.name), figure, caption)]
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from melmask.data.store import Store
 from melmask.evaluate.results import read_results
 from melmask.files import read_tensors, select_prefix
-from melmask.frameworks import M2D, MSMMAE
+from melmask.frameworks import Framework
 from melmask.logmel import LogMelSpec
 from melmask.masking import draw
 from melmask.masking.base import num_masked_of
@@ -85,7 +85,7 @@ class Run:
         return load_encoder(self.folder / ENCODER)[1].spec if (self.folder / ENCODER).exists() else None
 
     @cached_property
-    def model(self) -> M2D | MSMMAE | None:
+    def model(self) -> Framework | None:
         """The whole model with the weights of its last checkpoint, in evaluation mode; None if none was saved.
 
         Raises:

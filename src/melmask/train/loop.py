@@ -15,7 +15,7 @@ from torch.utils.tensorboard import SummaryWriter
 from melmask.data.loader import Loader
 from melmask.data.store import Store
 from melmask.files import select_prefix
-from melmask.frameworks import M2D, MSMMAE, Loss
+from melmask.frameworks import Loss
 from melmask.nn.encoder_file import ENCODER, FrontEnd, save_encoder
 from melmask.patches import grid_of, patchify, valid_patches
 from melmask.runtime import autocast_for, keep_freed_memory
@@ -76,7 +76,7 @@ class Trainer:
         self.num_steps = recipe.num_steps(loader.crops_per_epoch)
         keep_freed_memory()
         torch.manual_seed(recipe.seed)
-        self.model: M2D | MSMMAE = recipe.make_model().to(world.device)
+        self.model = recipe.make_model().to(world.device)
         self.wrapped = world.wrap(self.model)
         self.optimiser = make_optimiser(self.model, recipe)
         self.masker = Masker(recipe, loader, world)
@@ -177,7 +177,7 @@ class Trainer:
             masking = {f"{MASKING}{name}": tensor for name, tensor in self.masker.state().items()}
             save_training(self.run / CHECKPOINT, self.model, self.optimiser, masking, {"step": str(step)})
             front_end = FrontEnd(store.spec, store.mean, store.std)
-            save_encoder(self.run / ENCODER, self.model.encoder, front_end, self.recipe.crop_frames)
+            save_encoder(self.run / ENCODER, self.model.encoders()["online"], front_end, self.recipe.crop_frames)
         self.world.wait()
 
     def restore(self) -> int:

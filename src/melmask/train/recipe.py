@@ -2,13 +2,16 @@
 
 import dataclasses
 import json
+import math
+from collections.abc import MutableMapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from melmask.data.loader import Loader
 from melmask.data.store import Store
-from melmask.frameworks import M2D, MSMMAE, Framework, Standardise, make_model
+from melmask.files import write_json
+from melmask.frameworks import Framework, make_framework, make_options, outline
 from melmask.masking import (
     ExponentSchedule,
     GuidanceSchedule,
@@ -21,17 +24,21 @@ from melmask.masking.schedule import Schedule, check_points
 from melmask.nn.vit import SIZES, Size
 from melmask.types import PatchGrid
 
+# Mutable in name only: of a dict with defaults, the command line would make one flag for each of its keys.
+Options = MutableMapping[str, bool | int | float | str]
+
 
 @dataclass(frozen=True)
 class Recipe:
     """Every setting of one training. A run is reproduced by its recipe, its store and the number of processes.
 
     Args:
-        framework: how to learn from masks.
+        framework: how to learn from masks, a name in `melmask.frameworks.FRAMEWORKS` or "package.module:Class".
+        framework_options: settings of the framework's own, in place of all of the recipe's.
         size: width and depth of the encoder, a name in `melmask.nn.vit.SIZES`.
         patch_shape: (freq, time) of a patch, in mel bands and frames.
         crop_frames: length of the random crops, in frames.
-        decoder_dim: width of MSM-MAE's decoder or M2D's predictor.
+        decoder_dim: width of the network that predicts masked patches.
         decoder_depth: its blocks.
         decoder_heads: its attention heads.
         strategy: what to mask, a name in `melmask.masking.STRATEGIES`, or "package.module:Class".
@@ -55,8 +62,6 @@ class Recipe:
         weight_decay: AdamW's, on matrices only.
         betas: AdamW's.
         grad_clip: largest norm of the gradient.
-        ema: M2D's decay at the first and the last step, linear between.
-        standardise: what M2D's targets are standardised over.
         checkpoint_activations: keep only what goes into each transformer block and compute the rest again for the
             backward pass: less memory for about a third more time, and the same results.
         precision: "auto" takes bf16 autocast where the hardware computes in it.
@@ -66,7 +71,8 @@ class Recipe:
         save_every: steps between two checkpoints.
     """
 
-    framework: Framework = "m2d"
+    framework: str = "m2d"
+    framework_options: Options = field(default_factory=dict)
     size: str = "base"
     patch_shape: tuple[int, int] = (16, 16)
     crop_frames: int = 608
@@ -74,7 +80,7 @@ class Recipe:
     decoder_depth: int = 8
     decoder_heads: int = 16
     strategy: str = "random"
-    strategy_options: dict[str, bool | int | float | str] = field(default_factory=dict)
+    strategy_options: Options = field(default_factory=dict)
     mask_ratio: float = 0.7
     hint_strategies: Literal["informed", "all"] = "informed"
     hint_shape: Literal["power", "cosine"] = "power"
@@ -92,8 +98,6 @@ class Recipe:
     weight_decay: float = 0.05
     betas: tuple[float, float] = (0.9, 0.95)
     grad_clip: float = 3.0
-    ema: tuple[float, float] = (0.99995, 0.99999)
-    standardise: Standardise = "patch"
     checkpoint_activations: bool = False
     precision: Literal["auto", "float32", "bf16"] = "auto"
     exclude: tuple[str, ...] = ()
@@ -119,20 +123,21 @@ class Recipe:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
         if not 0.0 <= self.warmup < 1.0:
             raise ValueError(f"warmup is a share of the run in [0, 1), got {self.warmup}")
-        if not all(0.0 <= decay <= 1.0 for decay in self.ema):
-            raise ValueError(f"ema decays must lie in [0, 1], got {self.ema}")
         if self.crop_frames < self.patch_shape[1]:
             raise ValueError(
                 f"crop_frames {self.crop_frames} is shorter than one patch of {self.patch_shape[1]} frames"
             )
+        make_options(self.framework, self.framework_options)
         for check in (self._check_strategy, self._check_hints, self.exponent, lambda: self.decoder_size):
             check()
 
     def _check_strategy(self) -> None:
         strategy = self.make_strategy()
-        if self.framework != "m2d" and strategy.needs.encoder == "ema":
+        encoder = strategy.needs.encoder
+        if encoder != "online" and encoder not in self.outline().encoders():
+            there_are = ", ".join(self.outline().encoders())
             raise ValueError(
-                f'{self.framework} keeps no "ema" encoder for {self.strategy} to look through: use "online", or m2d'
+                f'{self.framework} has no "{encoder}" encoder to guide {self.strategy}; it has: {there_are}'
             )
 
     def _check_hints(self) -> None:
@@ -150,23 +155,31 @@ class Recipe:
                 )
 
     @property
+    def encoder_size(self) -> Size:
+        return SIZES[self.size]
+
+    @property
     def decoder_size(self) -> Size:
         return Size(self.decoder_dim, self.decoder_depth, self.decoder_heads)
+
+    @property
+    def patch_values(self) -> int:
+        """Log-mel values in one patch."""
+        return math.prod(self.patch_shape)
 
     def make_strategy(self) -> MaskingStrategy:
         """The strategy with its options."""
         return make_strategy(self.strategy, self.strategy_options)
 
-    def make_model(self) -> M2D | MSMMAE:
-        return make_model(
-            self.framework,
-            SIZES[self.size],
-            self.decoder_size,
-            self.patch_shape,
-            self.ema,
-            self.standardise,
-            self.checkpoint_activations,
-        )
+    def make_model(self) -> Framework:
+        """The framework with freshly initialised weights."""
+        sizes = (self.encoder_size, self.decoder_size, self.patch_shape)
+        return make_framework(self.framework, *sizes, self.framework_options, self.checkpoint_activations)
+
+    def outline(self) -> Framework:
+        """The framework with shapes but no weights, on torch's meta device."""
+        sizes = (self.encoder_size, self.decoder_size, self.patch_shape)
+        return outline(self.framework, *sizes, tuple(sorted(self.framework_options.items())))
 
     @property
     def takes_hints(self) -> bool:
@@ -232,19 +245,21 @@ class Recipe:
         return self.steps or max(1, round(self.epochs * crops_per_epoch / self.batch_size))
 
     def save(self, path: Path) -> None:
-        path.write_text(json.dumps(dataclasses.asdict(self), indent=2) + "\n")
+        """Write all settings to a JSON file."""
+        write_json(path, dataclasses.asdict(self))
 
     @staticmethod
     def load(path: Path) -> "Recipe":
-        """Read a recipe.
+        """Read a recipe, as this or an earlier version saved it.
 
         Raises:
-            ValueError: the file is no recipe, or one of another version.
+            ValueError: the file is no recipe, or one of a later version.
         """
         try:
             saved = json.loads(path.read_text())
             _drop_patch_time(saved)
-            tuples = {name: tuple(saved[name]) for name in ("patch_shape", "betas", "ema", "exclude")}
+            _gather_framework_options(saved)
+            tuples = {name: tuple(saved[name]) for name in ("patch_shape", "betas", "exclude")}
             points = tuple((float(progress), float(value)) for progress, value in saved.get("guidance", ()))
             return Recipe(**{**saved, **tuples, "guidance": points})
         except (TypeError, KeyError, json.JSONDecodeError) as error:
@@ -262,21 +277,33 @@ def _drop_patch_time(saved: dict[str, Any]) -> None:
         raise KeyError(f"patch_time {frames} of the strategy is not that of patches of {saved['patch_shape']}")
 
 
+def _gather_framework_options(saved: dict[str, Any]) -> None:
+    """Make framework_options of M2D's ema and standardise, which earlier versions had in every recipe."""
+    if "ema" in saved:
+        (start, end), standardise = saved.pop("ema"), saved.pop("standardise", "patch")
+        options = {"ema_start": start, "ema_end": end, "standardise": standardise}
+        defaults = dataclasses.asdict(make_options("m2d", {}))
+        is_m2d = saved["framework"] == "m2d"
+        saved["framework_options"] = {k: v for k, v in options.items() if is_m2d and v != defaults[k]}
+
+
 _PAPER = Recipe(epochs=300.0)
 # Chosen with random masking, on folds that judge nothing (LOG.md). Encoder and decoder are shallower than the papers';
 # M2D's targets are standardised over the batch, so that its EMA can be fast enough for some thousand steps.
 _TINY = Recipe(
     size="shallow", crop_frames=208, decoder_dim=192, decoder_depth=2, decoder_heads=3, steps=20_000, batch_size=32,
-    learning_rate=5e-4, warmup=0.05, ema=(0.999, 0.9999), standardise="batch",
+    learning_rate=5e-4, warmup=0.05,
+    framework_options={"ema_start": 0.999, "ema_end": 0.9999, "standardise": "batch"},
 )  # fmt: skip
 _MICRO = Recipe(
     size="micro", crop_frames=96, decoder_dim=32, decoder_depth=1, decoder_heads=2, steps=100, batch_size=16,
-    learning_rate=1e-3, warmup=0.1, ema=(0.99, 0.999), precision="float32", log_every=5, save_every=50,
+    learning_rate=1e-3, warmup=0.1, framework_options={"ema_start": 0.99, "ema_end": 0.999}, precision="float32",
+    log_every=5, save_every=50,
 )  # fmt: skip
 
 
 def _msm_mae(recipe: Recipe, **changes: Any) -> Recipe:
-    return dataclasses.replace(recipe, framework="msm-mae", mask_ratio=0.75, **changes)
+    return dataclasses.replace(recipe, framework="msm-mae", framework_options={}, mask_ratio=0.75, **changes)
 
 
 RECIPES: dict[str, Recipe] = {

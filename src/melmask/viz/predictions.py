@@ -10,7 +10,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from melmask.frameworks import Framework
 from melmask.logmel import LogMelSpec
 from melmask.masking import MaskingStrategy
 from melmask.masking.base import num_masked_of
@@ -18,11 +17,6 @@ from melmask.patches import unpatchify
 from melmask.types import Mask, PatchGrid
 from melmask.viz import style
 from melmask.viz.masks import NUM_DRAWS, mask_words, masked_share, range_words, show_frequency, show_mask
-
-ERROR_WORDS = {
-    "m2d": "2 − 2 cos to the target, on average",
-    "msm-mae": "squared error, on average",
-}
 
 
 @dataclass(frozen=True)
@@ -122,7 +116,7 @@ def error_figure(
     grid: PatchGrid,
     patch_shape: tuple[int, int],
     spec: LogMelSpec,
-    framework: Framework,
+    loss_label: str,
 ) -> Figure:
     """Where predictions err: on average over the grid, and in single crops, beside their input.
 
@@ -135,7 +129,7 @@ def error_figure(
         grid: the patches' layout.
         patch_shape: (freq, time) of a patch.
         spec: the front end.
-        framework: says what kind of error it is.
+        loss_label: what the error is.
     """
     figure = style.new_figure(2.0 + 1.4 * len(log_mel))
     rows = figure.add_gridspec(1 + len(log_mel), 3, height_ratios=[1.25] + [1.0] * len(log_mel))
@@ -143,7 +137,7 @@ def error_figure(
     axes = figure.add_subplot(rows[0, :2])
     image = style.show_patches(axes, average, patch_shape, spec, cmap=style.ERROR)
     style.label_axes(axes, spec)
-    axes.set_title(ERROR_WORDS[framework], fontweight="bold", y=1.0)
+    axes.set_title(f"{loss_label}, on average", fontweight="bold", y=1.0)
     style.scale_above(axes, image)
     _by_band(figure.add_subplot(rows[0, 2]), average, patch_shape, spec)
 

@@ -13,7 +13,7 @@ import soundfile
 import torch
 
 from melmask.encoders.pretrained import PretrainedEncoder
-from melmask.frameworks import M2D, MSMMAE
+from melmask.frameworks import FRAMEWORKS, M2D
 from melmask.logmel import LogMel, LogMelSpec
 from melmask.masking import draw
 from melmask.nn.encoder_file import FrontEnd
@@ -55,9 +55,8 @@ def written(benchmark, folder: Path) -> tuple[list[dict], str]:
 def both_forms(baseline, framework):
     """Our model and the plain one with the same weights, an input and a mask, and the plain form's loss of it."""
     torch.manual_seed(0)
-    is_m2d = framework == "m2d"
-    ours = (M2D if is_m2d else MSMMAE)(ENCODER, DECODER, PATCH_SHAPE)
-    plain = (baseline.PlainM2D if is_m2d else baseline.PlainMSMMAE)(ENCODER, DECODER, GRID, PATCH_SHAPE)
+    ours = FRAMEWORKS[framework](ENCODER, DECODER, PATCH_SHAPE)
+    plain = baseline.PLAIN[framework](ENCODER, DECODER, GRID, PATCH_SHAPE)
     for parameter in ours.parameters():
         parameter.data += 0.1 * torch.randn_like(parameter)  # no bias is zero, and the target has moved away
     baseline.copy_weights(plain, ours)
@@ -97,7 +96,7 @@ def test_in_bf16_our_loss_is_the_plain_one_within_its_rounding(script, framework
 def test_the_plain_average_is_ours(script):
     torch.manual_seed(0)
     baseline = script("baseline")
-    ours = M2D(ENCODER, DECODER, PATCH_SHAPE, ema=(0.9, 0.9))
+    ours = M2D(ENCODER, DECODER, PATCH_SHAPE, M2D.Options(ema_start=0.9, ema_end=0.9))
     for parameter in ours.encoder.parameters():
         parameter.data += torch.randn_like(parameter)
     plain = baseline.PlainM2D(ENCODER, DECODER, GRID, PATCH_SHAPE)

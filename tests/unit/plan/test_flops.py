@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from melmask.frameworks.base import MaskedDecoder
 from melmask.masking import STRATEGIES, draw
 from melmask.plan.flops import TokenCounts, num_parameters, step_flops
 from melmask.train.masker import guide_of
@@ -61,11 +62,12 @@ def test_every_part_takes_exactly_what_torch_counts(name):
     model, (patches, grid, mask) = made.make_model(), input_of(made)
     latent = model.encoder(patches, grid, mask.visible).detach()
     assert parts["encoder"].forward == counted(lambda: model.encoder(patches, grid, mask.visible))
-    decoder = model.predictor if made.framework == "m2d" else model.decoder
-    decoded = parts["predictor" if made.framework == "m2d" else "decoder"]
+    (decoder,) = (module for module in model.modules() if isinstance(module, MaskedDecoder))
+    decoded = parts.get("predictor") or parts["decoder"]
     assert decoded.forward == counted(lambda: decoder(latent, grid, mask))
-    if made.framework == "m2d":
-        assert parts["target"].total == counted(lambda: model.target(patches, grid, mask.masked))
+    assert ("target" in parts) == ("ema" in model.encoders())
+    if "ema" in model.encoders():
+        assert parts["target"].total == counted(lambda: model.encoders()["ema"](patches, grid, mask.masked))
     assert [part.num_tokens for part in parts.values()][:2] == [mask.visible.shape[1] + 1, grid.num_patches + 1]
 
 

@@ -174,15 +174,18 @@ def test_folders_that_make_no_report_are_refused(trained: list[Path], tmp_path: 
         report([tmp_path], tmp_path)
 
 
-@pytest.mark.parametrize("name", ["micro-m2d", "tiny-msm-mae", "base-m2d"])
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("micro-m2d", {"ema_start": 0.9, "standardise": "batch"}), ("tiny-msm-mae", {}), ("base-m2d", {"ema_end": 0.99})],
+)
 @pytest.mark.parametrize(
     "schedule",
     [{"hint_constant": 0.5}, {"guidance": ((0.0, 0.1), (1.0, 0.5)), "hint_strategies": "all", "exponent_power": 2.0}],
 )
-def test_the_command_of_a_run_makes_its_recipe(name: str, schedule: dict[str, Any]) -> None:
+def test_the_command_of_a_run_makes_its_recipe(name: str, options: dict[str, Any], schedule: dict[str, Any]) -> None:
     changes = {
         "strategy": "dwm", "strategy_options": {"statistic": "variance"}, "steps": 7, "epochs": 0.0,
-        "exclude": ("esc50:5", "fsdd"), "ema": (0.9, 0.99), "patch_shape": (16, 8), **schedule,
+        "exclude": ("esc50:5", "fsdd"), "framework_options": options, "patch_shape": (16, 8), **schedule,
     }  # fmt: skip
     recipe = dataclasses.replace(RECIPES[name], **changes)
     nearest, arguments = runs.nearest_recipe(recipe)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from melmask.files import read_tensors
-from melmask.frameworks import M2D
+from melmask.frameworks import FRAMEWORKS, Framework
 from melmask.nn.encoder_file import load_encoder
 from melmask.train import loop
 from melmask.train.monitors import effective_rank, feature_deviation
@@ -23,7 +23,7 @@ def micro(framework="m2d", **changes):
     )
 
 
-@pytest.mark.parametrize("framework", ["m2d", "msm-mae"])
+@pytest.mark.parametrize("framework", FRAMEWORKS)
 @pytest.mark.parametrize("strategy", ["random", "ibm", "dwm", "dwm_band", "freq_profile", "sgim", "attention", "hard"])
 def test_a_run_folder_holds_everything(framework, strategy, store, tmp_path):
     run = tmp_path / "run"
@@ -96,14 +96,14 @@ def test_a_stop_request_saves_and_says_so(number, store, tmp_path):
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(store, tmp_path, monkeypatch):
-    forward, calls = M2D.forward, []
+    forward, calls = Framework.forward, []
 
     def diverge_at_eight(self, *arguments):
         loss = forward(self, *arguments)
         calls.append(1)
         return dataclasses.replace(loss, value=loss.value * float("nan")) if len(calls) == 8 else loss
 
-    monkeypatch.setattr(M2D, "forward", diverge_at_eight)
+    monkeypatch.setattr(Framework, "forward", diverge_at_eight)
     with pytest.raises(loop.Diverged, match="last good checkpoint is kept"):
         loop.pretrain(micro(save_every=4, log_every=20), store, tmp_path / "run")
     weights, metadata = read_tensors(tmp_path / "run" / CHECKPOINT)

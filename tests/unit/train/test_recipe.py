@@ -5,10 +5,25 @@ import json
 
 import pytest
 
+from melmask.frameworks import M2D, make_options
 from melmask.masking.laws import guidance
 from melmask.train.optimiser import learning_rate
 from melmask.train.recipe import RECIPES, Recipe
 from melmask.types import PatchGrid
+
+MSM_MAE, BY_EMA = {"framework": "msm-mae", "framework_options": {}}, {"strategy_options": {"encoder": "ema"}}
+
+# What the version before framework_options wrote.
+OLD = """{
+  "framework": "%s", "size": "micro", "patch_shape": [16, 16], "crop_frames": 96, "decoder_dim": 32,
+  "decoder_depth": 1, "decoder_heads": 2, "strategy": "hard", "strategy_options": {"exponent": 2.0}, "mask_ratio": %s,
+  "hint_strategies": "informed", "hint_shape": "power", "hint_power": 2.0, "hint_start": 0.16666666666666666,
+  "hint_constant": null, "guidance": [], "exponent_power": null, "steps": 100, "epochs": 0.0, "batch_size": 16,
+  "accumulate": 1, "learning_rate": 0.001, "warmup": 0.1, "weight_decay": 0.05, "betas": [0.9, 0.95],
+  "grad_clip": 3.0, "ema": [0.99, 0.999], "standardise": "%s", "checkpoint_activations": false,
+  "precision": "float32", "exclude": [], "seed": 0, "log_every": 5, "save_every": 50
+}
+"""
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -76,7 +91,8 @@ def test_a_recipe_that_names_the_frames_of_a_patch_for_its_strategy_still_loads(
 
 def test_the_papers_settings_are_the_default():
     recipe = RECIPES["base-m2d"]
-    assert (recipe.mask_ratio, recipe.ema, recipe.epochs, recipe.hint_power) == (0.7, (0.99995, 0.99999), 300, 2)
+    assert (recipe.mask_ratio, recipe.epochs, recipe.hint_power) == (0.7, 300, 2)
+    assert make_options(recipe.framework, recipe.framework_options) == M2D.Options(0.99995, 0.99999, "patch")
     assert recipe.hint_start == pytest.approx(50 / 300) and recipe.warmup == pytest.approx(20 / 300)
     assert recipe.learning_rate == pytest.approx(3e-4 * recipe.batch_size / 256)
     assert (recipe.decoder_dim, recipe.decoder_depth, recipe.decoder_heads) == (512, 8, 16)
@@ -100,10 +116,17 @@ def test_the_papers_settings_are_the_default():
         ({"guidance": ((0.0, 0.3),)}, 'random looks at nothing and takes no hints .* set hint_strategies "all"'),
         ({"exponent_power": 1.0}, "random has no exponent that exponent_power could anneal"),
         ({"strategy": "hard", "exponent_power": 0.0}, "annealed with power > 0"),
-        ({"framework": "msm-mae", "strategy": "attention", "strategy_options": {"encoder": "ema"}}, 'keeps no "ema"'),
-        ({"framework": "msm-mae", "strategy": "sgim", "strategy_options": {"encoder": "ema"}}, 'keeps no "ema"'),
+        (
+            {**MSM_MAE, "strategy": "attention", "strategy_options": {"encoder": "ema"}},
+            'has no "ema" encoder .* online',
+        ),
+        ({**MSM_MAE, "strategy": "sgim", **BY_EMA}, 'msm-mae has no "ema" encoder .*; it has: online'),
         ({"warmup": 1.0}, "warmup"),
-        ({"ema": (0.9, 1.1)}, "ema"),
+        ({"framework_options": {"ema_end": 1.1}}, r"ema_end is a decay in \[0, 1\], got 1.1"),
+        ({"framework": "msm-mae"}, "msm-mae has no option 'ema_start'; it has none: leave framework_options empty"),
+        ({"framework_options": {"decay": 1}}, "m2d has no option 'decay'; it has: ema_end, ema_start, standardise"),
+        ({"framework_options": {"ema_end": "slow"}}, "m2d cannot have the options {'ema_end': 'slow'}"),
+        ({"framework": "jepa"}, "no framework 'jepa'; there are: m2d, msm-mae; name one .* package.module:Class"),
         ({"crop_frames": 8}, "shorter than one patch"),
         ({"decoder_heads": 5}, "multiple of"),
     ],
@@ -117,6 +140,21 @@ def test_a_crop_too_short_for_the_ratio_is_an_error():
     recipe = dataclasses.replace(RECIPES["micro-m2d"], crop_frames=16, mask_ratio=0.95)
     with pytest.raises(ValueError, match="leaves 0 visible"):
         recipe.grid(80)
+
+
+@pytest.mark.parametrize("standardise", ["patch", "batch"])
+@pytest.mark.parametrize(("framework", "mask_ratio"), [("m2d", 0.7), ("msm-mae", 0.75)])
+def test_a_recipe_from_before_framework_options_is_read(framework, mask_ratio, standardise, tmp_path):
+    """It equals the named recipe of today, so that its run can be resumed by name."""
+    (tmp_path / "recipe.json").write_text(OLD % (framework, mask_ratio, standardise))
+    named = RECIPES[f"micro-{framework}"]
+    options = named.framework_options
+    if framework == "m2d" and standardise == "batch":
+        options = {**options, "standardise": "batch"}
+    expected = dataclasses.replace(
+        named, strategy="hard", strategy_options={"exponent": 2.0}, framework_options=options
+    )
+    assert Recipe.load(tmp_path / "recipe.json") == expected
 
 
 def test_a_file_that_is_no_recipe_is_named(tmp_path):
