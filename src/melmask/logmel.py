@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float16
 from torch import Tensor, nn
 
 EPSILON = float(torch.finfo(torch.float32).eps)
@@ -157,6 +157,15 @@ class LogMel(nn.Module):
         for start in range(0, num_frames, block_frames):
             last = min(start + block_frames, num_frames) - 1
             yield self._log_mel(padded[:, start * hop_length : last * hop_length + self.spec.n_fft])
+
+    def for_store(self, wave: Float[np.ndarray, " sample"]) -> Iterator[Float16[np.ndarray, "frame mel"]]:
+        """The frames of one waveform in blocks, as stores keep them: frame by frame, in half precision.
+
+        Raises:
+            ValueError: the waveform is too short for the padding.
+        """
+        for block in self.in_blocks(torch.from_numpy(wave)[None]):
+            yield block[0].T.half().numpy()
 
     def _pad(self, wave: Tensor) -> Tensor:
         pad = self.spec.n_fft // 2

@@ -9,22 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import soxr
-import torch
 from jaxtyping import Float32
 
-from melmask.encoders.features import FeatureSettings
-from melmask.encoders.listener import Listener
-from melmask.encoders.pretrained import DEFAULT_SETTINGS
+from melmask.encoders.features import DEFAULT_SETTINGS, FeatureSettings
+from melmask.encoders.pretrained import PretrainedEncoder
 
 
 class MelmaskModel:
-    """A melmask encoder as MTEB calls it; recordings are embedded one by one, whatever their lengths.
+    """A melmask encoder with MTEB's interface; recordings of any length and rate are embedded one by one.
 
     Args:
-        run: a run's folder or an encoder file.
+        run: a run folder or an encoder file.
         revision: MTEB's name for a version; the encoder's identity if None.
-        device: to compute on; where there is a GPU on that if None.
+        device: to compute on; None for the GPU if there is one.
         settings: layers and pooling.
     """
 
@@ -36,24 +33,24 @@ class MelmaskModel:
         device: str | None = None,
         settings: FeatureSettings = DEFAULT_SETTINGS,
     ) -> None:
-        self.listener = Listener.load(Path(run), settings)
-        self.revision = revision or self.listener.frozen.identity[:12]
+        self.encoder = PretrainedEncoder.load(run, settings)
+        self.revision = revision or self.encoder.identity[:12]
         if device:
-            self.listener.to(device)
+            self.encoder.to(device)
 
     @property
     def mteb_model_meta(self) -> Any:
-        """What MTEB's result files say of the model."""
+        """The description of the model in MTEB's result files."""
         from mteb.models.model_meta import ModelMeta
 
         known = {
-            "name": f"melmask/{self.listener.frozen.called}",
+            "name": f"melmask/{self.encoder.called}",
             "revision": self.revision,
             "modalities": ["audio"],
-            "embed_dim": self.listener.frozen.num_dims,
+            "embed_dim": self.encoder.num_dims,
             "framework": ["PyTorch"],
             "similarity_fn_name": "cosine",
-            "n_parameters": sum(weights.numel() for weights in self.listener.encoder.parameters()),
+            "n_parameters": sum(weights.numel() for weights in self.encoder.encoder.parameters()),
         }
         return ModelMeta.create_empty(overwrites=known)
 
@@ -69,15 +66,14 @@ class MelmaskModel:
             ValueError: a row without audio.
         """
         inputs.collate_fn = list  # rows as they are: MTEB's own collation cannot hold arrays of different lengths
-        return np.concatenate([self._embed(row) for batch in inputs for row in batch])
+        return np.stack([self._embed(row) for batch in inputs for row in batch])
 
-    def _embed(self, row: Any) -> Float32[np.ndarray, "1 dim"]:
+    def _embed(self, row: Any) -> Float32[np.ndarray, " dim"]:
         if "audio" not in row:
-            raise ValueError(f"a row of {sorted(row)} has no audio: melmask hears audio only, so choose audio tasks")
+            raise ValueError(f"a row of {sorted(row)} has no audio: melmask encodes audio only; choose audio tasks")
         audio = row["audio"]
         wave = np.atleast_2d(np.asarray(audio["array"], np.float32)).mean(axis=0)
-        wave = soxr.resample(wave, audio["sampling_rate"], self.listener.sample_rate_hz)
-        return self.listener.clips(torch.from_numpy(wave)[None]).cpu().numpy()
+        return self.encoder.embed(wave, audio["sampling_rate"])
 
     def similarity(self, embeddings1: Any, embeddings2: Any) -> Any:
         """The cosines of all pairs."""

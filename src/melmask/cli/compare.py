@@ -41,7 +41,7 @@ def compare(
     from melmask.files import file_name
     from melmask.report.per_class import save_per_class
 
-    encoders = registry.entrants_of((a, b), features)
+    encoders = registry.name_encoders((a, b), features)
     names = [encoder.name for encoder in encoders]
     for table in task.tables:
         stores = [prepare_task(table, spec, task.workers) for spec in registry.specs_of(encoders)]

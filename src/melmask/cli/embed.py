@@ -33,9 +33,9 @@ def embed(
     """
     from melmask.cli.steps import DEFAULT_SPEC, prepare_shown
     from melmask.encoders.fixed_length import fixed_length
-    from melmask.encoders.registry import make_encoder
+    from melmask.encoders.registry import as_encoder
 
-    made = make_encoder(encoder, features)
+    made = as_encoder(encoder, features)
     with tempfile.TemporaryDirectory(prefix="melmask-") as folder:
         store = prepare_shown(sources, Path(folder) / "store", workers, made.spec or DEFAULT_SPEC)
         with bar("embedding") as (progress, task):

@@ -50,7 +50,7 @@ def finetune(
     store = prepare_task(task, encoder.spec, workers)
     starts = {registry.ENCODER: encoder}
     if untrained:
-        starts[registry.UNTRAINED] = encoder.untrained(seed=0)
+        starts[registry.UNTRAINED] = encoder.untrained()
     results = []
     for features, start in starts.items():
         with epoch_bar(f"{task.stem}: {features}") as show:

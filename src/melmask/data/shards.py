@@ -9,7 +9,6 @@ import threading
 from collections.abc import Iterator, Sequence, Set
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -20,6 +19,7 @@ import torch
 from melmask.audio import AudioError, read_audio
 from melmask.files import atomic_write
 from melmask.logmel import LogMel, LogMelSpec
+from melmask.runtime import one_thread
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def make_shards(job: Job, shards: Sequence[Shard], num_workers: int) -> Iterator
     todo = {shard.key: shard for shard in shards if not job.is_done(shard)}
     yield from (shard for shard in shards if shard.key not in todo)
     if num_workers == 0:
-        with _one_thread():
+        with one_thread():  # as a worker does
             for shard in todo.values():
                 make_shard(job, shard)
                 yield shard
@@ -116,17 +116,6 @@ def make_shards(job: Job, shards: Sequence[Shard], num_workers: int) -> Iterator
             for shard in suspects:
                 _make_alone(job, shard)
                 yield todo.pop(shard.key)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Compute as a worker does: more threads may round a product differently, and are slower on single clips."""
-    num_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(num_threads)
 
 
 def make_shard(job: Job, shard: Shard, crashed: Set[int] = frozenset()) -> None:
@@ -178,8 +167,8 @@ def _append_recording(writer: "_ShardWriter", path: Path, log_mel: LogMel, min_f
         raise AudioError("too short", path, detail)
     start_frame = writer.num_frames
     with torch.inference_mode():
-        for block in log_mel.in_blocks(torch.from_numpy(wave)[None]):
-            if not writer.append(block[0].T.half().numpy()):
+        for frames in log_mel.for_store(wave):
+            if not writer.append(frames):
                 writer.rollback()
                 detail = "its samples are so large that their power overflows. Export it again at a lower level."
                 raise AudioError("contains NaN or infinite samples", path, detail)

@@ -57,9 +57,11 @@ def judge_events(
     made: list[tuple[str, str, str, Callable[[], TimeSteps]]] = [
         (encoder.name, ENCODER, encoder.identity, lambda: read(encoder.name, encoder))
     ]
-    if baselines:
-        fresh, step_frames = encoder.untrained(seed=0), encoder.encoder.patch_shape[1]
+    if baselines and encoder.has_untrained:
+        fresh = encoder.untrained()
         made.append((fresh.name, UNTRAINED, fresh.identity, lambda: read(fresh.name, fresh)))
+    if baselines:
+        step_frames = encoder.encoder.patch_shape[1]
         made.append((LOGMEL_STEPS, LOGMEL_STEPS, "", lambda: logmel_steps(store, task.rows, step_frames)))
     results: list[Result] = []
     detections: list[Detection] = []

@@ -1,6 +1,6 @@
-"""The floor: what a clip's log-mel spectrogram says without any encoder."""
+"""Baselines without an encoder: statistics of the log-mel spectrogram, of clips and of time steps."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -8,25 +8,32 @@ import numpy as np
 from jaxtyping import Float, Float32
 
 from melmask.data.store import Store
+from melmask.encoders.base import ClipEncoder, Progress, no_progress
+from melmask.encoders.recordings import Audio, is_one, log_mels
 from melmask.encoders.timesteps import TimeSteps, half
 from melmask.logmel import LogMelSpec
 
 NUM_SEGMENTS = 4
+DEFAULT_SPEC = LogMelSpec()
 
 
 @dataclass(frozen=True)
-class LogMelStatistics:
-    """`logmel_statistics` as an encoder to be judged beside others; it takes a store of any log-mel settings."""
+class LogMelStatistics(ClipEncoder):
+    """`logmel_statistics` as an encoder; it takes a store of any log-mel settings, and recordings with the defaults."""
 
     name: ClassVar[str] = "log-mel statistics"
     identity: ClassVar[str] = "log-mel statistics 1"
     spec: ClassVar[LogMelSpec | None] = None
 
+    def embed(
+        self, audio: Audio, sample_rate_hz: int | float | None = None
+    ) -> Float32[np.ndarray, "clip dim"] | Float32[np.ndarray, " dim"]:
+        """The statistics of each recording, or of a single recording; see `AudioEncoder.embed`."""
+        vectors = np.stack([logmel_statistics(log_mel) for log_mel in log_mels(audio, sample_rate_hz, DEFAULT_SPEC)])
+        return vectors[0] if is_one(audio) else vectors
+
     def embed_store(
-        self,
-        store: Store,
-        rows: Sequence[int] | None = None,
-        progress: Callable[[int, int], None] = lambda done, total: None,
+        self, store: Store, rows: Sequence[int] | None = None, progress: Progress = no_progress
     ) -> Float32[np.ndarray, "clip dim"]:
         """The statistics of each of the store's clips, or of those in ``rows``."""
         rows = range(len(store)) if rows is None else rows
@@ -38,15 +45,15 @@ class LogMelStatistics:
 
 
 def logmel_statistics(log_mel: Float[np.ndarray, "frame mel"]) -> Float[np.ndarray, " dim"]:
-    """Statistics of each mel band over time, as features that any encoder has to beat.
+    """Statistics of each mel band over time: features that an encoder has to surpass.
 
     Args:
         log_mel: one clip, frame-major as it lies in the store, in any float type; one frame is enough.
 
     Returns:
         float32, 7 values a band, all bands of the first kind first: mean, standard deviation, standard deviation of the
-        differences of adjacent frames (0 for one frame), and the means of four equal segments in time (of clips shorter
-        than four frames, some segments are the same frame).
+        differences of adjacent frames (0 for one frame), and the means of four equal segments in time. In clips of
+        fewer than four frames segments overlap.
 
     Raises:
         ValueError: no frames.
@@ -66,12 +73,12 @@ def logmel_statistics(log_mel: Float[np.ndarray, "frame mel"]) -> Float[np.ndarr
 
 
 def logmel_steps(store: Store, rows: Sequence[int], step_frames: int) -> TimeSteps:
-    """The floor of features of time steps: mean and deviation of each mel band over the frames of a step.
+    """The baseline for features of time steps: mean and standard deviation of each mel band over a step's frames.
 
     Args:
         store: packed log-mels.
         rows: of the store's table.
-        step_frames: frames of a step; the last one of a clip has what there is.
+        step_frames: frames of a step; the last one of a clip may have fewer.
     """
     clips = []
     for row in rows:

@@ -10,8 +10,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from melmask.data.store import Store
-from melmask.encoders.base import AudioEncoder
-from melmask.encoders.pretrained import PretrainedEncoder, Progress, no_progress
+from melmask.encoders.base import AudioEncoder, Progress, no_progress
 from melmask.encoders.timesteps import TimeSteps
 from melmask.files import atomic_write
 
@@ -57,7 +56,7 @@ def cached_embed(
 
 
 def cached_time_steps(
-    encoder: PretrainedEncoder,
+    encoder: AudioEncoder,
     store: Store,
     rows: Sequence[int] | None = None,
     folder: Path | None = None,
@@ -96,7 +95,7 @@ def cached_features(
         reads: the trait of the probe.
         encoder, store, folder, progress: as of `cached_embed`.
     """
-    if reads == "time steps" and isinstance(encoder, PretrainedEncoder):
+    if reads == "time steps" and encoder.has_time_steps:
         return cached_time_steps(encoder, store, folder=folder, progress=progress)
     return cached_embed(encoder, store, folder, progress)
 

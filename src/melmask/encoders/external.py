@@ -1,4 +1,4 @@
-"""Encoders that are not melmask's, judged like ours: ONNX files, HEAR modules and Hugging Face folders."""
+"""Encoders of other makes as encoders of waveforms: ONNX files, HEAR modules and Hugging Face folders."""
 
 import hashlib
 import importlib
@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from melmask.encoders.waveform import WaveformEncoder, Waveforms, as_array
+from melmask.runtime import this_device
 
 WEIGHTS = ("*.json", "*.safetensors")  # of a Hugging Face folder: all that changes a vector
 
@@ -21,8 +22,8 @@ def from_onnx(spec: str) -> WaveformEncoder:
 
     Args:
         spec: ``FILE`` whose metadata hold ``sample_rate_hz`` (or ``sample_rate``), or ``FILE@RATE``. A fixed number of
-            samples makes windows of that length, a fixed b of 1 one waveform a call. Of [b, time, dim] the mean over
-            time counts.
+            samples makes windows of that length, a fixed b of 1 one waveform a call. [b, time, dim] is averaged over
+            time.
 
     Raises:
         ValueError: no such file, no model, another interface, or no known rate.
@@ -88,10 +89,10 @@ def from_hear(spec: str) -> WaveformEncoder:
     if not hasattr(model, "sample_rate"):
         raise ValueError(f"the model of {name} has no attribute sample_rate: HEAR's API asks for it")
     if isinstance(model, torch.nn.Module):
-        model.eval().to(_device())
+        model.eval().to(this_device())
 
     def encode(waves: Waveforms) -> np.ndarray:
-        audio = torch.from_numpy(waves).to(_device()) if isinstance(model, torch.nn.Module) else waves
+        audio = torch.from_numpy(waves).to(this_device()) if isinstance(model, torch.nn.Module) else waves
         with torch.inference_mode():
             return as_array(module.get_scene_embeddings(audio, model))
 
@@ -108,9 +109,9 @@ def from_huggingface(folder: Path) -> WaveformEncoder:
     """An audio encoder in a local folder of Hugging Face's form; the vector is the mean of its last hidden state.
 
     Args:
-        folder: config.json, preprocessor_config.json and weights in safetensors. Nothing is fetched, and no code in it
-            is run. Of a model with a decoder, the encoder is taken. Recordings longer than the feature extractor's
-            longest are heard in windows; what it pads by itself (AST to 10.24 s, Whisper to 30 s) counts in the mean.
+        folder: config.json, preprocessor_config.json and weights in safetensors. Nothing is downloaded, and no code in
+            it is run. Of a model with a decoder, the encoder is used. Recordings longer than the feature extractor's
+            longest are read in windows; what it pads itself (AST to 10.24 s, Whisper to 30 s) is part of the mean.
 
     Raises:
         ValueError: no such folder, no safetensors in it, or no audio encoder.
@@ -120,17 +121,19 @@ def from_huggingface(folder: Path) -> WaveformEncoder:
     if not (folder / "config.json").is_file():
         raise ValueError(f"{folder} holds no config.json: name a folder that save_pretrained wrote")
     if not list(folder.glob("*.safetensors")):
-        raise ValueError(f"{folder} holds no weights in safetensors: pickled ones are not read, save them anew")
+        raise ValueError(
+            f"{folder} holds no weights in safetensors: pickled weights are not read; save them as safetensors"
+        )
     try:
         extractor = transformers.AutoFeatureExtractor.from_pretrained(folder, local_files_only=True)
         model = transformers.AutoModel.from_pretrained(folder, local_files_only=True, use_safetensors=True)
     except (OSError, KeyError, ValueError) as error:
         raise ValueError(f"{folder} is no audio encoder that transformers reads: {error}") from error
-    encoder = (model.get_encoder() if model.config.is_encoder_decoder else model).eval().to(_device())
+    encoder = (model.get_encoder() if model.config.is_encoder_decoder else model).eval().to(this_device())
     rate = int(extractor.sampling_rate)
 
     def encode(waves: Waveforms) -> np.ndarray:
-        inputs = extractor(list(waves), sampling_rate=rate, return_tensors="pt").to(_device())
+        inputs = extractor(list(waves), sampling_rate=rate, return_tensors="pt").to(this_device())
         with torch.inference_mode():
             return as_array(encoder(**inputs).last_hidden_state.mean(dim=1))
 
@@ -139,7 +142,7 @@ def from_huggingface(folder: Path) -> WaveformEncoder:
 
 
 def _longest(extractor: Any, rate_hz: int) -> int | None:
-    """The samples that a feature extractor cuts recordings to; None if it takes them whole."""
+    """The longest input of a feature extractor, in samples; None for any length."""
     for of_samples in ("nb_max_samples", "n_samples"):  # CLAP's, Whisper's
         if hasattr(extractor, of_samples):
             return int(getattr(extractor, of_samples))
@@ -155,10 +158,6 @@ def _library(name: str, extra: str) -> Any:
         raise ImportError(f"{extra}: encoders need {name}: pip install 'melmask[{extra}]'") from error
 
 
-def _device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
 def _sources(package: ModuleType) -> list[Path]:
     """The Python files of a package, or of a module that is one file."""
     file = Path(package.__file__ or "")
@@ -166,7 +165,7 @@ def _sources(package: ModuleType) -> list[Path]:
 
 
 def _hash(*parts: str | Path) -> str:
-    """Of words, and of the contents of files and folders."""
+    """Hash of strings, and of the contents of files and folders."""
     digest = hashlib.sha256()
     for part in parts:
         if isinstance(part, str):

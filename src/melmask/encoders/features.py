@@ -62,6 +62,9 @@ class FeatureSettings:
         return f"{word} {', '.join(map(str, self.layers))}, {self.pooling}"
 
 
+DEFAULT_SETTINGS = FeatureSettings()
+
+
 class Pool:
     """The statistics of a number of clips whose time steps come in pieces, in any order.
 

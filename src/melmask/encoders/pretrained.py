@@ -1,55 +1,56 @@
-"""Recordings -> features of clips and of time steps, by a frozen encoder."""
+"""A trained encoder behind its own front end: recordings in, features of clips and of time steps out."""
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Float64
+from jaxtyping import Float, Float16, Float32, Float64
 from torch import Tensor
 from torch.nn import functional as F
 
 from melmask.data.store import Store
-from melmask.encoders.features import FeatureSettings, Pool
+from melmask.encoders.base import Allocate, Progress, in_memory, no_progress
+from melmask.encoders.features import DEFAULT_SETTINGS, FeatureSettings, Pool
+from melmask.encoders.recordings import Audio, is_one, log_mels
 from melmask.encoders.timesteps import TimeSteps, half
 from melmask.logmel import LogMelSpec
 from melmask.nn.encoder_file import ENCODER, FrontEnd, load_encoder
-from melmask.nn.vit import LAYER_NORM_EPS, Encoder
+from melmask.nn.vit import LAYER_NORM_EPS, Encoder, Size
 from melmask.patches import grid_of, patchify
-from melmask.runtime import keep_freed_memory
+from melmask.runtime import keep_freed_memory, this_device
 from melmask.types import PatchGrid
 
 TOKENS_PER_BATCH = 8192
 CLIPS_AT_ONCE = 1024  # more would batch no better, and their sums in float64 be larger than the embeddings
+FRAMES_AT_ONCE = 2**22  # of log-mels that `embed` holds: 0.7 GB of 80 bands, 11 h at a hop of 10 ms
 
-Progress = Callable[[int, int], None]
+ReadFrames = Callable[[int, int, int], Float[np.ndarray, "frame mel"]]  # (clip, first frame, one past the last)
 Encoded = tuple[list[tuple[int, int]], list[Tensor]]  # (clip, first step) of some chunks; b time d of each layer
 
 
-def no_progress(done: int, total: int) -> None:
-    """Show nothing."""
-
-
-DEFAULT_SETTINGS = FeatureSettings()
-
-
 class PretrainedEncoder:
-    """An encoder with its front end, turning log-mels of any length into features.
+    """An encoder with all that stands between it and a recording: resampling, log-mel front end and normalisation.
 
     A clip is cut into the fewest nearly equal chunks no longer than the length the encoder was trained on. Per chunk
     the class token is dropped and the patches of one time step are stacked over frequency (freq x dim), layer by layer.
     Embeddings pool all time steps of the clip, whichever chunks they are from. Chunks are only ever batched with others
-    of the same length, so a clip's features do not depend on its company.
+    of the same length, so a clip's features do not depend on the other clips, but for the last bits of a float.
+
+    Log-mels are rounded to half precision, as stores keep them, wherever they come from: `embed` of files gives what
+    `embed_store` gives of a store of these files.
 
     Args:
         encoder: the network.
         front_end: log-mel settings, mean and std it was trained with.
         crop_frames: the length it was trained on.
         settings: layers and pooling.
-        called: what people call it.
+        called: its name.
+        run: the folder of the run that trained it, if any.
+        has_untrained: False for one with random weights, which needs no untrained form as a baseline.
 
     Raises:
         ValueError: the encoder lacks a layer asked for.
@@ -58,6 +59,8 @@ class PretrainedEncoder:
     a short, mostly padded rest; layers and pooling to choose from.
     """
 
+    has_time_steps = True
+
     def __init__(
         self,
         encoder: Encoder,
@@ -65,35 +68,55 @@ class PretrainedEncoder:
         crop_frames: int,
         settings: FeatureSettings = DEFAULT_SETTINGS,
         called: str = "encoder",
+        *,
+        run: Path | None = None,
+        has_untrained: bool = True,
     ) -> None:
         keep_freed_memory()
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.encoder = encoder.eval().to(self.device)
+        self.encoder = encoder.eval().to(this_device())
         self.front_end, self.crop_frames = front_end, crop_frames
         self.settings, self.called = settings, called
+        self.run, self.has_untrained = run, has_untrained
         self.layers = settings.numbers(encoder.size.depth)
 
     @staticmethod
-    def load(run: Path, settings: FeatureSettings = DEFAULT_SETTINGS) -> "PretrainedEncoder":
+    def load(path: str | Path, settings: FeatureSettings = DEFAULT_SETTINGS) -> "PretrainedEncoder":
         """The encoder of a run folder, named after it, or of an encoder file.
 
         Raises:
             ValueError: there is none, it is damaged, or it lacks a layer asked for.
         """
-        path = run / ENCODER if run.is_dir() or not run.exists() else run
-        called = path.resolve().parent.name if path.name == ENCODER else path.stem
-        return PretrainedEncoder(*load_encoder(path), settings, called)
+        path = Path(path)
+        run = path if path.is_dir() else None
+        file = path / ENCODER if run or not path.exists() else path
+        called = file.resolve().parent.name if file.name == ENCODER else file.stem
+        return PretrainedEncoder(*load_encoder(file), settings, called, run=run)
 
-    def untrained(self, seed: int) -> "PretrainedEncoder":
-        """The same form with fresh weights: the floor that shows what training added."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            fresh = Encoder(self.encoder.size, self.encoder.patch_shape)
-        return PretrainedEncoder(fresh, self.front_end, self.crop_frames, self.settings, f"{self.called} untrained")
+    def untrained(self, seed: int = 0) -> "PretrainedEncoder":
+        """The same form with random weights: the baseline that shows what training added.
+
+        Raises:
+            ValueError: it has random weights itself.
+        """
+        if not self.has_untrained:
+            raise ValueError(f"{self.name} has random weights itself: compare it with log-mel statistics")
+        fresh = random_encoder(self.encoder.size, self.encoder.patch_shape, seed)
+        called = f"{self.called} untrained"
+        return PretrainedEncoder(fresh, self.front_end, self.crop_frames, self.settings, called, has_untrained=False)
+
+    def to(self, device: torch.device | str) -> "PretrainedEncoder":
+        """This encoder, its weights moved to another device; log-mels are computed on the CPU wherever it is."""
+        self.encoder.to(device)
+        return self
+
+    @property
+    def device(self) -> torch.device:
+        """Where its weights are."""
+        return next(self.encoder.parameters()).device
 
     @property
     def name(self) -> str:
-        """For reports: what it is called, and its settings where they are not the usual ones."""
+        """What it is called, and its settings where they are not the defaults."""
         return self.called if self.settings == DEFAULT_SETTINGS else f"{self.called} ({self.settings})"
 
     @property
@@ -108,7 +131,13 @@ class PretrainedEncoder:
 
     @property
     def spec(self) -> LogMelSpec:
+        """The log-mel settings of its front end."""
         return self.front_end.spec
+
+    @property
+    def sample_rate_hz(self) -> int:
+        """The rate that recordings are resampled to."""
+        return self.spec.sample_rate_hz
 
     @property
     def num_step_dims(self) -> int:
@@ -119,6 +148,69 @@ class PretrainedEncoder:
     def num_dims(self) -> int:
         """Length of an embedding."""
         return self.num_step_dims * len(self.settings.pooling.split("+"))
+
+    @property
+    def step_s(self) -> float:
+        """From one time step to the next, in seconds."""
+        return self.encoder.patch_shape[1] / self.spec.frames_per_s
+
+    def embed(
+        self, audio: Audio, sample_rate_hz: int | float | None = None
+    ) -> Float32[np.ndarray, "clip dim"] | Float32[np.ndarray, " dim"]:
+        """One vector for each recording, or one vector for a single recording.
+
+        Args:
+            audio: a file, a waveform [sample], or several: a list of files and waveforms of any lengths, or an array or
+                tensor [clip, sample]. Average the channels of a stereo waveform first: an array of two dimensions is
+                always clips. Samples are floats in -1..1, or PCM of type int16 or int32.
+            sample_rate_hz: of the waveforms, which are resampled as files are; files have their own.
+
+        Returns:
+            [clip, dim] for several recordings, [dim] for one. For files, to the bit the features that `melmask embed`
+            writes for the same files in the same order.
+
+        Raises:
+            ValueError: a file cannot be read, or is silent; a waveform comes without its rate, is empty, not finite, of
+                another type of numbers, or no longer than half a window (12.5 ms by default).
+        """
+        groups = _grouped(log_mels(audio, sample_rate_hz, self.spec))
+        vectors = [self._pooled([len(clip) for clip in group], _frames_of(group)) for group in groups]
+        return vectors[0][0] if is_one(audio) else np.concatenate(vectors)
+
+    def embed_frames(
+        self, audio: Audio, sample_rate_hz: int | float | None = None
+    ) -> tuple[Float32[np.ndarray, "time dim"], Float64[np.ndarray, " time"]]:
+        """Features of each time step of one recording of any length, and the steps' centres in seconds.
+
+        Args:
+            audio, sample_rate_hz: a single recording, see `embed`.
+
+        Raises:
+            ValueError: several recordings, or see `embed`.
+        """
+        if not is_one(audio):
+            raise ValueError("embed_frames takes one recording, a path or a waveform [sample]: call it for each")
+        [log_mel] = log_mels(audio, sample_rate_hz, self.spec)
+        return self.frames(log_mel)
+
+    def frames(
+        self, log_mel: Float[np.ndarray, "frame mel"]
+    ) -> tuple[Float32[np.ndarray, "time dim"], Float64[np.ndarray, " time"]]:
+        """Features of the time steps of one clip of any length, and the steps' centres in seconds.
+
+        Args:
+            log_mel: natural-log mel frames, not normalised, as they lie in a store.
+
+        Raises:
+            ValueError: no frames, or another number of mel bands than the encoder's.
+        """
+        if not len(log_mel) or log_mel.shape[1] != self.spec.num_mels:
+            raise ValueError(f"log-mel of {log_mel.shape}: at least one frame of {self.spec.num_mels} bands is needed")
+        steps = np.empty((self.num_steps(len(log_mel)), self.num_step_dims), np.float32)
+        for chunks, layers in self._encoded([len(log_mel)], _frames_of([log_mel])):
+            for (_, step), of_chunk in zip(chunks, torch.cat(layers, dim=2).cpu().numpy(), strict=True):
+                steps[step : step + len(of_chunk)] = of_chunk
+        return steps, self.timestamps_s(len(steps))
 
     def embed_store(
         self, store: Store, rows: Sequence[int] | None = None, progress: Progress = no_progress
@@ -134,16 +226,12 @@ class PretrainedEncoder:
             ValueError: the store was made with other log-mel settings.
         """
         rows = self._rows(store, rows)
-        total, done = sum(len(self._edges(store.clips[row].num_frames)) - 1 for row in rows), 0
+        num_frames = [store.clips[row].num_frames for row in rows]
+        report = self._counting(num_frames, progress)
         embeddings = np.empty((len(rows), self.num_dims), np.float32)
         for first in range(0, len(rows), CLIPS_AT_ONCE):
-            some = rows[first : first + CLIPS_AT_ONCE]
-            pool = Pool(len(some), self.num_step_dims, self.settings.pooling)
-            for chunks, layers in self._encoded_clips(store, some):
-                pool.add([i for i, _ in chunks], layers)
-                done += len(chunks)
-                progress(done, total)
-            embeddings[first : first + len(some)] = pool.pooled()
+            some = slice(first, first + CLIPS_AT_ONCE)
+            embeddings[some] = self._pooled(num_frames[some], _stored_frames(store, rows[some]), report)
         return embeddings
 
     def time_steps(
@@ -151,7 +239,7 @@ class PretrainedEncoder:
         store: Store,
         rows: Sequence[int] | None = None,
         progress: Progress = no_progress,
-        allocate: Callable[[tuple[int, int]], np.ndarray] = lambda shape: np.empty(shape, np.float16),
+        allocate: Allocate = in_memory,
     ) -> TimeSteps:
         """Features of every time step of a store's clips, in half precision; pooling does not matter.
 
@@ -164,48 +252,20 @@ class PretrainedEncoder:
         """
         rows = self._rows(store, rows)
         num_frames = [store.clips[row].num_frames for row in rows]
-        total, done = sum(len(self._edges(frames)) - 1 for frames in num_frames), 0
+        report = self._counting(num_frames, progress)
         length = np.array([self.num_steps(frames) for frames in num_frames])
         start = np.cumsum(length) - length
         steps = allocate((int(length.sum()), self.num_step_dims))
-        for chunks, layers in self._encoded_clips(store, rows):
+        for chunks, layers in self._encoded(num_frames, _stored_frames(store, rows)):
             what = f"features of {store.clips[rows[chunks[0][0]]].clip.path}, or of a clip of as many frames,"
             features = half(torch.cat(layers, dim=2).cpu().numpy(), what)
             for (i, step), of_chunk in zip(chunks, features, strict=True):
                 steps[start[i] + step : start[i] + step + len(of_chunk)] = of_chunk
-            done += len(chunks)
-            progress(done, total)
+            report(len(chunks))
         return TimeSteps(steps, start, length)
 
-    def frames(
-        self, log_mel: Float[np.ndarray, "frame mel"]
-    ) -> tuple[Float32[np.ndarray, "time dim"], Float64[np.ndarray, " time"]]:
-        """Features of the time steps of one clip of any length, and when they are.
-
-        Args:
-            log_mel: natural-log mel frames, not normalised, as they lie in a store.
-
-        Returns:
-            Features of each time step, and its centre in seconds, see `timestamps_s`.
-
-        Raises:
-            ValueError: no frames, or another number of mel bands than the encoder's.
-        """
-        if not len(log_mel) or log_mel.shape[1] != self.spec.num_mels:
-            raise ValueError(f"log-mel of {log_mel.shape}: at least one frame of {self.spec.num_mels} bands is needed")
-        steps = np.empty((self.num_steps(len(log_mel)), self.num_step_dims), np.float32)
-        for chunks, layers in self._encoded([len(log_mel)], lambda _, start, stop: log_mel[start:stop]):
-            for (_, step), of_chunk in zip(chunks, torch.cat(layers, dim=2).cpu().numpy(), strict=True):
-                steps[step : step + len(of_chunk)] = of_chunk
-        return steps, self.timestamps_s(len(steps))
-
-    @property
-    def step_s(self) -> float:
-        """From one time step to the next."""
-        return self.encoder.patch_shape[1] / self.spec.frames_per_s
-
     def num_steps(self, num_frames: int) -> int:
-        """Time steps of a clip; the last may be filled up with silence."""
+        """Time steps of a clip of so many frames; the last step may be padded with silence."""
         return -(-num_frames // self.encoder.patch_shape[1])
 
     def timestamps_s(self, num_steps: int) -> Float64[np.ndarray, " time"]:
@@ -223,13 +283,28 @@ class PretrainedEncoder:
             )
         return range(len(store.clips)) if rows is None else rows
 
-    def _encoded_clips(self, store: Store, rows: Sequence[int]) -> Iterator[Encoded]:
-        num_frames = [store.clips[row].num_frames for row in rows]
-        return self._encoded(num_frames, lambda i, start, stop: store.log_mel(rows[i], start, stop))
+    def _counting(self, num_frames: Sequence[int], progress: Progress) -> Callable[[int], None]:
+        """A function that is told of each number of chunks done, and reports their sum and the total."""
+        total, done = sum(len(self._edges(frames)) - 1 for frames in num_frames), 0
 
-    def _encoded(
-        self, num_frames: Sequence[int], read: Callable[[int, int, int], Float[np.ndarray, "frame mel"]]
-    ) -> Iterator[Encoded]:
+        def report(num_chunks: int) -> None:
+            nonlocal done
+            done += num_chunks
+            progress(done, total)
+
+        return report
+
+    def _pooled(
+        self, num_frames: Sequence[int], read: ReadFrames, report: Callable[[int], None] = lambda num_chunks: None
+    ) -> Float32[np.ndarray, "clip dim"]:
+        """Embeddings of some clips; arguments as of `_encoded`, and ``report`` is told the number of chunks done."""
+        pool = Pool(len(num_frames), self.num_step_dims, self.settings.pooling)
+        for chunks, layers in self._encoded(num_frames, read):
+            pool.add([clip for clip, _ in chunks], layers)
+            report(len(chunks))
+        return pool.pooled()
+
+    def _encoded(self, num_frames: Sequence[int], read: ReadFrames) -> Iterator[Encoded]:
         """All chunks of all clips, in batches of one length: (clip, first step) of each, and their features by layer.
 
         Args:
@@ -276,7 +351,35 @@ class PretrainedEncoder:
         return [_by_step(normed[number - 1], grid) for number in self.layers]
 
 
+def random_encoder(size: Size, patch_shape: tuple[int, int], seed: int = 0) -> Encoder:
+    """An encoder of random weights, drawn from the seed alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return Encoder(size, patch_shape)
+
+
 def _by_step(tokens: Float[Tensor, "b t d"], grid: PatchGrid) -> Float[Tensor, "b time d2"]:
     """Features of each time step, frequencies side by side; the class token is dropped."""
     patches = tokens[:, 1:].float().unflatten(1, (grid.freq, grid.time))
     return patches.transpose(1, 2).flatten(2)
+
+
+def _stored_frames(store: Store, rows: Sequence[int]) -> ReadFrames:
+    return lambda clip, start, stop: store.log_mel(rows[clip], start, stop)
+
+
+def _frames_of(clips: Sequence[Float[np.ndarray, "_ mel"]]) -> ReadFrames:
+    return lambda clip, start, stop: clips[clip][start:stop]
+
+
+def _grouped(clips: Iterable[Float16[np.ndarray, "_ mel"]]) -> Iterator[list[Float16[np.ndarray, "_ mel"]]]:
+    """Clips that are pooled together: as many as of a store, and no more frames than fit into memory easily."""
+    group: list[np.ndarray] = []
+    num_frames = 0
+    for clip in clips:
+        num_frames += len(clip)
+        if group and (len(group) == CLIPS_AT_ONCE or num_frames > FRAMES_AT_ONCE):
+            yield group
+            group, num_frames = [], len(clip)
+        group.append(clip)
+    yield group

@@ -1,74 +1,119 @@
-"""Which encoders can be evaluated: how the command line names them, and what tables call them."""
+"""Which encoders can be evaluated: what their names load, what tables call them, and the baselines beside them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from melmask.encoders.base import AudioEncoder
 from melmask.encoders.baselines import LogMelStatistics
 from melmask.encoders.external import from_hear, from_huggingface, from_onnx
-from melmask.encoders.features import FeatureSettings
-from melmask.encoders.pretrained import DEFAULT_SETTINGS, PretrainedEncoder
+from melmask.encoders.features import DEFAULT_SETTINGS, FeatureSettings, Layers, Pooling
+from melmask.encoders.pretrained import PretrainedEncoder, random_encoder
+from melmask.encoders.waveform import EncodesWaveforms, wrap
 from melmask.logmel import LogMelSpec
 from melmask.nn.encoder_file import FrontEnd
-from melmask.nn.vit import SIZES, Encoder
+from melmask.nn.vit import SIZES
+from melmask.registry import lookup
 
-LOGMEL_STATS, UNTRAINED = "logmel-stats", "untrained"
-FORMS = f"a run's folder, an encoder file, {LOGMEL_STATS}, {UNTRAINED}:SIZE, onnx:FILE, hear:MODULE or hf:FOLDER"
-AUDIOSET_MEAN, AUDIOSET_STD = -7.1, 4.2  # of log-mels; what an encoder that was never trained is given
-UNTRAINED_PATCH_SHAPE, UNTRAINED_CROP_FRAMES = (16, 16), 608  # the papers' forms
+AUDIOSET_MEAN, AUDIOSET_STD = -7.1, 4.2  # of log-mels: the front end of encoders that were never trained
+UNTRAINED_PATCH_SHAPE, UNTRAINED_CROP_FRAMES = (16, 16), 608  # as in the papers
+DEFAULT_SPEC = LogMelSpec()
+
+# What results call an encoder's features; external and untrained:SIZE encoders go by their own names.
+ENCODER, UNTRAINED, LOGMEL_STATISTICS = "encoder", "untrained", LogMelStatistics.name
+
+EncoderLike = str | Path | AudioEncoder | EncodesWaveforms
 
 
-def make_encoder(spec: str, settings: FeatureSettings = DEFAULT_SETTINGS) -> AudioEncoder:
-    """The encoder that a word on the command line names.
+def load(spec: str | Path, layers: Layers = "last", pooling: Pooling = "mean") -> AudioEncoder:
+    """The encoder that a name stands for, ready to embed recordings.
 
     Args:
-        spec: a run's folder or an encoder file; ``logmel-stats``; ``untrained:SIZE``; ``onnx:FILE[@RATE]``;
-            ``hear:MODULE[@WEIGHTS]``; ``hf:FOLDER``. docs/peers.md says what each must hold.
-        settings: which features of a melmask encoder count; the others have features of their own.
+        spec: a run folder or an encoder file; ``untrained:SIZE``, random weights; ``untrained-of:RUN``, random weights
+            in the form of a run's encoder; ``logmel-stats``; ``onnx:FILE[@RATE]``; ``hear:MODULE[@WEIGHTS]``;
+            ``hf:FOLDER``; or ``package.module:Class``, a Python class with ``encode(batch, sample_rate)``.
+            docs/peers.md says what each must hold.
+        layers: of a melmask encoder: last, all, or numbers from 1 on.
+        pooling: of a melmask encoder, over time.
 
     Raises:
         ValueError: no such encoder, or it is damaged or does not keep its contract.
         ImportError: the library that it needs is not installed.
+
+    >>> load("untrained:micro").name
+    'micro untrained'
     """
-    kind, _, rest = spec.partition(":")
+    return as_encoder(spec, FeatureSettings(layers, pooling))
+
+
+def as_encoder(encoder: EncoderLike, settings: FeatureSettings = DEFAULT_SETTINGS) -> AudioEncoder:
+    """What `load` makes of a name; an encoder as it is; or a Python object with ``encode(batch, sample_rate)`` wrapped.
+
+    Args:
+        encoder: a name, an encoder, or an object that has its rate as ``sample_rate_hz`` or ``sample_rate``.
+        settings: layers and pooling of a melmask encoder that is loaded; others have features of their own.
+
+    Raises:
+        ValueError, ImportError: see `load` and `wrap`.
+    """
+    if isinstance(encoder, Path):
+        return PretrainedEncoder.load(encoder, settings)
+    if isinstance(encoder, str):
+        return _of_name(encoder, settings)
+    if isinstance(encoder, AudioEncoder):
+        return encoder
+    if isinstance(encoder, EncodesWaveforms):
+        return wrap(encoder)
+    raise ValueError(f"{encoder!r} is no encoder: give a name, or an object with encode(batch, sample_rate)")
+
+
+def _of_name(spec: str, settings: FeatureSettings) -> AudioEncoder:
+    kind, colon, rest = spec.partition(":")
     if spec == LOGMEL_STATS:
         return LogMelStatistics()
-    if kind == UNTRAINED:
-        return _untrained(rest, settings)
-    if kind == "onnx":
-        return from_onnx(rest)
-    if kind == "hear":
-        return from_hear(rest)
-    if kind == "hf":
-        return from_huggingface(Path(rest))
-    if not Path(spec).exists():
-        raise ValueError(f"no encoder {spec!r}: give {FORMS}")
-    return PretrainedEncoder.load(Path(spec), settings)
+    if colon and kind in KINDS:
+        return KINDS[kind](rest, settings)
+    if Path(spec).exists():
+        return PretrainedEncoder.load(spec, settings)
+    if colon:
+        found = lookup(spec, {}, "encoder")
+        return as_encoder(found() if isinstance(found, type) else found, settings)
+    raise ValueError(f"no encoder {spec!r}: give {FORMS}")
 
 
 def _untrained(size: str, settings: FeatureSettings) -> PretrainedEncoder:
-    """An encoder of the default form with random weights."""
+    """An encoder of that size and the papers' patches, with random weights."""
     if size not in SIZES:
         raise ValueError(f"no size {size!r} in {UNTRAINED}:{size}: choose from {', '.join(SIZES)}")
     front_end = FrontEnd(LogMelSpec(), AUDIOSET_MEAN, AUDIOSET_STD)
-    form = Encoder(SIZES[size], UNTRAINED_PATCH_SHAPE)
-    return PretrainedEncoder(form, front_end, UNTRAINED_CROP_FRAMES, settings, size).untrained(seed=0)
+    encoder = random_encoder(SIZES[size], UNTRAINED_PATCH_SHAPE)
+    called = f"{size} untrained"
+    return PretrainedEncoder(encoder, front_end, UNTRAINED_CROP_FRAMES, settings, called, has_untrained=False)
 
 
-ENCODER, UNTRAINED, LOGMEL_STATISTICS = "encoder", "untrained", LogMelStatistics.name
-DEFAULT_SPEC = LogMelSpec()
+LOGMEL_STATS = "logmel-stats"
+KINDS: dict[str, Callable[[str, FeatureSettings], AudioEncoder]] = {
+    UNTRAINED: _untrained,
+    "untrained-of": lambda run, settings: PretrainedEncoder.load(run, settings).untrained(),
+    "onnx": lambda file, settings: from_onnx(file),
+    "hear": lambda module, settings: from_hear(module),
+    "hf": lambda folder, settings: from_huggingface(Path(folder)),
+}
+FORMS = (
+    f"a run folder, an encoder file, {LOGMEL_STATS}, {UNTRAINED}:SIZE, untrained-of:RUN, onnx:FILE, hear:MODULE, "
+    "hf:FOLDER or package.module:Class"
+)
 
 
 @dataclass(frozen=True, eq=False)
 class NamedEncoder:
-    """An encoder that stands in the table.
+    """An encoder with its name in a table.
 
     Args:
         encoder: what embeds.
-        name: what the table calls it.
+        name: of its rows in the table.
         features: what kind it is, see `Result`.
-        runs: folders of the runs whose encoder it is, or whose floor.
+        runs: folders of the runs whose encoder it is, or whose baseline.
     """
 
     encoder: AudioEncoder
@@ -78,76 +123,65 @@ class NamedEncoder:
 
     @property
     def settings(self) -> str:
-        return str(self.encoder.settings) if isinstance(self.encoder, PretrainedEncoder) else ""
+        """Layers and pooling in words; empty if its features are not chosen by these."""
+        return str(self.encoder.settings) if self.encoder.settings else ""
 
 
-def with_baselines(specs: Sequence[str], settings: FeatureSettings, *, baselines: bool = True) -> list[NamedEncoder]:
-    """The encoders that are asked for, and their baselines: log-mel statistics, and each trained form untrained.
+def name_encoders(encoders: Sequence[EncoderLike], settings: FeatureSettings = DEFAULT_SETTINGS) -> list[NamedEncoder]:
+    """Encoders under names that tell them apart: their own, or where these are equal, what was given or a number.
 
     Args:
-        specs: words for `make_encoder`.
-        settings: layers and pooling of melmask encoders.
+        encoders: see `as_encoder`.
+        settings: layers and pooling of melmask encoders that are loaded.
+
+    Raises:
+        ValueError: none, or one twice, or see `as_encoder`.
+        ImportError: see `load`.
+    """
+    given = [str(encoder) if isinstance(encoder, Path) else encoder for encoder in encoders]
+    twice = [encoder for number, encoder in enumerate(given) if encoder in given[:number]]
+    if not given:
+        raise ValueError("no encoder to evaluate: name at least one")
+    if twice:
+        raise ValueError(f"encoder {twice[0]} is given twice, and would be compared with itself: name it once")
+    found = [as_encoder(encoder, settings) for encoder in given]
+    names = [encoder.name for encoder in found]
+    named = []
+    for number, (spec, encoder) in enumerate(zip(given, found, strict=True), start=1):
+        apart = spec if isinstance(spec, str) else f"{encoder.name} {number}"
+        name = encoder.name if names.count(encoder.name) == 1 else apart
+        features = ENCODER if encoder.has_untrained else encoder.name
+        named.append(NamedEncoder(encoder, name, features, (encoder.run,) if encoder.run else ()))
+    return named
+
+
+def with_baselines(
+    encoders: Sequence[EncoderLike], settings: FeatureSettings = DEFAULT_SETTINGS, *, baselines: bool = True
+) -> list[NamedEncoder]:
+    """Encoders and their baselines: the untrained form of each that has one, and log-mel statistics.
+
+    Args:
+        encoders, settings: see `name_encoders`.
         baselines: False leaves the baselines out.
 
     Raises:
-        ValueError: none or one twice, or `make_encoder` finds a fault.
+        ValueError, ImportError: see `name_encoders`.
     """
-    twice = sorted({spec for spec in specs if specs.count(spec) > 1})
-    if not specs or twice:
-        raise ValueError(f"encoder {twice[0]} is given twice: name it once" if twice else "no encoder to evaluate")
-    found = [make_encoder(spec, settings) for spec in specs]
-    names = [encoder.name for encoder in found]
-    entrants: list[NamedEncoder] = []
+    named = name_encoders(encoders, settings)
+    if not baselines:
+        return named
     untrained: dict[str, NamedEncoder] = {}
-    for spec, encoder in zip(specs, found, strict=True):
-        name = encoder.name if names.count(encoder.name) == 1 else spec
-        if not (isinstance(encoder, PretrainedEncoder) and Path(spec).exists()):
-            entrants.append(NamedEncoder(encoder, name, encoder.name))
-            continue
-        runs = (Path(spec),) if Path(spec).is_dir() else ()
-        entrants.append(NamedEncoder(encoder, name, ENCODER, runs))
-        fresh = encoder.untrained(seed=0)
-        same = untrained.setdefault(fresh.identity, NamedEncoder(fresh, f"{name} untrained", UNTRAINED))
-        untrained[fresh.identity] = replace(same, runs=same.runs + runs)
-    if baselines:
-        entrants += untrained.values()
-        all_runs = tuple(run for entrant in entrants if entrant.features == ENCODER for run in entrant.runs)
-        entrants = [entrant for entrant in entrants if entrant.features != LOGMEL_STATISTICS]
-        entrants.append(NamedEncoder(LogMelStatistics(), LOGMEL_STATISTICS, LOGMEL_STATISTICS, all_runs))
-    return entrants
+    for one in named:
+        if one.encoder.has_untrained:
+            fresh = one.encoder.untrained()
+            same = untrained.setdefault(fresh.identity, NamedEncoder(fresh, f"{one.name} untrained", UNTRAINED))
+            untrained[fresh.identity] = replace(same, runs=same.runs + one.runs)
+    runs = tuple(run for one in named for run in one.runs)
+    statistics = NamedEncoder(LogMelStatistics(), LOGMEL_STATISTICS, LOGMEL_STATISTICS, runs)
+    return [*(one for one in named if one.features != LOGMEL_STATISTICS), *untrained.values(), statistics]
 
 
-def specs_of(entrants: Sequence[NamedEncoder]) -> list[LogMelSpec]:
+def specs_of(named: Sequence[NamedEncoder]) -> list[LogMelSpec]:
     """The log-mel settings that a task must be prepared with, each once; at least one."""
-    asked = [entrant.encoder.spec for entrant in entrants]
+    asked = [one.encoder.spec for one in named]
     return list(dict.fromkeys(spec for spec in asked if spec is not None)) or [DEFAULT_SPEC]
-
-
-UNTRAINED_OF = "untrained-of:"
-
-
-def encoder_of(spec: str, settings: FeatureSettings) -> AudioEncoder:
-    """The encoder that a word names: what `make_encoder` takes, or ``untrained-of:RUN``, a run's own form untrained.
-
-    Raises:
-        ValueError, ImportError: see `make_encoder`.
-    """
-    if spec.startswith(UNTRAINED_OF):
-        return PretrainedEncoder.load(Path(spec.removeprefix(UNTRAINED_OF)), settings).untrained(seed=0)
-    return make_encoder(spec, settings)
-
-
-def entrants_of(specs: Sequence[str], settings: FeatureSettings) -> list[NamedEncoder]:
-    """The encoders that words name, called by these words where their own names are the same.
-
-    Raises:
-        ValueError, ImportError: one word twice, or see `encoder_of`.
-    """
-    if len(set(specs)) < len(specs):
-        raise ValueError(f"{specs[0]} is compared with itself: name two encoders")
-    encoders = [encoder_of(spec, settings) for spec in specs]
-    names = [encoder.name for encoder in encoders]
-    return [
-        NamedEncoder(encoder, encoder.name if names.count(encoder.name) == 1 else spec, encoder.name)
-        for encoder, spec in zip(encoders, specs, strict=True)
-    ]

@@ -1,25 +1,25 @@
-"""Encoders of waveforms of any make, as encoders of a store's recordings.
-
-Each recording is decoded again from its file, at the rate that the encoder asks for.
-"""
+"""Encoders of waveforms of any make, as encoders of a store's recordings, which are decoded again at their rate."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from itertools import groupby, islice
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from jaxtyping import Float32
 
 from melmask.data.store import Store
+from melmask.encoders.base import ClipEncoder, Progress, no_progress
 from melmask.encoders.fixed_length import waveform
+from melmask.encoders.recordings import Audio, is_one, waveforms
 from melmask.logmel import LogMelSpec
 
-BATCH_S = 40.0  # of audio that go through an encoder at once
+BATCH_S = 40.0  # of audio in one batch
 
 Waveforms = Float32[np.ndarray, "b sample"]
+Batch = list[tuple[int, Float32[np.ndarray, " _"]]]  # windows of one length, each with its recording's number
 
 
 @runtime_checkable
@@ -32,20 +32,20 @@ class EncodesWaveforms(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class WaveformEncoder:
+class WaveformEncoder(ClipEncoder):
     """An encoder of waveforms, as a `melmask.encoders.base.AudioEncoder`.
 
-    Waveforms are only ever batched with others of exactly the same length, and nothing is padded for company's sake.
-    A recording longer than ``max_samples`` is heard in the fewest windows of that length that cover it, evenly spaced;
-    its vector is the mean of theirs.
+    Waveforms are only batched with others of exactly the same length, and never padded to a common one. A recording
+    longer than ``max_samples`` is read in the fewest windows of that length that cover it, evenly spaced; its vector is
+    the mean of theirs.
 
     Args:
-        name: for tables.
+        name: in tables.
         identity: a hash of weights and settings; empty if they are not known, and then nothing is cached.
-        sample_rate_hz: the rate that waveforms are decoded at.
+        sample_rate_hz: the rate that recordings are resampled to.
         encode: waveforms of one length -> a vector each.
-        max_samples: the longest that it hears; None for any length.
-        is_fixed: whether it hears nothing shorter either; shorter recordings then end in zeros.
+        max_samples: the longest input; None for any length.
+        is_fixed: whether shorter inputs are not taken either; shorter recordings are then zero-padded at the end.
         max_batch: waveforms in one call, at most.
     """
 
@@ -56,46 +56,70 @@ class WaveformEncoder:
     max_samples: int | None = None
     is_fixed: bool = False
     max_batch: int = 64
-    spec: ClassVar[LogMelSpec | None] = None
+
+    @property
+    def spec(self) -> LogMelSpec | None:
+        """None: it reads the files behind a store of any log-mel settings."""
+        return None
+
+    def embed(
+        self, audio: Audio, sample_rate_hz: int | float | None = None
+    ) -> Float32[np.ndarray, "clip dim"] | Float32[np.ndarray, " dim"]:
+        """One vector for each recording, or one vector for a single recording; see `AudioEncoder.embed`."""
+
+        def batches() -> Iterator[Batch]:
+            waves = enumerate(wave for _, wave in waveforms(audio, sample_rate_hz, self.sample_rate_hz))
+            while some := list(islice(waves, self.max_batch)):
+                yield from self._batches(some)
+
+        vectors = self._embedded(batches())
+        return vectors[0] if is_one(audio) else vectors
 
     def embed_store(
-        self,
-        store: Store,
-        rows: Sequence[int] | None = None,
-        progress: Callable[[int, int], None] = lambda done, total: None,
+        self, store: Store, rows: Sequence[int] | None = None, progress: Progress = no_progress
     ) -> Float32[np.ndarray, "clip dim"]:
         """One vector for each of the store's recordings, decoded from their files.
 
         Raises:
             ValueError: a file has gone since the store was made, or the encoder breaks its contract.
         """
-        rows = range(len(store)) if rows is None else rows
+        chosen = range(len(store)) if rows is None else rows
+
+        def num_frames(number: int) -> int:
+            return store.clips[chosen[number]].num_frames
+
+        def batches() -> Iterator[Batch]:
+            # Recordings of few frames first, and only those of equal length together, so that few waveforms are held.
+            for _, alike in groupby(sorted(range(len(chosen)), key=num_frames), num_frames):
+                yield from self._batches((i, waveform(store, chosen[i], self.sample_rate_hz)) for i in alike)
+
+        return self._embedded(batches(), lambda done: progress(done, len(chosen)))
+
+    def _embedded(
+        self, batches: Iterable[Batch], report: Callable[[int], None] = lambda done: None
+    ) -> Float32[np.ndarray, "clip dim"]:
+        """The mean vector of each recording's windows, in the order of the recordings' numbers."""
         vectors: dict[int, list[np.ndarray]] = defaultdict(list)
-        for batch in self._batches(store, rows):
+        for batch in batches:
             encoded = self._encode(np.stack([window for _, window in batch]))
-            for (position, _), vector in zip(batch, encoded, strict=True):
-                vectors[position].append(vector)
-            progress(len(vectors), len(rows))
+            for (number, _), vector in zip(batch, encoded, strict=True):
+                vectors[number].append(vector)
+            report(len(vectors))
         lengths = {len(vector) for windows in vectors.values() for vector in windows}
         if len(lengths) > 1:
             raise ValueError(f"{self.name} gives vectors of different lengths: {sorted(lengths)}; it must give one")
-        means = [np.mean(vectors[position], axis=0, dtype=np.float64) for position in range(len(rows))]
+        means = [np.mean(vectors[number], axis=0, dtype=np.float64) for number in range(len(vectors))]
         return np.stack(means).astype(np.float32)
 
-    def _batches(self, store: Store, rows: Sequence[int]) -> Iterator[list[tuple[int, np.ndarray]]]:
-        """(Position in rows, window) in groups of one length; clips of few frames first, so that little waits."""
-
-        def num_frames(position: int) -> int:
-            return store.clips[rows[position]].num_frames
-
-        for _, alike in groupby(sorted(range(len(rows)), key=num_frames), num_frames):
-            waiting: dict[int, list[tuple[int, np.ndarray]]] = defaultdict(list)
-            for position in alike:
-                for window in self._windows(waveform(store, rows[position], self.sample_rate_hz)):
-                    waiting[len(window)].append((position, window))
-                    if len(waiting[len(window)]) >= self._batch_size(len(window)):
-                        yield waiting.pop(len(window))
-            yield from waiting.values()
+    def _batches(self, waves: Iterable[tuple[int, Float32[np.ndarray, " _"]]]) -> Iterator[Batch]:
+        """The windows of numbered waveforms, in batches of one length."""
+        waiting: dict[int, Batch] = defaultdict(list)
+        for number, wave in waves:
+            for window in self._windows(wave):
+                waiting[len(window)].append((number, window))
+                if len(waiting[len(window)]) >= self._batch_size(len(window)):
+                    yield waiting.pop(len(window))
+        yield from waiting.values()
 
     def _batch_size(self, num_samples: int) -> int:
         return max(1, min(self.max_batch, int(BATCH_S * self.sample_rate_hz / num_samples)))
@@ -119,14 +143,19 @@ class WaveformEncoder:
         return vectors
 
 
-def wrap(obj: EncodesWaveforms, sample_rate_hz: int, *, name: str = "", identity: str = "") -> WaveformEncoder:
-    """Any object with ``encode(batch, sample_rate)`` as an encoder to be judged.
+def wrap(
+    obj: EncodesWaveforms, sample_rate_hz: int | None = None, *, name: str = "", identity: str = ""
+) -> WaveformEncoder:
+    """Any object with ``encode(batch, sample_rate)`` as an encoder to be evaluated.
 
     Args:
         obj: takes float32 waveforms [b, sample] of one length; gives [b, dim], as an array or a tensor.
-        sample_rate_hz: the rate it wants.
-        name: for tables; the name of its class if empty.
+        sample_rate_hz: the rate it takes; None for its attribute ``sample_rate_hz``, or ``sample_rate``.
+        name: in tables; the name of its class if empty.
         identity: what changes whenever its vectors would, such as a hash of its weights. Empty: nothing is cached.
+
+    Raises:
+        ValueError: no rate is given, and the object has none.
 
     >>> class Loudness:
     ...     def encode(self, batch, sample_rate):
@@ -134,11 +163,15 @@ def wrap(obj: EncodesWaveforms, sample_rate_hz: int, *, name: str = "", identity
     >>> wrap(Loudness(), 16_000).name
     'Loudness'
     """
+    name = name or type(obj).__name__
+    rate_hz = sample_rate_hz or getattr(obj, "sample_rate_hz", None) or getattr(obj, "sample_rate", None)
+    if not rate_hz:
+        raise ValueError(f"{name} has no attribute sample_rate_hz: give it one, or wrap it as wrap(encoder, 16_000)")
 
     def encode(waves: Waveforms) -> np.ndarray:
-        return as_array(obj.encode(waves, sample_rate_hz))
+        return as_array(obj.encode(waves, int(rate_hz)))
 
-    return WaveformEncoder(name or type(obj).__name__, identity, sample_rate_hz, encode)
+    return WaveformEncoder(name, identity, int(rate_hz), encode)
 
 
 def as_array(vectors: Any) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Our encoders under the interfaces of others: the rules that each publishes, and the same features as at home."""
+"""Our encoders under the interfaces of others: the rules that each publishes, and the features that a store gives."""
 
 import inspect
 from pathlib import Path
@@ -19,15 +19,13 @@ from melmask.adapters.sklearn import MelmaskEmbedder
 from melmask.audio import read_audio
 from melmask.data.manifest import read_manifest
 from melmask.data.store import Store
-from melmask.encoders.features import FeatureSettings
-from melmask.encoders.listener import Listener
 from melmask.encoders.pretrained import PretrainedEncoder
-from melmask.encoders.registry import make_encoder
+from melmask.encoders.registry import as_encoder
 from melmask.logmel import LogMelSpec
 from melmask.nn.encoder_file import FrontEnd, save_encoder
 from melmask.nn.vit import SIZES, Encoder
 
-HALF_PRECISION = 0.01  # stores keep log-mels in it, adapters do not
+ROUNDING = 1e-5  # of float32: a store's clips are embedded in batches, an adapter's by themselves
 
 
 @pytest.fixture(scope="module")
@@ -44,26 +42,6 @@ def noise(num_sounds: int, seconds: float, seed: int = 0) -> torch.Tensor:
 
 def waves_of(store: Store, rows: range) -> list[np.ndarray]:
     return [read_audio(store.clips[row].clip.path, 16_000) for row in rows]
-
-
-@pytest.mark.parametrize("settings", [FeatureSettings(), FeatureSettings("all", "mean+max"), FeatureSettings((1,))])
-def test_a_listener_hears_what_the_encoder_reads_from_a_store(
-    settings: FeatureSettings, weights: str, store: Store
-) -> None:
-    listener, encoder = Listener.load(Path(weights), settings), PretrainedEncoder.load(Path(weights), settings)
-    rows = range(6)
-    heard = np.concatenate([listener.clips(torch.from_numpy(wave)[None]).numpy() for wave in waves_of(store, rows)])
-    assert np.allclose(heard, encoder.embed_store(store, rows), atol=HALF_PRECISION)
-    steps, centres_s = listener.steps(torch.from_numpy(waves_of(store, range(1))[0])[None])
-    features, expected_s = encoder.frames(store.log_mel(0))
-    assert np.allclose(steps[0].numpy(), features, atol=HALF_PRECISION) and np.array_equal(centres_s, expected_s)
-
-
-def test_a_waveform_is_heard_the_same_alone_and_in_company(weights: str) -> None:
-    listener, sounds = Listener.load(Path(weights)), noise(3, 1.7)
-    together = listener.clips(sounds)
-    assert all(torch.equal(listener.clips(sounds[[i]])[0], together[i]) for i in range(3))
-    assert not torch.allclose(together[0], together[1], atol=1e-3)
 
 
 # HEAR. Rules as checked by the package hearvalidator 2021.0.2, in its order.
@@ -96,6 +74,13 @@ def test_hear_timestamp_embeddings(weights: str) -> None:
     assert 2_000 - 160 < timestamps_ms[0, -1] <= 2_000 + 80
 
 
+def test_hear_embeds_a_sound_the_same_alone_and_with_others(weights: str) -> None:
+    model, sounds = hear.load_model(weights), noise(3, 1.7)
+    together = hear.get_scene_embeddings(sounds, model)
+    assert all(torch.equal(hear.get_scene_embeddings(sounds[[i]], model)[0], together[i]) for i in range(3))
+    assert not torch.allclose(together[0], together[1], atol=1e-3)
+
+
 def test_hear_scene_embeddings(weights: str) -> None:
     model = hear.load_model(weights)
     embeddings = hear.get_scene_embeddings(noise(8, 3.74), model)
@@ -103,10 +88,8 @@ def test_hear_scene_embeddings(weights: str) -> None:
 
 
 def test_our_hear_module_is_a_peer_like_any_other(weights: str, store: Store) -> None:
-    peer = make_encoder(f"hear:melmask.adapters.hear@{weights}")
-    assert np.allclose(
-        peer.embed_store(store), PretrainedEncoder.load(Path(weights)).embed_store(store), atol=HALF_PRECISION
-    )
+    peer = as_encoder(f"hear:melmask.adapters.hear@{weights}")
+    assert np.allclose(peer.embed_store(store), PretrainedEncoder.load(Path(weights)).embed_store(store), atol=ROUNDING)
 
 
 # X-ARES. Rules as checked by its audio_encoder_checker, version 0.1.3, in its order.
@@ -139,7 +122,8 @@ def test_mteb_rows_of_any_length_rate_and_number_of_channels(weights: str, store
     vectors = model.encode(loader, task_metadata=None, hf_split="test", hf_subset="default")
     expected = PretrainedEncoder.load(Path(weights)).embed_store(store, range(4))
     assert vectors.shape == expected.shape and vectors.dtype == np.float32
-    assert np.allclose(vectors[[0, 1, 3]], expected[[0, 1, 3]], atol=HALF_PRECISION)
+    assert np.allclose(vectors[[0, 3]], expected[[0, 3]], atol=ROUNDING)
+    assert np.allclose(vectors[1], expected[1], atol=0.01)  # the mean of two channels rounds its samples
     assert np.abs(vectors[2] - expected[2]).mean() < 0.1  # samples said twice are not quite the same sound
     with pytest.raises(ValueError, match="no audio"):
         model.encode(torch.utils.data.DataLoader([{"text": "hello"}], batch_size=1))
@@ -162,7 +146,7 @@ def test_embedder_in_a_pipeline_on_files(weights: str, recordings: Path, store: 
     pipeline = make_pipeline(MelmaskEmbedder(weights), StandardScaler(), LogisticRegression())
     assert pipeline.fit(paths, labels).score(paths, labels) > 0.7
     vectors = pipeline[0].transform(paths)
-    assert np.allclose(vectors, PretrainedEncoder.load(Path(weights)).embed_store(store), atol=HALF_PRECISION)
+    assert np.allclose(vectors, PretrainedEncoder.load(Path(weights)).embed_store(store), atol=ROUNDING)
     assert vectors.shape[1] == len(pipeline[0].get_feature_names_out())
     ragged = pipeline[0].transform([read_audio(clip.path, 16_000) for clip in clips])
     assert np.array_equal(ragged, vectors)

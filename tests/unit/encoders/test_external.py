@@ -22,7 +22,7 @@ from melmask.encoders.baselines import logmel_statistics
 from melmask.encoders.cache import cached_embed
 from melmask.encoders.features import FeatureSettings
 from melmask.encoders.pretrained import PretrainedEncoder
-from melmask.encoders.registry import make_encoder
+from melmask.encoders.registry import as_encoder
 from melmask.encoders.waveform import WaveformEncoder, wrap
 from melmask.logmel import LogMelSpec
 from melmask.nn.encoder_file import FrontEnd, save_encoder
@@ -161,20 +161,20 @@ def test_an_onnx_file_with_its_rate_in_it_or_beside_it(store: Store, tmp_path: P
         save_onnx(tmp_path / "bare.onnx", ["b", "t"], 2),
         save_onnx(tmp_path / "a@1.onnx", ["b", "t"], 2, 8_000),
     )
-    encoder = make_encoder(f"onnx:{told}")
+    encoder = as_encoder(f"onnx:{told}")
     assert encoder.name == "onnx:a@1.onnx" and isinstance(encoder, AudioEncoder)
     expected = [read_audio(path_of(store, row), 8_000).mean() for row in range(len(store))]
     assert encoder.embed_store(store)[:, 0] == pytest.approx(expected, abs=1e-6)
-    other = make_encoder(f"onnx:{bare}@16000")
-    assert other.identity != make_encoder(f"onnx:{bare}@8000").identity != encoder.identity
+    other = as_encoder(f"onnx:{bare}@16000")
+    assert other.identity != as_encoder(f"onnx:{bare}@8000").identity != encoder.identity
     with pytest.raises(ValueError, match=r"@16000"):
-        make_encoder(f"onnx:{bare}")
+        as_encoder(f"onnx:{bare}")
 
 
 def test_an_onnx_file_of_fixed_length_and_of_frames(store: Store, tmp_path: Path) -> None:
-    fixed = make_encoder(f"onnx:{save_onnx(tmp_path / 'fixed.onnx', [1, 10_000], 2, 16_000)}")
+    fixed = as_encoder(f"onnx:{save_onnx(tmp_path / 'fixed.onnx', [1, 10_000], 2, 16_000)}")
     assert fixed.max_samples == 10_000 and fixed.is_fixed and fixed.max_batch == 1
-    framed = make_encoder(f"onnx:{save_onnx(tmp_path / 'framed.onnx', ['b', 10_000], 3, 16_000)}")
+    framed = as_encoder(f"onnx:{save_onnx(tmp_path / 'framed.onnx', ['b', 10_000], 3, 16_000)}")
     assert framed.embed_store(store, [0, 1]) == pytest.approx(fixed.embed_store(store, [0, 1]), abs=1e-6)
     short = min(range(len(store)), key=lambda row: store.clips[row].num_frames)
     wave = read_audio(path_of(store, short), 16_000)
@@ -194,7 +194,7 @@ def test_an_onnx_file_of_fixed_length_and_of_frames(store: Store, tmp_path: Path
 )
 def test_an_onnx_file_with_another_interface_is_refused(make: Any, message: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=message):
-        make_encoder(f"onnx:{make(tmp_path / 'model.onnx')}")
+        as_encoder(f"onnx:{make(tmp_path / 'model.onnx')}")
 
 
 HEAR_MODULE = """
@@ -227,14 +227,14 @@ def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_hear_module_with_and_without_weights(store: Store, modules: Path) -> None:
     (modules / "plain_hear.py").write_text(HEAR_MODULE)
     (modules / "gain.txt").write_text("3.0")
-    plain, louder = make_encoder("hear:plain_hear"), make_encoder(f"hear:plain_hear@{modules / 'gain.txt'}")
+    plain, louder = as_encoder("hear:plain_hear"), as_encoder(f"hear:plain_hear@{modules / 'gain.txt'}")
     wave = read_audio(path_of(store, 3), 22_050)
     assert plain.embed_store(store, [3])[0] == pytest.approx([np.abs(wave).mean(), wave.max()], rel=1e-5)
     assert louder.embed_store(store, [3])[0, 0] == pytest.approx(3 * np.abs(wave).mean(), rel=1e-5)
     (modules / "gain.txt").write_text("4.0")
-    assert len({plain.identity, louder.identity, make_encoder(f"hear:plain_hear@{modules / 'gain.txt'}").identity}) == 3
+    assert len({plain.identity, louder.identity, as_encoder(f"hear:plain_hear@{modules / 'gain.txt'}").identity}) == 3
     (modules / "plain_hear.py").write_text(HEAR_MODULE + "# changed\n")
-    assert make_encoder("hear:plain_hear").identity != plain.identity
+    assert as_encoder("hear:plain_hear").identity != plain.identity
 
 
 def test_a_hear_model_that_is_not_of_pytorch_is_given_arrays(store: Store, modules: Path) -> None:
@@ -242,7 +242,7 @@ def test_a_hear_model_that_is_not_of_pytorch_is_given_arrays(store: Store, modul
     code = code.replace(" and audio.dtype == torch.float32 and not model.training", "")
     code = code[: code.index("    return torch.stack")] + "    return abs(audio).mean(axis=1, keepdims=True)\n"
     (modules / "array_hear.py").write_text(code)
-    assert make_encoder("hear:array_hear").embed_store(store, [0, 1]).shape == (2, 1)
+    assert as_encoder("hear:array_hear").embed_store(store, [0, 1]).shape == (2, 1)
 
 
 @pytest.mark.parametrize(
@@ -257,7 +257,7 @@ def test_a_module_without_hears_api_is_refused(code: str | None, message: str, m
     if code is not None:
         (modules / "odd_hear.py").write_text(code)
     with pytest.raises(ValueError, match=message):
-        make_encoder("hear:odd_hear")
+        as_encoder("hear:odd_hear")
 
 
 TINY = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
@@ -297,7 +297,7 @@ def save_huggingface(kind: str, folder: Path) -> Path:
 def test_a_huggingface_folder_is_its_last_hidden_state_averaged(
     kind: str, longest: int | None, store: Store, tmp_path: Path
 ) -> None:
-    encoder = make_encoder(f"hf:{save_huggingface(kind, tmp_path / kind)}")
+    encoder = as_encoder(f"hf:{save_huggingface(kind, tmp_path / kind)}")
     assert encoder.name == f"hf:{kind}" and encoder.max_samples == longest and encoder.sample_rate_hz == 16_000
     rows = [3, 4, 5]
     vectors = encoder.embed_store(store, rows)
@@ -318,27 +318,27 @@ def test_a_huggingface_folder_is_its_last_hidden_state_averaged(
 
 def test_huggingface_folders_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="holds no config"):
-        make_encoder(f"hf:{tmp_path}")
+        as_encoder(f"hf:{tmp_path}")
     folder = save_huggingface("wav2vec2", tmp_path / "speech")
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "model_type": "no such thing"}))
     with pytest.raises(ValueError, match="no audio encoder that transformers reads"):
-        make_encoder(f"hf:{folder}")
+        as_encoder(f"hf:{folder}")
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
     with pytest.raises(ValueError, match="safetensors"):
-        make_encoder(f"hf:{folder}")
+        as_encoder(f"hf:{folder}")
 
 
 def test_the_words_for_our_own(store: Store, tmp_path: Path) -> None:
-    statistics = make_encoder("logmel-stats")
+    statistics = as_encoder("logmel-stats")
     assert np.array_equal(statistics.embed_store(store, [2, 7])[1], logmel_statistics(store.log_mel(7)))
-    untrained = make_encoder("untrained:micro", FeatureSettings("all", "mean+max"))
+    untrained = as_encoder("untrained:micro", FeatureSettings("all", "mean+max"))
     assert isinstance(untrained, PretrainedEncoder) and untrained.embed_store(store, [0]).shape == (1, 2 * 2 * 5 * 32)
-    assert untrained.identity == make_encoder("untrained:micro", FeatureSettings("all", "mean+max")).identity
+    assert untrained.identity == as_encoder("untrained:micro", FeatureSettings("all", "mean+max")).identity
     assert "micro" in untrained.name and "untrained" in untrained.name
     path = tmp_path / "mine.safetensors"
     save_encoder(path, Encoder(SIZES["micro"], (16, 16)), FrontEnd(LogMelSpec(), -7.1, 4.2), 96)
-    assert make_encoder(str(path)).name == "mine"
+    assert as_encoder(str(path)).name == "mine"
 
 
 @pytest.mark.parametrize(
@@ -346,7 +346,7 @@ def test_the_words_for_our_own(store: Store, tmp_path: Path) -> None:
 )
 def test_words_for_nothing_are_refused(spec: str) -> None:
     with pytest.raises(ValueError, match=spec.partition(":")[2].partition("@")[0] or spec):
-        make_encoder(spec)
+        as_encoder(spec)
 
 
 def test_a_missing_library_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -354,4 +354,4 @@ def test_a_missing_library_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPa
     monkeypatch.setitem(sys.modules, "transformers", None)
     for spec, extra in (("onnx:model.onnx", "onnx"), (f"hf:{tmp_path}", "hf")):
         with pytest.raises(ImportError, match=rf"pip install 'melmask\[{extra}\]'"):
-            make_encoder(spec)
+            as_encoder(spec)

@@ -14,7 +14,7 @@ from melmask.encoders.baselines import logmel_statistics
 from melmask.encoders.cache import cached_embed, cached_time_steps
 from melmask.encoders.fixed_length import FixedLength, fixed_length, waveform
 from melmask.encoders.pretrained import PretrainedEncoder
-from melmask.encoders.registry import LogMelStatistics, NamedEncoder, make_encoder
+from melmask.encoders.registry import LogMelStatistics, NamedEncoder, as_encoder
 from melmask.encoders.waveform import wrap
 from melmask.evaluate.run import evaluate
 
@@ -31,7 +31,7 @@ class Samples:
 @pytest.fixture(scope="module")
 def encoder() -> PretrainedEncoder:
     with torch.random.fork_rng(devices=[]):
-        return make_encoder("untrained:micro")
+        return as_encoder("untrained:micro")
 
 
 @pytest.fixture(scope="module")

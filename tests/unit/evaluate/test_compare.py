@@ -12,7 +12,7 @@ from melmask.data.manifest import Clip
 from melmask.encoders.baselines import LogMelStatistics
 from melmask.encoders.features import FeatureSettings
 from melmask.encoders.pretrained import PretrainedEncoder
-from melmask.encoders.registry import encoder_of, entrants_of
+from melmask.encoders.registry import as_encoder, name_encoders
 from melmask.evaluate.compare import compare, judge_both, mcnemar
 from melmask.evaluate.metrics import mean_average_precision
 from melmask.evaluate.run import ProbeResult, run_probe
@@ -155,21 +155,21 @@ def test_results_that_do_not_belong_together_are_refused() -> None:
 
 def test_words_for_encoders(tmp_path) -> None:
     settings = FeatureSettings(pooling="mean+max")
-    form = encoder_of("untrained:micro", settings)
+    form = as_encoder("untrained:micro", settings)
     assert isinstance(form, PretrainedEncoder)
     assert form.settings == settings
-    assert isinstance(encoder_of("logmel-stats", settings), LogMelStatistics)
+    assert isinstance(as_encoder("logmel-stats", settings), LogMelStatistics)
     words = ["untrained:micro", "logmel-stats"]
-    assert [entrant.name for entrant in entrants_of(words, settings)] == [form.name, LogMelStatistics.name]
+    assert [entrant.name for entrant in name_encoders(words, settings)] == [form.name, LogMelStatistics.name]
     with pytest.raises(ValueError, match="compared with itself"):
-        entrants_of(["untrained:micro"] * 2, settings)
+        name_encoders(["untrained:micro"] * 2, settings)
     with pytest.raises(ValueError, match="nowhere"):
-        encoder_of(f"untrained-of:{tmp_path / 'nowhere'}", settings)
+        as_encoder(f"untrained-of:{tmp_path / 'nowhere'}", settings)
 
 
 def test_both_are_judged_alike(store, tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("MELMASK_CACHE", str(tmp_path))
-    entrants = entrants_of(["untrained:micro", "logmel-stats"], FeatureSettings())
+    entrants = name_encoders(["untrained:micro", "logmel-stats"], FeatureSettings())
     probes = ["knn", "fewshot:num_per_class=2,num_draws=3"]
     task, pairs = judge_both(entrants, Path("chirps.csv"), [store], probes, test_folds=["1"])
     assert [one.probe for one, _ in pairs] == probes

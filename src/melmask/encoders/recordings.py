@@ -1,0 +1,132 @@
+"""What `embed` takes, files and waveforms, as waveforms of one rate and as the log-mels that a store would keep."""
+
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import soxr
+from jaxtyping import Float16, Float32
+from torch import Tensor
+
+from melmask.audio import SAMPLE_RATES_HZ, read_audio
+from melmask.logmel import LogMel, LogMelSpec
+from melmask.runtime import one_thread
+
+Waveform = np.ndarray | Tensor
+Audio = str | Path | Waveform | Sequence[str | Path | Waveform]
+PCM_STEPS = {"int16": 2.0**-15, "int32": 2.0**-31}  # of integer samples; 24 bits come in the upper bits of an int32
+
+
+def is_one(audio: Audio) -> bool:
+    """Whether audio is a single recording, a path or a waveform [sample], and not several."""
+    is_waveform = isinstance(audio, np.ndarray | Tensor) and audio.ndim <= 1 and not _holds_paths(audio)
+    return is_waveform or isinstance(audio, str | Path)
+
+
+def waveforms(
+    audio: Audio, sample_rate_hz: int | float | None, wanted_hz: int
+) -> Iterator[tuple[str, Float32[np.ndarray, " sample"]]]:
+    """Recordings one after the other, as they are asked for.
+
+    Args:
+        audio: a file, a waveform [sample], or several: a list of files and waveforms of any lengths, or an array or
+            tensor [clip, sample]. Samples are floats in -1..1, or PCM of type int16 or int32.
+        sample_rate_hz: of the waveforms; files have their own.
+        wanted_hz: the rate that all are converted to, by soxr.
+
+    Yields:
+        What to call the recording in messages, and its waveform.
+
+    Raises:
+        AudioError: a file cannot be used, see `read_audio`.
+        ValueError: no recordings, a waveform without its rate, or one that is empty, not finite, of another shape or
+            of another type of numbers.
+    """
+    recordings = [audio] if is_one(audio) else list(audio)  # type: ignore[arg-type]
+    if not recordings:
+        raise ValueError("no recordings to embed: the list is empty")
+    for number, recording in enumerate(recordings):
+        if isinstance(recording, str | Path):
+            yield str(recording), read_audio(Path(recording), wanted_hz)
+            continue
+        name = "the waveform" if is_one(audio) else f"recording {number}"
+        wave = _resampled(as_floats(recording, name), sample_rate_hz, wanted_hz)
+        if not len(wave):
+            raise ValueError(f"{name} is too short: not one sample is left at {wanted_hz} Hz; leave it out")
+        yield name, wave
+
+
+def log_mels(
+    audio: Audio, sample_rate_hz: int | float | None, spec: LogMelSpec
+) -> Iterator[Float16[np.ndarray, "frame mel"]]:
+    """The log-mels of recordings, to the bit as `melmask.data.prepare` would store them.
+
+    Args:
+        audio, sample_rate_hz: as of `waveforms`.
+        spec: the log-mel settings.
+
+    Raises:
+        ValueError: see `waveforms`; also a recording of half a window or less, or samples whose power overflows.
+    """
+    front_end = _front_end(spec)
+    for name, wave in waveforms(audio, sample_rate_hz, spec.sample_rate_hz):
+        if len(wave) <= spec.n_fft // 2:
+            raise ValueError(
+                f"{name} is too short: {len(wave)} samples at {spec.sample_rate_hz} Hz; zero-pad it to a window of "
+                f"{spec.n_fft}, or leave it out. An array of two dimensions is [clip, sample]: average channels first"
+            )
+        with one_thread():
+            log_mel = np.concatenate(list(front_end.for_store(wave)))
+        if not np.isfinite(log_mel).all():
+            raise ValueError(f"{name} has samples so large that their power overflows: scale them to -1..1")
+        yield log_mel
+
+
+def as_floats(recording: Waveform, name: str) -> Float32[np.ndarray, " sample"]:
+    """A checked waveform of float32 samples.
+
+    Raises:
+        ValueError: it is no waveform [sample], is empty or not finite, or has integers other than int16 or int32.
+
+    >>> as_floats(np.array([16384, -32768], np.int16), "it")
+    array([ 0.5, -1. ], dtype=float32)
+    """
+    if isinstance(recording, Tensor):
+        tensor = recording.detach().cpu()
+        recording = (tensor.float() if tensor.is_floating_point() else tensor).numpy()
+    if not isinstance(recording, np.ndarray):
+        raise ValueError(f"{name} is a {type(recording).__name__}: give files, or waveforms as arrays or tensors")
+    if recording.ndim != 1:
+        raise ValueError(f"{name} of shape {recording.shape} is no waveform [sample]: average its channels first")
+    kind = recording.dtype.name
+    if kind not in PCM_STEPS and recording.dtype.kind != "f":
+        raise ValueError(
+            f"{name} has samples of type {kind}: give floats in -1..1, or PCM of type {' or '.join(PCM_STEPS)}"
+        )
+    wave = (recording * np.float32(PCM_STEPS.get(kind, 1.0))).astype(np.float32)
+    if not len(wave):
+        raise ValueError(f"{name} is empty: leave it out")
+    if not np.isfinite(wave).all():
+        raise ValueError(f"{name} has NaN or infinite samples: export it again, or leave it out")
+    return wave
+
+
+def _resampled(
+    wave: Float32[np.ndarray, " sample"], from_hz: int | float | None, to_hz: int
+) -> Float32[np.ndarray, " _"]:
+    low, high = SAMPLE_RATES_HZ
+    if from_hz is None:
+        raise ValueError("a waveform needs its sample rate in Hz, as in embed(waveform, 44100)")
+    if not low <= from_hz <= high:
+        raise ValueError(f"sample rate of {from_hz} Hz: give one in Hz, from {low} to {high}")
+    return wave if from_hz == to_hz else soxr.resample(wave, from_hz, to_hz)
+
+
+def _holds_paths(array: Waveform) -> bool:
+    return isinstance(array, np.ndarray) and array.dtype.kind in "UO"
+
+
+@lru_cache(maxsize=8)
+def _front_end(spec: LogMelSpec) -> LogMel:
+    return LogMel(spec)
