@@ -10,8 +10,7 @@ from tyro.conf import OmitArgPrefixes, Positional, arg
 from melmask.cli.console import console, noted_bar, print_notes, print_path
 from melmask.cli.evaluate import TaskOptions
 from melmask.cli.options import OptionalFolder
-from melmask.encoders.features import FeatureSettings
-from melmask.encoders.pretrained import DEFAULT_SETTINGS
+from melmask.encoders.features import DEFAULT_SETTINGS, FeatureSettings
 from melmask.evaluate.compare import Comparison
 from melmask.evaluate.metrics import Score
 

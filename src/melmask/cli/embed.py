@@ -8,8 +8,7 @@ from tyro.conf import OmitArgPrefixes, Positional
 
 from melmask.cli.console import bar, print_path
 from melmask.cli.options import NUM_CORES, Encoder, File, Sources, Workers
-from melmask.encoders.features import FeatureSettings
-from melmask.encoders.pretrained import DEFAULT_SETTINGS
+from melmask.encoders.features import DEFAULT_SETTINGS, FeatureSettings
 
 
 def embed(

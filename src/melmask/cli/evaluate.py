@@ -16,9 +16,8 @@ from melmask.cli.options import (
     TestFolds,
     Workers,
 )
-from melmask.encoders.features import FeatureSettings
+from melmask.encoders.features import DEFAULT_SETTINGS, FeatureSettings
 from melmask.encoders.fixed_length import ClipLength
-from melmask.encoders.pretrained import DEFAULT_SETTINGS
 
 
 @dataclass(frozen=True)

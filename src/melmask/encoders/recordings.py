@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soxr
@@ -43,7 +44,7 @@ def waveforms(
         ValueError: no recordings, a waveform without its rate, or one that is empty, not finite, of another shape or
             of another type of numbers.
     """
-    recordings = [audio] if is_one(audio) else list(audio)  # type: ignore[arg-type]
+    recordings: list[Any] = [audio] if is_one(audio) else list(audio)  # type: ignore[arg-type]
     if not recordings:
         raise ValueError("no recordings to embed: the list is empty")
     for number, recording in enumerate(recordings):

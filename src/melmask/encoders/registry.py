@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from melmask.encoders.base import AudioEncoder
 from melmask.encoders.baselines import LogMelStatistics
@@ -76,7 +77,7 @@ def _of_name(spec: str, settings: FeatureSettings) -> AudioEncoder:
     if Path(spec).exists():
         return PretrainedEncoder.load(spec, settings)
     if colon:
-        found = lookup(spec, {}, "encoder")
+        found: Any = lookup(spec, {}, "encoder")
         return as_encoder(found() if isinstance(found, type) else found, settings)
     raise ValueError(f"no encoder {spec!r}: give {FORMS}")
 
