@@ -16,7 +16,7 @@ RUN ?=
 OUT ?= docs/masking
 BENCHMARKS := train lengths prepare embed masking memory
 
-.PHONY: setup quickstart test test-slow test-adapters lint format bench bench-compare docs-pictures clean
+.PHONY: setup quickstart test test-slow test-processors test-adapters lint format bench bench-compare docs-pictures clean
 
 setup: .venv/.ready
 
@@ -36,9 +36,13 @@ test: setup
 	@echo "== the default tests (the slow ones: make test-slow)"
 	$(BIN)/python -m pytest -q
 
-test-slow: setup test-adapters
+test-slow: setup test-processors test-adapters
 	@echo "== the slow tests"
 	$(BIN)/python -m pytest -q -m slow --timeout=1800
+
+test-processors: setup
+	@echo "== the numerical tests as on other processors, and on one and two threads"
+	$(BIN)/python tests/processors.py
 
 .adapters/.ready: requirements-adapters.txt .venv/.ready
 	@echo "== installing HEAR's validator, X-ARES and MTEB into .adapters: a minute the first time, nothing later"

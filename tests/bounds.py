@@ -87,21 +87,25 @@ def _assert_within(found: Tensor, exact: Tensor, bound: Tensor) -> None:
     assert within.all(), f"{int((~within).sum())} of {within.numel()} are off, by {float(worst):.3g} bounds at most"
 
 
-def log_mel_with_bound(waves: np.ndarray, spec: LogMelSpec) -> tuple[np.ndarray, np.ndarray]:
-    """Log-mel values [b, mel, frame] in float64, and how far from each any computation in float32 may be.
+def log_mel_with_bound(waves: np.ndarray, spec: LogMelSpec, num_terms: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Log-mel values [b, mel, frame] in float64, and how far from each a computation in float32 may be.
 
     A fast Fourier transform of n values is off by up to some 7 log2(n) u of the whole frame's norm (Higham, section
-    24.1), and that error may stand in any bin; it is 8 here for factors other than 2, and 2 u more for the window. What
-    it does to the power of a band then depends on how much of the frame that band holds.
+    24.1), and that error may stand in any bin; it is 8 here for factors other than 2. What it does to the power of a
+    band then depends on how much of the frame that band holds.
+
+    Args:
+        waves: [b, sample] in float32.
+        spec: settings of the front end.
+        num_terms: products in a bin where the transform is a plain sum of them; 0 where it is fast.
     """
     num_bins, pad = spec.n_fft // 2 + 1, spec.n_fft // 2
     padded = np.pad(waves.astype(np.float64), ((0, 0), (pad, pad)), mode="reflect")
     window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(spec.n_fft) / spec.n_fft)
     frames = sliding_window_view(padded, spec.n_fft, axis=1)[:, :: spec.hop_length] * window
     size, filterbank = np.abs(np.fft.rfft(frames)), mel_filterbank(spec).double().numpy().T
-    off = (
-        UNIT_ROUNDOFF * (8 * np.log2(spec.n_fft) + 2) * np.sqrt(spec.n_fft) * np.linalg.norm(frames, axis=2)[..., None]
-    )
+    norm = np.sqrt(spec.n_fft) * np.linalg.norm(frames, axis=2, keepdims=True)  # of all n_fft bins
+    off = UNIT_ROUNDOFF * ((num_terms or 8 * np.log2(spec.n_fft)) + 2) * norm  # 2 for the window
     mel = size**2 @ filterbank + EPSILON
     share = ((2 * size * off + off**2) @ filterbank) / mel + gamma(num_bins + 5)
     with np.errstate(invalid="ignore", divide="ignore"):

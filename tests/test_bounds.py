@@ -11,6 +11,8 @@ from melmask.logmel import LogMel, LogMelSpec
 from melmask.nn.vit import Encoder, Size
 from melmask.types import PatchGrid
 
+pytestmark = pytest.mark.numerical
+
 NUM_TERMS = 1040
 
 

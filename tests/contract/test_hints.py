@@ -12,6 +12,8 @@ from melmask.masking.base import num_hints_of, top
 from melmask.masking.laws import guidance, inclusion_probabilities
 from melmask.types import Mask, PatchGrid
 
+pytestmark = pytest.mark.numerical
+
 FALSE_ALARM = 1e-4
 GRID = PatchGrid(5, 38, (4, 4))
 

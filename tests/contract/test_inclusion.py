@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from melmask.masking.bands import WHITE_NOISE
 from melmask.masking.laws import approximate_inclusion, guidance, inclusion_probabilities, with_hints_probabilities
 
+pytestmark = pytest.mark.numerical
+
 UNEVEN = (1.0, 2.0, 3.0, 5.0, 8.0, 13.0, 21.0)
 
 

@@ -15,6 +15,8 @@ from melmask.masking import draw, make_strategy
 from melmask.masking.laws import inclusion_probabilities
 from melmask.types import PatchGrid
 
+pytestmark = pytest.mark.numerical
+
 UNEVEN = (1.0, 2.0, 3.0, 5.0, 8.0, 13.0, 21.0)
 
 

@@ -16,6 +16,8 @@ from scipy import stats
 from melmask.masking import draw, make_strategy
 from melmask.types import Mask, PatchGrid
 
+pytestmark = pytest.mark.numerical
+
 FALSE_ALARM = 1e-4
 Cells = frozenset[int]
 Law = dict[Cells, float]  # the probability of every chosen set

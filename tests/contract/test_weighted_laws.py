@@ -17,6 +17,8 @@ from melmask.masking.bands import BandDispersion, FreqProfile
 from melmask.masking.laws import inclusion_probabilities
 from melmask.types import Mask, PatchGrid
 
+pytestmark = pytest.mark.numerical
+
 BATCH = 60_000
 ROW, SQUARE = PatchGrid(1, 7), PatchGrid(2, 4)
 UNEVEN = [1.0, 2.0, 0.5, 5.0, 1.0, 4.0, 1.5]

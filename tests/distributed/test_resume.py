@@ -15,6 +15,8 @@ from melmask.train import loop
 from melmask.train.recipe import RECIPES
 from melmask.train.run_folder import CHECKPOINT
 
+pytestmark = pytest.mark.numerical
+
 
 def recipe(framework, **changes):
     settings = {"steps": 14, "batch_size": 8, "save_every": 4, "log_every": 1, "strategy": "dwm", **changes}

@@ -16,6 +16,8 @@ from melmask.masking import draw
 from melmask.nn.vit import Size
 from melmask.types import Mask, PatchGrid
 
+pytestmark = pytest.mark.numerical
+
 GRID = PatchGrid(3, 5)
 
 

@@ -8,6 +8,8 @@ import torch
 from bounds import log_mel_with_bound
 from melmask.logmel import EPSILON, LogMel, LogMelSpec, mel_filterbank
 
+pytestmark = pytest.mark.numerical
+
 SPECS = [
     LogMelSpec(),
     LogMelSpec(32_000, 1024, 320, 128, 50.0, 16_000.0),

@@ -13,6 +13,8 @@ from melmask.nn.vit import LAYER_NORM_EPS, Size
 from melmask.patches import patchify, sincos_positions
 from melmask.types import Mask, PatchGrid
 
+pytestmark = pytest.mark.numerical
+
 GRID, PATCH, ENCODER, DECODER = PatchGrid(4, 4), (8, 8), Size(32, 2, 4), Size(16, 2, 2)
 BLOCK = {
     "norm1": "layernorm_before", "norm2": "layernorm_after", "attn.proj": "attention.o_proj",

@@ -11,6 +11,8 @@ from melmask.masking import draw
 from melmask.nn.vit import Size
 from melmask.types import Mask, PatchGrid
 
+pytestmark = pytest.mark.numerical
+
 GRID = PatchGrid(5, 6)
 each = pytest.mark.parametrize("framework", FRAMEWORKS)
 

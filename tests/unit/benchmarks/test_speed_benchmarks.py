@@ -12,6 +12,7 @@ import pytest
 import soundfile
 import torch
 
+from bounds import assert_chain_close, chain_bound, encoder_terms, log_mel_with_bound
 from melmask.encoders.pretrained import PretrainedEncoder
 from melmask.frameworks import FRAMEWORKS, M2D
 from melmask.logmel import LogMel, LogMelSpec
@@ -52,16 +53,16 @@ def written(benchmark, folder: Path) -> tuple[list[dict], str]:
 # What is compared with
 
 
-def both_forms(baseline, framework):
+def both_forms(baseline, framework, dtype):
     """Our model and the plain one with the same weights, an input and a mask, and the plain form's loss of it."""
     torch.manual_seed(0)
     ours = FRAMEWORKS[framework](ENCODER, DECODER, PATCH_SHAPE)
     plain = baseline.PLAIN[framework](ENCODER, DECODER, GRID, PATCH_SHAPE)
     for parameter in ours.parameters():
         parameter.data += 0.1 * torch.randn_like(parameter)  # no bias is zero, and the target has moved away
-    baseline.copy_weights(plain, ours)
+    baseline.copy_weights(plain.to(dtype), ours.to(dtype))
 
-    log_mel = torch.randn(6, GRID.freq * 4, GRID.time * 4)
+    log_mel = torch.randn(6, GRID.freq * 4, GRID.time * 4).to(dtype)
     mask = draw("random", grid=GRID, batch_size=6, mask_ratio=0.7, rng=torch.Generator().manual_seed(1))
     jumbled = mask.masked[:, torch.randperm(mask.masked.shape[1])]  # a shuffle is in no order
     plain_loss = plain(log_mel, torch.cat([mask.visible, jumbled], dim=1), mask.visible.shape[1])
@@ -70,23 +71,25 @@ def both_forms(baseline, framework):
 
 @pytest.mark.parametrize("framework", ["m2d", "msm-mae"])
 def test_the_plain_form_computes_our_loss_and_gradient(script, framework):
-    ours, plain, patches, mask, plain_loss = both_forms(script("baseline"), framework)
+    """In float64, but for our loss, which is of 6 x 11 masked patches and of at most 32 values in each."""
+    ours, plain, patches, mask, plain_loss = both_forms(script("baseline"), framework, torch.float64)
     loss = ours(patches, GRID, mask, None).value
-    assert float(plain_loss.detach()) == pytest.approx(float(loss.detach()), abs=1e-5)
+    assert mask.masked.shape == (6, 11)
+    assert_chain_close(loss, plain_loss, 6 * 32 + 6 * 11)
 
     loss.backward()
     plain_loss.backward()
     gradients = {name: p.grad.reshape(-1) for name, p in plain.named_parameters() if p.grad is not None}
     for name, parameter in ours.named_parameters():
         if parameter.requires_grad:
-            torch.testing.assert_close(gradients.pop(name), parameter.grad.reshape(-1), atol=1e-5, rtol=1e-4)
+            assert_chain_close(parameter.grad.reshape(-1).float(), gradients.pop(name), 6 * 11 * 32)
     assert not gradients
 
 
 @pytest.mark.parametrize("framework", ["m2d", "msm-mae"])
 def test_in_bf16_our_loss_is_the_plain_one_within_its_rounding(script, framework):
     """A value in bfloat16 is off by up to 2^-9 of itself; the mean over masked patches by less than twice that."""
-    ours, _, patches, mask, plain_loss = both_forms(script("baseline"), framework)
+    ours, _, patches, mask, plain_loss = both_forms(script("baseline"), framework, torch.float32)
     with torch.autocast("cpu", torch.bfloat16):
         loss = float(ours(patches, GRID, mask, None).value.detach())
     assert loss != float(plain_loss.detach())
@@ -116,7 +119,10 @@ def test_the_plain_log_mel_is_ours(script, tmp_path):
     decoded = prepare.decoded(tmp_path / "noise.wav", "float32")
     prepare.PlainPrepare(tmp_path / "out")([tmp_path / "noise.wav"])
     plain = torch.from_numpy(np.load(tmp_path / "out/noise.npy"))
-    torch.testing.assert_close(plain, LogMel(LogMelSpec())(decoded[None])[0], atol=1e-4, rtol=0)
+    ours = LogMel(LogMelSpec())(decoded[None])[0]
+    for found, num_terms in ((plain, LogMelSpec().n_fft), (ours, 0)):
+        (expected,), (bound,) = log_mel_with_bound(decoded[None].numpy(), LogMelSpec(), num_terms)
+        assert (np.abs(found.numpy() - expected) < bound).all()
 
 
 def test_the_plain_embedding_is_ours(script, store, tmp_path):
@@ -125,7 +131,9 @@ def test_the_plain_embedding_is_ours(script, store, tmp_path):
     encoder = Encoder(ENCODER, (16, 16))
     frozen = PretrainedEncoder(encoder, FrontEnd(store.spec, store.mean, store.std), 608)
     files = sorted(recordings.write_clip_files(store, tmp_path / "clips").iterdir())
-    assert np.abs(embed.PlainEmbedder(encoder, store)(files) - frozen.embed_store(store)).max() < 1e-4
+    found, expected = embed.PlainEmbedder(encoder, store)(files), frozen.embed_store(store)
+    num_terms = encoder_terms(ENCODER, 256, 1 + 5 * 19) + 19  # of clips of at most 3 s
+    assert np.abs(found - expected).max() < 2 * chain_bound(num_terms, np.abs(expected).max())
 
 
 # What they write

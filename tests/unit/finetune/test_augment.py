@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from bounds import gamma
 from melmask.finetune import augment
 from melmask.finetune.augment import draw_lines, hide_stripes, mix, mixup, num_lines, resized_crop
 from melmask.types import PatchGrid
@@ -17,6 +18,7 @@ def rng(seed: int = 0) -> np.random.Generator:
 
 def test_a_mixture_has_the_power_of_its_parts():
     a, b = torch.randn(2, 30, 8, generator=torch.Generator().manual_seed(0))
+    a, b = a.double(), b.double()
     torch.testing.assert_close(mix(a, b, 0.7).exp(), 0.7 * a.exp() + 0.3 * b.exp())
     assert mix(a, b, 1.0) is a
 
@@ -25,8 +27,9 @@ def test_labels_are_mixed_by_the_shares_of_power():
     power = torch.arange(1.0, 33.0)
     clips = [torch.full((20, 4), float(p.log())) for p in power]
     mixed, flags = mixup(clips, torch.eye(32), alpha=0.5, silence=SILENCE, rng=rng())
+    # A logarithm up to 3.5 is off by that times u, which its exponential shows; and so are a share and a sum.
     for clip, expected in zip(mixed, flags @ power, strict=True):
-        torch.testing.assert_close(clip.exp(), expected.expand(20, 4))
+        torch.testing.assert_close(clip.exp(), expected.expand(20, 4), rtol=gamma(32), atol=0)
     torch.testing.assert_close(flags.sum(dim=1), torch.ones(32))
     own = flags.diagonal()
     assert (own >= 0.5).all() and (own < 0.9).sum() > 3, "some clips must be mixed in earnest"

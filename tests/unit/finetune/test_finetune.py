@@ -9,6 +9,7 @@ import pytest
 import soundfile
 import torch
 
+from bounds import chain_bound, encoder_terms
 from melmask.cli.main import main
 from melmask.data.prepare import prepare
 from melmask.encoders.features import FeatureSettings, Pooling
@@ -210,21 +211,39 @@ def crops_of(store, recipe, rows=None, crop_frames=96):
     return Crops(store, rows, flags, recipe, start.front_end, (16, 16), crop_frames, seed=0)
 
 
+def reading(start) -> TunedEncoder:
+    """A fine-tuned encoder whose head has a class for each feature, and whose logits are the features it is given."""
+    model = TunedEncoder(start, [str(i) for i in range(start.num_dims)], False)
+    torch.nn.init.eye_(model.head.weight)
+    return model
+
+
+def assert_same(found, expected, num_steps, largest=6.0):
+    """Two forms of features in float32, of chunks of 6 x 5 patches, with two moments over the steps.
+
+    Args:
+        found: in one form.
+        expected: in another.
+        num_steps: time steps pooled.
+        largest: that a feature can be: after a layer norm of 32 values, the root of 31.
+    """
+    num_terms = encoder_terms(SIZES["micro"], 256, 31) + 2 * num_steps
+    assert (found - expected).detach().abs().max() < 2 * chain_bound(num_terms, largest)
+
+
 @pytest.mark.parametrize("excerpt_frames", [0, 1000])
 @pytest.mark.parametrize("pooling", get_args(Pooling))
 def test_training_sees_what_evaluation_sees_whatever_the_company(tones, pooling, excerpt_frames):
     """Clips heard whole, in one chunk or several, give in a batch what they give alone: no padding counts."""
     recipe = replace(RECIPE, pooling=pooling, batch_size=len(tones), excerpt_frames=excerpt_frames)
-    model = TunedEncoder(as_read(start_for(tones), recipe), ["a", "b"], False)
-    torch.nn.init.normal_(model.head.weight, generator=torch.Generator().manual_seed(0))
-    compared = []
+    model, compared = reading(as_read(start_for(tones), recipe)), []
     for group in crops_of(tones, recipe).batch(0):
         logits = model(group.patches, group.grid)
         for row, found in zip(group.flags.argmax(dim=1).tolist(), logits, strict=True):
             num_steps = -(-tones.clips[row].num_frames // 16)
             if group.grid.time == num_steps:
                 alone = model.classify(torch.from_numpy(model.frozen().embed_store(tones, [row])))[0]
-                torch.testing.assert_close(found, alone, atol=1e-4, rtol=1e-4)
+                assert_same(found, alone, num_steps)
                 compared.append(num_steps)
             else:
                 assert group.grid.time == (6 if excerpt_frames == 0 else num_steps - 1)
@@ -254,15 +273,16 @@ def test_reading_ahead_gives_the_same_and_passes_failures_on():
 @pytest.mark.parametrize("num_chunks", [1, 3])
 def test_masked_lines_equal_a_slow_loop(tones, num_chunks):
     """The same lines in every chunk; the head reads a mean and a deviation over the columns of all chunks."""
-    model, chunk = TunedEncoder(as_read(start_for(tones), FROM_PROBE), ["a", "b"], False), PatchGrid(5, 6)
+    model, chunk = reading(as_read(start_for(tones), FROM_PROBE)), PatchGrid(5, 6)
     rng = torch.Generator().manual_seed(0)
-    for tensor in (model.head.weight, model.mean, model.scale):
+    for tensor in (model.mean, model.scale):
         torch.nn.init.normal_(tensor, generator=rng)
     log_mel, grid = torch.randn(3, 80, num_chunks * 96, generator=rng), PatchGrid(5, 6 * num_chunks)
     patches = patchify(log_mel, (16, 16))
     lines = draw_lines(3, chunk, 0.5, np.random.default_rng(0))
     found = model(patches, grid, lines)
     mean, scale = model.mean.view(2, 5, 32), model.scale.view(2, 5, 32)
+    largest = (6 + float(mean.abs().max())) * float(scale.abs().max())
     for i in range(3):
         rows, columns = lines.rows[i].tolist(), lines.columns[i].tolist()
         index = torch.tensor([[row * 6 + column for row in rows for column in columns]])
@@ -274,9 +294,9 @@ def test_masked_lines_equal_a_slow_loop(tones, num_chunks):
             steps = torch.cat([of_chunk[here] for of_chunk in tokens])
             for number, statistic in enumerate((steps.mean(dim=0), steps.std(dim=0, correction=0))):
                 given[number, row] = (statistic - mean[number, row]) * scale[number, row] * 5 / len(rows)
-        torch.testing.assert_close(found[i], model.head(given.flatten()), atol=1e-4, rtol=1e-4)
+        assert_same(found[i], given.flatten(), 6 * num_chunks, largest * 5 / len(rows))
     everything = draw_lines(3, chunk, 0.0, np.random.default_rng(0))
-    torch.testing.assert_close(model(patches, grid, everything), model(patches, grid), atol=1e-4, rtol=1e-4)
+    assert_same(model(patches, grid, everything), model(patches, grid), 6 * num_chunks, largest)
 
 
 def test_standardised_features_have_zero_mean_and_unit_deviation(tones):

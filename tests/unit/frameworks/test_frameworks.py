@@ -8,6 +8,8 @@ from melmask.frameworks.base import mean_over_valid
 from melmask.nn.vit import Block, Size
 from melmask.types import Mask, PatchGrid
 
+pytestmark = pytest.mark.numerical
+
 GRID = PatchGrid(2, 5)
 each = pytest.mark.parametrize("framework", FRAMEWORKS)
 MASK = Mask(

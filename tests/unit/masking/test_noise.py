@@ -7,6 +7,8 @@ from melmask.masking import draw, noise
 from melmask.masking.noise import ColouredNoise, noise_field
 from melmask.types import PatchGrid
 
+pytestmark = pytest.mark.numerical
+
 CPU = torch.device("cpu")
 
 

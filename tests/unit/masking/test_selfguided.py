@@ -8,6 +8,8 @@ from melmask.masking import draw, make_strategy
 from melmask.masking.selfguided import fiedler_scores, principal_axis_scores
 from melmask.types import PatchGrid
 
+pytestmark = pytest.mark.numerical
+
 GRID = PatchGrid(5, 10)
 
 

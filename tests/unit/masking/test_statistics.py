@@ -14,6 +14,8 @@ from scipy.stats import entropy
 from melmask.masking import statistics
 from melmask.masking.statistics import STATISTICS, dispersion
 
+pytestmark = pytest.mark.numerical
+
 by_statistic = pytest.mark.parametrize("statistic", STATISTICS)
 
 

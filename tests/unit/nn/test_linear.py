@@ -11,6 +11,8 @@ from melmask.nn.linear import Linear, as_convolution, convolves_faster
 from melmask.nn.vit import SIZES, Encoder
 from melmask.types import PatchGrid
 
+pytestmark = pytest.mark.numerical
+
 SHAPES = [(3, 5), (5, 8), (2, 7, 8), (16, 65, 12), (2, 3, 4, 8), (1, 1, 1)]
 
 

@@ -12,6 +12,8 @@ from melmask.nn.vit import LAYER_NORM_EPS, SIZES, Encoder, Size, positions
 from melmask.patches import sincos_positions
 from melmask.types import PatchGrid
 
+pytestmark = pytest.mark.numerical
+
 GRID = PatchGrid(4, 4)
 HF_BLOCK = {
     "norm1": "layernorm_before", "norm2": "layernorm_after", "attn.proj": "attention.o_proj",

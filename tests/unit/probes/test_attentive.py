@@ -18,6 +18,8 @@ from melmask.probes.attentive import AttentiveProbe, attend
 from melmask.probes.fit import AdamSettings, fit
 from melmask.probes.linear import LinearProbe
 
+pytestmark = pytest.mark.numerical
+
 
 def needles(num_clips: int = 400, num_dims: int = 16, seed: int = 0) -> tuple[TimeSteps, np.ndarray]:
     """Clips of 5 to 40 steps of noise; in one step of each, dimension 0 is high and dimension 1 tells the class."""
@@ -31,19 +33,20 @@ def needles(num_clips: int = 400, num_dims: int = 16, seed: int = 0) -> tuple[Ti
 
 def test_a_query_of_zero_is_the_mean_of_what_is_valid():
     clips, _ = needles(6)
-    features, valid = clips.padded()
-    pooled = attend(torch.from_numpy(features), torch.from_numpy(valid), torch.zeros(16))
-    assert np.allclose(pooled, np.stack([clips.clip(number).mean(axis=0) for number in range(6)]), atol=1e-5)
+    features, valid = (torch.from_numpy(array) for array in clips.padded())
+    pooled = attend(features.double(), valid, torch.zeros(16, dtype=torch.float64))
+    expected = [clips.clip(number).mean(axis=0, dtype=np.float64) for number in range(6)]
+    np.testing.assert_allclose(pooled, expected, rtol=1e-9)
 
 
 def test_padding_has_no_say():
     clips, _ = needles(6)
-    query = torch.linspace(-1, 1, 16)
+    query = torch.linspace(-1, 1, 16, dtype=torch.float64)
     features, valid = (torch.from_numpy(array) for array in clips.padded())
-    together = attend(features.masked_fill(~valid[:, :, None], 1e4), valid, query)
+    together = attend(features.double().masked_fill(~valid[:, :, None], 1e4), valid, query)
     for number in range(6):
-        alone = (torch.from_numpy(array) for array in clips[[number]].padded())
-        assert torch.allclose(attend(*alone, query)[0], together[number], atol=1e-4)
+        alone, valid = (torch.from_numpy(array) for array in clips[[number]].padded())
+        torch.testing.assert_close(attend(alone.double(), valid, query)[0], together[number])
 
 
 def test_it_finds_the_step_that_tells_where_the_mean_drowns_it():

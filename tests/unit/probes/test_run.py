@@ -19,6 +19,8 @@ from melmask.probes.knn import KnnProbe
 from melmask.probes.linear import LinearProbe
 from melmask.probes.ridge import RidgeProbe
 
+pytestmark = pytest.mark.numerical
+
 # Small forms of what would take long; the names are as tables show them.
 SMALL = {
     "mlp": "mlp:learning_rates=(0.01, 0.003),hidden_dim=16,batch_size=64,max_epochs=40,check_every=1,patience=5",
@@ -179,15 +181,16 @@ def test_linear_probe_stops_after_its_patience() -> None:
 def test_logistic_fit_equals_sklearn(strength: float) -> None:
     (x, y, _, _, test_x), _ = _arrays(spread=2)
     expected = LogisticRegression(C=strength, tol=1e-8, max_iter=2000).fit(x, y).predict_proba(test_x)
-    with_one = [torch.from_numpy(np.pad(part, ((0, 0), (0, 1)), constant_values=1)) for part in (x, test_x)]
-    weight = LogisticProbe().fit(with_one[0], torch.from_numpy(y), strength, torch.zeros(9, 3))
+    # In float64, so that L-BFGS takes the same steps everywhere, and stops at the same distance from the optimum.
+    with_one = [torch.from_numpy(np.pad(part, ((0, 0), (0, 1)), constant_values=1)).double() for part in (x, test_x)]
+    weight = LogisticProbe().fit(with_one[0], torch.from_numpy(y), strength, torch.zeros(9, 3).double())
     assert (with_one[1] @ weight).softmax(dim=1).numpy() == pytest.approx(expected, abs=1e-3)
 
 
 def test_logistic_fit_of_several_labels_is_one_regression_for_each() -> None:
     features, task = _several_labels()
-    with_one = torch.from_numpy(np.pad(features, ((0, 0), (0, 1)), constant_values=1))
-    weight = LogisticProbe().fit(with_one, torch.from_numpy(task.targets).float(), 0.1, torch.zeros(9, 3))
+    with_one = torch.from_numpy(np.pad(features, ((0, 0), (0, 1)), constant_values=1)).double()
+    weight = LogisticProbe().fit(with_one, torch.from_numpy(task.targets).double(), 0.1, torch.zeros(9, 3).double())
     for label in range(3):
         single = LogisticRegression(C=0.1, tol=1e-8, max_iter=2000).fit(features, task.targets[:, label])
         expected = single.predict_proba(features)[:, 1]
