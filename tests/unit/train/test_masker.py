@@ -31,7 +31,8 @@ def model():
 
 @pytest.mark.parametrize("encoder", ["online", "ema"])
 def test_features_and_attention_are_of_the_encoder_that_is_asked_for(encoder, model):
-    patches, seen_by = torch.randn(3, 30, 256).double(), model.double().encoder if encoder == "online" else model.target
+    model.double()
+    patches, seen_by = torch.randn(3, 30, 256).double(), model.encoder if encoder == "online" else model.target
     features = guide_of(make_strategy("sgim", {"encoder": encoder}).needs, model.encoders(), patches, GRID)
     attention = guide_of(make_strategy("attention", {"encoder": encoder}).needs, model.encoders(), patches, GRID)
     assert torch.allclose(features, seen_by(patches, GRID)[:, 1:]) and not features.requires_grad
