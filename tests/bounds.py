@@ -87,6 +87,25 @@ def _assert_within(found: Tensor, exact: Tensor, bound: Tensor) -> None:
     assert within.all(), f"{int((~within).sum())} of {within.numel()} are off, by {float(worst):.3g} bounds at most"
 
 
+def assert_features_close(
+    found: np.ndarray, other: np.ndarray, size: Size, num_patches: int = 30, num_steps: int = 64, largest: float = 0.0
+) -> None:
+    """Features in float32 that one encoder of patches of 16 x 16 gives in two ways differ by rounding alone.
+
+    Args:
+        found: features of time steps, or means, maxima and deviations of them over time.
+        other: the same in another way, in other batches for instance.
+        size: of the encoder.
+        num_patches: in a chunk; 5 x 6 by default.
+        num_steps: in time, at most, that are pooled.
+        largest: what a feature can be on the way, if more than what is found.
+    """
+    num_terms = encoder_terms(size, 16 * 16, 1 + num_patches) + 2 * num_steps  # a deviation takes two sums
+    bound = 2 * chain_bound(num_terms, max(largest, np.abs(other).max()))
+    difference = np.abs(found - other).max()
+    assert found.shape == other.shape and difference <= bound, f"{difference:.3g} apart, bound {bound:.3g}"
+
+
 def log_mel_with_bound(waves: np.ndarray, spec: LogMelSpec, num_terms: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Log-mel values [b, mel, frame] in float64, and how far from each a computation in float32 may be.
 

@@ -7,6 +7,7 @@ import pytest
 import soundfile
 import torch
 
+from bounds import assert_features_close
 from melmask.audio import read_audio
 from melmask.cli.main import main
 from melmask.data.prepare import prepare
@@ -85,7 +86,7 @@ def test_files_embed_to_the_bit_as_from_a_store(settings, files, weights, noise_
     monkeypatch.setattr(pretrained, "CLIPS_AT_ONCE", 2)
     assert np.array_equal(encoder.embed(files), encoder.embed_store(noise_store))
     monkeypatch.setattr(pretrained, "FRAMES_AT_ONCE", 1)  # each by itself
-    assert np.abs(encoder.embed(files) - expected).max() < 1e-5
+    assert_features_close(encoder.embed(files), expected, SIZES["micro"])
 
 
 def test_log_mels_are_those_of_a_store_to_the_bit(files, noise_store):
@@ -99,7 +100,7 @@ def test_time_steps_of_a_file_are_those_of_the_store(files, encoder, noise_store
         expected, expected_s = encoder.frames(noise_store.log_mel(row))
         assert np.array_equal(vectors, expected) and np.array_equal(times_s, expected_s)
         assert vectors.shape == (encoder.num_steps(noise_store.clips[row].num_frames), encoder.num_step_dims)
-        assert np.abs(vectors.mean(axis=0) - encoder.embed(file)).max() < 1e-5
+        assert_features_close(vectors.mean(axis=0), encoder.embed(file), SIZES["micro"])
     with pytest.raises(ValueError, match="call it for each"):
         encoder.embed_frames(files)
 
