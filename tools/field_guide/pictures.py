@@ -1,5 +1,6 @@
 """The pictures of docs/masking.md: what every strategy hides of the same few sounds."""
 
+import dataclasses
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
@@ -8,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import to_rgb
@@ -20,11 +21,10 @@ from torch import Tensor
 from field_guide.schedules import schedules_figure
 from field_guide.subjects import MASK_RATIO, Subject, made_for
 from melmask.masking import STRATEGIES, MaskingStrategy, make_strategy
-from melmask.masking.base import num_masked_of
-from melmask.patches import grid_of, patchify
 from melmask.types import PatchGrid
 from melmask.viz import style
-from melmask.viz.masks import masked_share, preference_scale, range_words, show_frequency
+from melmask.viz.masks import MaskSampler, random_share, range_words
+from melmask.viz.spectrogram import Spectrogram, preference_scale, show_cover, show_frequency, show_log_mel
 
 NUM_DRAWS = 500
 NARROW = (PatchGrid(5, 13), 0.75)  # crops of 2.08 s, and a ratio at which the paper's form of ibm finds no centre there
@@ -127,15 +127,15 @@ def strategy_figure(name: str, subjects: Sequence[Subject]) -> Figure:
     strategy = made_for(name, {}, subjects)
     head = figure.add_subplot(rows[0])
     style.head(head, name, kind_of(strategy))
-    _scale(head, _by_chance(subjects[0].grid, MASK_RATIO))
+    _scale(head, random_share(subjects[0].spectrogram.grid, MASK_RATIO))
     panels = [rows[row].subgridspec(1, len(subjects)).subplots(squeeze=False)[0] for row in (2, 3)]
     for column, subject in enumerate(subjects):
         single, often = panels[0][column], panels[1][column]
-        show_dimmed(single, subject.log_mel, subject.share(strategy, seed=column) > 0, subject)
+        sampler = subject.sampler(strategy)
+        show_dimmed(single, subject.spectrogram, sampler.masked(seed=column))
         single.set_title(subject.name)
-        share = subject.share(strategy, NUM_DRAWS, seed=column)
-        grid, by_chance = subject.grid, _by_chance(subject.grid, MASK_RATIO)
-        show_frequency(often, style.on_grid(share, grid), by_chance, subject.patch_shape, subject.spec)
+        share = sampler.share(column, num_draws=NUM_DRAWS)
+        show_frequency(often, subject.spectrogram, share, random_share(sampler.grid, MASK_RATIO))
         often.set_title(range_words(share), color=style.MUTED)
     _say(panels[0][0], "one mask")
     _say(panels[1][0], f"{NUM_DRAWS} masks")
@@ -152,8 +152,8 @@ def _show_variants(
     for axes in panels[len(variants) :]:
         axes.set_axis_off()
     for axes, options in zip(panels, variants, strict=False):  # panels left over are empty
-        masked = subjects[0].share(made_for(name, options, subjects)) > 0
-        show_dimmed(axes, subjects[0].log_mel, masked, subjects[0])
+        sampler = subjects[0].sampler(made_for(name, options, subjects))
+        show_dimmed(axes, subjects[0].spectrogram, sampler.masked(seed=0))
         axes.set_title(", ".join(_words(key, value) for key, value in options.items()))
     _say(panels[0], "options")
 
@@ -177,12 +177,12 @@ def overview_figure(subjects: Sequence[Subject]) -> Figure:
     figure = style.new_figure(0.25 + 0.8 * num_down, WIDTH_IN)
     panels = figure.subplots(num_down, num_across, squeeze=False).flat
     plain = next(panels)
-    show_dimmed(plain, subject.log_mel, torch.zeros(subject.grid.num_patches, dtype=torch.bool), subject)
+    show_dimmed(plain, subject.spectrogram, torch.zeros(subject.spectrogram.grid.num_patches, dtype=torch.bool))
     plain.set_title(f"the sound: {subject.name}")
-    for seed, (name, kind) in enumerate(STRATEGIES.items()):
-        axes = next(panels)
-        show_dimmed(axes, subject.log_mel, subject.share(made_for(name, {}, subjects), seed=seed) > 0, subject)
-        axes.set_title(name, fontweight="bold", color=KIND_COLOURS[kind_of(kind())])
+    for seed, name in enumerate(STRATEGIES):
+        axes, strategy = next(panels), made_for(name, {}, subjects)
+        show_dimmed(axes, subject.spectrogram, subject.sampler(strategy).masked(seed))
+        axes.set_title(name, fontweight="bold", color=KIND_COLOURS[kind_of(strategy)])
     for axes in panels:
         axes.set_axis_off()
     handles = [Rectangle((0, 0), 1, 1, facecolor=colour) for colour in KIND_COLOURS.values()]
@@ -196,41 +196,46 @@ def limits_figure(subjects: Sequence[Subject]) -> Figure:
     subject = next((subject for subject in subjects if subject.name == PADDED), subjects[0])
     figure = style.new_figure(1.45, WIDTH_IN)
     panels = figure.subplots(1, 4)
-    grid, (_, patch_frames) = subject.grid, subject.patch_shape
+    whole, grid = subject.spectrogram, subject.spectrogram.grid
+    patch_mels, patch_frames = whole.patch_shape
     num_columns = round(0.4 * grid.time)
-    padded = subject.log_mel.clone()
-    padded[:, num_columns * patch_frames :] = subject.silence
+    log_mel = whole.log_mel.clone()
+    log_mel[:, num_columns * patch_frames :] = subject.silence
+    padded = dataclasses.replace(whole, log_mel=log_mel)
     valid = (torch.arange(grid.time) < num_columns).repeat(grid.freq)[None]
-    dwm, patches = made_for("dwm", {}, subjects), patchify(padded[None], subject.patch_shape)
+    dwm = made_for("dwm", {}, subjects)
     for axes, told in zip(panels, (None, valid), strict=False):
-        rng = torch.Generator().manual_seed(0)
-        masked = masked_share(dwm, grid, MASK_RATIO, rng, patches, valid=told)
-        show_dimmed(axes, padded, masked > 0, subject)
-        seen = int((valid[0] & (masked == 0)).sum())
+        masked = MaskSampler(dwm, grid, MASK_RATIO, padded.patches, told).masked(seed=0)
+        show_dimmed(axes, padded, masked, whole.limits)
+        seen = int((valid[0] & ~masked).sum())
         words = "padding not told" if told is None else "padding told"
         axes.set_title(f"dwm, {words}:\n{seen} patches of sound visible")
     narrow, ratio = NARROW
-    cut = subject.log_mel[: narrow.freq * subject.patch_shape[0], : narrow.time * patch_frames]
+    cut = dataclasses.replace(whole, log_mel=whole.log_mel[: narrow.freq * patch_mels, : narrow.time * patch_frames])
     for axes, blocks in zip(panels[2:], ("paper", "cover"), strict=True):
-        rng, ibm = torch.Generator().manual_seed(0), make_strategy("ibm", {"blocks": blocks})
-        show_dimmed(axes, cut, masked_share(ibm, narrow, ratio, rng, None) > 0, subject)
+        masked = MaskSampler(make_strategy("ibm", {"blocks": blocks}), narrow, ratio).masked(seed=0)
+        show_dimmed(axes, cut, masked, whole.limits)
         axes.set_title(f'ibm, blocks "{blocks}":\n{narrow.freq} x {narrow.time}, r = {ratio}')
     return figure
 
 
-def show_dimmed(axes: Axes, log_mel: Float[Tensor, "mel frame"], masked: Bool[Tensor, " n"], subject: Subject) -> None:
-    """A spectrogram with its masked patches dimmed, so that one can still see what they hide."""
-    grid = grid_of(log_mel, subject.patch_shape)
-    style.show_log_mel(axes, log_mel, subject.spec, style.colour_limits(subject.log_mel))
-    veil = torch.zeros(grid.freq, grid.time, 4)
-    veil[masked.reshape(grid.freq, grid.time)] = torch.tensor((*to_rgb(style.COVER), DIMMED))
-    style.show_patches(axes, veil.numpy(), subject.patch_shape, subject.spec)
+def show_dimmed(
+    axes: Axes,
+    spectrogram: Spectrogram,
+    masked: Bool[Tensor, " n"],
+    limits: tuple[float, float] | None = None,
+) -> None:
+    """A spectrogram with its masked patches dimmed, so that what they hide can still be seen.
+
+    Args:
+        axes: where to draw.
+        spectrogram: of whole patches.
+        masked: True for masked patches.
+        limits: ends of the colour scale; None for the spectrogram's own.
+    """
+    show_log_mel(axes, spectrogram.log_mel, spectrogram.spec, limits or spectrogram.limits)
+    show_cover(axes, spectrogram, masked, DIMMED)
     axes.set(xticks=[], yticks=[])
-
-
-def _by_chance(grid: PatchGrid, mask_ratio: float) -> float:
-    """The share of patches that is masked."""
-    return num_masked_of(grid.num_patches, mask_ratio) / grid.num_patches
 
 
 def _say(axes: Axes, words: str) -> None:
@@ -238,14 +243,14 @@ def _say(axes: Axes, words: str) -> None:
     axes.set_ylabel(words, labelpad=3)
 
 
-def _scale(head: Axes, by_chance: float) -> None:
+def _scale(head: Axes, expected: float) -> None:
     """The scale of frequencies, at the right end of the headline."""
     bar = head.inset_axes((0.66, 0.05, 0.34, 0.28))
-    scale = ScalarMappable(preference_scale(by_chance), style.PREFERENCE)
+    scale = ScalarMappable(preference_scale(expected), style.PREFERENCE)
     colours = head.figure.colorbar(scale, cax=bar, orientation="horizontal", ticks=[], spacing="proportional")
     colours.outline.set_visible(False)
-    bar.axvline(by_chance, color=style.INK, linewidth=0.8)
-    words = {0.0: "never masked", by_chance: f"by chance {by_chance:.0%}".replace("%", " %"), 1.0: "always"}
+    bar.axvline(expected, color=style.INK, linewidth=0.8)
+    words = {0.0: "never masked", expected: f"by chance {expected:.0%}".replace("%", " %"), 1.0: "always"}
     for (place, word), align in zip(words.items(), ("left", "center", "right"), strict=True):
         bar.annotate(
             word, (place, 1), (0, 2), xycoords=("data", "axes fraction"), textcoords="offset points", ha=align,

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,53 +11,43 @@ from torch import Tensor
 
 from field_guide.sounds import four_sounds
 from melmask.frameworks import Framework
-from melmask.logmel import LogMel, LogMelSpec
+from melmask.logmel import LogMel
 from melmask.masking import MaskingStrategy, make_strategy
 from melmask.nn.encoder_file import ENCODER, load_encoder
-from melmask.patches import grid_of, patchify, whole_patches
+from melmask.patches import whole_patches
 from melmask.study.runs import read_runs
 from melmask.train.masker import guide_of
-from melmask.types import PatchGrid
-from melmask.viz.masks import learnt, losses_of, masked_share
+from melmask.viz.masks import MaskSampler, learnt, losses_of
+from melmask.viz.spectrogram import Spectrogram
 
 MASK_RATIO = 0.7
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Subject:
     """A sound as strategies see it.
 
     Args:
-        name: what it is.
-        log_mel: its normalised spectrogram, of whole patches.
-        spec: its front end.
-        patch_shape: (freq, time) of a patch, in mel bands and frames.
+        spectrogram: normalised, of whole patches, titled by what it is.
         silence: the value of digital silence.
-        model: whose features, attention or losses are looked at.
+        model: whose features, attention or losses guide.
         losses: its error at every patch.
     """
 
-    name: str
-    log_mel: Float[Tensor, "mel frame"]
-    spec: LogMelSpec
-    patch_shape: tuple[int, int]
+    spectrogram: Spectrogram
     silence: float
     model: Framework
     losses: Float[Tensor, " n"]
 
     @property
-    def grid(self) -> PatchGrid:
-        return grid_of(self.log_mel, self.patch_shape)
+    def name(self) -> str:
+        return self.spectrogram.title
 
-    @cached_property
-    def patches(self) -> Float[Tensor, "1 n p"]:
-        return patchify(self.log_mel[None], self.patch_shape)
-
-    def share(self, strategy: MaskingStrategy, num_draws: int = 1, seed: int = 0) -> Float[Tensor, " n"]:
-        """In which share of masks each patch is masked."""
-        guide = guide_of(strategy.needs, self.model.encoders(), self.patches, self.grid, self.losses[None, :, None])
-        rng = torch.Generator().manual_seed(seed)
-        return masked_share(strategy, self.grid, MASK_RATIO, rng, guide, num_draws=num_draws)
+    def sampler(self, strategy: MaskingStrategy) -> MaskSampler:
+        """Draws the strategy's masks of the sound."""
+        grid, patches, losses = self.spectrogram.grid, self.spectrogram.patches, self.losses[None, :, None]
+        guide = guide_of(strategy.needs, self.model.encoders(), patches, grid, losses)
+        return MaskSampler(strategy, grid, MASK_RATIO, guide)
 
 
 def subjects_of(run: Path, seed: int = 0) -> list[Subject]:
@@ -78,10 +67,12 @@ def subjects_of(run: Path, seed: int = 0) -> list[Subject]:
         log_mel = whole_patches(LogMel(spec)(torch.from_numpy(wave)[None])[0], shape)
         log_mel = (log_mel - front_end.mean) / front_end.std
         silence = (spec.silence - front_end.mean) / front_end.std
-        subjects.append(Subject(name, log_mel, spec, shape, silence, read.model, losses_of(read, log_mel, seed)))
+        spectrogram = Spectrogram(log_mel, spec, shape, name)
+        subjects.append(Subject(spectrogram, silence, read.model, losses_of(read, log_mel, seed)))
     return subjects
 
 
 def made_for(name: str, options: Mapping[str, Any], subjects: Sequence[Subject]) -> MaskingStrategy:
-    """A strategy with options; one that learns how much each band varies learns it from all the sounds."""
-    return learnt(make_strategy(name, options), torch.cat([subject.patches for subject in subjects]), subjects[0].grid)
+    """A strategy with options; one that starts with a sample of the data takes all the sounds for it."""
+    patches = torch.cat([subject.spectrogram.patches for subject in subjects])
+    return learnt(make_strategy(name, options), patches, subjects[0].spectrogram.grid)

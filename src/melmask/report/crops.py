@@ -9,10 +9,13 @@ from torch import Tensor
 
 from melmask.data.store import Store
 from melmask.frameworks import Framework
+from melmask.logmel import LogMelSpec
 from melmask.masking import draw
 from melmask.patches import grid_of, patchify, valid_patches
 from melmask.study.runs import Run, random_masks
 from melmask.types import Batch, PatchGrid
+from melmask.viz.predictions import Stage
+from melmask.viz.spectrogram import Spectrogram
 
 NUM_CROPS = 64
 PARTS = 16  # crops that go through a model at once
@@ -44,6 +47,15 @@ class Examples:
     shown: tuple[int, ...]
     clip: Int[Tensor, " b"]
     start_frame: Int[Tensor, " b"]
+
+    def spectrograms(self, spec: LogMelSpec) -> list[Spectrogram]:
+        """The crops to look at singly, with the front end that they were made with."""
+        return [Spectrogram(self.log_mel[i], spec, self.grid.patch, self.names[i]) for i in self.shown]
+
+    @property
+    def shown_files(self) -> str:
+        """The files of the crops to look at singly, as a sentence."""
+        return f"Recordings, from the top: {', '.join(self.files[i] for i in self.shown)}."
 
 
 def examples_of(run: Run, store: Store, num_shown: int, seed: int = 0) -> Examples:
@@ -106,11 +118,25 @@ def band_frequency(run: Run, examples: Examples, seed: int = 0) -> Float[Tensor,
             hint_ratio=masker.hints(1.0),
             valid=valid,
         )
-        masked = torch.zeros(len(valid), grid.num_patches).scatter(1, mask.masked, 1.0)
-        num_masked[part] = masked.reshape(len(part), DRAWS_PER_CROP, -1).mean(dim=1)
+        num_masked[part] = mask.as_bool().float().reshape(len(part), DRAWS_PER_CROP, -1).mean(dim=1)
     counted = examples.valid.float()
     by_band = (len(counted), grid.freq, grid.time)
     return (num_masked * counted).reshape(by_band).sum(dim=(0, 2)) / counted.reshape(by_band).sum(dim=(0, 2))
+
+
+def stages_of(run: Run) -> list[Stage]:
+    """The moments of a run's schedules that masks are shown at; without a schedule, one stage or three draws."""
+    recipe, masker = run.recipe, run.masker
+    changes = recipe.exponent_power is not None or (recipe.takes_hints and recipe.hint_constant is None)
+    moments = {"throughout": 1.0}
+    if changes:
+        moments = {"start": 0.0, "middle": 0.5, "end": 1.0}
+    elif not recipe.takes_hints:
+        moments = {"draw 1": 1.0, "draw 2": 1.0, "draw 3": 1.0}
+    return [
+        Stage(name, masker.strategy(progress), masker.hints(progress) if recipe.takes_hints else None)
+        for name, progress in moments.items()
+    ]
 
 
 def guide_of_examples(run: Run, examples: Examples, part: Int[Tensor, " k"]) -> Float[Tensor, "k n d"] | None:

@@ -26,6 +26,7 @@ from melmask.report.crops import (
     error_by_patch,
     examples_of,
     guide_of_examples,
+    stages_of,
 )
 from melmask.report.formats import html_table
 from melmask.study.runs import Run, random_masks
@@ -280,67 +281,42 @@ def _hints(run: Run) -> str:
     return f"1 for the first {100 * recipe.hint_start:.3g} % of the run, then {fall}"
 
 
-def _stages(run: Run) -> list[pictures.Stage]:
-    """What there is to show of the run's schedules."""
-    recipe, masker = run.recipe, run.masker
-    changes = recipe.exponent_power is not None or (recipe.takes_hints and recipe.hint_constant is None)
-    moments = {"throughout": 1.0}
-    if changes:
-        moments = {"start": 0.0, "middle": 0.5, "end": 1.0}
-    elif not recipe.takes_hints:
-        moments = {"draw 1": 1.0, "draw 2": 1.0, "draw 3": 1.0}
-    return [
-        pictures.Stage(name, masker.strategy(progress), masker.hints(progress) if recipe.takes_hints else None)
-        for name, progress in moments.items()
-    ]
-
-
 def _mask_examples(material: Material, run: Run, examples: Examples) -> str:
-    """The picture of the run's masks over its schedule."""
-    recipe, shown, stages = run.recipe, list(examples.shown), _stages(run)
+    """The figure of the run's masks over its schedule."""
+    recipe, shown, stages = run.recipe, torch.tensor(examples.shown), stages_of(run)
     assert run.spec is not None
     figure = pictures.schedule_figure(
-        examples.log_mel[shown],
-        [examples.names[i] for i in shown],
-        recipe.strategy,
-        guide_of_examples(run, examples, torch.tensor(shown)),
+        examples.spectrograms(run.spec),
+        guide_of_examples(run, examples, shown),
         examples.valid[shown],
-        examples.grid,
-        recipe.patch_shape,
-        run.spec,
-        mask_ratio=recipe.mask_ratio,
         stages=stages,
+        strategy_name=recipe.strategy,
+        mask_ratio=recipe.mask_ratio,
     )
     led = LED_BY.get(recipe.make_strategy().needs.guide, "")
     course = " at three moments of the run's schedule" if stages[0].name == "start" else ""
     caption = (
         f"Left, crops of the run's data; then its masks{course}{led}. Right, how often each patch is masked in "
-        f"{NUM_DRAWS} draws: orange more often than by chance, teal less. {_files(examples, shown)}"
+        f"{NUM_DRAWS} draws: orange more often than by chance, teal less. {examples.shown_files}"
     )
     return material.pictures.add(file_name("masks", run.name), figure, caption)
 
 
-def _files(examples: Examples, shown: Sequence[int]) -> str:
-    return f"Recordings, from the top: {', '.join(examples.files[i] for i in shown)}."
-
-
 def _prediction_examples(material: Material, run: Run, examples: Examples) -> list[str]:
-    """The pictures of what a run predicts, and how well."""
-    model, spec, shown = run.model, run.spec, list(examples.shown)
-    assert model is not None and spec is not None
-    grid, patch_shape, parts = examples.grid, run.recipe.patch_shape, []
-    patches, log_mel, names = examples.patches[shown], examples.log_mel[shown], [examples.names[i] for i in shown]
-    mask = random_masks(run, grid, len(shown), seed=0)
-    rebuilt = model.reconstruct(patches, grid, mask)
+    """The figures of what a run predicts, and how well."""
+    model, parts = run.model, []
+    assert model is not None and run.spec is not None
+    patches, crops = examples.patches[list(examples.shown)], examples.spectrograms(run.spec)
+    mask = random_masks(run, examples.grid, len(crops), seed=0)
+    rebuilt = model.reconstruct(patches, examples.grid, mask)
     if rebuilt is not None:
-        figure = pictures.reconstruction_figure(log_mel, names, mask, rebuilt, grid, patch_shape, spec)
-        caption = f"{model.reconstruction_note} {_files(examples, shown)}"
+        figure = pictures.reconstruction_figure(crops, mask, rebuilt)
+        caption = f"{model.reconstruction_note} {examples.shown_files}"
         parts.append(material.pictures.add(file_name("reconstructions", run.name), figure, caption))
     with torch.no_grad():
-        error = model(patches, grid, mask).per_patch
-    average = error_by_patch(run, model, examples)
-    figure = pictures.error_figure(average, log_mel, names, mask, error, grid, patch_shape, spec, model.loss_label)
-    caption = f"{ERROR_WORDS.format(scale=model.loss_scale)} {_files(examples, shown)}"
+        error = model(patches, examples.grid, mask).per_patch
+    figure = pictures.error_figure(error_by_patch(run, model, examples), crops, mask, error, model.loss_label)
+    caption = f"{ERROR_WORDS.format(scale=model.loss_scale)} {examples.shown_files}"
     return [*parts, material.pictures.add(file_name("errors", run.name), figure, caption)]
 
 
@@ -352,9 +328,9 @@ def provenance(material: Material, out: Path) -> list[str]:
         "melmask prepare SOURCES --out " + shlex.quote(store) for store in dict.fromkeys(row[1] for row in data)
     ]
     commands += [run.pretrain_command for run in material.runs]
-    commands += dict.fromkeys(result["command"] for run in material.runs for result in run.results)
+    commands += dict.fromkeys(result.command for run in material.runs for result in run.results)
     commands.append(shlex.join(["melmask", "report", *(str(run.folder) for run in material.runs), "--out", str(out)]))
-    evaluated = sorted({result["version"] for run in material.runs for result in run.results})
+    evaluated = sorted({result.version for run in material.runs for result in run.results})
     versions = [["Python", platform.python_version()]]
     versions += [[name, version(name)] for name in ("melmask", "torch", "numpy", "matplotlib")]
     versions += [["evaluated with melmask", ", ".join(evaluated)]] if evaluated else []

@@ -1,12 +1,14 @@
 """The table of evaluations as sentences, HTML, Markdown and CSV: who leads where, by how much, and how certainly."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields
 from html import escape
 
+from melmask.evaluate.results import Result
 from melmask.report.formats import csv_table, markdown_table, raw_html_table
 from melmask.report.page import chip
 from melmask.study.runs import Run
-from melmask.study.table import Cell, Column, Row, Table, overlap
+from melmask.study.table import Column, Row, Table, overlap
 
 
 def percent(share: float) -> str:
@@ -17,9 +19,9 @@ def percent(share: float) -> str:
     return f"{100 * share:.1f}"
 
 
-def interval(cell: Cell) -> str:
+def interval(cell: Result) -> str:
     """The 95 % interval in percent."""
-    return f"{percent(cell['low'])} to {percent(cell['high'])}"
+    return f"{percent(cell.low)} to {percent(cell.high)}"
 
 
 def verdict(table: Table) -> str:
@@ -54,29 +56,29 @@ def sentence(table: Table, column: Column) -> str:
     if not ranked:
         return "only baselines have been evaluated."
     first = ranked[0].cells[column]
-    words = f"{ranked[0].label} reaches {percent(first['score'])} % {column.metric} (95 % interval {interval(first)})"
+    words = f"{ranked[0].label} reaches {percent(first.score)} % {column.metric} (95 % interval {interval(first)})"
     if len(ranked) > 1:
         words += _ahead_of(first, ranked[1], column)
     baselines = [_against(first, baseline, column) for baseline in table.baselines(ranked[0], column)]
     return f"{words}. That is {' and '.join(baselines)}." if baselines else f"{words}."
 
 
-def _ahead_of(first: Cell, second: Row, column: Column) -> str:
+def _ahead_of(first: Result, second: Row, column: Column) -> str:
     """How far the leading run is ahead of the next."""
     cell = second.cells[column]
-    if cell["score"] == first["score"]:
+    if cell.score == first.score:
         return f", exactly as {second.label}"
     sure = ", but the intervals overlap: the order may be chance" if overlap(first, cell) else ", with intervals apart"
-    return f", {percent(first['score'] - cell['score'])} points ahead of {second.label}{sure}"
+    return f", {percent(first.score - cell.score)} points ahead of {second.label}{sure}"
 
 
-def _against(first: Cell, baseline: Row, column: Column) -> str:
+def _against(first: Result, baseline: Row, column: Column) -> str:
     """The distance of a score from a baseline's."""
     cell = baseline.cells[column]
-    gap = first["score"] - cell["score"]
+    gap = first.score - cell.score
     side = "above" if gap >= 0 else "below"
     sure = ", intervals overlapping" if overlap(first, cell) else ""
-    return f"{percent(abs(gap))} points {side} the {baseline.label} ({percent(cell['score'])} %{sure})"
+    return f"{percent(abs(gap))} points {side} the {baseline.label} ({percent(cell.score)} %{sure})"
 
 
 def as_html(table: Table, colours: Mapping[str, str]) -> str:
@@ -104,13 +106,13 @@ def _html_cell(row: Row, column: Column, table: Table) -> str:
         return '<td class="number muted">–</td>'
     cell, best = row.cells[column], table.best(column)
     mark = " best" if row is best else " near" if overlap(cell, best.cells[column]) else ""
-    seeds = f", {cell['num_seeds']} seeds" if cell["num_seeds"] > 1 else ""
-    return f'<td class="number{mark}"><b>{percent(cell["score"])}</b><small>{interval(cell)}{seeds}</small></td>'
+    seeds = f", {cell.num_seeds} seeds" if cell.num_seeds > 1 else ""
+    return f'<td class="number{mark}"><b>{percent(cell.score)}</b><small>{interval(cell)}{seeds}</small></td>'
 
 
 def as_markdown(table: Table) -> str:
     """The table in Markdown: scores and intervals in percent, the best of each column in bold."""
-    header = ["", *(f"{column.title} ({column.metric}, %)" for column in table.columns)]
+    header = ["encoder", *(f"{column.title} ({column.metric}, %)" for column in table.columns)]
     rows = [[row.label, *(_markdown_cell(row, column, table) for column in table.columns)] for row in table.rows]
     return markdown_table(header, rows, numeric=True)
 
@@ -119,13 +121,15 @@ def _markdown_cell(row: Row, column: Column, table: Table) -> str:
     if column not in row.cells:
         return "–"
     cell = row.cells[column]
-    score = f"**{percent(cell['score'])}**" if row is table.best(column) else percent(cell["score"])
+    score = f"**{percent(cell.score)}**" if row is table.best(column) else percent(cell.score)
     return f"{score} [{interval(cell)}]"
 
 
 def as_csv(runs: Sequence[Run]) -> str:
-    """Every evaluation of every run, unrounded, one a line; test folds are separated by semicolons."""
-    results = [(run.name, result) for run in runs for result in run.results]
-    names = list(dict.fromkeys(name for _, result in results for name in result))
-    plain = [(run, {**result, "test_folds": ";".join(result.get("test_folds", []))}) for run, result in results]
-    return csv_table(["run", *names], ([run, *(line.get(name, "") for name in names)] for run, line in plain))
+    """Every evaluation of every run, unrounded, one a line; folds and notes are separated by semicolons."""
+    rows = []
+    for run in runs:
+        for result in run.results:
+            joined = {"test_folds": ";".join(result.test_folds), "notes": "; ".join(result.notes)}
+            rows.append([run.name, *(asdict(result) | joined).values()])
+    return csv_table(["run", *(field.name for field in fields(Result))], rows)

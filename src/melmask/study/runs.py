@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from melmask.data.store import Store
-from melmask.evaluate.results import read_results
+from melmask.evaluate.results import Result, read_results
 from melmask.files import read_tensors, select_prefix
 from melmask.frameworks import Framework
 from melmask.logmel import LogMelSpec
@@ -49,7 +49,7 @@ class Run:
     recipe: Recipe
     data: Mapping[str, Any]
     log: Sequence[Mapping[str, Any]]
-    results: Sequence[Mapping[str, Any]]
+    results: Sequence[Result]
     store: Store | None
     store_problem: str
 
@@ -152,8 +152,8 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
 def _read_run(folder: Path, name: str) -> Run:
     data = read_data(folder)
     store, problem = _find_store(data)
-    results = [dataclasses.asdict(result) for result in read_results(folder)]
-    return Run(folder, name, Recipe.load(folder / RECIPE), data, read_log(folder), results, store, problem)
+    recipe, log, results = Recipe.load(folder / RECIPE), read_log(folder), read_results(folder)
+    return Run(folder, name, recipe, data, log, results, store, problem)
 
 
 def _find_store(data: Mapping[str, Any]) -> tuple[Store | None, str]:

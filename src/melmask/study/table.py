@@ -1,17 +1,15 @@
 """Evaluations of several runs as one table: runs and baselines against tasks and probes."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 
 from melmask.encoders.features import FeatureSettings
 from melmask.encoders.registry import ENCODER, UNTRAINED
+from melmask.evaluate.results import Result
 from melmask.study.runs import Run
 
 LABELS = {UNTRAINED: "untrained encoder"}
 DEFAULT_SETTINGS = str(FeatureSettings())
-
-Cell = Mapping[str, Any]  # one line of results.jsonl
 
 
 @dataclass(frozen=True)
@@ -56,14 +54,14 @@ class Row:
         label: what tables call it.
         runs: names of the runs it belongs to.
         is_run: whether this is a trained encoder.
-        cells: the lines of results.jsonl, by column.
+        cells: its results, by column.
         settings: layers and pooling of a melmask encoder; empty for others.
     """
 
     label: str
     runs: list[str]
     is_run: bool
-    cells: dict[Column, Cell]
+    cells: dict[Column, Result]
     settings: str = ""
 
     @property
@@ -72,7 +70,7 @@ class Row:
 
     def is_clear_of(self, other: "Row", column: Column) -> bool:
         """Whether the whole 95 % interval lies above the other's."""
-        return self.cells[column]["low"] > other.cells[column]["high"]
+        return self.cells[column].low > other.cells[column].high
 
 
 @dataclass(frozen=True)
@@ -84,12 +82,12 @@ class Table:
 
     def best(self, column: Column) -> Row:
         """The row with the highest score; the first of equal ones."""
-        return max((row for row in self.rows if column in row.cells), key=lambda row: row.cells[column]["score"])
+        return max((row for row in self.rows if column in row.cells), key=lambda row: row.cells[column].score)
 
     def ranked_runs(self, column: Column) -> list[Row]:
         """The runs that have a score in the column, the best first."""
         runs = [row for row in self.rows if row.is_run and column in row.cells]
-        return sorted(runs, key=lambda row: -row.cells[column]["score"])
+        return sorted(runs, key=lambda row: -row.cells[column].score)
 
     def baselines(self, run: Row, column: Column) -> list[Row]:
         """The run's baselines that have a score in the column, with its feature settings or without any."""
@@ -104,9 +102,9 @@ def tabulate(runs: Sequence[Run]) -> Table:
     """
     rows = []
     for run in runs:
-        for settings in dict.fromkeys(_settings(result) for result in run.results if result["features"] == ENCODER):
+        for settings in dict.fromkeys(_settings(result) for result in run.results if result.features == ENCODER):
             rows.append(Row(_label(run.name, settings), [run.name], True, _cells(run, ENCODER, settings), settings))
-    kinds = ((str(result["features"]), _settings(result)) for run in runs for result in run.results)
+    kinds = ((result.features, _settings(result)) for run in runs for result in run.results)
     for features, settings in dict.fromkeys(kinds):
         if features != ENCODER:
             rows += _baseline_rows(runs, features, settings)
@@ -114,36 +112,28 @@ def tabulate(runs: Sequence[Run]) -> Table:
     return Table(sorted(columns, key=lambda c: (c.task, c.probe, c.test_folds, c.num_clips, c.clip_s)), rows)
 
 
-def overlap(one: Cell, other: Cell) -> bool:
+def overlap(one: Result, other: Result) -> bool:
     """Whether the two 95 % intervals overlap."""
-    return one["low"] <= other["high"] and other["low"] <= one["high"]
+    return one.low <= other.high and other.low <= one.high
 
 
-def _settings(result: Cell) -> str:
+def _settings(result: Result) -> str:
     """Layers and pooling of a melmask encoder, which lines of earlier versions do not name; empty for others."""
-    return result.get("settings") or DEFAULT_SETTINGS if result["features"] in (ENCODER, UNTRAINED) else ""
+    return result.settings or DEFAULT_SETTINGS if result.features in (ENCODER, UNTRAINED) else ""
 
 
 def _label(name: str, settings: str) -> str:
     return name if settings in ("", DEFAULT_SETTINGS) else f"{name} ({settings})"
 
 
-def _cells(run: Run, features: str, settings: str) -> dict[Column, Cell]:
+def _cells(run: Run, features: str, settings: str) -> dict[Column, Result]:
     """A run's lines with these features and settings, by column."""
-    kept = [one for one in run.results if one["features"] == features and _settings(one) == settings]
+    kept = [one for one in run.results if one.features == features and _settings(one) == settings]
     return {_column(result): result for result in kept}
 
 
-def _column(result: Cell) -> Column:
-    return Column(
-        result["task"],
-        result["probe"],
-        result["metric"],
-        tuple(result["test_folds"]),
-        result["num_clips"],
-        result["num_classes"],
-        result.get("clip_s", 0.0),
-    )
+def _column(result: Result) -> Column:
+    return Column(**{field.name: getattr(result, field.name) for field in fields(Column)})
 
 
 def _baseline_rows(runs: Sequence[Run], features: str, settings: str) -> list[Row]:
@@ -154,7 +144,7 @@ def _baseline_rows(runs: Sequence[Run], features: str, settings: str) -> list[Ro
         cells = _cells(run, features, settings)
         for row in rows:
             shared = cells.keys() & row.cells.keys()
-            if shared and all(cells[column]["score"] == row.cells[column]["score"] for column in shared):
+            if shared and all(cells[column].score == row.cells[column].score for column in shared):
                 row.cells.update(cells | row.cells)
                 row.runs.append(run.name)
                 break

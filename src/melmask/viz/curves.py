@@ -11,10 +11,11 @@ from matplotlib.lines import Line2D
 from torch import Tensor
 
 from melmask.logmel import LogMelSpec
-from melmask.masking.base import num_masked_of
 from melmask.study.runs import Run
 from melmask.study.table import Table
 from melmask.viz import style
+from melmask.viz.masks import random_share
+from melmask.viz.spectrogram import label_axes, row_centres
 
 SCHEDULES = {"guidance", "hint_ratio", "learning_rate"}  # known exactly, so not to be smoothed
 CURVES = {
@@ -44,14 +45,14 @@ def results_figure(table: Table, colours: Mapping[str, str]) -> Figure:
     for axes, column in zip(panels.flat, columns, strict=False):
         scored = [(place, row, row.cells[column]) for place, row in enumerate(rows) if column in row.cells]
         for place, row, cell in scored:
-            score, low, high = (100 * cell[name] for name in ("score", "low", "high"))
+            score, low, high = 100 * cell.score, 100 * cell.low, 100 * cell.high
             colour = colours[row.run] if row.is_run else style.BASELINE_COLOUR
             axes.barh(place, score, height=0.66, color=colour)
             axes.errorbar(score, place, xerr=[[score - low], [high - score]], color=style.INK, linewidth=1, capsize=2.5)
             axes.annotate(f"{score:.1f}", (high, place), (4, 0), textcoords="offset points", va="center", fontsize=7.5)
         axes.set_title(column.title, fontweight="bold")
         axes.set_xlabel(f"{column.metric}, %", loc="right")
-        axes.set_xlim(0, min(112, 1.18 * max(100 * cell["high"] for _, _, cell in scored)))
+        axes.set_xlim(0, min(112, 1.18 * max(100 * cell.high for _, _, cell in scored)))
         axes.set_yticks(range(len(rows)), [style.shortened(row.label, 40) for row in rows])
         axes.tick_params(axis="y", length=0, labelcolor=style.INK)
         axes.spines["left"].set_visible(False)
@@ -158,12 +159,10 @@ def band_figure(
     axes.axvline(0, color=style.MUTED, linewidth=1)
     for name, share in frequency.items():
         recipe = runs[name].recipe
-        centres = (np.arange(len(share)) + 0.5) * recipe.patch_shape[0] - 0.5
-        num_patches = recipe.grid(spec.num_mels).num_patches
-        by_chance = num_masked_of(num_patches, recipe.mask_ratio) / num_patches
-        points = 100 * (share.numpy() - by_chance)
-        axes.plot(points, centres, "o-", color=colours[name], markersize=4.5, label=name)
-    style.label_axes(axes, spec)
+        points = 100 * (share.numpy() - random_share(recipe.grid(spec.num_mels), recipe.mask_ratio))
+        bands = row_centres(len(share), recipe.patch_shape)
+        axes.plot(points, bands, "o-", color=colours[name], markersize=4.5, label=name)
+    label_axes(axes, spec)
     reach = max(5.0, 1.1 * float(np.abs(axes.get_xlim()).max()))
     axes.set_xlim(-reach, reach)
     axes.set_ylim(-0.5, spec.num_mels - 0.5)

@@ -1,16 +1,14 @@
-"""The picture behind `melmask mask`: one recording, and what each strategy would mask of it."""
+"""Figures of masks: what strategies mask of one recording, and how often each of its patches is masked."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 from matplotlib.gridspec import SubplotSpec
 from matplotlib.patches import Rectangle
@@ -28,7 +26,14 @@ from melmask.study.runs import Run, random_masks, read_runs
 from melmask.train.masker import guide_of
 from melmask.types import PatchGrid
 from melmask.viz import style
-from melmask.viz.style import png_of
+from melmask.viz.spectrogram import (
+    Spectrogram,
+    label_axes,
+    preference_scale,
+    show_frequency,
+    show_log_mel,
+    show_visible,
+)
 
 PAPER_STRATEGIES = ("random", "ibm", "sgim", "dwm")
 NUM_DRAWS = 200
@@ -39,7 +44,7 @@ LOOKS_AT = {  # {}: whose encoder
     "attention": "looks at the attention of the class token in {}",
     "loss": "looks at the losses of the model of {}",
 }
-NUM_MASKS = 16
+NUM_LOSS_MASKS = 16  # random masks that the losses of a recording are averaged over
 
 
 @dataclass(frozen=True)
@@ -81,37 +86,39 @@ def save_mask_figure(file: Path, out: Path, run: Path | None = None, examples: M
     encoder = PretrainedEncoder.load(run) if run else None
     spec = encoder.spec if encoder else LogMelSpec()
     patch_shape = encoder.encoder.patch_shape if encoder else (16, 16)
-    waveform = torch.from_numpy(read_audio(file, spec.sample_rate_hz))
-    first, length = (round(at_s * spec.sample_rate_hz) for at_s in (examples.start_s, examples.length_s))
-    part = waveform[first : first + length]
-    if len(part) <= spec.n_fft:
-        total_s = len(waveform) / spec.sample_rate_hz
-        raise ValueError(f"{file} lasts {total_s:.2f} s: nothing to show from {examples.start_s} s on")
-    log_mel = LogMel(spec)(part[None])[0]
+    log_mel = _read_log_mel(file, spec, examples.start_s, examples.length_s)
     if encoder:
         log_mel = (log_mel - encoder.front_end.mean) / encoder.front_end.std
     else:
         log_mel = (log_mel - log_mel.mean()) / log_mel.std().clamp(min=1e-6)
-    looks_at_loss = any(make_strategy(name).needs.guide == "loss" for name in examples.strategies)
+    needs_losses = any(make_strategy(name).needs.guide == "loss" for name in examples.strategies)
     figure = mask_figure(
-        log_mel,
-        spec,
-        patch_shape,
+        Spectrogram(log_mel, spec, patch_shape, f"Log-mel spectrogram of {file.name}"),
         strategies=examples.strategies,
         mask_ratio=examples.mask_ratio,
         seed=examples.seed,
         encoder=encoder.encoder.cpu() if encoder else None,
         encoder_name=run.name if run else "",
-        losses=losses_of(read_runs([run])[0], log_mel, examples.seed) if run and looks_at_loss else None,
-        title=f"Log-mel spectrogram of {file.name}",
+        losses=losses_of(read_runs([run])[0], log_mel, examples.seed) if run and needs_losses else None,
     )
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_bytes(png_of(figure))
+    out.write_bytes(style.png_of(figure))
+
+
+def _read_log_mel(file: Path, spec: LogMelSpec, start_s: float, length_s: float) -> Float[Tensor, "mel frame"]:
+    """A part of a recording, not normalised."""
+    waveform = torch.from_numpy(read_audio(file, spec.sample_rate_hz))
+    first, length = (round(at_s * spec.sample_rate_hz) for at_s in (start_s, length_s))
+    part = waveform[first : first + length]
+    if len(part) <= spec.n_fft:
+        total_s = len(waveform) / spec.sample_rate_hz
+        raise ValueError(f"{file} lasts {total_s:.2f} s: nothing to show from {start_s} s for {length_s} s")
+    return LogMel(spec)(part[None])[0]
 
 
 @torch.no_grad()
 def losses_of(run: Run, log_mel: Float[Tensor, "mel frame"], seed: int) -> Float[Tensor, " n"]:
-    """The error of a run's model at every patch: the mean over `NUM_MASKS` random masks of those that hide it.
+    """The error of a run's model at every patch: the mean over `NUM_LOSS_MASKS` random masks of those that hide it.
 
     Raises:
         ValueError: the run has no checkpoint.
@@ -120,17 +127,57 @@ def losses_of(run: Run, log_mel: Float[Tensor, "mel frame"], seed: int) -> Float
         raise ValueError(f"{run.folder} has not saved a checkpoint, whose model's losses could be looked at")
     patch_shape = run.recipe.patch_shape
     grid, patches = grid_of(log_mel, patch_shape), patchify(whole_patches(log_mel[None], patch_shape), patch_shape)
-    mask = random_masks(run, grid, NUM_MASKS, seed)
-    error = run.model(patches.expand(NUM_MASKS, -1, -1), grid, mask).per_patch
+    mask = random_masks(run, grid, NUM_LOSS_MASKS, seed)
+    error = run.model(patches.expand(NUM_LOSS_MASKS, -1, -1), grid, mask).per_patch
     total = torch.zeros(grid.num_patches).index_add_(0, mask.masked.flatten(), error.flatten())
     return total / mask.masked.flatten().bincount(minlength=grid.num_patches).clamp(min=1)
 
 
+@dataclass(frozen=True, eq=False)
+class MaskSampler:
+    """Draws masks of one input, to count how often each of its patches is masked.
+
+    Args:
+        strategy: what to mask.
+        grid: the input's patches.
+        mask_ratio: share of patches that are masked.
+        guide: what the strategy needs; None if it needs nothing.
+        valid: False for padding; None if there is none.
+    """
+
+    strategy: MaskingStrategy
+    grid: PatchGrid
+    mask_ratio: float
+    guide: Float[Tensor, "1 n d"] | None = None
+    valid: Bool[Tensor, "1 n"] | None = None
+
+    def masked(self, seed: int, hint_ratio: float = 0.0) -> Bool[Tensor, " n"]:
+        """One mask: True for masked patches."""
+        return self.share(seed, hint_ratio) > 0
+
+    def share(self, seed: int, hint_ratio: float = 0.0, num_draws: int = 1) -> Float[Tensor, " n"]:
+        """The share of ``num_draws`` masks in which each patch is masked."""
+        mask = draw(
+            self.strategy,
+            grid=self.grid,
+            batch_size=num_draws,
+            mask_ratio=self.mask_ratio,
+            rng=torch.Generator().manual_seed(seed),
+            guide=None if self.guide is None else self.guide.expand(num_draws, -1, -1),
+            hint_ratio=hint_ratio,
+            valid=None if self.valid is None else self.valid.expand(num_draws, -1),
+        )
+        return mask.masked.flatten().bincount(minlength=self.grid.num_patches) / num_draws
+
+
+def random_share(grid: PatchGrid, mask_ratio: float) -> float:
+    """The exact share of patches that is masked, which is each patch's share under random masking."""
+    return num_masked_of(grid.num_patches, mask_ratio) / grid.num_patches
+
+
 @style.in_style
 def mask_figure(
-    log_mel: Float[Tensor, "mel frame"],
-    spec: LogMelSpec,
-    patch_shape: tuple[int, int],
+    spectrogram: Spectrogram,
     *,
     strategies: Sequence[str] = PAPER_STRATEGIES,
     hint_ratios: Sequence[float] = (1.0, 0.5, 0.0),
@@ -139,7 +186,6 @@ def mask_figure(
     encoder: Encoder | None = None,
     encoder_name: str = "the encoder",
     losses: Float[Tensor, " n"] | None = None,
-    title: str = "Log-mel spectrogram",
 ) -> Figure:
     """A spectrogram, and under it what each strategy masks of it: single masks, and how often each patch is masked.
 
@@ -147,9 +193,7 @@ def mask_figure(
     without hints.
 
     Args:
-        log_mel: a normalised spectrogram; a rest that fills no patch is shown on top only.
-        spec: its front end, for the axes.
-        patch_shape: (freq, time) of a patch, in mel bands and frames.
+        spectrogram: a rest that fills no patch is shown on top only.
         strategies: a row each.
         hint_ratios: a column each; 1 is plain chance, 0 the strategy's choice alone.
         mask_ratio: share of patches that are masked.
@@ -158,54 +202,55 @@ def mask_figure(
             picture then says.
         encoder_name: whose encoder it is, for the picture.
         losses: a trained model's error at every patch, for strategies that look at it.
-        title: what is shown.
 
     Raises:
         ValueError: an unknown strategy, one that needs losses where there are none, a setting out of range, or a
             spectrogram smaller than a patch.
     """
-    grid, patches = grid_of(log_mel, patch_shape), patchify(whole_patches(log_mel[None], patch_shape), patch_shape)
     if encoder is None:
-        encoder, encoder_name = untrained_encoder(patch_shape, seed), "an untrained encoder"
-    hint_ratios = tuple(hint_ratios) or (0.0,)
-    num_masks = len(hint_ratios)
-
+        encoder, encoder_name = untrained_encoder(spectrogram.patch_shape, seed), "an untrained encoder"
+    grid, hint_ratios = spectrogram.grid, tuple(hint_ratios) or (0.0,)
     figure = style.new_figure(2.15 + 1.43 * len(strategies))
     heights = [1.5] + [0.24, 1.0] * len(strategies)
-    rows = figure.add_gridspec(len(heights), num_masks + 1, height_ratios=heights)
-    limits = style.colour_limits(log_mel)
+    rows = figure.add_gridspec(len(heights), len(hint_ratios) + 1, height_ratios=heights)
     top = figure.add_subplot(rows[0, :-1])
-    style.show_log_mel(top, log_mel, spec, limits)
-    style.label_axes(top, spec)
-    top.set_title(title, fontsize=11, fontweight="bold", pad=8)
-    by_chance = num_masked_of(grid.num_patches, mask_ratio) / grid.num_patches
-    _key(figure, rows[0, -1], by_chance)
+    show_log_mel(top, spectrogram.log_mel, spectrogram.spec, spectrogram.limits)
+    label_axes(top, spectrogram.spec)
+    top.set_title(spectrogram.title, fontsize=11, fontweight="bold", pad=8)
+    _key(figure, rows[0, -1], random_share(grid, mask_ratio))
 
-    for i, name in enumerate(strategies):
-        row = 2 * i + 2
-        as_it_comes = make_strategy(name)
-        strategy = learnt(as_it_comes, patches, grid)
+    for row, name in enumerate(strategies):
+        untaught = make_strategy(name)
+        strategy = learnt(untaught, spectrogram.patches, grid)
         note = LOOKS_AT[strategy.needs.guide].format(encoder_name)
-        if strategy is not as_it_comes:
+        if strategy is not untaught:
             note = f"{note}; knows how much each band varies in this recording"
-        style.head(figure.add_subplot(rows[row - 1, :]), name, note)
-        guide, informed = _guide(strategy, patches, grid, encoder, losses), strategy.needs.guide != "nothing"
-        for column in range(num_masks):
-            rng = torch.Generator().manual_seed(seed + (0 if informed else column))
-            hint_ratio = hint_ratios[column] if informed else None
-            masked = masked_share(strategy, grid, mask_ratio, rng, guide, hint_ratio or 0.0) > 0
-            axes = figure.add_subplot(rows[row, column])
-            show_mask(axes, log_mel, style.on_grid(masked, grid), patch_shape, spec, limits)
-            axes.set_title(f"{name}, {mask_words(masked, hint_ratio, f'draw {column + 1}')}")
-        share = masked_share(
-            strategy, grid, mask_ratio, torch.Generator().manual_seed(seed), guide, num_draws=NUM_DRAWS
-        )
-        axes = figure.add_subplot(rows[row, num_masks])
-        show_frequency(axes, style.on_grid(share, grid), by_chance, patch_shape, spec)
-        axes.set_title(
-            f"{name}, {NUM_DRAWS} draws" + (" at h = 0, λ = 1" if informed else "") + f"\n{range_words(share)}"
-        )
+        style.head(figure.add_subplot(rows[2 * row + 1, :]), name, note)
+        sampler = MaskSampler(strategy, grid, mask_ratio, _guide(strategy, spectrogram, encoder, losses))
+        panels = [figure.add_subplot(rows[2 * row + 2, column]) for column in range(len(hint_ratios) + 1)]
+        _show_strategy(panels, name, sampler, spectrogram, hint_ratios, seed)
     return figure
+
+
+def _show_strategy(
+    panels: Sequence[Axes],
+    name: str,
+    sampler: MaskSampler,
+    spectrogram: Spectrogram,
+    hint_ratios: Sequence[float],
+    seed: int,
+) -> None:
+    """A mask at every hint ratio, and how often each patch is masked without hints."""
+    informed = sampler.strategy.needs.guide != "nothing"
+    for column, axes in enumerate(panels[:-1]):
+        hint_ratio = hint_ratios[column] if informed else None
+        masked = sampler.masked(seed + (0 if informed else column), hint_ratio or 0.0)
+        show_visible(axes, spectrogram, masked)
+        axes.set_title(f"{name}, {mask_words(masked, hint_ratio, f'draw {column + 1}')}")
+    share = sampler.share(seed, num_draws=NUM_DRAWS)
+    show_frequency(panels[-1], spectrogram, share, random_share(sampler.grid, sampler.mask_ratio))
+    without_hints = " at h = 0, λ = 1" if informed else ""
+    panels[-1].set_title(f"{name}, {NUM_DRAWS} draws{without_hints}\n{range_words(share)}")
 
 
 def learnt(strategy: MaskingStrategy, patches: Float[Tensor, "b n p"], grid: PatchGrid) -> MaskingStrategy:
@@ -215,17 +260,17 @@ def learnt(strategy: MaskingStrategy, patches: Float[Tensor, "b n p"], grid: Pat
 
 
 def _guide(
-    strategy: MaskingStrategy, patches: Tensor, grid: PatchGrid, encoder: Encoder, losses: Tensor | None
-) -> Tensor | None:
-    """What the strategy looks at [1, n, d]."""
+    strategy: MaskingStrategy, spectrogram: Spectrogram, encoder: Encoder, losses: Float[Tensor, " n"] | None
+) -> Float[Tensor, "1 n d"] | None:
+    """What the strategy looks at."""
     if strategy.needs.guide == "loss" and losses is None:
         raise ValueError("hard looks at the losses of a trained model: name its run, or leave this strategy out")
-    encoders = {} if encoder is None else {strategy.needs.encoder: encoder}
-    return guide_of(strategy.needs, encoders, patches, grid, None if losses is None else losses[None, :, None])
+    given = None if losses is None else losses[None, :, None]
+    return guide_of(strategy.needs, {strategy.needs.encoder: encoder}, spectrogram.patches, spectrogram.grid, given)
 
 
-def _key(figure: Figure, place: SubplotSpec, by_chance: float) -> None:
-    """How to read the panels: the colour of masked patches and the scale of frequencies."""
+def _key(figure: Figure, place: SubplotSpec, expected: float) -> None:
+    """How to read the panels: the colour of masked patches, and the scale of frequencies around the expected share."""
     rows = place.subgridspec(3, 1, height_ratios=[5.2, 0.8, 1.6])
     text = figure.add_subplot(rows[0])
     text.set_axis_off()
@@ -238,19 +283,14 @@ def _key(figure: Figure, place: SubplotSpec, by_chance: float) -> None:
     small: dict[str, Any] = {"color": style.MUTED, "fontsize": style.SMALL, "linespacing": 1.5, "in_layout": False}
     text.text(0, 0.70, words, va="top", transform=text.transAxes, **small)
     bar = figure.add_subplot(rows[1])
-    scale = ScalarMappable(preference_scale(by_chance), style.PREFERENCE)
-    colours = figure.colorbar(scale, cax=bar, orientation="horizontal", ticks=[0, by_chance, 1], spacing="proportional")
+    scale = ScalarMappable(preference_scale(expected), style.PREFERENCE)
+    colours = figure.colorbar(scale, cax=bar, orientation="horizontal", ticks=[0, expected, 1], spacing="proportional")
     colours.outline.set_visible(False)
-    bar.set_xticklabels(["never", f"as by chance, {by_chance:.0%}".replace("%", " %"), "always"], in_layout=False)
+    bar.set_xticklabels(["never", f"as by chance, {expected:.0%}".replace("%", " %"), "always"], in_layout=False)
     never, _, always = bar.get_xticklabels()
     never.set_horizontalalignment("left")
     always.set_horizontalalignment("right")
     bar.set_title("Last column: how often a patch is masked", fontsize=style.SMALL, color=style.MUTED, in_layout=False)
-
-
-def preference_scale(by_chance: float) -> TwoSlopeNorm:
-    """Frequencies 0..1 with plain chance in the middle of the colours."""
-    return TwoSlopeNorm(vmin=0.0, vcenter=by_chance, vmax=1.0)
 
 
 def mask_words(masked: Bool[Tensor, " n"], hint_ratio: float | None, otherwise: str) -> str:
@@ -267,59 +307,8 @@ def range_words(share: Float[Tensor, " n"]) -> str:
     return f"masked {float(share.min()):.0%} to {float(share.max()):.0%}".replace("%", " %")
 
 
-def masked_share(
-    strategy: MaskingStrategy,
-    grid: PatchGrid,
-    mask_ratio: float,
-    rng: torch.Generator,
-    guide: Float[Tensor, "1 n d"] | None,
-    hint_ratio: float = 0.0,
-    num_draws: int = 1,
-    valid: Bool[Tensor, "1 n"] | None = None,
-) -> Float[Tensor, " n"]:
-    """The share of ``num_draws`` masks of one input in which each patch is masked; ``valid`` is False for padding."""
-    masks = draw(
-        strategy,
-        grid=grid,
-        batch_size=num_draws,
-        mask_ratio=mask_ratio,
-        rng=rng,
-        guide=None if guide is None else guide.expand(num_draws, -1, -1),
-        hint_ratio=hint_ratio,
-        valid=None if valid is None else valid.expand(num_draws, -1),
-    )
-    return masks.masked.flatten().bincount(minlength=grid.num_patches) / num_draws
-
-
 def untrained_encoder(patch_shape: tuple[int, int], seed: int) -> Encoder:
     """A small encoder with fresh weights."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return Encoder(SIZES["tiny"], patch_shape)
-
-
-def show_mask(
-    axes: Axes,
-    log_mel: Float[Tensor, "mel frame"],
-    masked: Bool[np.ndarray, "freq time"],
-    patch_shape: tuple[int, int],
-    spec: LogMelSpec,
-    limits: tuple[float, float],
-) -> None:
-    """The visible patches of a spectrogram, the masked ones covered."""
-    freq, time = masked.shape
-    style.show_log_mel(axes, log_mel[: freq * patch_shape[0], : time * patch_shape[1]], spec, limits)
-    style.cover(axes, masked, patch_shape, spec)
-    axes.set(xticks=[], yticks=[])
-
-
-def show_frequency(
-    axes: Axes,
-    share: Float[np.ndarray, "freq time"],
-    by_chance: float,
-    patch_shape: tuple[int, int],
-    spec: LogMelSpec,
-) -> None:
-    """How often each patch is masked, as a heat map around plain chance."""
-    style.show_patches(axes, share, patch_shape, spec, cmap=style.PREFERENCE, norm=preference_scale(by_chance))
-    axes.set(xticks=[], yticks=[])

@@ -1,28 +1,20 @@
-"""The look of every picture: colours, type, and how a spectrogram, a mask and a figure file are drawn."""
+"""The look of every figure: colours, type, headlines and scales, and how a figure becomes a PNG."""
 
-import dataclasses
 import io
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import lru_cache, wraps
+from functools import wraps
 from typing import Any, ParamSpec
 
 import matplotlib
 import numpy as np
-from jaxtyping import Bool, Float
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Colormap, LinearSegmentedColormap, ListedColormap, to_rgba
+from matplotlib.colors import Colormap, LinearSegmentedColormap, ListedColormap
 from matplotlib.figure import Figure
-from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator
-from numpy import ndarray
-from torch import Tensor
-
-from melmask.logmel import LogMelSpec, mel_filterbank
-from melmask.types import PatchGrid
 
 INK, MUTED, LINE, COVER = "#1d2733", "#66717f", "#d5dae1", "#dde3ea"
 BASELINE_COLOUR = "#c3cad2"
@@ -45,7 +37,6 @@ SPECTROGRAM = ListedColormap(matplotlib.colormaps["magma"](np.linspace(0.07, 0.9
 PREFERENCE = LinearSegmentedColormap.from_list("preference", ["#0b4f5c", "#5fa8ad", "#f4f2ee", "#eda35c", "#a8480b"])
 ERROR = "viridis"
 WIDTH_IN, DPI = 10.0, 160
-TICKS_HZ = (100.0, 500.0, 1000.0, 2000.0, 4000.0, 8000.0, 16000.0)
 SMALL = 7.5
 
 _STYLE: Any = {
@@ -122,66 +113,6 @@ def png_of(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-@lru_cache(maxsize=8)
-def band_centres_hz(spec: LogMelSpec) -> ndarray:
-    """The frequency at the peak of every mel band, read off the filterbank on a fine frequency axis."""
-    fine = dataclasses.replace(spec, n_fft=2**16)
-    return mel_filterbank(fine).argmax(dim=1).numpy() * (fine.sample_rate_hz / fine.n_fft)
-
-
-def band_of_hz(spec: LogMelSpec, hz: float) -> float:
-    """Where a frequency lies on the axis of mel bands, between bands as a fraction."""
-    return float(np.interp(hz, band_centres_hz(spec), np.arange(spec.num_mels)))
-
-
-def name_hz(hz: float) -> str:
-    """
-    >>> name_hz(500.0), name_hz(4000.0)
-    ('500', '4k')
-    """
-    return f"{hz / 1000:g}k" if hz >= 1000 else f"{hz:g}"
-
-
-def colour_limits(log_mel: Float[ndarray, "..."] | Float[Tensor, "..."]) -> tuple[float, float]:
-    """Robust ends of the colour scale, so that one click or a silent gap does not take all of it."""
-    low, high = np.percentile(np.asarray(log_mel), (2, 99.7))
-    return float(low), float(max(high, low + 1e-3))
-
-
-def show_log_mel(
-    axes: Axes, log_mel: Float[Tensor, "mel frame"], spec: LogMelSpec, limits: tuple[float, float]
-) -> AxesImage:
-    """A spectrogram with time in seconds and low frequencies at the bottom; ticks are left to the caller."""
-    num_mels, num_frames = log_mel.shape
-    extent = (0, num_frames / spec.frames_per_s, -0.5, num_mels - 0.5)
-    image = axes.imshow(
-        log_mel.numpy(), origin="lower", aspect="auto", cmap=SPECTROGRAM, vmin=limits[0], vmax=limits[1], extent=extent
-    )
-    axes.spines[:].set_visible(False)
-    return image
-
-
-def show_patches(
-    axes: Axes,
-    values: Float[ndarray, "freq time *rgba"],
-    patch_shape: tuple[int, int],
-    spec: LogMelSpec,
-    **settings: Any,
-) -> AxesImage:
-    """One value or colour for every patch, on the same axes as the spectrogram."""
-    freq, time = values.shape[:2]
-    extent = (0, time * patch_shape[1] / spec.frames_per_s, -0.5, freq * patch_shape[0] - 0.5)
-    axes.spines[:].set_visible(False)
-    return axes.imshow(values, origin="lower", aspect="auto", extent=extent, **settings)
-
-
-def cover(axes: Axes, masked: Bool[ndarray, "freq time"], patch_shape: tuple[int, int], spec: LogMelSpec) -> AxesImage:
-    """Cover the masked patches of a spectrogram with one calm colour."""
-    colour = np.zeros((*masked.shape, 4))
-    colour[masked] = to_rgba(COVER)
-    return show_patches(axes, colour, patch_shape, spec)
-
-
 def head(axes: Axes, name: str, note: str) -> None:
     """A headline that fills an axes of its own: a bold name and what is to be said about it."""
     axes.set_axis_off()
@@ -216,19 +147,3 @@ def shortened(name: str, num_letters: int = 24) -> str:
     'dog: 1-1000…'
     """
     return name if len(name) <= num_letters else name[: num_letters - 1] + "…"
-
-
-def on_grid(flat: Tensor, grid: PatchGrid) -> ndarray:
-    """One value a patch as an image [freq, time]."""
-    return flat.reshape(grid.freq, grid.time).numpy()
-
-
-def label_axes(axes: Axes, spec: LogMelSpec, *, time: bool = True, frequency: bool = True) -> None:
-    """Ticks in seconds and, at their place among the mel bands, in Hz."""
-    axes.set_xticks([]) if not time else axes.set_xlabel("time in s", loc="right", labelpad=1)
-    if frequency:
-        ticks = [hz for hz in TICKS_HZ if spec.fmin_hz <= hz <= band_centres_hz(spec)[-1] * 1.05]
-        axes.set_yticks([band_of_hz(spec, hz) for hz in ticks], [name_hz(hz) for hz in ticks])
-        axes.set_ylabel("frequency in Hz", labelpad=2)
-    else:
-        axes.set_yticks([])

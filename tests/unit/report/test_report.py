@@ -84,9 +84,9 @@ def test_names_are_escaped(page: Path) -> None:
 def test_numbers_are_those_of_the_results(page: Path, trained: list[Path]) -> None:
     table = page.read_text().split("<table>")[1].split("</table>")[0]
     shown = re.findall(r"<b>([\d.]+)</b><small>([\d.]+) to ([\d.]+)", table)
-    newest = [dataclasses.asdict(r) for run in trained for r in read_results(run)]
+    newest = [result for run in trained for result in read_results(run)]
     assert len(newest) == 8  # of ten lines, one in each run was replaced
-    expected = {tuple(f"{100 * r[name]:.1f}" for name in ("score", "low", "high")) for r in newest}
+    expected = {tuple(f"{100 * value:.1f}" for value in (r.score, r.low, r.high)) for r in newest}
     assert set(shown) == expected and len(shown) == 6  # baselines that agree stand there once
     assert "10.0" not in {score for score, _, _ in shown}
 
@@ -94,8 +94,8 @@ def test_numbers_are_those_of_the_results(page: Path, trained: list[Path]) -> No
 def test_csv_and_markdown_hold_the_same_numbers(page: Path, trained: list[Path]) -> None:
     with (page.parent / "results.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    newest = [dataclasses.asdict(r) for run in trained for r in read_results(run)]
-    assert [float(row["score"]) for row in rows] == [r["score"] for r in newest]
+    newest = [result for run in trained for result in read_results(run)]
+    assert [float(row["score"]) for row in rows] == [r.score for r in newest]
     assert {row["run"] for row in rows} == {run.name for run in trained}
     text = (page.parent / "results.md").read_text()
     assert "**73.5** [68.5 to 78.5]" in text and "61.2 [56.2 to 66.2]" in text

@@ -1,6 +1,5 @@
 """The table of evaluations: what may stand in one column, and which rows there are."""
 
-import dataclasses
 from pathlib import Path
 
 from evaluations import result, run_with
@@ -20,10 +19,9 @@ def test_only_scores_on_the_same_test_clips_share_a_column() -> None:
 
 def test_scores_on_clips_of_other_lengths_share_no_column() -> None:
     one = run_with("one", result("encoder", 0.5), result("encoder", 0.4, clip_s=2.5))
-    del one.results[0]["clip_s"]  # as in lines of earlier versions
     table = tabulate([one, run_with("two", result("encoder", 0.6), result("encoder", 0.3, clip_s=2.5))])
     assert [column.clip_s for column in table.columns] == [0, 2.5] and "clips of 2.5 s," in table.columns[1].note
-    assert [[row.cells[column]["score"] for row in table.rows] for column in table.columns] == [[0.5, 0.6], [0.4, 0.3]]
+    assert [[row.cells[column].score for row in table.rows] for column in table.columns] == [[0.5, 0.6], [0.4, 0.3]]
 
 
 def test_baselines_with_other_scores_are_rows_of_their_own() -> None:
@@ -39,12 +37,10 @@ def test_features_of_other_layers_are_rows_of_their_own(tmp_path: Path) -> None:
     untrained = [result("untrained", 0.3, **default), result("untrained", 0.2, **other)]
     lines = [result("encoder", 0.55), result("encoder", 0.6, **default), result("encoder", 0.8, **other), *untrained]
     append_results(tmp_path, [*lines, result("log-mel statistics", 0.5)])
-    table = tabulate(
-        [dataclasses.replace(run_with("a"), results=[dataclasses.asdict(r) for r in read_results(tmp_path)])]
-    )
+    table = tabulate([run_with("a", *read_results(tmp_path))])
     (column,), label = table.columns, "all layers, mean+max"
     names = ["a", f"a ({label})", "untrained encoder", f"untrained encoder ({label})", "log-mel statistics"]
     assert [row.label for row in table.rows] == names
-    assert [row.cells[column]["score"] for row in table.rows] == [0.6, 0.8, 0.3, 0.2, 0.5]
+    assert [row.cells[column].score for row in table.rows] == [0.6, 0.8, 0.3, 0.2, 0.5]
     baselines = [row.label for row in table.baselines(table.rows[1], column)]
     assert baselines == [f"untrained encoder ({label})", "log-mel statistics"]

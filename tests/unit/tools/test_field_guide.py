@@ -19,6 +19,7 @@ from melmask.masking.blocks import InverseBlock
 from melmask.masking.laws import guidance, inclusion_probabilities
 from melmask.train.recipe import RECIPES
 from melmask.types import PatchGrid
+from melmask.viz.spectrogram import Spectrogram
 
 ROOT = Path(__file__).parents[3]
 GUIDE = (ROOT / "docs" / "masking.md").read_text()
@@ -112,7 +113,7 @@ def subjects() -> list[Subject]:
         log_mel = torch.randn(80, 208)
         log_mel[20 + i : 22 + i, 32 * i :] += 4.0 * i
         losses = torch.rand(GRID.num_patches) + 0.1
-        made.append(Subject(name, log_mel, LogMelSpec(), PATCH, -3.0, model, losses))
+        made.append(Subject(Spectrogram(log_mel, LogMelSpec(), PATCH, name), -3.0, model, losses))
     return made
 
 

@@ -24,6 +24,7 @@ from melmask.study.runs import Run
 from melmask.train.recipe import RECIPES
 from melmask.types import Mask, PatchGrid
 from melmask.viz import masks, predictions, style
+from melmask.viz.spectrogram import Spectrogram, band_centres_hz, band_of_hz
 
 SPEC, PATCH = LogMelSpec(), (16, 16)
 NUM_PATCHES, NUM_VISIBLE, NUM_MASKED = 30, 9, 21  # 5 x 6 at a mask ratio of 0.7
@@ -37,9 +38,13 @@ def log_mel() -> torch.Tensor:
     return 3 * torch.exp(-((mel - 10 - 0.5 * frame) ** 2) / 20) + 0.3 * noise
 
 
+def spectrogram_of(log_mel: torch.Tensor, title: str = "clip") -> Spectrogram:
+    return Spectrogram(log_mel, SPEC, PATCH, title)
+
+
 @pytest.fixture(scope="module")
 def figure(log_mel: torch.Tensor):
-    return masks.mask_figure(log_mel, SPEC, PATCH, seed=3)
+    return masks.mask_figure(spectrogram_of(log_mel), seed=3)
 
 
 def mask_panels(figure) -> list:
@@ -85,7 +90,7 @@ def test_informed_panels_tell_hints_and_guidance_and_others_take_none(figure) ->
 def test_the_picture_says_whose_encoder_a_strategy_looks_through(figure, log_mel: torch.Tensor) -> None:
     assert "features of an untrained encoder" in texts_of(figure)
     given = masks.mask_figure(
-        log_mel, SPEC, PATCH, strategies=["sgim", "attention"], encoder=Encoder(SIZES["micro"], PATCH),
+        spectrogram_of(log_mel), strategies=["sgim", "attention"], encoder=Encoder(SIZES["micro"], PATCH),
         encoder_name="run $7_a$",
     )  # fmt: skip
     for words in ("features of run $7_a$", "attention of the class token in run $7_a$"):
@@ -95,10 +100,10 @@ def test_the_picture_says_whose_encoder_a_strategy_looks_through(figure, log_mel
 
 def test_losses_lead_the_picture_of_hard_and_are_asked_for(log_mel: torch.Tensor) -> None:
     with pytest.raises(ValueError, match="hard looks at the losses of a trained model: name its run"):
-        masks.mask_figure(log_mel, SPEC, PATCH, strategies=["hard"])
+        masks.mask_figure(spectrogram_of(log_mel), strategies=["hard"])
     losses = torch.full((NUM_PATCHES,), 1e-6)
     losses[:NUM_MASKED] = 1.0
-    drawn = masks.mask_figure(log_mel, SPEC, PATCH, strategies=["hard"], losses=losses, hint_ratios=[0.0])
+    drawn = masks.mask_figure(spectrogram_of(log_mel), strategies=["hard"], losses=losses, hint_ratios=[0.0])
     (panel,) = [axes for axes in drawn.axes if "visible" in axes.get_title(loc="left")]
     covered = panel.images[1].get_array()[..., 3]
     assert np.array_equal(covered.flatten() > 0, np.arange(NUM_PATCHES) < NUM_MASKED)
@@ -107,7 +112,7 @@ def test_losses_lead_the_picture_of_hard_and_are_asked_for(log_mel: torch.Tensor
 def test_same_seed_same_bytes_and_nothing_left_behind(log_mel: torch.Tensor) -> None:
     before = dict(matplotlib.rcParams)
     one, again, other = (
-        style.png_of(masks.mask_figure(log_mel, SPEC, PATCH, strategies=["dwm"], hint_ratios=[0.0], seed=seed))
+        style.png_of(masks.mask_figure(spectrogram_of(log_mel), strategies=["dwm"], hint_ratios=[0.0], seed=seed))
         for seed in (1, 1, 2)
     )
     assert one == again and one != other
@@ -116,37 +121,37 @@ def test_same_seed_same_bytes_and_nothing_left_behind(log_mel: torch.Tensor) -> 
 
 def test_wrong_settings_are_refused(log_mel: torch.Tensor) -> None:
     with pytest.raises(ValueError, match="hint_ratio"):
-        masks.mask_figure(log_mel, SPEC, PATCH, hint_ratios=[1.5])
+        masks.mask_figure(spectrogram_of(log_mel), hint_ratios=[1.5])
     with pytest.raises(ValueError, match="strategy"):
-        masks.mask_figure(log_mel, SPEC, PATCH, strategies=["none"])
+        masks.mask_figure(spectrogram_of(log_mel), strategies=["none"])
     with pytest.raises(ValueError, match="smaller than one patch"):
-        masks.mask_figure(log_mel[:, :8], SPEC, PATCH)
+        masks.mask_figure(spectrogram_of(log_mel[:, :8]))
 
 
-def test_masked_share_is_exact_on_average_and_respects_padding() -> None:
-    grid, rng = PatchGrid(5, 6), torch.Generator().manual_seed(0)
-    share = masks.masked_share(make_strategy("random"), grid, 0.7, rng, None, num_draws=50)
+def test_shares_are_exact_on_average_and_respect_padding() -> None:
+    grid = PatchGrid(5, 6)
+    share = masks.MaskSampler(make_strategy("random"), grid, 0.7).share(seed=0, num_draws=50)
     assert share.mean().item() == pytest.approx(NUM_MASKED / NUM_PATCHES)
     valid = (torch.arange(NUM_PATCHES) % 6 < 3)[None]
-    patches = torch.rand(1, NUM_PATCHES, 4, generator=rng) * valid[..., None]
-    share = masks.masked_share(make_strategy("dwm"), grid, 0.7, rng, patches, num_draws=50, valid=valid)
+    patches = torch.rand(1, NUM_PATCHES, 4, generator=torch.Generator().manual_seed(0)) * valid[..., None]
+    share = masks.MaskSampler(make_strategy("dwm"), grid, 0.7, patches, valid).share(seed=1, num_draws=50)
     assert share[valid[0]].mean().item() == pytest.approx(11 / 15)  # padding takes its proportional part
 
 
 def test_plain_chance_is_the_exact_share_and_not_the_asked_ratio(log_mel: torch.Tensor) -> None:
-    drawn = masks.mask_figure(log_mel, SPEC, PATCH, strategies=["random"], mask_ratio=0.75)
+    drawn = masks.mask_figure(spectrogram_of(log_mel), strategies=["random"], mask_ratio=0.75)
     assert "as by chance, 77 %" in texts_of(drawn)  # 23 of 30
     assert drawn.axes[-1].images[0].norm.vcenter == pytest.approx(23 / 30)
 
 
 def test_axes_are_at_the_mel_bands() -> None:
     expected = librosa.mel_frequencies(SPEC.num_mels + 2, fmin=SPEC.fmin_hz, fmax=SPEC.fmax_hz)[1:-1]
-    assert style.band_centres_hz(SPEC) == pytest.approx(expected, abs=0.5)
-    assert style.band_of_hz(SPEC, float(expected[31])) == pytest.approx(31, abs=0.05)
+    assert band_centres_hz(SPEC) == pytest.approx(expected, abs=0.5)
+    assert band_of_hz(SPEC, float(expected[31])) == pytest.approx(31, abs=0.05)
 
 
 def test_letters_the_font_lacks_do_not_stop_a_picture(log_mel: torch.Tensor) -> None:
-    drawn = masks.mask_figure(log_mel, SPEC, PATCH, strategies=["random"], hint_ratios=[0.0], title="鸟 $x_")
+    drawn = masks.mask_figure(spectrogram_of(log_mel, "鸟 $x_"), strategies=["random"], hint_ratios=[0.0])
     assert style.png_of(drawn).startswith(b"\x89PNG")
 
 
@@ -170,11 +175,10 @@ def test_a_perfect_prediction_reconstructs_the_input(log_mel: torch.Tensor) -> N
 
 
 def test_reconstruction_shows_visible_patches_as_they_are(log_mel: torch.Tensor) -> None:
-    patches, grid = patchify(whole_patches(log_mel[None], PATCH), PATCH), PatchGrid(5, 6)
     mask = Mask(torch.arange(9)[None], torch.arange(9, 30)[None])
-    rebuilt = patches.clone()
+    rebuilt = patchify(whole_patches(log_mel[None], PATCH), PATCH)
     rebuilt[:, 9:] = -9.0
-    drawn = predictions.reconstruction_figure(log_mel[None], ["clip"], mask, rebuilt, grid, PATCH, SPEC)
+    drawn = predictions.reconstruction_figure([spectrogram_of(log_mel)], mask, rebuilt)
     shown = drawn.axes[2].images[0].get_array()
     assert np.array_equal(shown[:16], log_mel[:16, :96].numpy())  # the lowest band is visible: patches 0 to 5
     assert (shown == -9.0).sum() == 21 * 256
