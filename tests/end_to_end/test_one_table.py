@@ -17,7 +17,7 @@ from melmask.encoders.features import FeatureSettings
 from melmask.encoders.registry import NamedEncoder, specs_of, with_baselines
 from melmask.encoders.waveform import wrap
 from melmask.evaluate.results import read_results
-from melmask.evaluate.run import evaluate
+from melmask.evaluate.run import EvaluationSettings, evaluate_stores
 from melmask.logmel import LogMelSpec
 from melmask.nn.encoder_file import ENCODER, FrontEnd, save_encoder
 from melmask.nn.vit import SIZES, Encoder
@@ -155,15 +155,15 @@ def test_front_ends_that_differ_are_judged_on_the_same_clips(runs: list[Path], t
     assert [spec.num_mels for spec in specs] == [80, 40]
     stores = [prepare([table], tmp_path / f"store{spec.num_mels}", spec=spec, num_workers=0) for spec in specs]
     stores[1].clips.reverse()  # the order of a store's rows must not matter
-    found = evaluate(entrants, table, stores, probes=["ridge"])
+    settings = EvaluationSettings(["ridge"])
+    found = [one.result for one in evaluate_stores(entrants, table, stores, settings)]
     assert [line.num_dims for line in found] == [320, 160, 320, 160, 560]
-    alone = evaluate(entrants[1:2], table, [prepare([table], tmp_path / "store40", spec=specs[1], num_workers=0)],
-                     probes=["ridge"])  # fmt: skip
-    assert found[1].score == alone[0].score
+    narrow = prepare([table], tmp_path / "store40", spec=specs[1], num_workers=0)
+    [alone] = evaluate_stores(entrants[1:2], table, [narrow], settings)
+    assert found[1].score == alone.result.score
     stores[1].clips = stores[1].clips[3:]
-    assert {(line.num_clips, line.rejected) for line in evaluate(entrants, table, stores, probes=["ridge"])} == {
-        (17, 3)
-    }
+    found = [one.result for one in evaluate_stores(entrants, table, stores, settings)]
+    assert {(line.num_clips, line.rejected) for line in found} == {(17, 3)}
 
 
 def test_a_python_object_is_judged_like_any_other(store: Store, recordings: Path) -> None:
@@ -175,7 +175,7 @@ def test_a_python_object_is_judged_like_any_other(store: Store, recordings: Path
             return np.stack([part.mean(axis=1) for part in parts], axis=1)
 
     entrant = NamedEncoder(wrap(Brightness(), 16_000), "brightness", "brightness")
-    (line,) = evaluate([entrant], recordings, [store], probes=["logistic"])
+    (line,) = (one.result for one in evaluate_stores([entrant], recordings, [store]))
     assert line.features == line.encoder == "brightness" and line.num_dims == 10 and line.identity == ""
     assert line.score > 0.8
 
@@ -184,7 +184,7 @@ def test_the_example_in_the_docs_runs(
     recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     page = (Path(__file__).parents[2] / "docs" / "peers.md").read_text()
-    (example,) = [block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "wrap(" in block]
+    (example,) = [block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "encode(" in block]
     header, *rows = recordings.read_text().splitlines()
     (tmp_path / "birds.csv").write_text("\n".join([header, *(f"{recordings.parent}/{row}" for row in rows)]))
     monkeypatch.chdir(tmp_path)

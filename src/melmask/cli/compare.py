@@ -33,35 +33,26 @@ def compare(
         features: of melmask encoders only.
         out: a folder for scores by class, confusions and calibration, as tables and figures.
     """
-    from melmask.cli.steps import prepare_task
+    from melmask.cli.steps import print_rejections
     from melmask.encoders import registry
-    from melmask.evaluate import compare as comparing
+    from melmask.evaluate.compare import compare_evaluations, paired
     from melmask.evaluate.per_class import details_of
+    from melmask.evaluate.run import evaluate_table
     from melmask.files import file_name
     from melmask.report.per_class import save_per_class
 
     encoders = registry.name_encoders((a, b), features)
-    names = [encoder.name for encoder in encoders]
     for table in task.tables:
-        stores = [prepare_task(table, spec, task.workers) for spec in registry.specs_of(encoders)]
         with noted_bar(table.stem) as show:
-            labelled, pairs = comparing.judge_both(
-                encoders,
-                table,
-                stores,
-                task.probe,
-                clip_length=task.clip_s,
-                test_folds=task.test_folds,
-                num_seeds=task.seeds,
-                progress=show,
-            )
-        print_comparisons([comparing.compare(*pair, labelled, names) for pair in pairs])
+            pairs = paired(evaluate_table(encoders, table, task.settings, num_workers=task.workers, progress=show))
+        print_rejections(table, registry.specs_of(encoders))
+        print_comparisons([compare_evaluations(*pair) for pair in pairs])
         if out is None:
             continue
         for pair in pairs:
-            for letter, result in zip("ab", pair, strict=True):
-                folder = out / file_name(labelled.name, result.probe, letter)
-                print_path(save_per_class(details_of(result, labelled), folder), "wrote ")
+            for letter, one in zip("ab", pair, strict=True):
+                folder = out / file_name(one.task.name, one.found.probe, letter)
+                print_path(save_per_class(details_of(one.found, one.task), folder), "wrote ")
 
 
 def print_comparisons(comparisons: Sequence[Comparison]) -> None:

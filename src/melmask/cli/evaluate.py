@@ -1,6 +1,7 @@
 """The command evaluate: encoders on labelled tasks."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from tyro.conf import OmitArgPrefixes, Positional
 
@@ -18,6 +19,9 @@ from melmask.cli.options import (
 )
 from melmask.encoders.features import DEFAULT_SETTINGS, FeatureSettings
 from melmask.encoders.fixed_length import ClipLength
+
+if TYPE_CHECKING:
+    from melmask.evaluate.run import EvaluationSettings
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,13 @@ class TaskOptions:
     test_folds: TestFolds = ()
     seeds: Seeds = 3
     workers: Workers = NUM_CORES
+
+    @property
+    def settings(self) -> "EvaluationSettings":
+        """The same without what concerns preparation."""
+        from melmask.evaluate.run import EvaluationSettings
+
+        return EvaluationSettings(self.probe, self.clip_s, self.test_folds, self.seeds)
 
 
 def evaluate(
@@ -63,38 +74,27 @@ def evaluate(
     """
     from melmask.cli import steps
     from melmask.encoders import registry
-    from melmask.evaluate import results as lines
-    from melmask.evaluate import run
-    from melmask.evaluate.run import ProbeResult
-    from melmask.evaluate.task import Task
-
-    def keep(encoder: registry.NamedEncoder, labelled: Task, found: ProbeResult) -> None:
-        if details:
-            from melmask.evaluate.per_class import details_of
-            from melmask.files import file_name
-            from melmask.report.per_class import save_per_class
-
-            folder = details / file_name(labelled.name, encoder.name, found.probe)
-            save_per_class(details_of(found, labelled), folder)
+    from melmask.evaluate.per_class import details_of
+    from melmask.evaluate.results import keep_results
+    from melmask.evaluate.run import evaluate_table
+    from melmask.files import file_name
+    from melmask.report.per_class import save_per_class
 
     named = registry.with_baselines(encoders, features, baselines=baselines)
     for table in task.tables:
-        stores = [steps.prepare_task(table, spec, task.workers) for spec in registry.specs_of(named)]
+        results = []
         with noted_bar(table.stem) as show:
-            results = run.evaluate(
-                named,
-                table,
-                stores,
-                probes=task.probe,
-                clip_length=task.clip_s,
-                test_folds=task.test_folds,
-                num_seeds=task.seeds,
-                command=command_line(),
-                progress=show,
-                found_one=keep,
-            )
+            for evaluation in evaluate_table(
+                named, table, task.settings, command=command_line(), num_workers=task.workers, progress=show
+            ):
+                results.append(evaluation.result)
+                if details:
+                    found, labelled = evaluation.found, evaluation.task
+                    folder = details / file_name(labelled.name, evaluation.encoder.name, found.probe)
+                    save_per_class(details_of(found, labelled), folder)
+        steps.print_rejections(table, registry.specs_of(named))
         steps.print_results(results)
-        written = lines.keep_results(named, results, out)
+        written = keep_results(named, results, out)
         steps.print_appended(written)
         if not written:
             console.print("[dim]not saved: no encoder is a run's folder, and no file is named by --out[/]")

@@ -9,8 +9,8 @@ from rich.table import Table
 from melmask.cli.console import bar, console, print_notes, print_path
 from melmask.data.prepare import prepare
 from melmask.data.store import Store
+from melmask.evaluate.prepared import task_store_folder
 from melmask.evaluate.results import Result
-from melmask.evaluate.run import task_store_folder
 from melmask.logmel import LogMelSpec
 
 DEFAULT_SPEC = LogMelSpec()
@@ -34,6 +34,14 @@ def prepare_shown(sources: Sequence[Path], out: Path, workers: int, spec: LogMel
 def prepare_task(table: Path, spec: LogMelSpec, workers: int) -> Store:
     """A task's recordings, prepared in the cache, where the next command finds them."""
     return prepare_shown([table], task_store_folder(table, spec), workers, spec)
+
+
+def print_rejections(table: Path, specs: Sequence[LogMelSpec]) -> None:
+    """Print what was rejected of a task that was prepared with these log-mel settings."""
+    for folder in (task_store_folder(table, spec) for spec in specs):
+        store = Store.open(folder)
+        if store.rejected:
+            console.print(rejections_table(store, folder / "rejected.csv"))
 
 
 def rejections_table(store: Store, listed_in: Path) -> Table:

@@ -124,7 +124,7 @@ def detect(
         activity(events, classes, centres_s[:length], step_s)
         for events, length in zip(task.events, steps.length, strict=True)
     ]
-    splits = splits_of(task.task, test_folds=tuple(test_folds) or None, seed=seed)
+    splits = splits_of(task.task, test_folds=test_folds, seed=seed)
     found: list[dict[int, tuple[Event, ...]]] = [{} for _ in range(num_seeds)]
     notes: list[str] = []
     for number, split in enumerate(splits):

@@ -1,6 +1,6 @@
 """Two encoders on the same clips: which one is better, by how much, and how sure that is."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,13 +8,15 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.stats import binomtest
 
-from melmask.data.store import Store
+from melmask.encoders.features import FeatureSettings, Layers, Pooling
 from melmask.encoders.fixed_length import ClipLength
-from melmask.encoders.registry import NamedEncoder
+from melmask.encoders.registry import EncoderLike, name_encoders
 from melmask.evaluate.bootstrap import bootstrap, interval
 from melmask.evaluate.metrics import Metric, Score, statistic_of
-from melmask.evaluate.run import ProbeResult, Progress, evaluate
+from melmask.evaluate.prepared import ShowProgress, show_nothing
+from melmask.evaluate.run import Evaluation, EvaluationSettings, ProbeResult, as_sequence, evaluate_table
 from melmask.evaluate.task import FEW_GROUPS, Task, group_numbers
+from melmask.probes.base import Probe
 
 
 @dataclass(frozen=True)
@@ -86,53 +88,59 @@ class Comparison:
         return said
 
 
-def judge_both(
-    entrants: Sequence[NamedEncoder],
-    table: Path,
-    stores: Sequence[Store],
-    probes: Sequence[str],
+def compare(
+    a: EncoderLike,
+    b: EncoderLike,
+    tables: str | Path | Sequence[str | Path],
     *,
+    probes: str | Probe | Sequence[str | Probe] = "logistic",
     clip_length: ClipLength = "task",
     test_folds: Sequence[str] = (),
     num_seeds: int = 3,
-    progress: Progress = lambda what, done, total: None,
-) -> tuple[Task, list[tuple[ProbeResult, ProbeResult]]]:
-    """What each probe finds in two encoders, on the clips that both can hear.
+    layers: Layers = "last",
+    pooling: Pooling = "mean",
+    num_workers: int | None = None,
+    progress: ShowProgress = show_nothing,
+) -> list[Comparison]:
+    """Compare two frozen encoders on labelled tasks: the difference of their scores, with its interval.
 
     Args:
-        entrants: the two.
-        table, stores, probes, clip_length, test_folds, num_seeds, progress: see `evaluate`.
+        a, b: the encoders, see `melmask.evaluate.run.evaluate`.
+        tables, probes, clip_length, test_folds, num_seeds, layers, pooling, num_workers, progress: likewise.
 
     Returns:
-        The task, and for each probe what it found in the first and in the second.
+        A comparison for each task and probe, in this order.
 
     Raises:
-        ValueError: see `evaluate`.
+        ValueError, ImportError: see `melmask.evaluate.run.evaluate`; or both encoders are the same.
     """
-    tasks: list[Task] = []
-    found: dict[str, list[ProbeResult]] = {entrant.name: [] for entrant in entrants}
-
-    def keep(entrant: NamedEncoder, task: Task, result: ProbeResult) -> None:
-        tasks.append(task)
-        found[entrant.name].append(result)
-
-    evaluate(
-        entrants,
-        table,
-        stores,
-        probes=probes,
-        clip_length=clip_length,
-        test_folds=test_folds,
-        num_seeds=num_seeds,
-        progress=progress,
-        found_one=keep,
-    )
-    first, second = found.values()
-    return tasks[0], list(zip(first, second, strict=True))
+    settings = EvaluationSettings(as_sequence(probes), clip_length, test_folds, num_seeds)
+    named = name_encoders([a, b], FeatureSettings(layers, pooling))
+    comparisons = []
+    for table in as_sequence(tables):
+        found = evaluate_table(named, Path(table), settings, num_workers=num_workers, progress=progress)
+        comparisons += [compare_evaluations(*pair) for pair in paired(found)]
+    return comparisons
 
 
-def compare(a: ProbeResult, b: ProbeResult, task: Task, names: Sequence[str], *, seed: int = 0) -> Comparison:
-    """Two encoders, read by the same probe on the same clips.
+def paired(evaluations: Iterable[Evaluation]) -> list[tuple[Evaluation, Evaluation]]:
+    """Pair the evaluations of two encoders by their probes.
+
+    Args:
+        evaluations: as `evaluate_table` yields them: all of the first encoder, then all of the second.
+    """
+    found = list(evaluations)
+    half = len(found) // 2
+    return list(zip(found[:half], found[half:], strict=True))
+
+
+def compare_evaluations(a: Evaluation, b: Evaluation) -> Comparison:
+    """Compare two encoders, evaluated on the same task with the same probe and settings."""
+    return compare_results(a.found, b.found, a.task, (a.encoder.name, b.encoder.name))
+
+
+def compare_results(a: ProbeResult, b: ProbeResult, task: Task, names: Sequence[str], *, seed: int = 0) -> Comparison:
+    """Compare two encoders by the results of the same probe on the same clips.
 
     Trainings are paired by their seed. That matters for fewshot, whose draws they are; for others it does no harm.
 

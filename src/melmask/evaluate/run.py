@@ -1,7 +1,6 @@
 """Evaluation: probes over the splits of a task, and encoders on the same clips, splits and probes."""
 
-import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,19 +9,18 @@ import numpy as np
 from jaxtyping import Float, Float32, Int
 
 from melmask.data.store import Store
-from melmask.encoders.cache import Reads, cache_folder, cached_features
-from melmask.encoders.fixed_length import ClipLength, at_clip_length
-from melmask.encoders.registry import NamedEncoder
+from melmask.encoders.cache import Reads
+from melmask.encoders.features import FeatureSettings, Layers, Pooling
+from melmask.encoders.fixed_length import ClipLength
+from melmask.encoders.registry import EncoderLike, NamedEncoder, specs_of, with_baselines
 from melmask.encoders.timesteps import TimeSteps
 from melmask.evaluate.metrics import Metric, Score, score_of, score_with_interval
+from melmask.evaluate.prepared import PreparedTask, ShowProgress, prepare_task, show_nothing
 from melmask.evaluate.results import Result, result_of
-from melmask.evaluate.task import Task, group_notes, group_numbers, make_task, splits_of
-from melmask.logmel import LogMelSpec
+from melmask.evaluate.task import Task, group_notes, group_numbers, splits_of
 from melmask.probes import label_of, make_probe
 from melmask.probes.base import Probe
 from melmask.probes.run import LabelledFeatures, predict_split
-
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +58,7 @@ def run_probe(
     features: Float[np.ndarray, "clip dim"] | TimeSteps,
     task: Task,
     *,
-    test_folds: Sequence[str] | None = None,
+    test_folds: Sequence[str] = (),
     num_seeds: int = 3,
     seed: int = 0,
 ) -> ProbeResult:
@@ -70,7 +68,7 @@ def run_probe(
         name: what `make_probe` takes, or a probe.
         features: row i is clip i of the task; `TimeSteps` only for a probe that reads them.
         task: labels, folds and groups.
-        test_folds: test on these folds only; None for all.
+        test_folds: test on these folds only; empty for each in turn.
         num_seeds: trainings per split, with the seeds seed, seed + 1, ...; a deterministic probe is trained once, and
             a few-shot probe once for each of its draws.
         seed: also of the interval, and of folds and validation splits that are drawn.
@@ -126,101 +124,184 @@ def _check_features(features: Float[np.ndarray, "clip dim"] | TimeSteps, task: T
         )
 
 
-def task_store_folder(table: Path, spec: LogMelSpec) -> Path:
-    """Where the prepared log-mels of a task are kept for the next time."""
-    key = hashlib.sha256(f"{table.resolve()} {spec}".encode()).hexdigest()[:12]
-    return cache_folder() / "tasks" / f"{table.stem}-{key}"
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """How encoders are evaluated on a task, the same for all of them.
+
+    Args:
+        probes: names as `make_probe` takes them, or probes.
+        clip_length: in seconds, 0 for whole clips; longer clips are cut to their middle, and shorter ones zero-padded.
+            "task": what the record beside the table says, and whole clips where there is none.
+        test_folds: test on these folds only; empty for each in turn.
+        num_seeds: trainings per split of a probe that depends on its seed.
+    """
+
+    probes: Sequence[str | Probe] = ("logistic",)
+    clip_length: ClipLength = "task"
+    test_folds: Sequence[str] = ()
+    num_seeds: int = 3
+
+
+DEFAULT_SETTINGS = EvaluationSettings()
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """One encoder with one probe on one task.
+
+    Args:
+        encoder: with its name in tables.
+        task: labels, folds and groups of the clips that all encoders can embed.
+        found: predictions and score.
+        result: the line of results.jsonl.
+    """
+
+    encoder: NamedEncoder
+    task: Task
+    found: ProbeResult
+    result: Result
 
 
 def evaluate(
-    entrants: Sequence[NamedEncoder],
-    table: Path,
-    stores: Sequence[Store],
+    encoders: EncoderLike | Sequence[EncoderLike],
+    tables: str | Path | Sequence[str | Path],
     *,
-    probes: Sequence[str] = ("logistic",),
+    probes: str | Probe | Sequence[str | Probe] = "logistic",
     clip_length: ClipLength = "task",
     test_folds: Sequence[str] = (),
     num_seeds: int = 3,
-    command: str = "",
-    progress: Progress = lambda what, done, total: None,
-    found_one: Callable[[NamedEncoder, Task, ProbeResult], None] = lambda entrant, task, found: None,
+    layers: Layers = "last",
+    pooling: Pooling = "mean",
+    baselines: bool = True,
+    num_workers: int | None = None,
+    progress: ShowProgress = show_nothing,
 ) -> list[Result]:
-    """Probe encoders on a task, all on the same clips.
+    """Evaluate frozen encoders on labelled tasks by probes, on the same clips and splits, beside baselines.
+
+    Log-mels and embeddings are kept in the cache, so that a second call does not compute them again. Results are
+    returned only; `melmask.evaluate.results.append_results` writes them to a file.
 
     Args:
-        entrants: the encoders; embeddings are cached.
-        table: the task's CSV, for its name and its clip length.
-        stores: the table, prepared with each of the log-mel settings in `specs_of`.
-        probes: names of probes, with settings of their own if need be.
-        clip_length: see `FixedLength`: in seconds, 0 for whole clips, or "task" for what the record beside the table
-            says, and whole clips where there is none.
-        test_folds: judge on these folds only; empty for all in turn.
-        num_seeds: of probes that depend on a seed.
-        command: recorded with the results.
-        progress: called with what is being done and how far it is.
-        found_one: called with all that a probe found, of which the line keeps little.
+        encoders: one or several: what `melmask.load` takes, what it returns, or Python objects with
+            ``encode(batch, sample_rate)``.
+        tables: one or several CSV files with path,label[,fold][,group].
+        probes, clip_length, test_folds, num_seeds: see `EvaluationSettings`; one probe or several.
+        layers, pooling: see `FeatureSettings`; of melmask encoders that are given by name.
+        baselines: also evaluate each melmask encoder untrained, and log-mel statistics.
+        num_workers: processes that decode; 0 decodes in this process, None takes one per core.
+        progress: called with (what is being done, number done, number in all).
 
     Returns:
-        A line for every encoder and probe, in their order.
+        A result for each task, encoder and probe, in this order.
 
     Raises:
-        ValueError: the table is no task, its record is damaged, a fold does not exist, or an encoder fails on it.
+        ValueError: an encoder, probe, setting or fold does not exist, a table is no task, or an encoder fails on it.
+        ImportError: the library that an encoder needs is not installed.
     """
-    chosen = [make_probe(probe) for probe in probes]  # before anything long is begun
-    stores, clip_s = at_clip_length(stores, table, clip_length)
-    by_spec = {store.spec: store for store in stores}
-    rows = _shared_rows(stores)
-    task = make_task(table.stem, [stores[0].clips[row].clip for row in rows[0]])
-    rejected = len(stores[0]) + len(stores[0].rejected) - len(task.paths)
-    same: dict[str, Any] = {"task_path": str(table), "num_classes": len(task.classes), "rejected": rejected}
-    same |= {"test_folds": tuple(test_folds), "command": command, "clip_s": clip_s}
-    cut = (f"clips of {clip_s:g} s: the middle of longer ones; shorter ones zero-padded on both sides",)
+    settings = EvaluationSettings(as_sequence(probes), clip_length, test_folds, num_seeds)
+    named = with_baselines(as_sequence(encoders), FeatureSettings(layers, pooling), baselines=baselines)
     results = []
-    for entrant in entrants:
-        store = by_spec[entrant.encoder.spec or stores[0].spec]
-
-        def show(done: int, total: int, name: str = entrant.name) -> None:
-            progress(f"{name}: embedding", done, total)
-
-        made: dict[Reads, np.ndarray | TimeSteps] = {}  # by what probes read
-        for done, probe in enumerate(chosen):
-            if probe.reads not in made:
-                read = cached_features(probe.reads, entrant.encoder, store, progress=show)
-                made[probe.reads] = read[rows[stores.index(store)]]
-            features = made[probe.reads]
-            progress(f"{entrant.name}: {label_of(probe)}", done, len(chosen))
-            found = run_probe(probe, features, task, test_folds=tuple(test_folds) or None, num_seeds=num_seeds)
-            if clip_s:
-                found = replace(found, notes=cut + found.notes)
-            found_one(entrant, task, found)
-            num_dims = features.num_dims if isinstance(features, TimeSteps) else features.shape[1]
-            results.append(_line(entrant, found, num_dims=num_dims, **same))
-    progress("", 1, 1)
+    for table in as_sequence(tables):
+        found = evaluate_table(named, Path(table), settings, num_workers=num_workers, progress=progress)
+        results += [evaluation.result for evaluation in found]
     return results
 
 
-def _shared_rows(stores: Sequence[Store]) -> list[np.ndarray]:
-    """Of each store the rows of the recordings that all of them hold, in the order of the first."""
-    row_of = [{stored.clip.path: row for row, stored in enumerate(store.clips)} for store in stores]
-    shared = [stored.clip.path for stored in stores[0].clips if all(stored.clip.path in rows for rows in row_of)]
-    if not shared:
-        raise ValueError(
-            "no recording is long enough for the log-mel settings of all encoders: evaluate them on longer ones"
-        )
-    return [np.array([rows[path] for path in shared]) for rows in row_of]
+def evaluate_table(
+    encoders: Sequence[NamedEncoder],
+    table: Path,
+    settings: EvaluationSettings = DEFAULT_SETTINGS,
+    *,
+    command: str = "",
+    num_workers: int | None = None,
+    progress: ShowProgress = show_nothing,
+) -> Iterator[Evaluation]:
+    """Prepare a task, and evaluate encoders on it.
+
+    Args:
+        encoders: with their names in tables.
+        table: a CSV with path,label[,fold][,group].
+        settings: probes, clip length, folds and seeds.
+        command: recorded with the results.
+        num_workers, progress: see `evaluate`.
+
+    Yields:
+        An evaluation for each encoder and probe, in this order.
+
+    Raises:
+        ValueError: see `evaluate`.
+    """
+    _probes_of(settings)  # so that a wrong name is found before anything long begins
+    stores = [prepare_task(table, spec, num_workers=num_workers, progress=progress) for spec in specs_of(encoders)]
+    yield from evaluate_stores(encoders, table, stores, settings, command=command, progress=progress)
 
 
-def _line(entrant: NamedEncoder, found: ProbeResult, **given: Any) -> Result:
-    """What a probe found, as a line; ``given`` is what it does not know itself."""
+def evaluate_stores(
+    encoders: Sequence[NamedEncoder],
+    table: Path,
+    stores: Sequence[Store],
+    settings: EvaluationSettings = DEFAULT_SETTINGS,
+    *,
+    command: str = "",
+    progress: ShowProgress = show_nothing,
+) -> Iterator[Evaluation]:
+    """Evaluate encoders on a task that is prepared.
+
+    Args:
+        encoders: with their names in tables; their embeddings are cached.
+        table: the task's CSV, for its name and its clip length.
+        stores: the table, prepared with each of the log-mel settings in `specs_of`.
+        settings, command, progress: see `evaluate_table`.
+
+    Yields:
+        See `evaluate_table`.
+
+    Raises:
+        ValueError: see `evaluate`.
+    """
+    probes = _probes_of(settings)
+    task = PreparedTask.of(table, stores, settings.clip_length)
+    for encoder in encoders:
+        features: dict[Reads, Float32[np.ndarray, "clip dim"] | TimeSteps] = {}
+        for number, probe in enumerate(probes):
+            if probe.reads not in features:
+                features[probe.reads] = task.features(encoder, probe.reads, progress)
+            progress(f"{encoder.name}: {label_of(probe)}", number, len(probes))
+            own, folds = features[probe.reads], tuple(settings.test_folds)
+            found = run_probe(probe, own, task.task, test_folds=folds, num_seeds=settings.num_seeds)
+            found = replace(found, notes=task.notes + found.notes)
+            num_dims = own.num_dims if isinstance(own, TimeSteps) else own.shape[1]
+            yield Evaluation(encoder, task.task, found, _result(encoder, task, found, num_dims, folds, command))
+    progress("", 1, 1)
+
+
+def as_sequence(values: Any) -> Sequence[Any]:
+    """One value as a sequence of one; a string counts as one value."""
+    return values if isinstance(values, Sequence) and not isinstance(values, str) else [values]
+
+
+def _probes_of(settings: EvaluationSettings) -> list[Probe]:
+    return [make_probe(probe) if isinstance(probe, str) else probe for probe in settings.probes]
+
+
+def _result(
+    encoder: NamedEncoder, task: PreparedTask, found: ProbeResult, num_dims: int, folds: tuple[str, ...], command: str
+) -> Result:
     return result_of(
         found.score,
         task=found.task,
+        task_path=str(task.table),
         probe=found.probe,
-        features=entrant.features,
+        features=encoder.features,
         metric=found.metric,
+        num_classes=len(task.task.classes),
+        num_dims=num_dims,
+        rejected=task.num_rejected,
+        test_folds=folds,
+        command=command,
         notes=found.notes,
-        encoder=entrant.name,
-        identity=entrant.encoder.identity,
-        settings=entrant.settings,
-        **given,
+        encoder=encoder.name,
+        identity=encoder.encoder.identity,
+        settings=encoder.settings,
+        clip_s=task.clip_s,
     )

@@ -116,7 +116,7 @@ def make_task(name: str, clips: Sequence[Clip]) -> Task:
     )
 
 
-def splits_of(task: Task, *, test_folds: Sequence[str] | None = None, seed: int = 0) -> list[Split]:
+def splits_of(task: Task, *, test_folds: Sequence[str] = (), seed: int = 0) -> list[Split]:
     """The trainings and tests that the task's folds ask for.
 
     Folds named train, val (valid, validation, dev) and test are one official split. Any other names are folds, each
@@ -125,7 +125,7 @@ def splits_of(task: Task, *, test_folds: Sequence[str] | None = None, seed: int 
 
     Args:
         task: what to split.
-        test_folds: only these as test, each with the same training clips as if all had been asked for; None for all.
+        test_folds: test on these only, each with the same training clips as if all had been asked for; empty for all.
         seed: of what is drawn.
 
     Raises:
@@ -143,7 +143,7 @@ def splits_of(task: Task, *, test_folds: Sequence[str] | None = None, seed: int 
     if len(names) < 2:
         raise ValueError(f"task {task.name} has only the fold {names}: two are needed, or no fold column at all")
     testable = ["test"] if official else names
-    unknown = sorted(set(test_folds or ()) - set(testable))
+    unknown = sorted(set(test_folds) - set(testable))
     if unknown:
         raise ValueError(f"task {task.name} has no test fold {unknown}: choose from {testable}")
 

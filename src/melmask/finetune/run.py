@@ -65,7 +65,7 @@ def finetune(
     if num_seeds < 1:
         raise ValueError(f"{num_seeds} seeds: at least one training is needed")
     task = make_task(table.stem, [stored.clip for stored in store.clips])
-    splits = splits_of(task, test_folds=tuple(test_folds) or None)
+    splits = splits_of(task, test_folds=test_folds)
     folder = tuning_folder(run, start, store, recipe, name=f"{task.name}-{recipe_name}", features=features)
     scores = np.full((num_seeds, *task.flags.shape), np.nan, np.float32)
     fold_of = np.full(len(task.paths), -1)

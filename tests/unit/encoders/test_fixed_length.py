@@ -16,7 +16,7 @@ from melmask.encoders.fixed_length import FixedLength, fixed_length, waveform
 from melmask.encoders.pretrained import PretrainedEncoder
 from melmask.encoders.registry import LogMelStatistics, NamedEncoder, as_encoder
 from melmask.encoders.waveform import wrap
-from melmask.evaluate.run import evaluate
+from melmask.evaluate.run import EvaluationSettings, evaluate_stores
 
 CLIP_S = 1.6  # of clips that last 0.4 to 3 s
 
@@ -119,12 +119,9 @@ def test_a_task_has_the_clip_length_of_its_record_unless_another_is_asked_for(st
     entrants, table = [NamedEncoder(LogMelStatistics(), "statistics", "statistics")], tmp_path / "chirps.csv"
 
     def evaluated(**clip_length):
-        noticed = []
-        [line] = evaluate(
-            entrants, table, [store], probes=["ridge"], found_one=lambda *found: noticed.append(found[2]), **clip_length
-        )
-        assert line.notes == noticed[0].notes
-        return line, noticed[0].predictions
+        [one] = evaluate_stores(entrants, table, [store], EvaluationSettings(["ridge"], **clip_length))
+        assert one.result.notes == one.found.notes
+        return one.result, one.found.predictions
 
     plain, of_whole = evaluated()
     (tmp_path / "chirps.task.json").write_text(json.dumps({"task": "chirps", "clip_s": CLIP_S}))
@@ -144,4 +141,4 @@ def test_a_record_that_is_none_is_named_with_the_remedy(record: str, store, tmp_
     (tmp_path / "chirps.task.json").write_text(record)
     entrants = [NamedEncoder(LogMelStatistics(), "statistics", "statistics")]
     with pytest.raises(ValueError, match=r"chirps\.task\.json is no record of a task .*make the task again"):
-        evaluate(entrants, tmp_path / "chirps.csv", [store])
+        list(evaluate_stores(entrants, tmp_path / "chirps.csv", [store]))

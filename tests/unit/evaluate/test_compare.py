@@ -13,9 +13,9 @@ from melmask.encoders.baselines import LogMelStatistics
 from melmask.encoders.features import FeatureSettings
 from melmask.encoders.pretrained import PretrainedEncoder
 from melmask.encoders.registry import as_encoder, name_encoders
-from melmask.evaluate.compare import compare, judge_both, mcnemar
+from melmask.evaluate.compare import compare_evaluations, compare_results, mcnemar, paired
 from melmask.evaluate.metrics import mean_average_precision
-from melmask.evaluate.run import ProbeResult, run_probe
+from melmask.evaluate.run import EvaluationSettings, ProbeResult, evaluate_stores, run_probe
 from melmask.evaluate.task import make_task
 
 NAMES = ("new", "old")
@@ -53,7 +53,7 @@ def test_mcnemar_equals_scipy_and_the_definition() -> None:
 def test_an_encoder_is_as_good_as_itself() -> None:
     task = _task(100)
     result = _result(task, np.random.default_rng(0).random((3, 100)) < 0.7)
-    found = compare(result, result, task, NAMES)
+    found = compare_results(result, result, task, NAMES)
     assert (found.difference.value, found.difference.low, found.difference.high) == (0, 0, 0)
     assert found.superiority == 0.5
     assert found.mcnemar.p_value == 1
@@ -65,13 +65,13 @@ def test_pairing_finds_what_two_intervals_do_not() -> None:
     task = _task(400)
     right = np.random.default_rng(0).random((1, 400)) < 0.6
     a, b = _result(task, right), _result(task, right & (np.arange(400) % 20 > 0))
-    found = compare(a, b, task, NAMES)
+    found = compare_results(a, b, task, NAMES)
     assert found.difference.value == pytest.approx(a.score.value - b.score.value)
     assert 0 < found.difference.low < found.difference.value < found.difference.high < 0.06
     assert found.superiority > 0.99
     assert found.mcnemar.num_only_b == 0
     assert found.verdict.startswith("new is better than old on toy with knn: +")
-    back = compare(b, a, task, NAMES)
+    back = compare_results(b, a, task, NAMES)
     assert back.difference.value == pytest.approx(-found.difference.value)
     assert (back.difference.low, back.difference.high) == pytest.approx((-found.difference.high, -found.difference.low))
     assert back.superiority == pytest.approx(1 - found.superiority)
@@ -82,7 +82,7 @@ def test_the_difference_equals_scoring_every_resample_of_groups() -> None:
     task = _task(60, num_groups=12)
     rng = np.random.default_rng(0)
     a, b = (_result(task, rng.random((1, 60)) < share) for share in (0.7, 0.6))
-    found = compare(a, b, task, NAMES, seed=5)
+    found = compare_results(a, b, task, NAMES, seed=5)
     gap = (a.per_training.argmax(axis=2) == task.targets)[0] * 1.0 - (b.per_training.argmax(axis=2) == task.targets)[0]
     numbers = np.unique(task.groups, return_inverse=True)[1]
     values = []
@@ -109,7 +109,7 @@ def test_the_interval_of_the_difference_covers_the_truth() -> None:
             replace(base, per_training=np.where(one[None, :, None], truth, 1 - truth).astype(np.float32))
             for one in right
         )
-        found, by_clips = compare(a, b, task, NAMES).difference, compare(a, b, alone, NAMES).difference
+        found, by_clips = compare_results(a, b, task, NAMES).difference, compare_results(a, b, alone, NAMES).difference
         covered += found.low <= 0.05 <= found.high
         covered_by_clips += by_clips.low <= 0.05 <= by_clips.high
     assert 0.88 <= covered / num_trials <= 0.99
@@ -125,7 +125,7 @@ def test_several_labels_are_compared_by_their_map() -> None:
         replace(base, per_training=task.flags * np.float32(weight) + part, fold_of=np.zeros(80, int))
         for weight, part in zip((0.9, 0.1), noise, strict=True)
     )
-    found = compare(better, worse, task, NAMES)
+    found = compare_results(better, worse, task, NAMES)
     maps = [mean_average_precision(task.targets, one.per_training[0]) for one in (better, worse)]
     assert found.difference.value == pytest.approx(maps[0] - maps[1])
     assert found.mcnemar is None
@@ -140,7 +140,7 @@ def test_few_groups_are_said_in_the_verdict() -> None:
         if num_groups == 1:
             task = replace(task, groups=np.array(["one"] * 60))
         base = _result(_task(60), right)
-        verdict = compare(base, base, task, NAMES).verdict
+        verdict = compare_results(base, base, task, NAMES).verdict
         assert words in verdict
         assert num_groups != 20 or "group" not in verdict
 
@@ -150,7 +150,7 @@ def test_results_that_do_not_belong_together_are_refused() -> None:
     one, three = (_result(task, np.ones((n, 40), bool)) for n in (1, 3))
     for other in (three, replace(one, probe="ridge"), replace(one, fold_of=np.ones(40, int)), replace(one, task="b")):
         with pytest.raises(ValueError, match="not the same probe, clips and seeds"):
-            compare(one, other, task, NAMES)
+            compare_results(one, other, task, NAMES)
 
 
 def test_words_for_encoders(tmp_path) -> None:
@@ -167,19 +167,21 @@ def test_words_for_encoders(tmp_path) -> None:
         as_encoder(f"untrained-of:{tmp_path / 'nowhere'}", settings)
 
 
-def test_both_are_judged_alike(store, tmp_path, monkeypatch) -> None:
+def test_both_are_evaluated_alike(store, tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("MELMASK_CACHE", str(tmp_path))
     entrants = name_encoders(["untrained:micro", "logmel-stats"], FeatureSettings())
     probes = ["knn", "fewshot:num_per_class=2,num_draws=3"]
-    task, pairs = judge_both(entrants, Path("chirps.csv"), [store], probes, test_folds=["1"])
-    assert [one.probe for one, _ in pairs] == probes
+    settings = EvaluationSettings(probes, test_folds=["1"])
+    pairs = paired(evaluate_stores(entrants, Path("chirps.csv"), [store], settings))
+    assert [one.found.probe for one, _ in pairs] == probes
     for one, other in pairs:
-        found = compare(one, other, task, NAMES)
-        assert found.difference.value == pytest.approx(one.score.value - other.score.value)
-        assert found.difference.num_seeds == len(one.per_training)
-    again = judge_both(entrants, Path("chirps.csv"), [store], probes, test_folds=["1"])[1]
+        found = compare_evaluations(one, other)
+        assert (found.name_a, found.name_b) == (entrants[0].name, entrants[1].name)
+        assert found.difference.value == pytest.approx(one.result.score - other.result.score)
+        assert found.difference.num_seeds == len(one.found.per_training)
+    again = paired(evaluate_stores(entrants, Path("chirps.csv"), [store], settings))
     assert all(
-        np.array_equal(one[0].per_training, two[0].per_training, equal_nan=True)
+        np.array_equal(one[0].found.per_training, two[0].found.per_training, equal_nan=True)
         for one, two in zip(pairs, again, strict=True)
     )
 

@@ -10,7 +10,7 @@ from melmask.encoders.pretrained import FeatureSettings, PretrainedEncoder
 from melmask.encoders.registry import with_baselines
 from melmask.encoders.timesteps import TimeSteps, one_step_each, standardise
 from melmask.evaluate.metrics import accuracy, score_of
-from melmask.evaluate.run import evaluate, run_probe
+from melmask.evaluate.run import EvaluationSettings, evaluate_stores, run_probe
 from melmask.evaluate.task import make_task
 from melmask.nn.encoder_file import ENCODER, FrontEnd, save_encoder
 from melmask.nn.vit import SIZES, Encoder
@@ -161,7 +161,8 @@ def test_evaluate_gives_it_time_steps_where_there_are_any(recordings, store, tmp
     (tmp_path / "run").mkdir()
     save_encoder(tmp_path / "run" / ENCODER, encoder, FrontEnd(store.spec, store.mean, store.std), 208)
     entrants = with_baselines([str(tmp_path / "run")], FeatureSettings("all", "mean+std"))
-    results = evaluate(entrants, recordings, [store], probes=["attentive:max_epochs=2", "knn"], num_seeds=1)
+    settings = EvaluationSettings(["attentive:max_epochs=2", "knn"], num_seeds=1)
+    results = [one.result for one in evaluate_stores(entrants, recordings, [store], settings)]
     step_dims, logmel_dims = 2 * 5 * 32, 560
     dims = [(result.probe, result.num_dims) for result in results]
     of_encoder = [("attentive:max_epochs=2", step_dims), ("knn", 2 * step_dims)]

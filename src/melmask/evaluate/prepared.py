@@ -1,0 +1,136 @@
+"""A task's recordings: prepared once, kept in the cache, and embedded by every encoder alike."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float32, Int
+
+from melmask.data.prepare import prepare
+from melmask.data.store import Store
+from melmask.encoders.cache import Reads, cache_folder, cached_features
+from melmask.encoders.fixed_length import ClipLength, at_clip_length
+from melmask.encoders.registry import NamedEncoder
+from melmask.encoders.timesteps import TimeSteps
+from melmask.evaluate.task import Task, make_task
+from melmask.logmel import LogMelSpec
+
+ShowProgress = Callable[[str, int, int], None]  # called with (what is being done, number done, number in all)
+
+
+def show_nothing(what: str, done: int, total: int) -> None:
+    """The progress of a call that nobody watches."""
+
+
+def task_store_folder(table: Path, spec: LogMelSpec) -> Path:
+    """The folder in the cache that holds a task's log-mels.
+
+    Args:
+        table: the task's CSV.
+        spec: the log-mel settings; other settings have another folder.
+    """
+    key = hashlib.sha256(f"{table.resolve()} {spec}".encode()).hexdigest()[:12]
+    return cache_folder() / "tasks" / f"{table.stem}-{key}"
+
+
+def prepare_task(
+    table: Path, spec: LogMelSpec, *, num_workers: int | None = None, progress: ShowProgress = show_nothing
+) -> Store:
+    """Prepare a task's recordings in the cache, or find them there.
+
+    Args:
+        table: a CSV with path,label[,fold][,group].
+        spec: the log-mel settings.
+        num_workers: processes that decode; 0 decodes in this process, None takes one per core.
+        progress: called with what is being done, and the number of clips done and in all.
+
+    Raises:
+        ValueError, RuntimeError: see `melmask.data.prepare.prepare`.
+    """
+
+    def show(done: int, total: int, audio_s: float, num_rejected: int) -> None:
+        rejected = f", {num_rejected} rejected" if num_rejected else ""
+        progress(f"preparing, {audio_s / 3600:.2f} h of audio{rejected}", done, total)
+
+    return prepare([table], task_store_folder(table, spec), spec=spec, num_workers=num_workers, progress=show)
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedTask:
+    """A task with the log-mels of its clips.
+
+    Args:
+        table: its CSV.
+        task: labels, folds and groups of the clips that lie in all stores.
+        stores: with different log-mel settings, at the task's clip length.
+        rows: of each store the rows of these clips, in the task's order.
+        clip_s: length of the clips in seconds; 0 for whole clips.
+        num_rejected: clips of the table that could not be used.
+    """
+
+    table: Path
+    task: Task
+    stores: Sequence[Store]
+    rows: Sequence[Int[np.ndarray, " clip"]]
+    clip_s: float
+    num_rejected: int
+
+    @staticmethod
+    def of(table: Path, stores: Sequence[Store], clip_length: ClipLength) -> "PreparedTask":
+        """Join the stores that a table was prepared to.
+
+        Args:
+            table: the task's CSV, for its name and its clip length.
+            stores: at least one, each with other log-mel settings.
+            clip_length: see `EvaluationSettings`.
+
+        Raises:
+            ValueError: the table is no task, its record is damaged, or no clip lies in all stores.
+        """
+        stores, clip_s = at_clip_length(stores, table, clip_length)
+        rows = _shared_rows(stores)
+        first = stores[0]
+        task = make_task(table.stem, [first.clips[row].clip for row in rows[0]])
+        num_rejected = len(first) + len(first.rejected) - len(task.paths)
+        return PreparedTask(table, task, stores, rows, clip_s, num_rejected)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of the scores has to know of the clips."""
+        if not self.clip_s:
+            return ()
+        return (f"clips of {self.clip_s:g} s: the middle of longer ones; shorter ones zero-padded on both sides",)
+
+    def features(
+        self, encoder: NamedEncoder, reads: Reads, progress: ShowProgress = show_nothing
+    ) -> Float32[np.ndarray, "clip dim"] | TimeSteps:
+        """Embed the clips, or read their features from the cache.
+
+        Args:
+            encoder: any, with one of the stores' log-mel settings or none.
+            reads: what the probe reads.
+            progress: called with the number of chunks done and in all.
+
+        Raises:
+            ValueError: the encoder cannot embed these clips.
+        """
+        specs = [store.spec for store in self.stores]
+        number = specs.index(encoder.encoder.spec or specs[0])
+
+        def show(done: int, total: int) -> None:
+            progress(f"{encoder.name}: embedding", done, total)
+
+        return cached_features(reads, encoder.encoder, self.stores[number], progress=show)[self.rows[number]]
+
+
+def _shared_rows(stores: Sequence[Store]) -> list[Int[np.ndarray, " clip"]]:
+    """Of each store the rows of the clips that all of them hold, in the order of the first."""
+    row_of = [{stored.clip.path: row for row, stored in enumerate(store.clips)} for store in stores]
+    shared = [stored.clip.path for stored in stores[0].clips if all(stored.clip.path in rows for rows in row_of)]
+    if not shared:
+        raise ValueError(
+            "no recording is long enough for the log-mel settings of all encoders: evaluate them on longer ones"
+        )
+    return [np.array([rows[path] for path in shared]) for rows in row_of]
