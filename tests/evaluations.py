@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from melmask.evaluate.metrics import Score
-from melmask.evaluate.per_class import Calibration, ClassDetails, Details
-from melmask.evaluate.results import Result
+from melmask.evaluation.metrics import Score
+from melmask.evaluation.per_class import Calibration, ClassDetails, Details
+from melmask.evaluation.results import Result
 from melmask.study.runs import Run
 from melmask.train.recipe import RECIPES
 

@@ -16,8 +16,8 @@ from melmask.data.store import Store
 from melmask.encoders.features import FeatureSettings
 from melmask.encoders.registry import NamedEncoder, specs_of, with_baselines
 from melmask.encoders.waveform import wrap
-from melmask.evaluate.results import read_results
-from melmask.evaluate.run import EvaluationSettings, evaluate_stores
+from melmask.evaluation.results import read_results
+from melmask.evaluation.run import EvaluationSettings, evaluate_stores
 from melmask.logmel import LogMelSpec
 from melmask.nn.encoder_file import ENCODER, FrontEnd, save_encoder
 from melmask.nn.vit import SIZES, Encoder

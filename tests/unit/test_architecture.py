@@ -18,7 +18,7 @@ NETWORKS = FRONT | {"nn"}
 DATA = FRONT | {"data"}
 LEARNING = NETWORKS | {"masking", "frameworks", "data"}
 FEATURES = LEARNING | {"datasets", "train", "encoders"}
-SCORES = FEATURES | {"probes", "evaluate"}
+SCORES = FEATURES | {"probes", "evaluation"}
 PICTURES = SCORES | {"study", "viz"}
 MAY_IMPORT = {
     "types": set(),
@@ -38,7 +38,7 @@ MAY_IMPORT = {
     "plan": LEARNING | {"train"},
     "encoders": FEATURES - {"encoders"},
     "probes": FEATURES,
-    "evaluate": FEATURES | {"probes"},
+    "evaluation": FEATURES | {"probes"},
     "adapters": FEATURES,
     "finetune": SCORES,
     "detect": SCORES,
@@ -47,7 +47,8 @@ MAY_IMPORT = {
     "report": PICTURES,
     "cli": PICTURES | {"report", "demo", "plan", "finetune", "detect"},
     "__main__": {"cli"},
-    "__init__": set(),
+    "api": FEATURES,
+    "__init__": SCORES | {"api"},
 }
 ONLY_IN = {
     "tyro": {"cli"},

@@ -11,8 +11,8 @@ from melmask.cli.console import console, noted_bar, print_notes, print_path
 from melmask.cli.evaluate import TaskOptions
 from melmask.cli.options import OptionalFolder
 from melmask.encoders.features import DEFAULT_SETTINGS, FeatureSettings
-from melmask.evaluate.compare import Comparison
-from melmask.evaluate.metrics import Score
+from melmask.evaluation.compare import Comparison
+from melmask.evaluation.metrics import Score
 
 
 def compare(
@@ -35,9 +35,9 @@ def compare(
     """
     from melmask.cli.steps import print_rejections
     from melmask.encoders import registry
-    from melmask.evaluate.compare import compare_evaluations, paired
-    from melmask.evaluate.per_class import details_of
-    from melmask.evaluate.run import evaluate_table
+    from melmask.evaluation.compare import compare_evaluations, paired
+    from melmask.evaluation.per_class import details_of
+    from melmask.evaluation.run import evaluate_table
     from melmask.files import file_name
     from melmask.report.per_class import save_per_class
 

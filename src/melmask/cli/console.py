@@ -42,6 +42,13 @@ def bar(what: str) -> Iterator[tuple[Progress, TaskID]]:
 
 
 @contextmanager
+def counted_bar(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar as a function: called with how much is done, and of how much."""
+    with bar(what) as (progress, task):
+        yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+@contextmanager
 def noted_bar(what: str) -> Iterator[Callable[[str, int, int], None]]:
     """A progress bar as a function: called with what is being done, how much of it is done, and of how much."""
     with bar(what) as (progress, task):

@@ -1,6 +1,6 @@
 """The command demo: the built-in corpus."""
 
-from melmask.cli.console import bar, print_path
+from melmask.cli.console import counted_bar, print_path
 from melmask.cli.options import Folder
 
 
@@ -13,9 +13,7 @@ def demo(out: Folder, seed: int = 0) -> None:
     """
     from melmask.demo.corpus import make_demo
 
-    with bar("making the built-in corpus") as (progress, task):
-        manifests = make_demo(
-            out, seed=seed, progress=lambda done, total: progress.update(task, completed=done, total=total)
-        )
+    with counted_bar("making the built-in corpus") as show:
+        manifests = make_demo(out, seed=seed, progress=show)
     for manifest in manifests:
         print_path(manifest)

@@ -11,7 +11,7 @@ from melmask.cli.options import NUM_CORES, File, Run, Seeds, TestFolds, Workers
 from melmask.cli.options import Table as TableFile
 from melmask.detect.run import Detection
 from melmask.encoders.features import FeatureSettings, Layers
-from melmask.evaluate.results import Result
+from melmask.evaluation.results import Result
 
 
 def detect(
@@ -39,7 +39,7 @@ def detect(
     from melmask.detect.events import write_events
     from melmask.detect.run import judge_events
     from melmask.encoders.pretrained import PretrainedEncoder
-    from melmask.evaluate.results import append_results
+    from melmask.evaluation.results import append_results
 
     encoder = PretrainedEncoder.load(run, FeatureSettings(layers))
     store = prepare_task(labels, encoder.spec, workers)

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from tyro.conf import OmitArgPrefixes, Positional
 
-from melmask.cli.console import bar, print_path
+from melmask.cli.console import counted_bar, print_path
 from melmask.cli.options import NUM_CORES, Encoder, File, Sources, Workers
 from melmask.encoders.features import DEFAULT_SETTINGS, FeatureSettings
 
@@ -27,7 +27,7 @@ def embed(
         encoder: a run's folder, an encoder file, or another encoder that `melmask evaluate` takes.
         out: the .npz file to write.
         features: of melmask encoders only.
-        clip_s: length of each clip in seconds: longer clips are cropped to their middle, shorter ones zero-padded; 0 for
+        clip_s: length of each clip in seconds: longer clips are cropped to their middle, shorter ones zero-padded; 0:
             whole clips.
     """
     from melmask.cli.steps import DEFAULT_SPEC, prepare_shown
@@ -37,11 +37,8 @@ def embed(
     made = as_encoder(encoder, features)
     with tempfile.TemporaryDirectory(prefix="melmask-") as folder:
         store = prepare_shown(sources, Path(folder) / "store", workers, made.spec or DEFAULT_SPEC)
-        with bar("embedding") as (progress, task):
-            vectors = made.embed_store(
-                fixed_length(store, clip_s),
-                progress=lambda done, total: progress.update(task, completed=done, total=total),
-            )
+        with counted_bar("embedding") as show:
+            vectors = made.embed_store(fixed_length(store, clip_s), progress=show)
         clips = [stored.clip for stored in store.clips]
     out.parent.mkdir(parents=True, exist_ok=True)
     np.savez(

@@ -21,7 +21,7 @@ from melmask.encoders.features import DEFAULT_SETTINGS, FeatureSettings
 from melmask.encoders.fixed_length import ClipLength
 
 if TYPE_CHECKING:
-    from melmask.evaluate.run import EvaluationSettings
+    from melmask.evaluation.run import EvaluationSettings
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,8 @@ class TaskOptions:
         tables: CSV files with path,label[,fold][,group].
         probe: what predicts labels from frozen embeddings: linear, logistic, ridge, knn, mlp, fewshot, attentive or a
             package.module:Class; settings follow a colon, as in linear:learning_rate=3e-5.
-        clip_s: length of each clip in seconds, for all encoders alike: longer clips are cropped to their middle, shorter ones
-            zero-padded; 0 for whole clips; task for the length that `melmask tasks make` recorded.
+        clip_s: length of each clip in seconds, for all encoders: longer clips are cropped to their middle, shorter ones
+            zero-padded; 0: whole clips; task: the length that `melmask tasks make` recorded.
     """
 
     tables: Tables
@@ -46,7 +46,7 @@ class TaskOptions:
     @property
     def settings(self) -> "EvaluationSettings":
         """The same without what concerns preparation."""
-        from melmask.evaluate.run import EvaluationSettings
+        from melmask.evaluation.run import EvaluationSettings
 
         return EvaluationSettings(self.probe, self.clip_s, self.test_folds, self.seeds)
 
@@ -74,9 +74,9 @@ def evaluate(
     """
     from melmask.cli import steps
     from melmask.encoders import registry
-    from melmask.evaluate.per_class import details_of
-    from melmask.evaluate.results import keep_results
-    from melmask.evaluate.run import evaluate_table
+    from melmask.evaluation.per_class import details_of
+    from melmask.evaluation.results import keep_results
+    from melmask.evaluation.run import evaluate_table
     from melmask.files import file_name
     from melmask.report.per_class import save_per_class
 

@@ -42,7 +42,7 @@ def finetune(
     from melmask.cli.steps import prepare_task, print_appended, print_results
     from melmask.encoders import registry
     from melmask.encoders.pretrained import PretrainedEncoder
-    from melmask.evaluate.results import append_results
+    from melmask.evaluation.results import append_results
     from melmask.finetune import run as tuning
 
     name = recipe if settings == FINETUNE_RECIPES[recipe] else f"{recipe}-changed"

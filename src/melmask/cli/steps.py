@@ -9,8 +9,8 @@ from rich.table import Table
 from melmask.cli.console import bar, console, print_notes, print_path
 from melmask.data.prepare import prepare
 from melmask.data.store import Store
-from melmask.evaluate.prepared import task_store_folder
-from melmask.evaluate.results import Result
+from melmask.evaluation.prepared import task_store_folder
+from melmask.evaluation.results import Result
 from melmask.logmel import LogMelSpec
 
 DEFAULT_SPEC = LogMelSpec()

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 
 from melmask.data.manifest import Clip, read_manifest
 from melmask.data.store import Store
-from melmask.evaluate.task import Task
+from melmask.evaluation.task import Task
 from melmask.files import atomic_write
 
 COLUMNS = ("path", "onset_s", "offset_s", "label")

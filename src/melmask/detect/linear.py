@@ -14,9 +14,9 @@ from melmask.detect.decoding import choose_decoder
 from melmask.detect.events import Event, EventTask, activity, merge
 from melmask.detect.scoring import Counts, onset_counts, segment_counts
 from melmask.encoders.timesteps import TimeSteps, standardise
-from melmask.evaluate.bootstrap import bootstrap, interval
-from melmask.evaluate.metrics import Score, mean_average_precision
-from melmask.evaluate.task import Split, group_numbers, splits_of
+from melmask.evaluation.bootstrap import bootstrap, interval
+from melmask.evaluation.metrics import Score, mean_average_precision
+from melmask.evaluation.task import Split, group_numbers, splits_of
 from melmask.probes.base import loss_of
 from melmask.probes.fit import AdamSettings, fit
 

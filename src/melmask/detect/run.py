@@ -12,7 +12,7 @@ from melmask.encoders.cache import cached_time_steps
 from melmask.encoders.pretrained import PretrainedEncoder
 from melmask.encoders.registry import ENCODER, UNTRAINED
 from melmask.encoders.timesteps import TimeSteps
-from melmask.evaluate.results import Result, result_of
+from melmask.evaluation.results import Result, result_of
 
 LOGMEL_STEPS = "log-mel steps"
 

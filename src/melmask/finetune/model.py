@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from melmask.data.store import Store
 from melmask.encoders.features import FeatureSettings, Pooling
 from melmask.encoders.pretrained import PretrainedEncoder
-from melmask.evaluate.metrics import score_of
-from melmask.evaluate.task import Split, Task
+from melmask.evaluation.metrics import score_of
+from melmask.evaluation.task import Split, Task
 from melmask.files import read_tensors, write_tensors
 from melmask.finetune.augment import Lines
 from melmask.finetune.batches import evenly_cut

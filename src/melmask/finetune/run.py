@@ -14,9 +14,9 @@ from jaxtyping import Float32
 from melmask.data.store import Store
 from melmask.encoders.pretrained import PretrainedEncoder
 from melmask.encoders.registry import ENCODER
-from melmask.evaluate.metrics import Score, score_with_interval
-from melmask.evaluate.results import Result, result_of
-from melmask.evaluate.task import Split, Task, group_notes, group_numbers, make_task, splits_of
+from melmask.evaluation.metrics import Score, score_with_interval
+from melmask.evaluation.results import Result, result_of
+from melmask.evaluation.task import Split, Task, group_notes, group_numbers, make_task, splits_of
 from melmask.files import read_tensors, write_json, write_tensors
 from melmask.finetune.recipe import FinetuneRecipe
 from melmask.finetune.trainer import Epoch, as_read, tune

@@ -16,8 +16,8 @@ from torch.optim import SGD, AdamW, Optimizer
 from melmask.data.store import Store
 from melmask.encoders.features import FeatureSettings
 from melmask.encoders.pretrained import PretrainedEncoder
-from melmask.evaluate.metrics import score_of
-from melmask.evaluate.task import Split, Task
+from melmask.evaluation.metrics import score_of
+from melmask.evaluation.task import Split, Task
 from melmask.files import read_tensors, select_prefix, write_tensors
 from melmask.finetune.batches import Crops, Group, read_ahead
 from melmask.finetune.model import TunedEncoder, soft_loss

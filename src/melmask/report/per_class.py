@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from melmask.evaluate.metrics import Score
-from melmask.evaluate.per_class import Calibration, ClassDetails, Details
+from melmask.evaluation.metrics import Score
+from melmask.evaluation.per_class import Calibration, ClassDetails, Details
 from melmask.report.formats import csv_table, markdown_table
 from melmask.viz.per_class import confusion_figure, reliability_figure
 from melmask.viz.style import png_of

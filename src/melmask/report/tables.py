@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from html import escape
 
-from melmask.evaluate.results import Result
+from melmask.evaluation.results import Result
 from melmask.report.formats import csv_table, markdown_table, raw_html_table
 from melmask.report.page import chip
 from melmask.study.runs import Run

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from melmask.data.store import Store
-from melmask.evaluate.results import Result, read_results
+from melmask.evaluation.results import Result, read_results
 from melmask.files import read_tensors, select_prefix
 from melmask.frameworks import Framework
 from melmask.logmel import LogMelSpec

@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 
 from melmask.encoders.features import FeatureSettings
 from melmask.encoders.registry import ENCODER, UNTRAINED
-from melmask.evaluate.results import Result
+from melmask.evaluation.results import Result
 from melmask.study.runs import Run
 
 LABELS = {UNTRAINED: "untrained encoder"}

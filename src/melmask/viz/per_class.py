@@ -5,7 +5,7 @@ from jaxtyping import Float
 from matplotlib.colors import LinearSegmentedColormap, PowerNorm
 from matplotlib.figure import Figure
 
-from melmask.evaluate.per_class import Details
+from melmask.evaluation.per_class import Details
 from melmask.viz import style
 
 MAX_CLASSES = 60  # rows of a confusion matrix that can be read

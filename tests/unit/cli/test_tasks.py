@@ -13,7 +13,7 @@ from melmask.cli import main
 from melmask.cli import tasks as command
 from melmask.data.download import Archive
 from melmask.datasets import DATASETS
-from melmask.evaluate.task import read_task
+from melmask.evaluation.task import read_task
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from melmask.encoders.fixed_length import FixedLength, fixed_length, waveform
 from melmask.encoders.pretrained import PretrainedEncoder
 from melmask.encoders.registry import LogMelStatistics, NamedEncoder, as_encoder
 from melmask.encoders.waveform import wrap
-from melmask.evaluate.run import EvaluationSettings, evaluate_stores
+from melmask.evaluation.run import EvaluationSettings, evaluate_stores
 
 CLIP_S = 1.6  # of clips that last 0.4 to 3 s
 

@@ -14,9 +14,9 @@ from melmask.cli.main import main
 from melmask.data.prepare import prepare
 from melmask.encoders.features import FeatureSettings, Pooling
 from melmask.encoders.pretrained import PretrainedEncoder
-from melmask.evaluate.metrics import score_of
-from melmask.evaluate.run import run_probe
-from melmask.evaluate.task import make_task, splits_of
+from melmask.evaluation.metrics import score_of
+from melmask.evaluation.run import run_probe
+from melmask.evaluation.task import make_task, splits_of
 from melmask.files import read_tensors
 from melmask.finetune import trainer
 from melmask.finetune.augment import draw_lines

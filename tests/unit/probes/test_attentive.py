@@ -9,9 +9,9 @@ from melmask.encoders.baselines import logmel_steps
 from melmask.encoders.pretrained import FeatureSettings, PretrainedEncoder
 from melmask.encoders.registry import with_baselines
 from melmask.encoders.timesteps import TimeSteps, one_step_each, standardise
-from melmask.evaluate.metrics import accuracy, score_of
-from melmask.evaluate.run import EvaluationSettings, evaluate_stores, run_probe
-from melmask.evaluate.task import make_task
+from melmask.evaluation.metrics import accuracy, score_of
+from melmask.evaluation.run import EvaluationSettings, evaluate_stores, run_probe
+from melmask.evaluation.task import make_task
 from melmask.nn.encoder_file import ENCODER, FrontEnd, save_encoder
 from melmask.nn.vit import SIZES, Encoder
 from melmask.probes.attentive import AttentiveProbe, attend

@@ -7,10 +7,10 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from melmask.data.manifest import Clip
-from melmask.evaluate.bootstrap import bootstrap, interval
-from melmask.evaluate.metrics import accuracy
-from melmask.evaluate.run import run_probe
-from melmask.evaluate.task import Task, group_numbers, make_task, splits_of
+from melmask.evaluation.bootstrap import bootstrap, interval
+from melmask.evaluation.metrics import accuracy
+from melmask.evaluation.run import run_probe
+from melmask.evaluation.task import Task, group_numbers, make_task, splits_of
 from melmask.probes import make_probe
 from melmask.probes.fewshot import FewShotProbe
 

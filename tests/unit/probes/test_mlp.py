@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from melmask.evaluate.metrics import accuracy
+from melmask.evaluation.metrics import accuracy
 from melmask.probes import PROBES
 from melmask.probes.linear import LinearProbe
 from melmask.probes.mlp import MlpProbe

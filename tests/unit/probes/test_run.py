@@ -10,9 +10,9 @@ import torch
 from sklearn.linear_model import LogisticRegression, Ridge
 
 from melmask.data.manifest import Clip
-from melmask.evaluate.metrics import accuracy, score_of
-from melmask.evaluate.run import run_probe
-from melmask.evaluate.task import Task, make_task
+from melmask.evaluation.metrics import accuracy, score_of
+from melmask.evaluation.run import run_probe
+from melmask.evaluation.task import Task, make_task
 from melmask.probes import PROBES, LogisticProbe
 from melmask.probes.base import as_tensor, with_one
 from melmask.probes.knn import KnnProbe

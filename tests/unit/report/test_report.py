@@ -16,7 +16,7 @@ import tyro
 
 from evaluations import result
 from melmask.data.store import Store
-from melmask.evaluate.results import RESULTS, append_results, read_results
+from melmask.evaluation.results import RESULTS, append_results, read_results
 from melmask.files import read_tensors
 from melmask.masking.laws import guidance
 from melmask.report.report import report

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from evaluations import result, run_with
-from melmask.evaluate.results import append_results, read_results
+from melmask.evaluation.results import append_results, read_results
 from melmask.study.table import tabulate
 
 

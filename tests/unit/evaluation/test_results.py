@@ -8,8 +8,8 @@ import pytest
 
 from melmask.encoders.baselines import LogMelStatistics
 from melmask.encoders.registry import NamedEncoder
-from melmask.evaluate.metrics import Score
-from melmask.evaluate.results import RESULTS, Result, append_results, keep_results, read_results, result_of
+from melmask.evaluation.metrics import Score
+from melmask.evaluation.results import RESULTS, Result, append_results, keep_results, read_results, result_of
 
 # What each version wrote, from the first on.
 FIRST = {

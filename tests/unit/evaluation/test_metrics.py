@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, balanced_accuracy_score, roc_auc_score
 
-from melmask.evaluate import bootstrap, metrics
-from melmask.evaluate.metrics import (
+from melmask.evaluation import bootstrap, metrics
+from melmask.evaluation.metrics import (
     accuracy,
     d_prime,
     macro_accuracy,

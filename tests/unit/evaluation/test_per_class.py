@@ -14,11 +14,11 @@ from sklearn.metrics import (
 )
 
 from melmask.data.manifest import Clip
-from melmask.evaluate import per_class
-from melmask.evaluate.metrics import Score, d_prime
-from melmask.evaluate.per_class import details_of
-from melmask.evaluate.run import ProbeResult, run_probe
-from melmask.evaluate.task import make_task
+from melmask.evaluation import per_class
+from melmask.evaluation.metrics import Score, d_prime
+from melmask.evaluation.per_class import details_of
+from melmask.evaluation.run import ProbeResult, run_probe
+from melmask.evaluation.task import make_task
 
 NOTHING = Score(0.5, 0.4, 0.6, 1, 1)
 

@@ -13,10 +13,10 @@ from melmask.encoders.baselines import LogMelStatistics
 from melmask.encoders.features import FeatureSettings
 from melmask.encoders.pretrained import PretrainedEncoder
 from melmask.encoders.registry import as_encoder, name_encoders
-from melmask.evaluate.compare import compare_evaluations, compare_results, mcnemar, paired
-from melmask.evaluate.metrics import mean_average_precision
-from melmask.evaluate.run import EvaluationSettings, ProbeResult, evaluate_stores, run_probe
-from melmask.evaluate.task import make_task
+from melmask.evaluation.compare import compare_evaluations, compare_results, mcnemar, paired
+from melmask.evaluation.metrics import mean_average_precision
+from melmask.evaluation.run import EvaluationSettings, ProbeResult, evaluate_stores, run_probe
+from melmask.evaluation.task import make_task
 
 NAMES = ("new", "old")
 

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 
 from melmask.data.manifest import Clip, read_manifest
-from melmask.evaluate.metrics import Metric
+from melmask.evaluation.metrics import Metric
 
 OFFICIAL = {"train": "train", "val": "valid", "valid": "valid", "validation": "valid", "dev": "valid", "test": "test"}
 NUM_FOLDS = 5

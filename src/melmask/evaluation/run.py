@@ -14,10 +14,10 @@ from melmask.encoders.features import FeatureSettings, Layers, Pooling
 from melmask.encoders.fixed_length import ClipLength
 from melmask.encoders.registry import EncoderLike, NamedEncoder, specs_of, with_baselines
 from melmask.encoders.timesteps import TimeSteps
-from melmask.evaluate.metrics import Metric, Score, score_of, score_with_interval
-from melmask.evaluate.prepared import PreparedTask, ShowProgress, prepare_task, show_nothing
-from melmask.evaluate.results import Result, result_of
-from melmask.evaluate.task import Task, group_notes, group_numbers, splits_of
+from melmask.evaluation.metrics import Metric, Score, score_of, score_with_interval
+from melmask.evaluation.prepared import PreparedTask, ShowProgress, prepare_task, show_nothing
+from melmask.evaluation.results import Result, result_of
+from melmask.evaluation.task import Task, group_notes, group_numbers, splits_of
 from melmask.probes import label_of, make_probe
 from melmask.probes.base import Probe
 from melmask.probes.run import LabelledFeatures, predict_split
@@ -179,7 +179,7 @@ def evaluate(
     """Evaluate frozen encoders on labelled tasks by probes, on the same clips and splits, beside baselines.
 
     Log-mels and embeddings are kept in the cache, so that a second call does not compute them again. Results are
-    returned only; `melmask.evaluate.results.append_results` writes them to a file.
+    returned only; `melmask.evaluation.results.append_results` writes them to a file.
 
     Args:
         encoders: one or several: what `melmask.load` takes, what it returns, or Python objects with

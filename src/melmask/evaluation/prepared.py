@@ -14,7 +14,7 @@ from melmask.encoders.cache import Reads, cache_folder, cached_features
 from melmask.encoders.fixed_length import ClipLength, at_clip_length
 from melmask.encoders.registry import NamedEncoder
 from melmask.encoders.timesteps import TimeSteps
-from melmask.evaluate.task import Task, make_task
+from melmask.evaluation.task import Task, make_task
 from melmask.logmel import LogMelSpec
 
 ShowProgress = Callable[[str, int, int], None]  # called with (what is being done, number done, number in all)

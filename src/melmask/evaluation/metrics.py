@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.special import ndtri
 
-from melmask.evaluate.bootstrap import NUM_RESAMPLES, Statistic, bootstrap, interval
+from melmask.evaluation.bootstrap import NUM_RESAMPLES, Statistic, bootstrap, interval
 
 Metric = Literal["accuracy", "mAP"]
 Targets = Int[np.ndarray, " clip"] | Bool[np.ndarray, "clip class"]

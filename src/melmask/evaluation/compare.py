@@ -11,11 +11,11 @@ from scipy.stats import binomtest
 from melmask.encoders.features import FeatureSettings, Layers, Pooling
 from melmask.encoders.fixed_length import ClipLength
 from melmask.encoders.registry import EncoderLike, name_encoders
-from melmask.evaluate.bootstrap import bootstrap, interval
-from melmask.evaluate.metrics import Metric, Score, statistic_of
-from melmask.evaluate.prepared import ShowProgress, show_nothing
-from melmask.evaluate.run import Evaluation, EvaluationSettings, ProbeResult, as_sequence, evaluate_table
-from melmask.evaluate.task import FEW_GROUPS, Task, group_numbers
+from melmask.evaluation.bootstrap import bootstrap, interval
+from melmask.evaluation.metrics import Metric, Score, statistic_of
+from melmask.evaluation.prepared import ShowProgress, show_nothing
+from melmask.evaluation.run import Evaluation, EvaluationSettings, ProbeResult, as_sequence, evaluate_table
+from melmask.evaluation.task import FEW_GROUPS, Task, group_numbers
 from melmask.probes.base import Probe
 
 
@@ -105,14 +105,14 @@ def compare(
     """Compare two frozen encoders on labelled tasks: the difference of their scores, with its interval.
 
     Args:
-        a, b: the encoders, see `melmask.evaluate.run.evaluate`.
+        a, b: the encoders, see `melmask.evaluation.run.evaluate`.
         tables, probes, clip_length, test_folds, num_seeds, layers, pooling, num_workers, progress: likewise.
 
     Returns:
         A comparison for each task and probe, in this order.
 
     Raises:
-        ValueError, ImportError: see `melmask.evaluate.run.evaluate`; or both encoders are the same.
+        ValueError, ImportError: see `melmask.evaluation.run.evaluate`; or both encoders are the same.
     """
     settings = EvaluationSettings(as_sequence(probes), clip_length, test_folds, num_seeds)
     named = name_encoders([a, b], FeatureSettings(layers, pooling))

@@ -7,10 +7,10 @@ import pytest
 
 from melmask.encoders.features import FeatureSettings
 from melmask.encoders.registry import load, specs_of, with_baselines
-from melmask.evaluate import run
-from melmask.evaluate.compare import compare
-from melmask.evaluate.prepared import prepare_task, task_store_folder
-from melmask.evaluate.run import EvaluationSettings, evaluate, evaluate_stores, evaluate_table
+from melmask.evaluation import run
+from melmask.evaluation.compare import compare
+from melmask.evaluation.prepared import prepare_task, task_store_folder
+from melmask.evaluation.run import EvaluationSettings, evaluate, evaluate_stores, evaluate_table
 from melmask.logmel import LogMelSpec
 from melmask.probes.knn import KnnProbe
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from melmask.data.manifest import Clip
-from melmask.evaluate.task import Task, group_numbers, make_task, read_task, splits_of
+from melmask.evaluation.task import Task, group_numbers, make_task, read_task, splits_of
 
 
 def _task(labels, folds=None, groups=None) -> Task:

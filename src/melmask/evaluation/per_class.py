@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from melmask.evaluate.bootstrap import Statistic, bootstrap, interval
-from melmask.evaluate.metrics import (
+from melmask.evaluation.bootstrap import Statistic, bootstrap, interval
+from melmask.evaluation.metrics import (
     Score,
     d_prime,
     mean_over_classes,
@@ -15,8 +15,8 @@ from melmask.evaluate.metrics import (
     weighted_macro_accuracy,
     weighted_roc_auc,
 )
-from melmask.evaluate.run import ProbeResult
-from melmask.evaluate.task import Task, group_numbers
+from melmask.evaluation.run import ProbeResult
+from melmask.evaluation.task import Task, group_numbers
 
 NUM_BINS = 15
 NUM_RESAMPLES = 1000

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from melmask.encoders.registry import NamedEncoder
-from melmask.evaluate.metrics import Score
+from melmask.evaluation.metrics import Score
 
 RESULTS = "results.jsonl"
 

@@ -33,7 +33,7 @@ def bootstrap(
 
     Args:
         statistic: scores clips under many weightings at once, as the ``weighted_...`` functions of
-            `melmask.evaluate.metrics` do; where it is NaN depends on labels alone, so it is NaN for all seeds.
+            `melmask.evaluation.metrics` do; where it is NaN depends on labels alone, so it is NaN for all seeds.
         num_clips: test clips; folds and groups have as many rows.
         num_seeds: trainings that the statistic gives a row each.
         folds: the test fold of each clip; None is one fold.
