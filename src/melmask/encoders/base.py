@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import ClassVar, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float32, Float64
+from jaxtyping import Float16, Float32, Float64
 
 from melmask.data.store import Store
 from melmask.encoders.features import FeatureSettings
@@ -23,8 +23,8 @@ def no_progress(done: int, total: int) -> None:
     """Show nothing."""
 
 
-def in_memory(shape: tuple[int, int]) -> np.ndarray:
-    """An array for time steps."""
+def in_memory(shape: tuple[int, int]) -> Float16[np.ndarray, "step dim"]:
+    """An array in RAM for the features of time steps."""
     return np.empty(shape, np.float16)
 
 
@@ -115,7 +115,10 @@ class AudioEncoder(Protocol):
         progress: Progress = no_progress,
         allocate: Allocate = in_memory,
     ) -> TimeSteps:
-        """Features of every time step of a store's clips, or of those in ``rows``, in half precision."""
+        """Features of every time step of a store's clips, or of those in ``rows``, in half precision.
+
+        ``allocate`` makes the float16 array [step, dim] that they are written to.
+        """
         ...
 
 

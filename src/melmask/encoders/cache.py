@@ -1,4 +1,4 @@
-"""Embeddings kept for the next time, by all that they depend on."""
+"""A cache of features, keyed by everything that they depend on."""
 
 import hashlib
 import os
@@ -16,11 +16,11 @@ from melmask.files import atomic_write
 
 Reads = Literal["clips", "time steps"]  # what a probe reads: one vector a clip, or one a time step
 
-FORMAT = 1  # to be raised whenever an encoder of the same identity comes to give other features
+FORMAT = 1  # raise it whenever an encoder of the same identity gives other features than before
 
 
 def cache_folder() -> Path:
-    """Where melmask keeps what it can make again: $MELMASK_CACHE, or the user's cache folder."""
+    """Folder of everything that can be computed again: $MELMASK_CACHE, or the user's cache folder."""
     user_cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "melmask"
     return Path(os.environ.get("MELMASK_CACHE") or user_cache)
 
@@ -28,17 +28,17 @@ def cache_folder() -> Path:
 def cached_embed(
     encoder: AudioEncoder, store: Store, folder: Path | None = None, progress: Progress = no_progress
 ) -> Float32[np.ndarray, "clip dim"]:
-    """The embeddings of all of a store's clips, read from the cache if they are there, else made and kept.
+    """The embeddings of all of a store's clips, read from the cache if they are there, else computed and cached.
 
-    An entry is found by the encoder's identity and the store's fingerprint, so that other weights, settings, recordings
-    or tables never meet it. It is written whole or not at all; processes that make the same one do not disturb each
-    other. Encoders without an identity are never cached.
+    The key is the encoder's identity and the store's fingerprint, so that other weights, settings, recordings or tables
+    have other entries. An entry is written whole or not at all, and processes may write the same one at the same time.
+    Encoders without an identity are never cached.
 
     Args:
-        encoder: anything that embeds.
+        encoder: any encoder.
         store: packed log-mels.
-        folder: of the cache; None is the folder "features" in `cache_folder`.
-        progress: called with the number of chunks done and in total, if they have to be made.
+        folder: of the cache; None for the folder "features" in `cache_folder`.
+        progress: called with the number of chunks done and in total, if they have to be computed.
 
     Raises:
         ValueError: the encoder cannot embed this store.
@@ -62,12 +62,14 @@ def cached_time_steps(
     folder: Path | None = None,
     progress: Progress = no_progress,
 ) -> TimeSteps:
-    """The features of every time step of a store's clips, or of those in ``rows``, as a map of a file in the cache.
+    """The features of every time step of a store's clips, or of those in ``rows``, as a memory map of a cached file.
 
-    They are written to the file as they are made and read from it as they are looked at, so that neither needs much
+    They are written to the file as they are computed, and read from it as they are used, so that neither needs much
     memory. Otherwise as `cached_embed`.
     """
     rows = range(len(store)) if rows is None else rows
+    if not encoder.identity:
+        return encoder.time_steps(store, rows, progress)
     length = np.array([encoder.num_steps(store.clips[row].num_frames) for row in rows])
     of_rows = hashlib.sha256(repr(list(rows)).encode()).hexdigest()[:16]
     path = _entry(folder, encoder.identity, store, f"steps-{of_rows}")
@@ -106,7 +108,7 @@ def _entry(folder: Path | None, identity: str, store: Store, what: str) -> Path:
 
 
 def _read(path: Path, num_rows: int, mapped: bool = False) -> np.ndarray | None:
-    """An entry, or None if there is none that can be used; a damaged one is as good as none."""
+    """An entry, or None if there is none or it is damaged."""
     try:
         kept = np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
     except (OSError, ValueError, EOFError):

@@ -1,4 +1,4 @@
-"""Which features are taken from an encoder."""
+"""Which features are read from an encoder, and how the time steps of a clip are pooled."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,9 +18,9 @@ class FeatureSettings:
     """Which layers of an encoder are read, and how the time steps of a clip become one vector.
 
     Args:
-        layers: the last; all, from the first on, side by side; or some by number, 1 being the first block's output.
-            The last passes through the encoder's own norm, others through one without weights.
-        pooling: statistics over all time steps of the whole clip, side by side.
+        layers: "last"; "all", concatenated from the first to the last; or some by number, 1 for the first block's
+            output. The last passes through the encoder's own norm, others through one without weights.
+        pooling: statistics over all time steps of the whole clip, concatenated.
 
     Raises:
         ValueError: no such layers or pooling.
@@ -66,14 +66,14 @@ DEFAULT_SETTINGS = FeatureSettings()
 
 
 class Pool:
-    """The statistics of a number of clips whose time steps come in pieces, in any order.
+    """Running statistics over the time steps of several clips, which come in pieces and in any order.
 
     Sums are kept in float64, in which the square of a float32 is exact.
 
     Args:
-        num_clips: how many.
+        num_clips: number of clips.
         num_dims: of a time step.
-        pooling: which statistics, side by side; the deviation is that of the steps at hand, not an estimate for others.
+        pooling: which statistics, concatenated; the standard deviation divides by the number of steps.
     """
 
     def __init__(self, num_clips: int, num_dims: int, pooling: Pooling) -> None:
@@ -84,11 +84,11 @@ class Pool:
         self._max = np.full(self._sum.shape, -np.inf, np.float32) if pooling == "mean+max" else None
 
     def add(self, clips: Sequence[int], layers: Sequence[Float[Tensor, "b time d"]]) -> None:
-        """Add a piece of each of some clips; a clip may occur several times.
+        """Add a piece of some clips; a clip may occur several times.
 
         Args:
             clips: their numbers.
-            layers: features of their time steps, from one layer after the other.
+            layers: features of their time steps, a tensor a layer.
         """
         np.add.at(self._num_steps, clips, layers[0].shape[1])
         _each(np.add, self._sum, clips, [layer.double().sum(dim=1) for layer in layers])
@@ -103,7 +103,7 @@ class Pool:
         columns: list[np.ndarray] = [mean]
         if self._squares is not None:
             variance = self._squares / self._num_steps - mean**2
-            # Below this, float32 features vary by rounding only, which a scaler would blow up to a feature.
+            # Below this, float32 features vary by rounding only, which a scaler would turn into a feature.
             varies = variance > (np.finfo(np.float32).eps * mean) ** 2
             columns.append(np.sqrt(np.where(varies, variance, 0)))
         if self._max is not None:
@@ -112,5 +112,5 @@ class Pool:
 
 
 def _each(into: np.ufunc, total: np.ndarray, clips: Sequence[int], layers: Sequence[Tensor]) -> None:
-    """Enter new values into the running ones of some clips."""
+    """Accumulate new values of some clips."""
     into.at(total, clips, torch.cat(list(layers), dim=1).cpu().numpy())

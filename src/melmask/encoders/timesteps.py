@@ -1,4 +1,4 @@
-"""The time steps of many clips: what attentive pooling and event detection read."""
+"""Features of the time steps of many clips, read by attentive pooling and event detection."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -13,15 +13,15 @@ MAX_STEPS = 32_768  # of a batch, padding included: 126 MB at 960 dimensions
 class TimeSteps:
     """Features of every time step of a number of clips, without padding.
 
-    Clips differ in length, so that a padded array would be as large as its longest clip asks for; padding is only added
-    to the clips that are looked at together.
+    Clips differ in length, and padding all of them to the longest would waste memory; only clips that are read together
+    are padded.
 
     Args:
-        steps: features of time steps, in half precision if they come from an encoder. It may be a read-only map of a
-            file, of which no more is read than is asked for.
+        steps: features of time steps, in half precision if they come from an encoder. It may be a read-only memory map,
+            of which no more is read than is asked for.
         start: row of each clip's first step.
         length: number of each clip's steps.
-        centre, scale: what is taken from all features, and what they are then multiplied with, as they are read.
+        centre, scale: subtracted from all features, and multiplied with the difference, when they are read.
     """
 
     steps: Float[np.ndarray, "step dim"]
@@ -55,7 +55,7 @@ class TimeSteps:
         return replace(self, start=start, length=np.minimum(rest, num_steps))
 
     def padded(self) -> tuple[Float32[np.ndarray, "clip time dim"], Bool[np.ndarray, "clip time"]]:
-        """All clips side by side, as long as the longest of them: features, 0 behind a clip's end, and what is valid.
+        """All clips, zero-padded to the longest of them: features, and which time steps are valid.
 
         >>> two = TimeSteps(np.ones((3, 4), np.float16), np.array([0, 1]), np.array([1, 2]))
         >>> two.padded()[1].tolist()
@@ -68,7 +68,7 @@ class TimeSteps:
         return features, valid
 
     def batches(self, order: Int[np.ndarray, " clip"], size: int) -> Iterator[Int[np.ndarray, " some"]]:
-        """Cut an order of clips into batches of at most ``size``, and of `MAX_STEPS` with padding if that can be."""
+        """Batches of at most ``size`` clips in the given order, and of at most `MAX_STEPS` with padding if possible."""
         first = 0
         while first < len(order):
             longest = np.maximum.accumulate(self.length[order[first : first + size]])
@@ -78,7 +78,7 @@ class TimeSteps:
 
 
 def standardise(train: TimeSteps, *others: TimeSteps) -> list[TimeSteps]:
-    """Zero mean and unit deviation over the time steps of the training clips; what is constant there becomes 0."""
+    """Zero mean and unit deviation over the time steps of the training clips; features constant there become 0."""
     total, squares = np.zeros((2, train.num_dims))
     for number in range(len(train)):
         steps = train.clip(number).astype(np.float64)
@@ -100,7 +100,7 @@ def half(features: np.ndarray, what: str) -> np.ndarray:
     """Features in half precision.
 
     Raises:
-        ValueError: one is beyond it.
+        ValueError: one exceeds its range.
     """
     if not np.abs(features).max() <= np.finfo(np.float16).max:
         raise ValueError(f"{what} of {np.abs(features).max()} do not fit half precision (65504): check the weights")

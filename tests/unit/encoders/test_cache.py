@@ -1,4 +1,4 @@
-"""The cache of features: found again when nothing has changed, and never otherwise."""
+"""The cache of features: an entry is found if nothing has changed, and never otherwise."""
 
 import subprocess
 import sys
@@ -11,15 +11,17 @@ import torch
 from melmask.data.prepare import prepare
 from melmask.data.store import Store
 from melmask.encoders import cache
-from melmask.encoders.cache import cache_folder, cached_embed, cached_time_steps
+from melmask.encoders.baselines import LogMelStatistics
+from melmask.encoders.cache import cache_folder, cached_embed, cached_features, cached_time_steps
 from melmask.encoders.pretrained import FeatureSettings, PretrainedEncoder
+from melmask.encoders.timesteps import TimeSteps
 from melmask.nn.encoder_file import ENCODER, FrontEnd, save_encoder
 from melmask.nn.vit import SIZES, Encoder
 
 
 @pytest.fixture
 def made(monkeypatch) -> list[str]:
-    """What encoders really made, while the test runs."""
+    """The calls of encoders that computed features, in their order."""
     calls: list[str] = []
     for name in ("embed_store", "time_steps"):
         monkeypatch.setattr(PretrainedEncoder, name, _spied(getattr(PretrainedEncoder, name), calls))
@@ -41,14 +43,14 @@ def frozen(store: Store, settings: FeatureSettings | None = None) -> PretrainedE
     return PretrainedEncoder(encoder, FrontEnd(store.spec, store.mean, store.std), 208, settings or FeatureSettings())
 
 
-def test_what_was_made_is_found_again(store, tmp_path, made):
+def test_features_are_computed_once(store, tmp_path, made):
     first = cached_embed(frozen(store), store, tmp_path)
     again = cached_embed(frozen(store), store, tmp_path)
     assert made == ["embed_store"] and np.array_equal(first, again) and again.dtype == np.float32
     assert np.array_equal(first, frozen(store).embed_store(store))
 
 
-def test_a_changed_setting_or_weight_is_made_anew(store, tmp_path, made):
+def test_a_changed_setting_or_weight_is_computed_anew(store, tmp_path, made):
     first = cached_embed(frozen(store), store, tmp_path)
     touched = frozen(store)
     with torch.no_grad():
@@ -61,7 +63,7 @@ def test_a_changed_setting_or_weight_is_made_anew(store, tmp_path, made):
     assert made == ["embed_store"] * 6
 
 
-def test_a_changed_table_is_made_anew(recordings, store, tmp_path, made):
+def test_a_changed_table_is_computed_anew(recordings, store, tmp_path, made):
     first = cached_embed(frozen(store), store, tmp_path / "cache")
     table = recordings.parent / "reversed.csv"
     header, *lines = recordings.read_text().splitlines()
@@ -74,7 +76,7 @@ def test_a_changed_table_is_made_anew(recordings, store, tmp_path, made):
     assert made == ["embed_store"] * 2 and np.abs(found - first[::-1]).max() < 1e-5
 
 
-def test_another_format_of_features_is_made_anew(store, tmp_path, made, monkeypatch):
+def test_another_format_of_features_is_computed_anew(store, tmp_path, made, monkeypatch):
     cached_embed(frozen(store), store, tmp_path)
     monkeypatch.setattr(cache, "FORMAT", cache.FORMAT + 1)
     cached_embed(frozen(store), store, tmp_path)
@@ -94,8 +96,22 @@ def test_time_steps_are_kept_by_rows_and_mapped(store, tmp_path, made):
     assert made[2:] == ["embed_store"]
 
 
+def test_time_steps_of_encoders_without_an_identity_are_not_cached(store, tmp_path, monkeypatch):
+    expected = frozen(store).time_steps(store, [5, 3])
+    monkeypatch.setattr(PretrainedEncoder, "identity", "")
+    steps = cached_time_steps(frozen(store), store, [5, 3], folder=tmp_path)
+    assert np.array_equal(steps.steps, expected.steps) and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("reads", "name"), [("clips", "embed_store"), ("time steps", "time_steps")])
+def test_a_probe_is_given_what_it_reads_if_the_encoder_has_it(reads, name, store, tmp_path, made):
+    found = cached_features(reads, frozen(store), store, tmp_path)
+    assert isinstance(found, TimeSteps) == (reads == "time steps") and made == [name]
+    assert isinstance(cached_features(reads, LogMelStatistics(), store, tmp_path), np.ndarray)
+
+
 @pytest.mark.parametrize("damage", [b"", b"\x93NUMPY", b"no array at all", None])
-def test_a_damaged_entry_is_as_good_as_none(store, tmp_path, made, damage):
+def test_a_damaged_entry_is_replaced(store, tmp_path, made, damage):
     first = cached_embed(frozen(store), store, tmp_path)
     entry = next(tmp_path.iterdir())
     entry.write_bytes(entry.read_bytes()[:-1] if damage is None else damage)
@@ -124,7 +140,7 @@ def test_an_interrupted_writer_leaves_nothing(store, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_the_cache_lies_where_the_user_says(store, tmp_path, monkeypatch):
+def test_the_folder_of_the_cache_is_that_of_the_environment(store, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     monkeypatch.delenv("MELMASK_CACHE", raising=False)
     assert cache_folder() == tmp_path / "xdg" / "melmask"

@@ -1,4 +1,4 @@
-"""Encoders of any make: what they are given, what they may give, and that a recording's company changes nothing."""
+"""Encoders of any make: their input, what they may return, and that batching changes no vector."""
 
 import dataclasses
 import json
@@ -30,7 +30,7 @@ from melmask.nn.vit import SIZES, Encoder
 
 
 class Loudness:
-    """Mean magnitude, largest magnitude and length; it remembers what it was given."""
+    """Mean magnitude, largest magnitude and length; it records the shapes and rates of its input."""
 
     def __init__(self) -> None:
         self.shapes: list[tuple[int, int]] = []
@@ -57,7 +57,7 @@ def alike(tmp_path_factory: pytest.TempPathFactory) -> Store:
     return prepare([folder], folder / "store", num_workers=0)
 
 
-def test_an_object_gets_each_recording_whole_and_at_its_rate(store: Store) -> None:
+def test_an_object_is_given_each_recording_whole_and_at_its_rate(store: Store) -> None:
     loudness = Loudness()
     vectors = wrap(loudness, 8_000).embed_store(store)
     assert vectors.shape == (len(store), 3) and vectors.dtype == np.float32
@@ -84,27 +84,27 @@ def test_rows_choose_and_order(store: Store) -> None:
     assert np.array_equal(encoder.embed_store(store, [5, 0, 5]), encoder.embed_store(store)[[5, 0, 5]])
 
 
-def test_what_is_longer_than_an_encoder_hears_is_covered_by_windows(tmp_path: Path) -> None:
+def test_a_recording_longer_than_the_longest_input_is_covered_by_windows(tmp_path: Path) -> None:
     ramp = np.linspace(-0.9, 0.9, 34_567, dtype=np.float32)
     soundfile.write(tmp_path / "ramp.wav", ramp, 16_000, subtype="FLOAT")
-    store, heard = prepare([tmp_path], tmp_path / "store", num_workers=0), []
+    store, windows = prepare([tmp_path], tmp_path / "store", num_workers=0), []
 
     def encode(waves: np.ndarray) -> np.ndarray:
-        heard.extend(waves)
+        windows.extend(waves)
         return waves.mean(axis=1, keepdims=True)
 
     encoder = WaveformEncoder("w", "", 16_000, encode, max_samples=10_000)
-    assert encoder.embed_store(store)[0, 0] == pytest.approx(np.mean([window.mean() for window in heard]), abs=1e-6)
-    starts = [int(np.searchsorted(ramp, window[0])) for window in heard]
+    assert encoder.embed_store(store)[0, 0] == pytest.approx(np.mean([window.mean() for window in windows]), abs=1e-6)
+    starts = [int(np.searchsorted(ramp, window[0])) for window in windows]
     assert starts == [0, 8_189, 16_378, 24_567]
-    assert all(np.array_equal(window, ramp[a : a + 10_000]) for window, a in zip(heard, starts, strict=True))
+    assert all(np.array_equal(window, ramp[a : a + 10_000]) for window, a in zip(windows, starts, strict=True))
 
-    heard.clear()
+    windows.clear()
     dataclasses.replace(encoder, max_samples=34_570, is_fixed=True).embed_store(store)
-    assert len(heard) == 1 and np.array_equal(heard[0], np.concatenate([ramp, np.zeros(3)]))
-    heard.clear()
+    assert len(windows) == 1 and np.array_equal(windows[0], np.concatenate([ramp, np.zeros(3)]))
+    windows.clear()
     dataclasses.replace(encoder, max_samples=34_570).embed_store(store)
-    assert len(heard) == 1 and np.array_equal(heard[0], ramp)
+    assert len(windows) == 1 and np.array_equal(windows[0], ramp)
 
 
 @pytest.mark.parametrize(

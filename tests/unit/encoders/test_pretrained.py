@@ -71,7 +71,7 @@ def test_batches_of_any_size_give_the_same_embeddings(clips, settings, monkeypat
 
 @by_settings
 def test_an_embedding_pools_all_time_steps_of_the_clip(clips, settings):
-    """The frames are read one clip at a time, so this also says that chunks are put together in their order."""
+    """`frames` takes one clip at a time, so this also checks that chunks are joined in their order."""
     encoder = frozen(clips, settings)
     steps = [encoder.frames(clips.log_mel(row))[0].astype(np.float64) for row in range(4)]
     assert len(steps[1]) == 32 and encoder.num_steps(clips.clips[1].num_frames) == 32  # 501 frames, of which 11 pad
