@@ -44,7 +44,7 @@ def lines_of(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def test_every_make_stands_in_one_table(
+def test_encoders_of_every_make_share_one_table(
     runs: list[Path], recordings: Path, tmp_path: Path, capsys, monkeypatch
 ) -> None:
     torch.manual_seed(0)
@@ -81,7 +81,7 @@ def test_every_make_stands_in_one_table(
         assert line["encoder"] in printed and f"{100 * line['score']:.1f}" in printed
         assert 0 <= line["low"] <= line["score"] <= line["high"] <= 1
         assert (line["settings"] == "last layer, mean") == (line["encoder"].split()[0] in ("one", "two", "micro"))
-    # The two runs are of one form, so they share an untrained floor; each keeps its own lines and its baselines'.
+    # The two runs are of one form, so they share an untrained baseline; each keeps its own lines and its baselines'.
     for run in runs[:2]:
         own = lines_of(run / "results.jsonl")
         assert [line["features"] for line in own[::2]] == ["encoder", "untrained", "log-mel statistics"]
@@ -89,7 +89,7 @@ def test_every_make_stands_in_one_table(
     assert len(list((tmp_path / "details").glob("chirps-*/per_class.md"))) == len(lines)
 
 
-def test_without_floors_and_without_a_place_to_keep_the_lines(recordings: Path, capsys) -> None:
+def test_without_baselines_and_without_a_place_for_the_results(recordings: Path, capsys) -> None:
     main.main(["evaluate", "logmel-stats", "--task", str(recordings), "--no-baselines", "--workers", "1"])
     printed = capsys.readouterr().out
     assert "log-mel statistics" in printed and "untrained" not in printed and "not saved" in printed
@@ -125,7 +125,7 @@ def test_the_clip_length_of_a_task_is_that_of_all_encoders_unless_another_is_ask
     assert "clips of 0.8 s" in capsys.readouterr().out
 
 
-def test_floors_come_once_and_equal_names_are_told_apart(runs: list[Path], tmp_path: Path) -> None:
+def test_baselines_come_once_and_equal_names_are_told_apart(runs: list[Path], tmp_path: Path) -> None:
     entrants = with_baselines(["logmel-stats", str(runs[0]), str(runs[1])], FeatureSettings())
     assert [entrant.name for entrant in entrants] == ["one", "two", "one untrained", "log-mel statistics"]
     assert [len(entrant.runs) for entrant in entrants] == [1, 1, 2, 2]
@@ -141,7 +141,7 @@ def test_floors_come_once_and_equal_names_are_told_apart(runs: list[Path], tmp_p
             with_baselines(wrong, FeatureSettings())
 
 
-def test_front_ends_that_differ_are_judged_on_the_same_clips(runs: list[Path], tmp_path: Path) -> None:
+def test_encoders_with_other_front_ends_are_evaluated_on_the_same_clips(runs: list[Path], tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     table = tmp_path / "noises.csv"
     lines = ["path,label"]
@@ -166,7 +166,7 @@ def test_front_ends_that_differ_are_judged_on_the_same_clips(runs: list[Path], t
     assert {(line.num_clips, line.rejected) for line in found} == {(17, 3)}
 
 
-def test_a_python_object_is_judged_like_any_other(store: Store, recordings: Path) -> None:
+def test_a_python_object_is_evaluated_like_any_other(store: Store, recordings: Path) -> None:
     class Brightness:
         """The zero crossings of ten parts: enough to tell rising from falling."""
 
