@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from melmask.data.store import Store
-from melmask.files import write_json
+from melmask.files import remove_temporaries, write_json
 from melmask.train.recipe import Recipe
 
 RECIPE, DATA, CHECKPOINT, LOG = "recipe.json", "data.json", "checkpoint.safetensors", "log.jsonl"
@@ -70,6 +70,7 @@ def open_run(run: Path, recipe: Recipe, store: Store, resume: bool) -> None:
             raise ValueError(f"{run} was started with another recipe: resume it with its own, or choose another folder")
         if read_data(run)["fingerprint"] != store.fingerprint:
             raise ValueError(f"{run} was trained on other data than {store.folder}: resume it with its own store")
+        remove_temporaries(run)
         return
     run.mkdir(parents=True, exist_ok=True)
     data = {"store": str(store.folder.resolve()), "fingerprint": store.fingerprint}

@@ -83,6 +83,14 @@ def test_a_run_is_not_overwritten(store, tmp_path):
     assert (tmp_path / "run" / CHECKPOINT).read_bytes() == before
 
 
+def test_a_resumed_run_removes_what_was_half_written(store, tmp_path):
+    loop.pretrain(micro(), store, tmp_path / "run")
+    half_written = tmp_path / "run" / f"{CHECKPOINT}.12345.tmp"
+    half_written.touch()
+    loop.pretrain(micro(), store, tmp_path / "run", resume=True)
+    assert not half_written.exists() and (tmp_path / "run" / CHECKPOINT).exists()
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stop_request_saves_and_says_so(number, store, tmp_path):
     def stop_at_six(line):
