@@ -1,6 +1,7 @@
 """The rules of the house, read from the source: who imports whom, what is documented, and how long a file is."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 import melmask
 
 SOURCE = Path(melmask.__file__).parent
+ROOT = Path(__file__).parents[2]
 FILES = sorted(SOURCE.rglob("*.py"))
 MAX_LINES = 400
 
@@ -125,3 +127,18 @@ def test_the_rules_are_not_circular_and_would_catch_a_breach(tmp_path):
     file.write_text("def f():\n    from melmask import masking\n    import matplotlib.pyplot as plt\n")
     assert imports_of(file) == {"melmask.masking", "matplotlib.pyplot"}
     assert len(FILES) > 20
+
+
+def test_the_design_page_lists_every_file():
+    page = (ROOT / "docs" / "design.md").read_text()
+    house = page.partition("## 3. The house")[2].partition("```")[2].partition("tests/ benchmarks/")[0]
+    rooms: dict[str, str] = {}
+    for line in house.partition("src/melmask/\n")[2].splitlines():
+        named = re.match(r"  (\w+)(/|\.py)", line)
+        room = named[1] if named else room
+        rooms[room] = rooms.get(room, "") + line
+    for path in FILES:
+        if path.name != "__init__.py":
+            assert room_of(path) in rooms, f"{path.name} is in no room of docs/design.md"
+            assert re.search(rf"\b{path.stem}\b", rooms[room_of(path)]), f"docs/design.md does not list {path.name}"
+    assert set(rooms) == {room_of(path) for path in FILES}
