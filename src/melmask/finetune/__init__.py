@@ -1,1 +1,1 @@
-"""Training a whole encoder on a labelled task."""
+"""Fine-tuning: training an encoder and a linear head on a labelled task."""

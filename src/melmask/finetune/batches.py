@@ -1,8 +1,8 @@
-"""Labelled clips of a store -> augmented training batches, a pure function of (seed, step)."""
+"""Labelled clips of a store -> augmented training batches; each is a pure function of (seed, step)."""
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
@@ -12,23 +12,23 @@ from torch import Tensor
 
 from melmask.data.loader import random_state
 from melmask.data.store import Store
+from melmask.encoders.pretrained import PretrainedEncoder
 from melmask.finetune.augment import Lines, draw_lines, hide_stripes, mixup, resized_crop
 from melmask.finetune.recipe import FinetuneRecipe
-from melmask.nn.encoder_file import FrontEnd
-from melmask.patches import patchify
+from melmask.patches import grid_of, patchify
 from melmask.types import PatchGrid
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Group:
-    """Clips of a batch that have the same number of patches, so that none needs padding.
+class SubBatch:
+    """Clips of a batch with the same number of patches, so that none is padded.
 
     Args:
         patches: all patches of each clip.
-        grid: their layout; it can be cut along time into the fewest equal chunks that the encoder takes.
-        lines: the rows and columns of patches to look at, alike in each chunk; None for all.
+        grid: their layout; along time it divides into the fewest equal chunks that the encoder accepts.
+        lines: the visible rows and columns, the same in each chunk; None for all.
         flags: each clip's shares of the classes.
     """
 
@@ -38,21 +38,19 @@ class Group:
     flags: Float[Tensor, "b num_classes"]
 
 
-class Crops:
-    """Random crops of labelled clips, augmented; an epoch visits every clip once, in an order drawn anew.
+class ClipBatches:
+    """Augmented batches of random crops of labelled clips; an epoch visits every clip once, in random order.
 
-    A clip shorter than the excerpt stays as short as it is: a batch is handed out in groups of equal length. Only the
-    frames that a clip's last patch lacks are filled up with silence, as in evaluation. What is longer than the encoder
-    takes loses a few time steps, so that it can be cut into equal chunks.
+    A clip shorter than the excerpt is not padded: a batch is divided into sub-batches of equal length. Only the last
+    patch of a clip is filled up with silence, as in evaluation. A clip longer than the encoder's input loses a few time
+    steps, so that it divides into equal chunks.
 
     Args:
         store: the packed data set.
         rows: of its table, to train on.
-        flags: the classes of each of them.
+        flags: the classes of each of these clips.
         recipe: batch size and augmentation.
-        front_end: mean and standard deviation that the encoder expects.
-        patch_shape: (freq, time) of a patch.
-        crop_frames: the longest chunk.
+        encoder: whose normalisation, patches and maximum input length the batches are made for.
         seed: of order, crops and augmentation.
     """
 
@@ -62,19 +60,17 @@ class Crops:
         rows: Int[np.ndarray, " clip"],
         flags: Float[Tensor, "clip num_classes"],
         recipe: FinetuneRecipe,
-        front_end: FrontEnd,
-        patch_shape: tuple[int, int],
-        crop_frames: int,
+        encoder: PretrainedEncoder,
         seed: int,
     ) -> None:
-        self.store, self.rows, self.flags, self.recipe, self.front_end = store, rows, flags, recipe, front_end
-        self.patch_shape, self.seed = patch_shape, seed
-        self.max_steps = crop_frames // patch_shape[1]
-        self.max_excerpt_steps = max(self.max_steps, recipe.excerpt_frames // patch_shape[1])
+        self.store, self.rows, self.flags, self.recipe, self.seed = store, rows, flags, recipe, seed
+        self.front_end, self.patch_shape = encoder.front_end, encoder.encoder.patch_shape
+        self.max_steps = encoder.crop_frames // self.patch_shape[1]
+        self.max_excerpt_steps = max(self.max_steps, recipe.excerpt_frames // self.patch_shape[1])
         self.steps_per_epoch = -(-len(rows) // recipe.batch_size)
 
-    def batch(self, step: int) -> list[Group]:
-        """The groups of the batch of that step, the shortest clips first."""
+    def batch(self, step: int) -> list[SubBatch]:
+        """The batch of a step, in sub-batches of ascending length."""
         epoch, number = divmod(step, self.steps_per_epoch)
         order = random_state(self.seed, 0, epoch).permutation(len(self.rows))
         chosen = order[number * self.recipe.batch_size : (number + 1) * self.recipe.batch_size]
@@ -84,17 +80,17 @@ class Crops:
         if self.recipe.mixup:
             clips, flags = mixup(clips, flags, alpha=self.recipe.mixup, silence=self.store.spec.silence, rng=rng)
         columns = np.array([-(-len(clip) // self.patch_shape[1]) for clip in clips])
-        groups = []
+        sub_batches = []
         for num_columns in np.unique(columns):
             members = np.flatnonzero(columns == num_columns)
             log_mel = self._stack([clips[i] for i in members], int(num_columns) * self.patch_shape[1])
-            groups.append(self._group(log_mel, flags[torch.from_numpy(members)], rng))
-        return groups
+            sub_batches.append(self._sub_batch(log_mel, flags[torch.from_numpy(members)], rng))
+        return sub_batches
 
     def _crop(self, row: int, rng: np.random.Generator) -> Float[Tensor, "frame mel"]:
         num_frames, step = self.store.clips[row].num_frames, self.patch_shape[1]
         num_steps = min(-(-num_frames // step), self.max_excerpt_steps)
-        length = min(num_frames, step * evenly_cut(num_steps, self.max_steps)[1])
+        length = min(num_frames, step * equal_chunks(num_steps, self.max_steps)[1])
         start = int(rng.integers(num_frames - length + 1))
         return torch.from_numpy(self.store.log_mel(row, start, start + length).astype(np.float32))
 
@@ -104,7 +100,7 @@ class Crops:
             log_mel[i, : len(clip)] = clip
         return log_mel.transpose(1, 2)
 
-    def _group(self, log_mel: Float[Tensor, "b mel frame"], flags: Tensor, rng: np.random.Generator) -> Group:
+    def _sub_batch(self, log_mel: Float[Tensor, "b mel frame"], flags: Tensor, rng: np.random.Generator) -> SubBatch:
         recipe = self.recipe
         if recipe.resized_crop:
             log_mel = resized_crop(log_mel, silence=self.store.spec.silence, rng=rng)
@@ -113,24 +109,24 @@ class Crops:
             log_mel = hide_stripes(
                 log_mel, max_bands=recipe.max_hidden_bands, max_frames=recipe.max_hidden_frames, rng=rng
             )
-        grid = PatchGrid(log_mel.shape[1] // self.patch_shape[0], log_mel.shape[2] // self.patch_shape[1])
-        chunk = PatchGrid(grid.freq, grid.time // evenly_cut(grid.time, self.max_steps)[0])
+        grid = grid_of(log_mel, self.patch_shape)
+        chunk = replace(grid, time=grid.time // equal_chunks(grid.time, self.max_steps)[0])
         lines = draw_lines(len(log_mel), chunk, recipe.patch_mask_ratio, rng) if recipe.patch_mask_ratio else None
-        return Group(patchify(log_mel, self.patch_shape), grid, lines, flags)
+        return SubBatch(patchify(log_mel, self.patch_shape), grid, lines, flags)
 
 
-def evenly_cut(num_steps: int, max_steps: int) -> tuple[int, int]:
-    """The fewest chunks that time steps can be cut into, and how many steps are left when these are to be equal.
+def equal_chunks(num_steps: int, max_steps: int) -> tuple[int, int]:
+    """The smallest number of equal chunks for a sequence of time steps, and the number of steps that they hold.
 
-    >>> evenly_cut(32, 13), evenly_cut(30, 13), evenly_cut(7, 13)
+    >>> equal_chunks(32, 13), equal_chunks(30, 13), equal_chunks(7, 13)
     ((3, 30), (3, 30), (1, 7))
     """
     num_chunks = -(-num_steps // max_steps)
-    return (num_chunks, num_steps) if num_steps % num_chunks == 0 else evenly_cut(num_steps - 1, max_steps)
+    return (num_chunks, num_steps) if num_steps % num_chunks == 0 else equal_chunks(num_steps - 1, max_steps)
 
 
-def read_ahead(make: Callable[[int], T], steps: range) -> Iterator[T]:
-    """What ``make`` makes of each step, the next one already being made in a background thread."""
+def prefetch(make: Callable[[int], T], steps: range) -> Iterator[T]:
+    """``make(step)`` for each step, computed one step ahead in a background thread."""
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="melmask-crops") as reader:
         waiting = [reader.submit(make, step) for step in steps[:1]]
         for step in steps:

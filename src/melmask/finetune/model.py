@@ -1,8 +1,9 @@
-"""An encoder with a linear head: what fine-tuning trains, and how it is kept."""
+"""The model that fine-tuning trains: an encoder with a linear head, and its files."""
 
 import copy
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,25 +18,25 @@ from melmask.evaluation.metrics import score_of
 from melmask.evaluation.task import Split, Task
 from melmask.files import read_tensors, write_tensors
 from melmask.finetune.augment import Lines
-from melmask.finetune.batches import evenly_cut
+from melmask.finetune.batches import equal_chunks
 from melmask.nn.encoder_file import ENCODER, load_encoder, save_encoder
 from melmask.probes.base import as_tensor, loss_of, probabilities, with_one
 from melmask.probes.logistic import LogisticProbe
 from melmask.types import PatchGrid
 
 HEAD = "head.safetensors"
-VARIANCE_EPS = 1e-5  # as of batch normalisation: features that do not vary are not blown up
+VARIANCE_EPS = 1e-5  # as in batch normalisation, so that constant features are not amplified
 
 
-class TunedEncoder(nn.Module):
-    """A copy of an encoder, and a linear map of its clip embedding to the classes.
+class FinetunedModel(nn.Module):
+    """A copy of an encoder, and a linear head from its clip embedding to the classes.
 
-    The embedding is that of `PretrainedEncoder`: class token dropped, patches of a time step stacked over
-    frequency, pooled over time. The head starts at zero or at a probe's solution, so that seeds differ only in what
-    training draws.
+    The embedding is that of `PretrainedEncoder`: class token dropped, patches of a time step stacked over frequency,
+    pooled over time. The head is initialised with zeros or with a probe's weights, never at random, so that seeds
+    differ only in the order of clips, crops and augmentation.
 
     Args:
-        start: the encoder to begin with, its front end, the longest input, and the pooling.
+        start: the encoder to start from, with its front end, maximum input length and pooling.
         classes: their names, in the order of the outputs.
         is_multilabel: whether a clip may have any number of classes.
     """
@@ -51,7 +52,7 @@ class TunedEncoder(nn.Module):
         self.settings = FeatureSettings(pooling=start.settings.pooling)
         self.classes, self.is_multilabel = tuple(classes), is_multilabel
         self.encoder = copy.deepcopy(start.encoder)
-        num_dims = self.frozen().num_dims
+        num_dims = self.as_encoder().num_dims
         self.head = nn.Linear(num_dims, len(self.classes))
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
@@ -61,29 +62,29 @@ class TunedEncoder(nn.Module):
         self.register_buffer("probe_bias", torch.zeros_like(self.head.bias))
         self.to(self.device)
 
-    def frozen(self) -> PretrainedEncoder:
-        """The encoder as it stands, sharing its weights."""
+    def as_encoder(self) -> PretrainedEncoder:
+        """The encoder without its head, sharing the weights."""
         return PretrainedEncoder(self.encoder, self.front_end, self.crop_frames, self.settings)
 
     def standardise(self, store: Store, rows: Sequence[int]) -> Float[Tensor, "clip dim"]:
-        """From now on the head is given features that, over these clips now, have zero mean and unit deviation.
+        """Standardise the head's input by mean and standard deviation of the current embeddings of these clips.
 
         Returns:
-            What it is given of these clips now.
+            The standardised embeddings of these clips.
         """
         features = self._embed(store, rows)
         self.mean.copy_(features.mean(dim=0))
         self.scale.copy_((features.var(dim=0, correction=0) + VARIANCE_EPS).rsqrt())
         return self._standardised(features)
 
-    def start_at_probe(self, store: Store, task: Task, split: Split, *, on_both: bool) -> float:
-        """Standardise, and give the head the weights of a logistic probe of the encoder as it stands.
+    def initialise_head(self, store: Store, task: Task, split: Split, *, on_both: bool) -> float:
+        """Standardise the embeddings, and initialise the head with the weights of a logistic probe on them.
 
         Args:
             store: log-mels of the task's clips.
             task: labels.
-            split: the training clips, and the validation clips, which choose the probe's strength.
-            on_both: fit the probe to both in the end.
+            split: the training clips, and the validation clips, which choose the probe's regularisation.
+            on_both: fit the final probe to both.
 
         Returns:
             The mean loss of the training clips.
@@ -102,13 +103,17 @@ class TunedEncoder(nn.Module):
         return float(loss_of(with_one(train_x) @ weight, as_tensor(train_y)))
 
     @torch.no_grad()
-    def move_towards_start(self, start: PretrainedEncoder, share: float) -> None:
-        """Put the weights this share of the straight way back to where they began: that encoder, and the probe's head.
+    def interpolate_weights(self, start: PretrainedEncoder, share: float) -> None:
+        """Interpolate all weights linearly between the current ones and the initial ones, which get ``share``.
 
-        Source: WiSE-FT, arXiv 2109.01903. Deviates: the start's head is a probe, not made of the classes' names.
+        Args:
+            start: the encoder that training started from; the head's initial weights are the probe's.
+            share: of the initial weights; 0 changes nothing.
+
+        Source: WiSE-FT, arXiv 2109.01903. Deviates: the initial head is a probe, not made from the classes' names.
         """
-        for parameter, began in zip(self.encoder.parameters(), start.encoder.parameters(), strict=True):
-            parameter.lerp_(began, share)
+        for parameter, initial in zip(self.encoder.parameters(), start.encoder.parameters(), strict=True):
+            parameter.lerp_(initial, share)
         self.head.weight.lerp_(self.probe_weight, share)
         self.head.bias.lerp_(self.probe_bias, share)
 
@@ -117,41 +122,41 @@ class TunedEncoder(nn.Module):
     ) -> Float[Tensor, "b num_classes"]:
         """Logits of the classes.
 
-        A row of patches that is not visible gives the head nothing, and the others count for more in its place, as in
-        dropout: on average over the rows drawn, the head is given the same.
+        The features of a masked row of patches are zero for the head, and those of the visible rows are scaled up, as
+        in dropout, so that the expected input of the head is the same.
 
         Args:
             patches: of whole inputs, without padding.
-            grid: their layout; what is longer than the encoder takes is cut into equal chunks.
-            lines: the rows and columns of patches to look at, in each chunk; None for all.
+            grid: their layout; an input longer than the encoder's maximum is divided into equal chunks.
+            lines: the visible rows and columns of patches in each chunk; None for all.
         """
-        num_chunks, num_steps = evenly_cut(grid.time, self.crop_frames // self.encoder.patch_shape[1])
+        num_chunks, num_steps = equal_chunks(grid.time, self.crop_frames // self.encoder.patch_shape[1])
         assert num_steps == grid.time
-        chunk = PatchGrid(grid.freq, grid.time // num_chunks)
+        chunk = replace(grid, time=grid.time // num_chunks)
         chunks = patches.unflatten(1, (grid.freq, num_chunks, chunk.time)).transpose(1, 2).flatten(2, 3).flatten(0, 1)
         index = None if lines is None else lines.index(chunk).repeat_interleave(num_chunks, dim=0)
         tokens = self.encoder(chunks, chunk, index)[:, 1:].float()
         num_rows = grid.freq if lines is None else lines.rows.shape[1]
         by_time = tokens.unflatten(1, (num_rows, -1)).unflatten(0, (-1, num_chunks)).transpose(1, 2).flatten(2, 3)
-        by_row = pooled(by_time, self.settings.pooling)
+        by_row = pool(by_time, self.settings.pooling)
         if lines is None:
             return self.classify(by_row.flatten(1))
-        place = lines.rows[:, None, :, None]
+        row_index = lines.rows[:, None, :, None]
         features = by_row.new_zeros(*by_row.shape[:2], grid.freq, by_row.shape[3])
-        features = features.scatter(2, place.expand_as(by_row), by_row)
-        weight = by_row.new_zeros(len(by_row), 1, grid.freq, 1).scatter(2, place, grid.freq / num_rows)
+        features = features.scatter(2, row_index.expand_as(by_row), by_row)
+        weight = by_row.new_zeros(len(by_row), 1, grid.freq, 1).scatter(2, row_index, grid.freq / num_rows)
         return self.classify(features.flatten(1), weight.expand_as(features).flatten(1))
 
     def classify(
         self, features: Float[Tensor, "b dim"], weight: Float[Tensor, "b dim"] | None = None
     ) -> Float[Tensor, "b num_classes"]:
-        """Logits of clip embeddings, whose standardised values may be weighted."""
+        """Logits of clip embeddings, which are standardised and then optionally weighted."""
         standardised = self._standardised(features)
         return self.head(standardised if weight is None else standardised * weight)
 
     @torch.no_grad()
     def predict(self, store: Store, rows: Sequence[int] | None = None) -> Float32[np.ndarray, "clip num_classes"]:
-        """Probabilities of the classes for a store's clips of any length.
+        """Class probabilities of a store's clips, of any length.
 
         Args:
             store: packed log-mels, made with this encoder's log-mel settings.
@@ -163,7 +168,7 @@ class TunedEncoder(nn.Module):
         return probabilities(self.classify(self._embed(store, rows)).float().cpu(), self.is_multilabel)
 
     def save(self, folder: Path) -> None:
-        """Write encoder and head; the folder is then one that `PretrainedEncoder.load` and `TunedEncoder.load` read."""
+        """Write encoder and head into a folder, which `FinetunedModel.load` and `PretrainedEncoder.load` read."""
         folder.mkdir(parents=True, exist_ok=True)
         save_encoder(folder / ENCODER, self.encoder, self.front_end, self.crop_frames)
         tensors = {"weight": self.head.weight, "bias": self.head.bias, "mean": self.mean, "scale": self.scale}
@@ -172,56 +177,62 @@ class TunedEncoder(nn.Module):
         write_tensors(folder / HEAD, tensors, {"format": "melmask-head-1", **form})
 
     @staticmethod
-    def load(folder: Path) -> "TunedEncoder":
-        """What `save` wrote.
+    def load(folder: Path) -> "FinetunedModel":
+        """Read what `save` wrote.
 
         Raises:
-            ValueError: a file is missing, damaged or of another form.
+            ValueError: a file is missing, damaged or of another format.
         """
         tensors, metadata = read_tensors(folder / HEAD)
         if metadata.get("format") != "melmask-head-1":
-            raise ValueError(f"{folder / HEAD} is no melmask head (format {metadata.get('format')!r})")
+            raise ValueError(f"{folder / HEAD} is not a melmask head (format {metadata.get('format')!r})")
         settings = FeatureSettings(pooling=metadata.get("pooling", "mean"))  # type: ignore[arg-type]
         start = PretrainedEncoder(*load_encoder(folder / ENCODER), settings)
-        tuned = TunedEncoder(start, json.loads(metadata["classes"]), json.loads(metadata["is_multilabel"]))
-        if tensors["weight"].shape != tuned.head.weight.shape:
+        model = FinetunedModel(start, json.loads(metadata["classes"]), json.loads(metadata["is_multilabel"]))
+        if tensors["weight"].shape != model.head.weight.shape:
             raise ValueError(f"{folder / HEAD} is of another encoder than {folder / ENCODER}: copy both together")
-        tuned.head.load_state_dict({"weight": tensors["weight"], "bias": tensors["bias"]})
-        tuned.mean.copy_(tensors["mean"])
-        tuned.scale.copy_(tensors["scale"])
-        return tuned
+        model.head.load_state_dict({"weight": tensors["weight"], "bias": tensors["bias"]})
+        model.mean.copy_(tensors["mean"])
+        model.scale.copy_(tensors["scale"])
+        return model
 
     def _embed(self, store: Store, rows: Sequence[int] | None) -> Float[Tensor, "clip dim"]:
-        return torch.from_numpy(self.frozen().embed_store(store, rows)).to(self.device)
+        return torch.from_numpy(self.as_encoder().embed_store(store, rows)).to(self.device)
 
     def _standardised(self, features: Float[Tensor, "b dim"]) -> Float[Tensor, "b dim"]:
         return (features - self.mean) * self.scale
 
 
-def pooled(steps: Float[Tensor, "b row time d"], pooling: Pooling) -> Float[Tensor, "b statistic row d"]:
-    """The statistics that `Pool` takes, with gradients, of whole clips; where nothing varies the deviation has none.
+def pool(steps: Float[Tensor, "b row time d"], pooling: Pooling) -> Float[Tensor, "b statistic row d"]:
+    """Statistics over time as in `melmask.encoders.features.Pool`, differentiable; constant features have no gradient.
 
-    >>> pooled(torch.tensor([1.0, 5.0]).view(1, 1, 2, 1), "mean+std").flatten().tolist()
+    >>> pool(torch.tensor([1.0, 5.0]).view(1, 1, 2, 1), "mean+std").flatten().tolist()
     [3.0, 2.0]
     """
     statistics = [steps.mean(dim=2)]
     if pooling == "mean+std":
-        smallest = torch.finfo(steps.dtype).tiny  # the root of 0 has no gradient
-        statistics.append(steps.var(dim=2, correction=0).clamp(min=smallest).sqrt())
+        tiny = torch.finfo(steps.dtype).tiny  # the gradient of the square root is infinite at 0
+        statistics.append(steps.var(dim=2, correction=0).clamp(min=tiny).sqrt())
     if pooling == "mean+max":
         statistics.append(steps.amax(dim=2))
     return torch.stack(statistics, dim=1)
 
 
-def soft_loss(
+def soft_cross_entropy(
     logits: Float[Tensor, "b num_classes"],
     targets: Float[Tensor, "b num_classes"] | Bool[Tensor, "b num_classes"],
     is_multilabel: bool,
     smoothing: float = 0.0,
 ) -> Float[Tensor, " b"]:
-    """Cross-entropy of each clip with shares of classes as targets; with several labels, its binary form, class mean.
+    """Cross-entropy of each clip with soft targets; binary cross-entropy, averaged over classes, for multi-label tasks.
 
-    >>> soft_loss(torch.zeros(1, 4), torch.tensor([[0.5, 0.5, 0.0, 0.0]]), is_multilabel=False).exp().item()
+    Args:
+        logits: of the classes.
+        targets: each clip's shares of the classes.
+        is_multilabel: whether a clip may have any number of classes.
+        smoothing: share of the targets that is spread over all classes.
+
+    >>> soft_cross_entropy(torch.zeros(1, 4), torch.tensor([[0.5, 0.5, 0.0, 0.0]]), is_multilabel=False).exp().item()
     4.0
     """
     num_classes = logits.shape[1]

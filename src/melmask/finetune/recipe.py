@@ -1,4 +1,4 @@
-"""Every setting of a fine-tuning, with named defaults."""
+"""The settings of a fine-tuning, and named recipes."""
 
 import math
 from dataclasses import dataclass, replace
@@ -9,37 +9,39 @@ from melmask.encoders.features import Pooling
 
 @dataclass(frozen=True)
 class FinetuneRecipe:
-    """Every setting of a fine-tuning; with the encoder, the task and the seed it decides the result.
+    """All settings of a fine-tuning; with the encoder, the task and the seed they determine the result.
+
+    A hash of the settings names the folder of the trainings, so another name or default here starts them anew.
 
     Args:
         optimiser: SGD with momentum 0.9, or AdamW.
-        learning_rate: its peak, of the head and, with layer_decay 1, of everything.
-        layer_decay: each layer below the head learns at this share of the rate of the one above it; 1 is all alike.
-        weight_decay: on matrices, none on norms, biases and the class token.
-        batch_size: clips in one step.
-        epochs: passes over the training clips; the one with the best validation score counts, but for train_on_valid.
-        warmup_epochs: the learning rate rises linearly, then falls to zero by a cosine.
-        crop_frames: longest input of the encoder, 0 for what it was trained on; longer ones are cut into chunks, whose
-            time steps are pooled together.
-        excerpt_frames: longest part of a clip in training, at a random place; 0 is crop_frames, and so a single chunk.
-        mixup: alpha of the Beta distribution of mixup's shares; 0 is no mixup.
-        resized_crop: stretch a random rectangle of each spectrogram to its size.
-        max_hidden_bands: widest stripe of mel bands that is hidden.
-        max_hidden_frames: widest stripe of frames that is hidden.
+        learning_rate: peak learning rate of the head and, with layer_decay 1, of all layers.
+        layer_decay: ratio of the learning rates of a layer and of the one above it; 1 for equal rates.
+        weight_decay: of matrices only, not of norms, biases and the class token.
+        batch_size: clips per step.
+        epochs: passes over the training clips; the epoch with the best validation score is kept, except with
+            train_on_valid.
+        warmup_epochs: of linear warm-up, before the cosine decay to zero.
+        crop_frames: maximum input length of the encoder, 0 for the one it was trained on; longer inputs are divided
+            into chunks, whose time steps are pooled together.
+        excerpt_frames: maximum length of the random crop of a clip in training; 0 for crop_frames, that is one chunk.
+        mixup: alpha of the Beta distribution of mixup; 0 for no mixup.
+        resized_crop: resize a random rectangle of each spectrogram to the size of the whole.
+        max_hidden_bands: maximum width of the stripe of mel bands set to the mean.
+        max_hidden_frames: maximum width of the stripe of frames set to the mean.
         patch_mask_ratio: share of the patches masked in whole rows and columns, in training only.
-        label_smoothing: share of each label that is spread over all classes (to one half, with several labels a clip).
+        label_smoothing: share of each label that is spread over all classes (towards 0.5 in multi-label tasks).
         pooling: statistics over the time steps of a clip that the head reads.
-        head: where the head starts: at zeros, or at the solution of a logistic probe on the encoder as it is, which is
-            then epoch 0 and counts if no later one has a better validation score.
-        start_share: share of the start, encoder and probe, in the weights that are kept; the rest is that of the epoch
-            that counts.
-        train_on_valid: train on the validation clips too, as the probe does once it has chosen its strength; with
-            nothing left to choose an epoch by, the last one counts.
-        freeze_patch_embed: leave the patch embedding as it was pretrained.
-        standardise: give the head features of zero mean and unit deviation, as measured on the training clips before
-            training and fixed then.
-        grad_clip: largest norm of the gradient.
-        precision: "auto" takes bf16 autocast where the hardware computes in it.
+        head: initial weights of the head: zeros, or those of a logistic probe on the pretrained encoder. The probe is
+            then epoch 0, and is kept if no epoch has a better validation score.
+        start_share: weight of the initial encoder and head when the weights kept are interpolated with them.
+        train_on_valid: train on the validation clips too, as the probe does once it has chosen its regularisation; the
+            last epoch is kept, as there are no clips left to choose by.
+        freeze_patch_embed: do not train the patch embedding.
+        standardise: standardise the head's input, by mean and standard deviation of the training clips' features before
+            training.
+        grad_clip: maximum norm of the gradient.
+        precision: "auto" for bf16 autocast if the hardware computes in bf16.
 
     Raises:
         ValueError: a setting is out of range.
@@ -83,22 +85,22 @@ class FinetuneRecipe:
         if self.layer_decay > 1:
             raise ValueError(f"layer_decay is a share in (0, 1], got {self.layer_decay}")
         if self.head == "probe" and not self.standardise:
-            raise ValueError("a head that starts at a probe reads standardised features: set standardise")
+            raise ValueError("a head that starts from a probe reads standardised features: set standardise")
         if self.start_share and self.head != "probe":
             raise ValueError(
-                f"start_share {self.start_share} of a head of zeros would only weaken it: set head to probe"
+                f"start_share {self.start_share} with a head of zeros would only shrink its weights: set head to probe"
             )
         if not 0 <= self.warmup_epochs < self.epochs:
             raise ValueError(
-                f"warmup_epochs must lie in [0, epochs), got {self.warmup_epochs} of {self.epochs}: shorten the warm-up"
+                f"warmup_epochs must be in [0, epochs), got {self.warmup_epochs} of {self.epochs}: shorten the warm-up"
             )
 
 
 # The first five follow the fine-tuning table of M2D (arXiv 2210.14648, 2404.06095), whose models are of base size. They
-# were written down from memory and not checked against the print: a starting point, not a reproduction. Known to
-# deviate: a "mixup ratio" is read as alpha; AudioSet-2M's clips are not drawn by the rarity of their classes, and its
-# optimiser, which we remember as LARS at 2.0, is SGD at the rate of AudioSet-20K; positions are sines and cosines at
-# any length and never adjusted; the head starts at zero.
+# were written from memory and not checked against the papers: a starting point, not a reproduction. Known deviations:
+# the "mixup ratio" is used as alpha; AudioSet-2M's clips are not sampled by class frequency, and its optimiser, which
+# we remember as LARS at 2.0, is SGD at the rate of AudioSet-20K; positions are sin-cos at any length and never adapted;
+# the head starts at zero.
 _PAPER = FinetuneRecipe(
     optimiser="sgd", learning_rate=0.5, batch_size=64, resized_crop=True, max_hidden_bands=30, patch_mask_ratio=0.5
 )
@@ -113,7 +115,7 @@ FINETUNE_RECIPES: dict[str, FinetuneRecipe] = {
     ),
     "as20k": replace(_AUDIOSET, mixup=0.3),
     "as2m": replace(_AUDIOSET, mixup=0.5, epochs=70, warmup_epochs=15, resized_crop=False),
-    # Our own, for at most a few thousand clips and a CPU.
+    # Our own, for up to a few thousand clips on a CPU.
     "small": FinetuneRecipe(
         learning_rate=2e-4, layer_decay=0.75, weight_decay=0.05, batch_size=32, epochs=16, warmup_epochs=1,
         excerpt_frames=1008, max_hidden_bands=4, max_hidden_frames=8, patch_mask_ratio=0.3, label_smoothing=0.1,

@@ -1,4 +1,4 @@
-"""Fine-tuning an encoder on a task: every fold and seed, resumable, with the interval its test clips allow."""
+"""Fine-tune an encoder on a task: every fold with every seed, resumable, with a confidence interval of the score."""
 
 import hashlib
 import json
@@ -17,12 +17,12 @@ from melmask.encoders.registry import ENCODER
 from melmask.evaluation.metrics import Score, score_with_interval
 from melmask.evaluation.results import Result, result_of
 from melmask.evaluation.task import Split, Task, group_notes, group_numbers, make_task, splits_of
-from melmask.files import read_tensors, write_json, write_tensors
+from melmask.files import read_tensors, remove_temporaries, write_json, write_tensors
 from melmask.finetune.recipe import FinetuneRecipe
-from melmask.finetune.trainer import Epoch, as_read, tune
+from melmask.finetune.trainer import Epoch, Training, train, with_recipe
 
 FOLDER, SETTINGS = "finetune", "settings.json"
-PREDICTIONS, HALFWAY = "predictions.safetensors", "halfway.safetensors"
+PREDICTIONS, CHECKPOINT = "predictions.safetensors", "checkpoint.safetensors"
 
 
 def finetune(
@@ -39,48 +39,51 @@ def finetune(
     command: str = "",
     report: Callable[[Epoch], None] = lambda epoch: None,
 ) -> Result:
-    """Fine-tune an encoder on each of a task's folds with each seed, and score the test clips.
+    """Fine-tune an encoder on each fold of a task with each seed, and score the test clips.
 
-    Every finished training leaves a folder fold-NAME-seed-N with encoder, head and predictions under the run's folder
-    "finetune"; one that is there, made from the same encoder, data and settings, is not done again. One that was killed
-    goes on from its last minute, to the same end.
+    Every training has a folder fold-NAME-seed-N with encoder, head and predictions, below the run's folder "finetune".
+    Finished trainings with the same encoder, data and settings are reused. An interrupted one resumes from its last
+    checkpoint, about a minute before, and gives the same weights as one that was not interrupted.
 
     Args:
-        start: the encoder to begin with.
+        start: the encoder to start from.
         table: the task's CSV, for its name.
         store: the table, prepared with the encoder's log-mel settings.
-        recipe: every setting.
-        run: the folder whose subfolder "finetune" takes the trainings.
+        recipe: all settings.
+        run: the folder whose subfolder "finetune" holds the trainings.
         recipe_name: for reports.
-        features: what results call the encoder.
-        test_folds: judge on these folds only; empty for all in turn.
+        features: name of the kind of encoder in results.
+        test_folds: folds to test on; empty for each in turn.
         num_seeds: trainings per fold, with the seeds 0, 1, ...
         command: recorded with the result.
         report: called after every epoch.
 
+    Returns:
+        The result for results.jsonl; the interval covers both test clips and trainings.
+
     Raises:
-        ValueError: the table is no task, a fold does not exist, or no seeds.
+        ValueError: the table is not a task, a fold does not exist, or num_seeds is not positive.
         Diverged: a loss is not finite.
     """
     if num_seeds < 1:
         raise ValueError(f"{num_seeds} seeds: at least one training is needed")
     task = make_task(table.stem, [stored.clip for stored in store.clips])
     splits = splits_of(task, test_folds=test_folds)
-    folder = tuning_folder(run, start, store, recipe, name=f"{task.name}-{recipe_name}", features=features)
+    folder = training_folder(run, start, store, recipe, name=f"{task.name}-{recipe_name}", features=features)
     scores = np.full((num_seeds, *task.flags.shape), np.nan, np.float32)
     fold_of = np.full(len(task.paths), -1)
     for number, split in enumerate(splits):
         fold_of[split.test] = number
         for seed in range(num_seeds):
-            unit = folder / f"fold-{split.name}-seed-{seed}"
-            scores[seed, split.test] = _predictions(unit, start, store, task, split, recipe, seed, report)
+            training = Training(start, store, task, split, recipe, seed)
+            scores[seed, split.test] = _predictions(training, folder / f"fold-{split.name}-seed-{seed}", report)
     tested = np.flatnonzero(fold_of >= 0)
     score = score_with_interval(
         task.targets[tested], scores[:, tested], folds=fold_of[tested], groups=group_numbers(task)[tested]
     )
-    return _line(
+    return _result(
         start,
-        as_read(start, recipe),
+        with_recipe(start, recipe),
         store,
         task,
         score,
@@ -89,16 +92,16 @@ def finetune(
         test_folds=tuple(test_folds),
         command=command,
         settings=f"recipe {recipe_name}",
-        notes=(f"fine-tuned by the recipe {recipe_name}, kept in {folder}", *_notes(task, splits, recipe)),
+        notes=(f"fine-tuned with the recipe {recipe_name}; trainings in {folder}", *_notes(task, splits, recipe)),
     )
 
 
-def tuning_folder(
+def training_folder(
     run: Path, start: PretrainedEncoder, store: Store, recipe: FinetuneRecipe, *, name: str, features: str
 ) -> Path:
-    """Where the trainings of one encoder by one recipe on one task are kept; its settings lie in it.
+    """The folder for the trainings of one encoder with one recipe on one task; creates it and writes settings.json.
 
-    Another encoder, other recordings, labels, folds or settings have another folder, so none is ever taken for another.
+    Its name has a hash of encoder, recordings, labels, folds and settings, so different trainings never share a folder.
     """
     settings = {"recipe": asdict(recipe), "encoder": start.identity, "task": store.fingerprint, "format": 1}
     key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
@@ -109,58 +112,53 @@ def tuning_folder(
 
 
 def _predictions(
-    unit: Path,
-    start: PretrainedEncoder,
-    store: Store,
-    task: Task,
-    split: Split,
-    recipe: FinetuneRecipe,
-    seed: int,
-    report: Callable[[Epoch], None],
+    training: Training, folder: Path, report: Callable[[Epoch], None]
 ) -> Float32[np.ndarray, "test num_classes"]:
-    """Probabilities of the test clips, of the finished training in that folder, or of one that is done now."""
-    path = unit / PREDICTIONS
+    """Class probabilities of the test clips, from the finished training in the folder or from one that is run now."""
+    path, test = folder / PREDICTIONS, training.split.test
     if not path.exists():
-        model, best = tune(start, store, task, split, recipe, seed, report, unit / HALFWAY)
-        model.save(unit)
-        predicted = torch.from_numpy(model.predict(store, split.test.tolist()))
-        tensors = {"probabilities": predicted, "row": torch.from_numpy(split.test)}
-        chosen = {name: json.dumps(value) for name, value in asdict(best).items()}
-        write_tensors(path, tensors, chosen)  # last, so that it marks a training that is done
-        (unit / HALFWAY).unlink(missing_ok=True)
+        folder.mkdir(exist_ok=True)
+        remove_temporaries(folder)
+        model, best = train(training, report, folder / CHECKPOINT)
+        model.save(folder)
+        predicted = torch.from_numpy(model.predict(training.store, test.tolist()))
+        tensors = {"probabilities": predicted, "row": torch.from_numpy(test)}
+        metadata = {name: json.dumps(value) for name, value in asdict(best).items()}
+        write_tensors(path, tensors, metadata)  # last, so that it marks a finished training
+        (folder / CHECKPOINT).unlink(missing_ok=True)
     tensors, _ = read_tensors(path)
-    if tensors["row"].tolist() != split.test.tolist():
-        raise ValueError(f"{path} is of other test clips: delete {unit} and run again")
+    if tensors["row"].tolist() != test.tolist():
+        raise ValueError(f"{path} is of other test clips: delete {folder} and run again")
     return tensors["probabilities"].numpy()
 
 
-def _line(
-    start: PretrainedEncoder, read: PretrainedEncoder, store: Store, task: Task, score: Score, **given: Any
+def _result(
+    start: PretrainedEncoder, encoder: PretrainedEncoder, store: Store, task: Task, score: Score, **other: Any
 ) -> Result:
-    """The line of results.jsonl; ``given`` is what none of these knows."""
+    """The line of results.jsonl; ``other`` are its remaining fields."""
     return result_of(
         score,
         task=task.name,
         probe="finetune",
         metric=task.metric,
         num_classes=len(task.classes),
-        num_dims=read.num_dims,
+        num_dims=encoder.num_dims,
         rejected=len(store.rejected),
-        encoder=read.name,
+        encoder=encoder.name,
         identity=start.identity,
-        **given,
+        **other,
     )
 
 
 def _notes(task: Task, splits: Sequence[Split], recipe: FinetuneRecipe) -> tuple[str, ...]:
-    """What a reader of the score has to know of the splits."""
+    """What a reader of the score has to know about the splits."""
     notes = [note for split in splits for note in split.notes]
     if recipe.train_on_valid:
-        notes.append("trained on the validation clips too, and so the last epoch counts")
+        notes.append("trained on the validation clips too, so the last epoch is kept")
     for split in splits:
-        lacks = task.flags[split.test].any(axis=0) & ~task.flags[split.train].any(axis=0)
-        if lacks.any():
-            names = ", ".join(task.classes[label] for label in np.flatnonzero(lacks))
+        untrained = task.flags[split.test].any(axis=0) & ~task.flags[split.train].any(axis=0)
+        if untrained.any():
+            names = ", ".join(task.classes[label] for label in np.flatnonzero(untrained))
             notes.append(f"fold {split.name}: no training clips of {names}, which are in the test clips")
     notes += group_notes(group_numbers(task)[np.concatenate([split.test for split in splits])])
     return tuple(dict.fromkeys(notes))

@@ -1,16 +1,15 @@
-"""Where a fine-tuning stands between two epochs, on disk, so that a killed one goes on to the same end."""
+"""One training of a fine-tuning: one split and one seed, resumable between epochs."""
 
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
-from torch import Tensor, nn
+from jaxtyping import Float, Int
+from torch import Tensor
 from torch.optim import SGD, AdamW, Optimizer
 
 from melmask.data.store import Store
@@ -18,59 +17,59 @@ from melmask.encoders.features import FeatureSettings
 from melmask.encoders.pretrained import PretrainedEncoder
 from melmask.evaluation.metrics import score_of
 from melmask.evaluation.task import Split, Task
-from melmask.files import read_tensors, select_prefix, write_tensors
-from melmask.finetune.batches import Crops, Group, read_ahead
-from melmask.finetune.model import TunedEncoder, soft_loss
+from melmask.files import select_prefix
+from melmask.finetune.batches import ClipBatches, SubBatch, prefetch
+from melmask.finetune.model import FinetunedModel, soft_cross_entropy
 from melmask.finetune.recipe import FinetuneRecipe
 from melmask.runtime import autocast_for
+from melmask.train.checkpoint import load_training, save_training
 from melmask.train.loop import Diverged
 from melmask.train.optimiser import clip_gradients, learning_rate
 
-MODEL, BEST, OPTIMISER = "model.", "best.", "optimiser."
-
-
-def save_halfway(
-    path: Path, model: nn.Module, optimiser: Optimizer, best: dict[str, Tensor], described: dict[str, Any]
-) -> None:
-    """Write weights, those of the best epoch, the optimiser, and what describes them, whole or not at all."""
-    tensors = {MODEL + name: tensor for name, tensor in model.state_dict().items()}
-    tensors |= {BEST + name: tensor for name, tensor in best.items()}
-    for name, parameter in model.named_parameters():
-        state = optimiser.state.get(parameter, {})
-        tensors |= {f"{OPTIMISER}{name} {key}": value for key, value in state.items() if value is not None}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_tensors(path, tensors, {name: json.dumps(value) for name, value in described.items()})
-
-
-def load_halfway(path: Path, model: nn.Module, optimiser: Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Take up what `save_halfway` wrote; returns the weights of the best epoch and the description.
-
-    Raises:
-        ValueError: the file is damaged.
-    """
-    tensors, described = read_tensors(path)
-    model.load_state_dict(select_prefix(tensors, MODEL))
-    for name, parameter in model.named_parameters():
-        state = select_prefix(tensors, f"{OPTIMISER}{name} ")
-        if state:
-            optimiser.state[parameter] = {key: value.to(parameter.device) for key, value in state.items()}
-    return select_prefix(tensors, BEST), {name: json.loads(value) for name, value in described.items()}
-
-
+BEST = "best."  # prefix of the best epoch's weights in a checkpoint
+CHECKPOINT_EVERY_S = 60.0
 MOMENTUM = 0.9
-HALFWAY_EVERY_S = 60.0
-SMALLEST_PROBABILITY = 1e-12  # of a class that is there, when the validation loss is counted
+MIN_PROBABILITY = 1e-12  # of the correct class, in the validation loss
+
+
+@dataclass(frozen=True, eq=False)
+class Training:
+    """What one training is made of; the same training gives the same weights.
+
+    Args:
+        start: the encoder to start from.
+        store: the task's log-mels; row i is clip i of the task.
+        task: the labels.
+        split: the training clips, and the validation clips, which choose the epoch or, if the recipe says so, are
+            trained on too. The labels of the test clips are never read.
+        recipe: all settings.
+        seed: of the order of clips, crops and augmentation.
+    """
+
+    start: PretrainedEncoder
+    store: Store
+    task: Task
+    split: Split
+    recipe: FinetuneRecipe
+    seed: int
+
+    @property
+    def rows(self) -> Int[np.ndarray, " clip"]:
+        """The clips to train on."""
+        if self.recipe.train_on_valid:
+            return np.sort(np.concatenate([self.split.train, self.split.valid]))
+        return self.split.train
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """How one epoch of a fine-tuning went.
+    """The result of one epoch of a training.
 
     Args:
-        fold, seed: which training.
-        epoch: from 1 on; 0 is the probe that the head starts at, if it does.
-        num_epochs: in all.
-        loss: mean over the epoch's training clips, with augmentation; of epoch 0, whole clips as they are.
+        fold, seed: of the training.
+        epoch: from 1 on; 0 is the probe that the head starts from.
+        num_epochs: in total.
+        loss: mean over the training clips, as augmented in this epoch; of epoch 0, over the clips as they are.
         valid_score: accuracy or mAP on the validation clips; None if they are trained on.
         valid_loss: cross-entropy on the validation clips; None likewise.
     """
@@ -85,40 +84,28 @@ class Epoch:
 
     @property
     def rank(self) -> tuple[float, ...]:
-        """The higher, the better: by validation score, then by validation loss; without them, the later."""
+        """The key that orders epochs: validation score, then validation loss; without them, the later is better."""
         if self.valid_score is None or self.valid_loss is None:
             return (float(self.epoch),)
         return (self.valid_score, -self.valid_loss)
 
 
-def tune(
-    start: PretrainedEncoder,
-    store: Store,
-    task: Task,
-    split: Split,
-    recipe: FinetuneRecipe,
-    seed: int,
-    report: Callable[[Epoch], None] = lambda epoch: None,
-    halfway: Path | None = None,
-) -> tuple[TunedEncoder, Epoch]:
-    """Train a copy of an encoder with a linear head; the epoch with the best validation score counts.
+def train(
+    training: Training, report: Callable[[Epoch], None] = lambda epoch: None, checkpoint: Path | None = None
+) -> tuple[FinetunedModel, Epoch]:
+    """Train a copy of an encoder with a linear head, and return the weights of the best epoch.
 
-    Of epochs with equal scores, as small validation splits have many, the one with the lowest validation loss counts.
-    Where the head starts at a probe, that is epoch 0 and may count. Where the validation clips are trained on, the last
-    epoch counts. The labels of the split's test clips are never read.
+    The best epoch has the highest validation score; of equal scores, which small validation splits often have, the
+    lowest validation loss. A head that starts from a probe makes that probe epoch 0. If the validation clips are
+    trained on, the last epoch is the best.
 
     Args:
-        start: the encoder to begin with.
-        store: the task's log-mels; row i is clip i of the task.
-        task: labels.
-        split: which clips train, and which validate or, if the recipe says so, train as well.
-        recipe: every setting.
-        seed: of the order of the clips, crops and augmentation.
+        training: what to train.
         report: called after every epoch.
-        halfway: a file to go on from if it is there, and to write about once a minute.
+        checkpoint: a file to resume from if it exists, and to write about once a minute.
 
     Returns:
-        The encoder and head of the epoch that counts, and that epoch.
+        The model with the weights of the best epoch, and that epoch.
 
     Raises:
         ValueError: the recipe's crop is shorter than a patch.
@@ -126,36 +113,39 @@ def tune(
 
     Source: fine-tuning of M2D, arXiv 2210.14648 and 2404.06095. Deviates: the epoch is chosen on validation clips.
     """
-    start = as_read(start, recipe)
-    with torch.random.fork_rng(devices=[]):  # the head's own initialisation, overwritten by zeros, draws
-        model = TunedEncoder(start, task.classes, task.is_multilabel)
-    rows = np.sort(np.concatenate([split.train, split.valid])) if recipe.train_on_valid else split.train
-    flags = torch.from_numpy(task.flags[rows]).float()
-    crops = Crops(store, rows, flags, recipe, start.front_end, start.encoder.patch_shape, start.crop_frames, seed)
+    recipe, task = training.recipe, training.task
+    start = with_recipe(training.start, recipe)
+    with torch.random.fork_rng(devices=[]):  # nn.Linear draws initial weights, although zeros replace them
+        model = FinetunedModel(start, task.classes, task.is_multilabel)
+    flags = torch.from_numpy(task.flags[training.rows]).float()
+    batches = ClipBatches(training.store, training.rows, flags, recipe, start, training.seed)
     optimiser = make_optimiser(model, recipe)
-    first, best, weights, saved_s = 0, None, model.state_dict(), time.monotonic()
-    if halfway and halfway.exists():
-        weights, described = load_halfway(halfway, model, optimiser)
-        first, best = described["epochs"], Epoch(**described["best"])
-    for epoch in _epochs(model, optimiser, crops, recipe, store, task, split, seed, first):
+    num_done, best, weights, saved_s = 0, None, model.state_dict(), time.monotonic()
+    if checkpoint and checkpoint.exists():
+        tensors, metadata = load_training(checkpoint, model, optimiser)
+        weights = select_prefix(tensors, BEST)
+        num_done, best = json.loads(metadata["epochs"]), Epoch(**json.loads(metadata["best"]))
+    for epoch in _epochs(training, model, optimiser, batches, num_done):
         report(epoch)
         if best is None or epoch.rank > best.rank:
             best, weights = epoch, {name: tensor.clone() for name, tensor in model.state_dict().items()}
-        if halfway and 0 < epoch.epoch < recipe.epochs and time.monotonic() - saved_s >= HALFWAY_EVERY_S:
-            save_halfway(halfway, model, optimiser, weights, {"epochs": epoch.epoch, "best": asdict(best)})
+        if checkpoint and 0 < epoch.epoch < recipe.epochs and time.monotonic() - saved_s >= CHECKPOINT_EVERY_S:
+            metadata = {"epochs": json.dumps(epoch.epoch), "best": json.dumps(asdict(best))}
+            extra = {BEST + name: tensor for name, tensor in weights.items()}
+            save_training(checkpoint, model, optimiser, extra, metadata)
             saved_s = time.monotonic()
     assert best is not None
     model.load_state_dict(weights)
     if recipe.start_share:
-        model.move_towards_start(start, recipe.start_share)
+        model.interpolate_weights(start, recipe.start_share)
     return model, best
 
 
-def as_read(start: PretrainedEncoder, recipe: FinetuneRecipe) -> PretrainedEncoder:
-    """The encoder with the recipe's crop and pooling.
+def with_recipe(start: PretrainedEncoder, recipe: FinetuneRecipe) -> PretrainedEncoder:
+    """The encoder with the recipe's maximum input length and pooling.
 
     Raises:
-        ValueError: the crop is shorter than a patch.
+        ValueError: the input length is shorter than a patch.
     """
     crop_frames = recipe.crop_frames or start.crop_frames
     if crop_frames < start.encoder.patch_shape[1]:
@@ -165,86 +155,80 @@ def as_read(start: PretrainedEncoder, recipe: FinetuneRecipe) -> PretrainedEncod
 
 
 def _epochs(
-    model: TunedEncoder,
-    optimiser: Optimizer,
-    crops: Crops,
-    recipe: FinetuneRecipe,
-    store: Store,
-    task: Task,
-    split: Split,
-    seed: int,
-    first: int,
+    training: Training, model: FinetunedModel, optimiser: Optimizer, batches: ClipBatches, num_done: int
 ) -> Iterator[Epoch]:
-    """Train on after a number of epochs, and stop after each to look."""
+    """Train the remaining epochs, and yield after each."""
+    recipe, split = training.recipe, training.split
     autocast = autocast_for(recipe.precision, model.device)
 
-    def done(number: int, loss: float) -> Epoch:
+    def finish(number: int, loss: float) -> Epoch:
         score, valid_loss = None, None
         if not recipe.train_on_valid:
             with autocast():
-                score, valid_loss = _validate(model, store, task, split.valid)
-        return Epoch(split.name, seed, number, recipe.epochs, loss, score, valid_loss)
+                score, valid_loss = _validate(training, model)
+        return Epoch(split.name, training.seed, number, recipe.epochs, loss, score, valid_loss)
 
-    if not first and recipe.head == "probe":
-        yield done(0, model.start_at_probe(store, task, split, on_both=recipe.train_on_valid))
-    elif not first and recipe.standardise:
-        model.standardise(store, split.train.tolist())
-    num_steps = recipe.epochs * crops.steps_per_epoch
+    if not num_done and recipe.head == "probe":
+        loss = model.initialise_head(training.store, training.task, split, on_both=recipe.train_on_valid)
+        yield finish(0, loss)
+    elif not num_done and recipe.standardise:
+        model.standardise(training.store, split.train.tolist())
+    num_steps = recipe.epochs * batches.steps_per_epoch
     losses: list[Tensor] = []
-    steps = range(first * crops.steps_per_epoch, num_steps)
-    for step, groups in zip(steps, read_ahead(crops.batch, steps), strict=True):
-        peak = learning_rate(step, num_steps, recipe.learning_rate, recipe.warmup_epochs / recipe.epochs)
-        for layer in optimiser.param_groups:
-            layer["lr"] = peak * layer["share"]
-        losses.append(_backward(model, groups, recipe, autocast))
+    steps = range(num_done * batches.steps_per_epoch, num_steps)
+    for step, sub_batches in zip(steps, prefetch(batches.batch, steps), strict=True):
+        rate = learning_rate(step, num_steps, recipe.learning_rate, recipe.warmup_epochs / recipe.epochs)
+        for group in optimiser.param_groups:
+            group["lr"] = rate * group["share"]
+        losses.append(_backward(model, sub_batches, recipe, autocast))
         clip_gradients(model, recipe.grad_clip)
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
-        if (step + 1) % crops.steps_per_epoch:
+        if (step + 1) % batches.steps_per_epoch:
             continue
-        number, loss = (step + 1) // crops.steps_per_epoch, float(torch.stack(losses).sum()) / len(crops.rows)
+        number, loss = (step + 1) // batches.steps_per_epoch, float(torch.stack(losses).sum()) / len(batches.rows)
         losses.clear()
         if not np.isfinite(loss):
             raise Diverged(
-                f"the loss is not finite in epoch {number} of fold {split.name}, seed {seed}: try a lower learning "
-                "rate, a longer warm-up or a grad_clip"
+                f"the loss is not finite in epoch {number} of fold {split.name}, seed {training.seed}: try a lower "
+                "learning rate, a longer warm-up or a grad_clip"
             )
-        yield done(number, loss)
+        yield finish(number, loss)
 
 
 def _backward(
-    model: TunedEncoder, groups: Sequence[Group], recipe: FinetuneRecipe, autocast: Callable[[], object]
+    model: FinetunedModel, sub_batches: Sequence[SubBatch], recipe: FinetuneRecipe, autocast: Callable[[], object]
 ) -> Float[Tensor, ""]:
-    """Gradients of the mean loss over a batch; returns the loss summed over its clips."""
-    size = sum(len(group.flags) for group in groups)
+    """Accumulate the gradients of a batch's mean loss; returns the loss summed over its clips."""
+    num_clips = sum(len(part.flags) for part in sub_batches)
     total = torch.zeros((), device=model.device)
-    for group in groups:
-        patches, flags = group.patches.to(model.device), group.flags.to(model.device)
-        lines = group.lines
+    for part in sub_batches:
+        patches, flags, lines = part.patches.to(model.device), part.flags.to(model.device), part.lines
         if lines is not None:
             lines = replace(lines, rows=lines.rows.to(model.device), columns=lines.columns.to(model.device))
         with autocast():  # type: ignore[attr-defined]
-            logits = model(patches, group.grid, lines)
-        loss = soft_loss(logits.float(), flags, model.is_multilabel, recipe.label_smoothing).sum()
-        (loss / size).backward()
+            logits = model(patches, part.grid, lines)
+        loss = soft_cross_entropy(logits.float(), flags, model.is_multilabel, recipe.label_smoothing).sum()
+        (loss / num_clips).backward()
         total += loss.detach()
     return total
 
 
-def _validate(model: TunedEncoder, store: Store, task: Task, rows: np.ndarray) -> tuple[float, float]:
-    """The score and the cross-entropy of the validation clips."""
-    predicted, flags = model.predict(store, rows.tolist()), task.flags[rows]
-    right = np.where(flags, predicted, 1 - predicted if model.is_multilabel else 1.0)
-    loss = -np.log(np.maximum(right, SMALLEST_PROBABILITY)).sum(axis=1).mean()
+def _validate(training: Training, model: FinetunedModel) -> tuple[float, float]:
+    """Score and cross-entropy of the validation clips."""
+    task, rows = training.task, training.split.valid
+    predicted, flags = model.predict(training.store, rows.tolist()), task.flags[rows]
+    likelihood = np.where(flags, predicted, 1 - predicted if model.is_multilabel else 1.0)
+    loss = -np.log(np.maximum(likelihood, MIN_PROBABILITY)).sum(axis=1).mean()
     return score_of(task.targets[rows], predicted), float(loss)
 
 
-def make_optimiser(model: TunedEncoder, recipe: FinetuneRecipe) -> Optimizer:
-    """SGD or AdamW, each layer with its share of the learning rate, weight decay on matrices only.
+def make_optimiser(model: FinetunedModel, recipe: FinetuneRecipe) -> Optimizer:
+    """SGD or AdamW, with each layer's share of the learning rate, and weight decay on matrices only.
 
-    The patch embedding is frozen where the recipe says so.
+    Freezes the patch embedding if the recipe says so.
 
-    Source: layer-wise decay of BEiT, arXiv 2106.08254. Deviates: not at all.
+    Source: layer-wise learning rate decay of BEiT, arXiv 2106.08254. Deviates: not at all.
     """
     model.encoder.patch_embed.requires_grad_(not recipe.freeze_patch_embed)
     groups: dict[tuple[int, bool], list[Tensor]] = {}
@@ -264,8 +248,8 @@ def make_optimiser(model: TunedEncoder, recipe: FinetuneRecipe) -> Optimizer:
     return AdamW(settings, recipe.learning_rate, fused=True)
 
 
-def _layers_below_head(name: str, model: TunedEncoder) -> int:
-    """0 for the head and the norm before it, 1 for the last block, and so on down to the embeddings."""
+def _layers_below_head(name: str, model: FinetunedModel) -> int:
+    """The depth of a parameter: 0 for the head and the last norm, 1 for the last block, and so on to the embeddings."""
     part, *rest = name.removeprefix("encoder.").split(".")
     if part in ("head", "norm"):
         return 0

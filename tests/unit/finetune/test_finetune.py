@@ -1,4 +1,4 @@
-"""Fine-tuning, on synthesised sounds and with the smallest encoder."""
+"""Fine-tuning on synthesised sounds, with the smallest encoder."""
 
 import json
 from dataclasses import replace
@@ -20,11 +20,11 @@ from melmask.evaluation.task import make_task, splits_of
 from melmask.files import read_tensors
 from melmask.finetune import trainer
 from melmask.finetune.augment import draw_lines
-from melmask.finetune.batches import Crops, read_ahead
-from melmask.finetune.model import TunedEncoder, pooled, soft_loss
+from melmask.finetune.batches import ClipBatches, prefetch
+from melmask.finetune.model import FinetunedModel, pool, soft_cross_entropy
 from melmask.finetune.recipe import FINETUNE_RECIPES, FinetuneRecipe
 from melmask.finetune.run import PREDICTIONS, finetune
-from melmask.finetune.trainer import as_read, make_optimiser, tune
+from melmask.finetune.trainer import Training, make_optimiser, train, with_recipe
 from melmask.nn.encoder_file import ENCODER, FrontEnd, save_encoder
 from melmask.nn.vit import SIZES, Encoder
 from melmask.patches import patchify
@@ -85,56 +85,56 @@ def task_of(store):
     return make_task("tones", [stored.clip for stored in store.clips])
 
 
-def tune_fold(store, recipe=RECIPE, seed=0, task=None, report=lambda epoch: None):
+def train_fold(store, recipe=RECIPE, seed=0, task=None, report=lambda epoch: None):
     task = task or task_of(store)
     split = splits_of(task_of(store), test_folds=("1",))[0]
-    model, best = tune(start_for(store), store, task, split, recipe, seed, report)
+    model, best = train(Training(start_for(store), store, task, split, recipe, seed), report)
     return model, best, split, model.predict(store, split.test.tolist())
 
 
 def test_it_learns_with_every_augmentation(tones):
     task = task_of(tones)
-    _, _, split, predicted = tune_fold(tones, replace(AUGMENTED, epochs=20))
+    _, _, split, predicted = train_fold(tones, replace(AUGMENTED, epochs=20))
     assert score_of(task.targets[split.test], predicted) > 0.85
 
 
 def test_several_labels_are_learned(chords):
     task = task_of(chords)
     assert task.is_multilabel
-    _, _, split, predicted = tune_fold(chords, replace(AUGMENTED, epochs=16))
+    _, _, split, predicted = train_fold(chords, replace(AUGMENTED, epochs=16))
     assert score_of(task.targets[split.test], predicted) > 0.9
     assert not np.allclose(predicted.sum(axis=1), 1), "each class has a probability of its own"
 
 
-def test_same_seed_same_digits_and_the_global_seed_plays_no_part(tones):
+def test_the_seed_alone_determines_the_weights(tones):
     torch.manual_seed(5)
     state = torch.get_rng_state()
-    first, _, _, predicted = tune_fold(tones, AUGMENTED)
+    first, _, _, predicted = train_fold(tones, AUGMENTED)
     assert torch.equal(torch.get_rng_state(), state)
     torch.manual_seed(6)
-    again, _, _, repeated = tune_fold(tones, AUGMENTED)
+    again, _, _, repeated = train_fold(tones, AUGMENTED)
     assert np.array_equal(predicted, repeated)
     for name, tensor in first.state_dict().items():
         assert torch.equal(tensor, again.state_dict()[name]), name
-    assert not np.array_equal(predicted, tune_fold(tones, AUGMENTED, seed=1)[3])
+    assert not np.array_equal(predicted, train_fold(tones, AUGMENTED, seed=1)[3])
 
 
 @pytest.mark.parametrize("recipe", [RECIPE, FROM_PROBE, replace(FROM_PROBE, train_on_valid=True)])
-def test_test_labels_decide_nothing_and_labels_that_are_trained_on_do(tones, recipe):
+def test_test_labels_change_nothing_and_labels_that_are_trained_on_do(tones, recipe):
     task = task_of(tones)
-    _, best, split, predicted = tune_fold(tones, recipe)
+    _, best, split, predicted = train_fold(tones, recipe)
     trained = [split.train, split.valid] if recipe.train_on_valid else [split.train]
     for part, changes in ((split.test, False), *((part, True) for part in trained)):
         wrong = task.targets.copy()
         wrong[part] = (wrong[part] + 1) % 3
-        _, other_best, _, other = tune_fold(tones, recipe, task=replace(task, targets=wrong))
+        _, other_best, _, other = train_fold(tones, recipe, task=replace(task, targets=wrong))
         assert np.array_equal(predicted, other) != changes
         assert (best == other_best) != changes
 
 
-def test_the_epoch_with_the_best_validation_score_counts(tones):
+def test_the_epoch_with_the_best_validation_score_is_kept(tones):
     seen = []
-    model, best, split, _ = tune_fold(tones, replace(RECIPE, learning_rate=3e-2), report=seen.append)
+    model, best, split, _ = train_fold(tones, replace(RECIPE, learning_rate=3e-2), report=seen.append)
     assert [epoch.epoch for epoch in seen] == list(range(1, RECIPE.epochs + 1))
     assert (
         best == max(seen, key=lambda epoch: (epoch.valid_score, -epoch.valid_loss)) == max(seen, key=lambda e: e.rank)
@@ -144,41 +144,41 @@ def test_the_epoch_with_the_best_validation_score_counts(tones):
 
 
 @pytest.mark.parametrize("store", ["tones", "chords"])
-def test_the_head_starts_as_the_logistic_probe(store, request):
-    """Before the first step, the encoder and its head predict what `melmask evaluate` does with that probe."""
+def test_the_head_starts_from_the_logistic_probe(store, request):
+    """Before the first step, the model predicts what `melmask evaluate` does with that probe."""
     store = request.getfixturevalue(store)
-    task, start = task_of(store), as_read(start_for(store), FROM_PROBE)
+    task, start = task_of(store), with_recipe(start_for(store), FROM_PROBE)
     split = splits_of(task, test_folds=("1",))[0]
-    model = TunedEncoder(start, task.classes, task.is_multilabel)
-    model.start_at_probe(store, task, split, on_both=True)
+    model = FinetunedModel(start, task.classes, task.is_multilabel)
+    model.initialise_head(store, task, split, on_both=True)
     expected = run_probe("logistic", start.embed_store(store), task, test_folds=("1",)).predictions[split.test]
     np.testing.assert_allclose(model.predict(store, split.test.tolist()), expected, atol=0.02)
 
 
-def test_a_probe_that_no_epoch_betters_counts_itself(tones):
-    """With the probe's own opinions as validation labels, a fine-tuning that grows less sure of them only loses."""
+def test_a_probe_that_no_epoch_improves_on_is_kept(tones):
+    """With the probe's own predictions as validation labels, label smoothing only raises the validation loss."""
     task, recipe = task_of(tones), replace(FROM_PROBE, label_smoothing=0.9)
-    start = as_read(start_for(tones), recipe)
+    start = with_recipe(start_for(tones), recipe)
     split = splits_of(task, test_folds=("1",))[0]
-    probe = TunedEncoder(start, task.classes, task.is_multilabel)
-    probe.start_at_probe(tones, task, split, on_both=False)
+    probe = FinetunedModel(start, task.classes, task.is_multilabel)
+    probe.initialise_head(tones, task, split, on_both=False)
     opinions = task.targets.copy()
     opinions[split.valid] = probe.predict(tones, split.valid.tolist()).argmax(axis=1)
     seen = []
-    model, best, _, _ = tune_fold(tones, recipe, task=replace(task, targets=opinions), report=seen.append)
+    model, best, _, _ = train_fold(tones, recipe, task=replace(task, targets=opinions), report=seen.append)
     assert [epoch.epoch for epoch in seen] == list(range(9)) and best == seen[0] and best.valid_score == 1.0
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, probe.state_dict()[name]), name
 
 
-def test_the_last_epoch_counts_where_validation_clips_are_trained_on(tones):
+def test_the_last_epoch_is_kept_if_validation_clips_are_trained_on(tones):
     seen = []
-    _, best, _, _ = tune_fold(tones, replace(FROM_PROBE, train_on_valid=True), report=seen.append)
+    _, best, _, _ = train_fold(tones, replace(FROM_PROBE, train_on_valid=True), report=seen.append)
     assert best == seen[-1] and best.epoch == 8 and {epoch.valid_score for epoch in seen} == {None}
 
 
-def test_weights_are_kept_on_the_way_back_to_the_start(tones):
-    far, near = (tune_fold(tones, replace(FROM_PROBE, train_on_valid=True, epochs=2, start_share=share))[0]
+def test_weights_are_interpolated_with_the_initial_ones(tones):
+    far, near = (train_fold(tones, replace(FROM_PROBE, train_on_valid=True, epochs=2, start_share=share))[0]
                  for share in (0.0, 0.75))  # fmt: skip
     began = {f"encoder.{name}": tensor for name, tensor in start_for(tones).encoder.state_dict().items()}
     began |= {"head.weight": far.probe_weight, "head.bias": far.probe_bias}
@@ -190,78 +190,77 @@ def test_weights_are_kept_on_the_way_back_to_the_start(tones):
 def test_a_frozen_patch_embedding_stays_bit_identical(tones):
     before = start_for(tones).encoder.state_dict()
     for freeze in (True, False):
-        model = tune_fold(tones, replace(AUGMENTED, epochs=2, freeze_patch_embed=freeze))[0]
+        model = train_fold(tones, replace(AUGMENTED, epochs=2, freeze_patch_embed=freeze))[0]
         for name, tensor in model.encoder.state_dict().items():
             assert torch.equal(tensor, before[name]) == (freeze and name.startswith("patch_embed.")), name
 
 
-def test_the_encoder_that_is_handed_in_is_left_alone(tones):
+def test_the_encoder_passed_in_is_not_changed(tones):
     start = start_for(tones)
     before = {name: tensor.clone() for name, tensor in start.encoder.state_dict().items()}
     task = task_of(tones)
-    tune(start, tones, task, splits_of(task)[0], replace(RECIPE, epochs=2, freeze_patch_embed=True), 0)
+    train(Training(start, tones, task, splits_of(task)[0], replace(RECIPE, epochs=2, freeze_patch_embed=True), 0))
     assert all(torch.equal(tensor, before[name]) for name, tensor in start.encoder.state_dict().items())
     assert all(parameter.requires_grad for parameter in start.encoder.parameters())
 
 
-def crops_of(store, recipe, rows=None, crop_frames=96):
-    start = start_for(store)
+def batches_of(store, recipe, rows=None):
     rows = np.arange(len(store)) if rows is None else rows
-    flags = torch.eye(len(store))[torch.from_numpy(rows)]  # so that a flag tells which clip it is
-    return Crops(store, rows, flags, recipe, start.front_end, (16, 16), crop_frames, seed=0)
+    flags = torch.eye(len(store))[torch.from_numpy(rows)]  # so that a flag identifies the clip
+    return ClipBatches(store, rows, flags, recipe, start_for(store), seed=0)
 
 
-def reading(start) -> TunedEncoder:
+def reading(start) -> FinetunedModel:
     """A fine-tuned encoder whose head has a class for each feature, and whose logits are the features it is given."""
-    model = TunedEncoder(start, [str(i) for i in range(start.num_dims)], False)
+    model = FinetunedModel(start, [str(i) for i in range(start.num_dims)], False)
     torch.nn.init.eye_(model.head.weight)
     return model
 
 
 @pytest.mark.parametrize("excerpt_frames", [0, 1000])
 @pytest.mark.parametrize("pooling", get_args(Pooling))
-def test_training_sees_what_evaluation_sees_whatever_the_company(tones, pooling, excerpt_frames):
-    """Clips heard whole, in one chunk or several, give in a batch what they give alone: no padding counts."""
+def test_a_clip_gives_the_same_in_a_training_batch_and_in_evaluation(tones, pooling, excerpt_frames):
+    """Whole clips, in one chunk or several, give the same in a batch as alone: there is no padding."""
     recipe = replace(RECIPE, pooling=pooling, batch_size=len(tones), excerpt_frames=excerpt_frames)
-    model, compared = reading(as_read(start_for(tones), recipe)), []
-    for group in crops_of(tones, recipe).batch(0):
+    model, compared = reading(with_recipe(start_for(tones), recipe)), []
+    for group in batches_of(tones, recipe).batch(0):
         logits = model(group.patches, group.grid)
         for row, found in zip(group.flags.argmax(dim=1).tolist(), logits, strict=True):
             num_steps = -(-tones.clips[row].num_frames // 16)
             if group.grid.time == num_steps:
-                alone = model.classify(torch.from_numpy(model.frozen().embed_store(tones, [row])))[0]
+                alone = model.classify(torch.from_numpy(model.as_encoder().embed_store(tones, [row])))[0]
                 assert_features_close(found.detach().numpy(), alone.detach().numpy(), SIZES["micro"])
                 compared.append(num_steps)
             else:
                 assert group.grid.time == (6 if excerpt_frames == 0 else num_steps - 1)
     whole = {2, 3, 4, 5, 6} if excerpt_frames == 0 else {2, 3, 4, 5, 6, 8, 10}
-    assert set(compared) == whole and len(compared) < len(tones), "there must be long clips, which are cropped"
+    assert set(compared) == whole and len(compared) < len(tones), "some clips must be long enough to be cropped"
 
 
 def test_an_epoch_visits_every_clip_once_in_a_new_order(tones):
-    crops = crops_of(tones, RECIPE, rows=np.arange(3, 60))
+    batches = batches_of(tones, RECIPE, rows=np.arange(3, 60))
     order = []
     for epoch in range(2):
-        steps = range(epoch * crops.steps_per_epoch, (epoch + 1) * crops.steps_per_epoch)
-        batches = [[int(i) for group in crops.batch(step) for i in group.flags.argmax(dim=1)] for step in steps]
-        assert [len(batch) for batch in batches] == [8] * 7 + [1]
-        order.append([row for batch in batches for row in batch])
+        steps = range(epoch * batches.steps_per_epoch, (epoch + 1) * batches.steps_per_epoch)
+        rows = [[int(i) for part in batches.batch(step) for i in part.flags.argmax(dim=1)] for step in steps]
+        assert [len(batch) for batch in rows] == [8] * 7 + [1]
+        order.append([row for batch in rows for row in batch])
         assert sorted(order[-1]) == list(range(3, 60))
     assert order[0] != order[1]
 
 
-def test_reading_ahead_gives_the_same_and_passes_failures_on():
-    assert list(read_ahead(lambda step: step**2, range(1, 4))) == [1, 4, 9]
-    assert list(read_ahead(lambda step: step**2, range(0))) == []
+def test_prefetch_gives_the_same_and_raises_errors():
+    assert list(prefetch(lambda step: step**2, range(1, 4))) == [1, 4, 9]
+    assert list(prefetch(lambda step: step**2, range(0))) == []
     with pytest.raises(ZeroDivisionError):
-        list(read_ahead(lambda step: 1 // (2 - step), range(4)))
+        list(prefetch(lambda step: 1 // (2 - step), range(4)))
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("num_chunks", [1, 3])
 def test_masked_lines_equal_a_slow_loop(tones, num_chunks):
     """The same lines in every chunk; the head reads a mean and a deviation over the columns of all chunks."""
-    model, chunk = reading(as_read(start_for(tones), FROM_PROBE)), PatchGrid(5, 6)
+    model, chunk = reading(with_recipe(start_for(tones), FROM_PROBE)), PatchGrid(5, 6)
     rng = torch.Generator().manual_seed(0)
     for tensor in (model.mean, model.scale):
         torch.nn.init.normal_(tensor, generator=rng)
@@ -291,16 +290,16 @@ def test_masked_lines_equal_a_slow_loop(tones, num_chunks):
 
 
 def test_standardised_features_have_zero_mean_and_unit_deviation(tones):
-    model = TunedEncoder(start_for(tones), ["a", "b"], False)
+    model = FinetunedModel(start_for(tones), ["a", "b"], False)
     returned = model.standardise(tones, range(40))
-    given = (torch.from_numpy(model.frozen().embed_store(tones, range(40))) - model.mean) * model.scale
+    given = (torch.from_numpy(model.as_encoder().embed_store(tones, range(40))) - model.mean) * model.scale
     assert torch.equal(given, returned)
     torch.testing.assert_close(given.mean(dim=0), torch.zeros(160), atol=1e-3, rtol=0)
     assert 0.9 < float(given.std(dim=0).median()) < 1.1
 
 
-def test_rates_fall_from_the_head_down_and_decay_spares_norms_and_biases(tones):
-    model = TunedEncoder(start_for(tones), ["a", "b"], False)
+def test_learning_rates_decrease_from_the_head_down_and_weight_decay_is_on_matrices_only(tones):
+    model = FinetunedModel(start_for(tones), ["a", "b"], False)
     optimiser = make_optimiser(model, replace(RECIPE, layer_decay=0.5, weight_decay=0.1))
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     share = {names[id(p)]: (g["share"], g["weight_decay"]) for g in optimiser.param_groups for p in g["params"]}
@@ -314,7 +313,7 @@ def test_rates_fall_from_the_head_down_and_decay_spares_norms_and_biases(tones):
 
 def test_a_deviation_of_nothing_has_no_gradient_and_no_nan():
     steps = torch.ones(1, 2, 3, 4, requires_grad=True)
-    pooled(steps, "mean+std").sum().backward()
+    pool(steps, "mean+std").sum().backward()
     assert torch.equal(steps.grad, torch.full_like(steps, 1 / 3))
 
 
@@ -323,9 +322,9 @@ def test_losses_equal_torch_s():
     logits, labels = torch.randn(6, 4, generator=rng), torch.tensor([0, 1, 2, 3, 0, 1])
     flags = torch.nn.functional.one_hot(labels, 4).float()
     smoothed = torch.nn.functional.cross_entropy(logits, labels, label_smoothing=0.1, reduction="none")
-    torch.testing.assert_close(soft_loss(logits, flags, False, 0.1), smoothed)
+    torch.testing.assert_close(soft_cross_entropy(logits, flags, False, 0.1), smoothed)
     binary = torch.nn.functional.binary_cross_entropy_with_logits(logits, flags * 0.9 + 0.05, reduction="none")
-    torch.testing.assert_close(soft_loss(logits, flags, True, 0.1), binary.mean(dim=1))
+    torch.testing.assert_close(soft_cross_entropy(logits, flags, True, 0.1), binary.mean(dim=1))
 
 
 @pytest.mark.parametrize(
@@ -339,9 +338,9 @@ def test_losses_equal_torch_s():
         ({"head": "probe", "train_on_valid": True}, 0.0, 2),
     ],
 )
-def test_a_killed_fine_tuning_is_taken_up_again(tones, table, tmp_path, monkeypatch, changes, every_s, again_from):
-    """Finished trainings are not done again, and one that was cut goes on from where it was saved, to the same end."""
-    monkeypatch.setattr(trainer, "HALFWAY_EVERY_S", every_s)
+def test_a_killed_fine_tuning_resumes(tones, table, tmp_path, monkeypatch, changes, every_s, again_from):
+    """Finished trainings are reused, and an interrupted one resumes from its checkpoint with the same result."""
+    monkeypatch.setattr(trainer, "CHECKPOINT_EVERY_S", every_s)
     recipe, options = replace(AUGMENTED, epochs=3, **changes), {"num_seeds": 2, "recipe_name": "test"}
     first = 0 if recipe.head == "probe" else 1
     whole = finetune(start_for(tones), table, tones, recipe, tmp_path / "whole", **options)
@@ -357,7 +356,7 @@ def test_a_killed_fine_tuning_is_taken_up_again(tones, table, tmp_path, monkeypa
     numbers = [("2", 0, number) for number in range(again_from, 4)] + [("2", 1, number) for number in range(first, 4)]
     assert [(epoch.fold, epoch.seed, epoch.epoch) for epoch in again] == numbers
     assert replace(resumed, notes=()) == replace(whole, notes=())
-    assert not list(tmp_path.rglob("halfway*"))
+    assert not list(tmp_path.rglob("checkpoint*"))
     units = sorted(path.parent.relative_to(tmp_path / "whole") for path in tmp_path.glob(f"whole/**/{PREDICTIONS}"))
     assert len(units) == 4
     for unit in units:
@@ -368,15 +367,15 @@ def test_a_killed_fine_tuning_is_taken_up_again(tones, table, tmp_path, monkeypa
             assert all(torch.equal(tensor, others[name]) for name, tensor in tensors.items()), file
     other = []
     finetune(start_for(tones), table, tones, replace(recipe, mixup=0.2), tmp_path / "cut", report=other.append)
-    assert len(other) == 6 * (4 - first), "other settings are another fine-tuning"
+    assert len(other) == 6 * (4 - first), "other settings are other trainings"
 
 
-def test_what_is_kept_gives_the_reported_predictions(tones, table, tmp_path):
+def test_the_saved_model_gives_the_reported_predictions(tones, table, tmp_path):
     recipe = replace(FROM_PROBE, epochs=2)
     result = finetune(start_for(tones), table, tones, recipe, tmp_path, test_folds=("2",), num_seeds=1)
     (path,) = tmp_path.glob(f"finetune/*/fold-2-seed-0/{PREDICTIONS}")
     kept, chosen = read_tensors(path)
-    model = TunedEncoder.load(path.parent)
+    model = FinetunedModel.load(path.parent)
     assert model.classes == ("high", "low", "middle")
     predicted = model.predict(tones, kept["row"].tolist())
     assert np.array_equal(predicted, kept["probabilities"].numpy())
@@ -385,17 +384,17 @@ def test_what_is_kept_gives_the_reported_predictions(tones, table, tmp_path):
     assert result.num_dims == 2 * 5 * 32 and result.encoder == "encoder (last layer, mean+std)"
     assert json.loads(chosen["epoch"]) in (0, 1, 2)
     tuned = PretrainedEncoder.load(path.parent, FeatureSettings(pooling="mean+std"))
-    assert np.array_equal(tuned.embed_store(tones, [0]), model.frozen().embed_store(tones, [0]))
+    assert np.array_equal(tuned.embed_store(tones, [0]), model.as_encoder().embed_store(tones, [0]))
     assert tuned.identity != start_for(tones).identity
 
 
 def test_a_head_of_another_encoder_is_refused(tones, tmp_path):
-    TunedEncoder(start_for(tones), ["a", "b"], False).save(tmp_path)
+    FinetunedModel(start_for(tones), ["a", "b"], False).save(tmp_path)
     save_encoder(tmp_path / ENCODER, Encoder(SIZES["tiny"], (16, 16)), start_for(tones).front_end, 96)
     with pytest.raises(ValueError, match="another encoder"):
-        TunedEncoder.load(tmp_path)
+        FinetunedModel.load(tmp_path)
     with pytest.raises(ValueError, match="cannot be read"):
-        TunedEncoder.load(tmp_path / "nowhere")
+        FinetunedModel.load(tmp_path / "nowhere")
 
 
 def test_classes_without_training_clips_are_noted(tones, table, tmp_path):
@@ -408,7 +407,7 @@ def test_classes_without_training_clips_are_noted(tones, table, tmp_path):
 
 def test_a_loss_that_is_not_finite_ends_it(tones):
     with pytest.raises(Diverged, match="lower learning rate"):
-        tune_fold(tones, replace(RECIPE, optimiser="sgd", learning_rate=1e30))
+        train_fold(tones, replace(RECIPE, optimiser="sgd", learning_rate=1e30))
 
 
 @pytest.mark.parametrize(
@@ -434,13 +433,13 @@ def test_bad_input_is_refused(tones, table, tmp_path):
     with pytest.raises(ValueError, match="0 seeds"):
         finetune(start_for(tones), table, tones, RECIPE, tmp_path, num_seeds=0)
     with pytest.raises(ValueError, match="shorter than a patch"):
-        tune_fold(tones, replace(RECIPE, crop_frames=8))
+        train_fold(tones, replace(RECIPE, crop_frames=8))
 
 
 @pytest.mark.parametrize("name", FINETUNE_RECIPES)
 def test_every_named_recipe_takes_a_step(tones, name):
     recipe = replace(FINETUNE_RECIPES[name], epochs=1, warmup_epochs=0, batch_size=16)
-    _, best, split, predicted = tune_fold(tones, recipe)
+    _, best, split, predicted = train_fold(tones, recipe)
     assert best.epoch == 1 and predicted.shape == (len(split.test), 3) and np.isfinite(predicted).all()
 
 
