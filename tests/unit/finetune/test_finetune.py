@@ -17,13 +17,13 @@ from melmask.encoders.pretrained import PretrainedEncoder
 from melmask.evaluation.metrics import score_of
 from melmask.evaluation.run import run_probe
 from melmask.evaluation.task import make_task, splits_of
-from melmask.files import read_tensors
+from melmask.files import read_tensors, write_tensors
 from melmask.finetune import trainer
 from melmask.finetune.augment import draw_lines
 from melmask.finetune.batches import ClipBatches, prefetch
-from melmask.finetune.model import FinetunedModel, pool, soft_cross_entropy
+from melmask.finetune.model import HEAD, FinetunedModel, pool, soft_cross_entropy
 from melmask.finetune.recipe import FINETUNE_RECIPES, FinetuneRecipe
-from melmask.finetune.run import PREDICTIONS, finetune
+from melmask.finetune.run import CHECKPOINT, PREDICTIONS, finetune
 from melmask.finetune.trainer import Training, make_optimiser, train, with_recipe
 from melmask.nn.encoder_file import ENCODER, FrontEnd, save_encoder
 from melmask.nn.vit import SIZES, Encoder
@@ -356,7 +356,7 @@ def test_a_killed_fine_tuning_resumes(tones, table, tmp_path, monkeypatch, chang
     numbers = [("2", 0, number) for number in range(again_from, 4)] + [("2", 1, number) for number in range(first, 4)]
     assert [(epoch.fold, epoch.seed, epoch.epoch) for epoch in again] == numbers
     assert replace(resumed, notes=()) == replace(whole, notes=())
-    assert not list(tmp_path.rglob("checkpoint*"))
+    assert not list(tmp_path.rglob(CHECKPOINT))
     units = sorted(path.parent.relative_to(tmp_path / "whole") for path in tmp_path.glob(f"whole/**/{PREDICTIONS}"))
     assert len(units) == 4
     for unit in units:
@@ -395,6 +395,15 @@ def test_a_head_of_another_encoder_is_refused(tones, tmp_path):
         FinetunedModel.load(tmp_path)
     with pytest.raises(ValueError, match="cannot be read"):
         FinetunedModel.load(tmp_path / "nowhere")
+
+
+def test_a_head_of_the_first_version_is_read_as_mean_pooling(tones, tmp_path):
+    model = FinetunedModel(start_for(tones), ["a", "b"], False)
+    model.save(tmp_path)
+    tensors, metadata = read_tensors(tmp_path / HEAD)
+    del metadata["pooling"]
+    write_tensors(tmp_path / HEAD, tensors, metadata)
+    assert FinetunedModel.load(tmp_path).settings.pooling == "mean"
 
 
 def test_classes_without_training_clips_are_noted(tones, table, tmp_path):
