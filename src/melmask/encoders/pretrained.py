@@ -284,7 +284,7 @@ class PretrainedEncoder:
         return range(len(store.clips)) if rows is None else rows
 
     def _counting(self, num_frames: Sequence[int], progress: Progress) -> Callable[[int], None]:
-        """A function that is told of each number of chunks done, and reports their sum and the total."""
+        """A function of the number of chunks just done, which reports their sum and the total."""
         total, done = sum(len(self._edges(frames)) - 1 for frames in num_frames), 0
 
         def report(num_chunks: int) -> None:
@@ -297,7 +297,7 @@ class PretrainedEncoder:
     def _pooled(
         self, num_frames: Sequence[int], read: ReadFrames, report: Callable[[int], None] = lambda num_chunks: None
     ) -> Float32[np.ndarray, "clip dim"]:
-        """Embeddings of some clips; arguments as of `_encoded`, and ``report`` is told the number of chunks done."""
+        """Embeddings of some clips; arguments as of `_encoded`, and ``report`` takes the number of chunks just done."""
         pool = Pool(len(num_frames), self.num_step_dims, self.settings.pooling)
         for chunks, layers in self._encoded(num_frames, read):
             pool.add([clip for clip, _ in chunks], layers)

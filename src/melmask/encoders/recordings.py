@@ -105,7 +105,8 @@ def as_floats(recording: Waveform, name: str) -> Float32[np.ndarray, " sample"]:
         raise ValueError(
             f"{name} has samples of type {kind}: give floats in -1..1, or PCM of type {' or '.join(PCM_STEPS)}"
         )
-    wave = (recording * np.float32(PCM_STEPS.get(kind, 1.0))).astype(np.float32)
+    with np.errstate(over="ignore"):  # what is beyond float32 becomes infinite, and is refused below
+        wave = (recording * np.float32(PCM_STEPS.get(kind, 1.0))).astype(np.float32)
     if not len(wave):
         raise ValueError(f"{name} is empty: leave it out")
     if not np.isfinite(wave).all():

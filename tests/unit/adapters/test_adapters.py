@@ -87,9 +87,11 @@ def test_hear_scene_embeddings(weights: str) -> None:
     assert embeddings.dtype == torch.float32 and embeddings.shape == (8, model.scene_embedding_size)
 
 
-def test_our_hear_module_is_a_peer_like_any_other(weights: str, store: Store) -> None:
-    peer = as_encoder(f"hear:melmask.adapters.hear@{weights}")
-    assert np.allclose(peer.embed_store(store), PretrainedEncoder.load(Path(weights)).embed_store(store), atol=ROUNDING)
+def test_our_hear_module_is_an_encoder_like_any_other(weights: str, store: Store) -> None:
+    encoder = as_encoder(f"hear:melmask.adapters.hear@{weights}")
+    assert np.allclose(
+        encoder.embed_store(store), PretrainedEncoder.load(Path(weights)).embed_store(store), atol=ROUNDING
+    )
 
 
 # X-ARES. Rules as checked by its audio_encoder_checker, version 0.1.3, in its order.
@@ -124,7 +126,7 @@ def test_mteb_rows_of_any_length_rate_and_number_of_channels(weights: str, store
     assert vectors.shape == expected.shape and vectors.dtype == np.float32
     assert np.allclose(vectors[[0, 3]], expected[[0, 3]], atol=ROUNDING)
     assert np.allclose(vectors[1], expected[1], atol=0.01)  # the mean of two channels rounds its samples
-    assert np.abs(vectors[2] - expected[2]).mean() < 0.1  # samples said twice are not quite the same sound
+    assert np.abs(vectors[2] - expected[2]).mean() < 0.1  # repeated samples are not quite the same sound
     with pytest.raises(ValueError, match="no audio"):
         model.encode(torch.utils.data.DataLoader([{"text": "hello"}], batch_size=1))
 
@@ -136,8 +138,8 @@ def test_mteb_rows_of_any_length_rate_and_number_of_channels(weights: str, store
 def test_check_estimator(weights: str, as_for_users: None) -> None:
     results = check_estimator(MelmaskEmbedder(weights), on_skip=None)
     assert len(results) > 40
-    passed_over = {result["check_name"] for result in results if result["status"] != "passed"}
-    assert passed_over <= {"check_array_api_input"}  # of arrays that are not NumPy's, switched on by the environment
+    not_passed = {result["check_name"] for result in results if result["status"] != "passed"}
+    assert not_passed <= {"check_array_api_input"}  # of arrays that are not NumPy's, switched on by the environment
 
 
 def test_embedder_in_a_pipeline_on_files(weights: str, recordings: Path, store: Store) -> None:

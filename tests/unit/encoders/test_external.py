@@ -157,11 +157,11 @@ def save_onnx(path: Path, shape: list[int | str], axes: int, rate: int | None = 
 
 
 def test_an_onnx_file_with_its_rate_in_it_or_beside_it(store: Store, tmp_path: Path) -> None:
-    bare, told = (
+    bare, with_rate = (
         save_onnx(tmp_path / "bare.onnx", ["b", "t"], 2),
         save_onnx(tmp_path / "a@1.onnx", ["b", "t"], 2, 8_000),
     )
-    encoder = as_encoder(f"onnx:{told}")
+    encoder = as_encoder(f"onnx:{with_rate}")
     assert encoder.name == "onnx:a@1.onnx" and isinstance(encoder, AudioEncoder)
     expected = [read_audio(path_of(store, row), 8_000).mean() for row in range(len(store))]
     assert encoder.embed_store(store)[:, 0] == pytest.approx(expected, abs=1e-6)

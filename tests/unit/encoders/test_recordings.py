@@ -178,6 +178,7 @@ WAVE = np.sin(np.arange(8_000)).astype(np.float32)
         (np.append(WAVE, np.nan).astype(np.float32), 16_000, "NaN or infinite"),
         ([WAVE, np.append(WAVE, np.inf)], 16_000, "recording 1 has NaN or infinite"),
         (WAVE * 1e30, 16_000, "so large that their power overflows"),
+        (WAVE.astype(np.float64) * 1e300, 16_000, "NaN or infinite"),
         (np.zeros((1, 2, 8_000)), 16_000, r"recording 0 of shape \(2, 8000\) is no waveform"),
         (np.array(0.5), 16_000, r"shape \(\) is no waveform"),
         ((1000 * WAVE).astype(np.int64), 16_000, "type int64: give floats in -1..1, or PCM of type int16 or int32"),
