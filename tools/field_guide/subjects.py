@@ -17,7 +17,7 @@ from melmask.nn.encoder_file import ENCODER, load_encoder
 from melmask.patches import whole_patches
 from melmask.study.runs import read_runs
 from melmask.train.masker import guide_of
-from melmask.viz.masks import MaskSampler, learnt, losses_of
+from melmask.viz.masks import MaskSampler, fitted, losses_of
 from melmask.viz.spectrogram import Spectrogram
 
 MASK_RATIO = 0.7
@@ -75,4 +75,4 @@ def subjects_of(run: Path, seed: int = 0) -> list[Subject]:
 def made_for(name: str, options: Mapping[str, Any], subjects: Sequence[Subject]) -> MaskingStrategy:
     """A strategy with options; one that starts with a sample of the data takes all the sounds for it."""
     patches = torch.cat([subject.spectrogram.patches for subject in subjects])
-    return learnt(make_strategy(name, options), patches, subjects[0].spectrogram.grid)
+    return fitted(make_strategy(name, options), patches, subjects[0].spectrogram.grid)

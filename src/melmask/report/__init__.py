@@ -1,1 +1,1 @@
-"""Runs and their results as one HTML page."""
+"""Runs and their results as HTML, PNG, Markdown and CSV."""

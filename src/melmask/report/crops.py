@@ -1,4 +1,4 @@
-"""What a run does on a few crops of its own data: the masks it draws, what it predicts, and where it errs."""
+"""A run on crops of its own data: its guides, how often it masks each band, and its errors."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -18,22 +18,22 @@ from melmask.viz.predictions import Stage
 from melmask.viz.spectrogram import Spectrogram
 
 NUM_CROPS = 64
-PARTS = 16  # crops that go through a model at once
+BATCH_SIZE = 16
 MASKS_PER_CROP, DRAWS_PER_CROP = 2, 8
 
 
 @dataclass(frozen=True)
-class Examples:
-    """Crops of a run's data, and what of them is sound.
+class Crops:
+    """Crops of a run's data.
 
     Args:
         log_mel: normalised crops of the run's length.
-        patches: the same, cut.
+        patches: of the crops.
         valid: False for patches of padding.
         grid: the patches' layout.
         names: label of each crop's recording, or its file's stem.
         files: the file of each crop.
-        shown: the crops to look at singly.
+        shown: the crops that are shown singly.
         clip: row of each crop's recording in the store.
         start_frame: where each crop starts in it.
     """
@@ -49,17 +49,17 @@ class Examples:
     start_frame: Int[Tensor, " b"]
 
     def spectrograms(self, spec: LogMelSpec) -> list[Spectrogram]:
-        """The crops to look at singly, with the front end that they were made with."""
+        """The crops that are shown singly, with their front end."""
         return [Spectrogram(self.log_mel[i], spec, self.grid.patch, self.names[i]) for i in self.shown]
 
     @property
     def shown_files(self) -> str:
-        """The files of the crops to look at singly, as a sentence."""
+        """The files of the crops that are shown singly, as a sentence."""
         return f"Recordings, from the top: {', '.join(self.files[i] for i in self.shown)}."
 
 
-def examples_of(run: Run, store: Store, num_shown: int, seed: int = 0) -> Examples:
-    """Random crops as the run was trained on; those to be shown are the first that hold sound throughout.
+def crops_of(run: Run, store: Store, num_shown: int, seed: int = 0) -> Crops:
+    """Random crops as in training; those to be shown are the first without silence and padding.
 
     Args:
         run: for its crop length, patches and exclusions.
@@ -71,26 +71,26 @@ def examples_of(run: Run, store: Store, num_shown: int, seed: int = 0) -> Exampl
     batch = dataclasses.replace(recipe, batch_size=NUM_CROPS, seed=seed).make_loader(store).part(0)
     grid = grid_of(batch.log_mel, recipe.patch_shape)
     clips = [store.clips[int(row)].clip for row in batch.clip]
-    return Examples(
+    return Crops(
         log_mel=batch.log_mel,
         patches=patchify(batch.log_mel, recipe.patch_shape),
         valid=valid_patches(batch.num_valid_frames, grid),
         grid=grid,
         names=tuple(_readable(clip.label or clip.path.stem) for clip in clips),
         files=tuple(_readable(clip.path.name) for clip in clips),
-        shown=_eventful(batch, store, num_shown),
+        shown=_without_silence(batch, store, num_shown),
         clip=batch.clip,
         start_frame=batch.start_frame,
     )
 
 
 def _readable(name: str) -> str:
-    """A name that can be printed; file names that are not UTF-8 hold bytes that cannot."""
+    """A name that can be encoded; file names that are not UTF-8 hold bytes that cannot."""
     return name.encode("utf-8", "replace").decode()
 
 
-def _eventful(batch: Batch, store: Store, num_shown: int) -> tuple[int, ...]:
-    """The first crops of different recordings without silence and padding; failing those, the ones with least of it."""
+def _without_silence(batch: Batch, store: Store, num_shown: int) -> tuple[int, ...]:
+    """The first crops of different recordings with the least silence and padding."""
     silence = (store.spec.silence - store.mean) / store.std
     silent = (batch.log_mel.amax(dim=1) < silence + 1e-2).float().mean(dim=1)
     first = {int(clip): i for i, clip in reversed(list(enumerate(batch.clip)))}
@@ -98,16 +98,16 @@ def _eventful(batch: Batch, store: Store, num_shown: int) -> tuple[int, ...]:
     return tuple(order[:num_shown])
 
 
-def band_frequency(run: Run, examples: Examples, seed: int = 0) -> Float[Tensor, " freq"]:
+def band_frequency(run: Run, crops: Crops, seed: int = 0) -> Float[Tensor, " freq"]:
     """How often the patches of each frequency band are masked at the end of the schedules.
 
     Averaged over all crops, time and draws; patches of padding are left out.
     """
-    grid, masker, rng = examples.grid, run.masker, torch.Generator().manual_seed(seed)
-    num_masked = torch.zeros(examples.valid.shape)
-    for part in torch.arange(NUM_CROPS).split(PARTS):
-        guide = guide_of_examples(run, examples, part)
-        valid = examples.valid[part].repeat_interleave(DRAWS_PER_CROP, dim=0)
+    grid, masker, rng = crops.grid, run.masker, torch.Generator().manual_seed(seed)
+    num_masked = torch.zeros(crops.valid.shape)
+    for part in torch.arange(NUM_CROPS).split(BATCH_SIZE):
+        guide = guide_of(run, crops, part)
+        valid = crops.valid[part].repeat_interleave(DRAWS_PER_CROP, dim=0)
         mask = draw(
             masker.strategy(1.0),
             grid=grid,
@@ -119,13 +119,13 @@ def band_frequency(run: Run, examples: Examples, seed: int = 0) -> Float[Tensor,
             valid=valid,
         )
         num_masked[part] = mask.as_bool().float().reshape(len(part), DRAWS_PER_CROP, -1).mean(dim=1)
-    counted = examples.valid.float()
+    counted = crops.valid.float()
     by_band = (len(counted), grid.freq, grid.time)
     return (num_masked * counted).reshape(by_band).sum(dim=(0, 2)) / counted.reshape(by_band).sum(dim=(0, 2))
 
 
 def stages_of(run: Run) -> list[Stage]:
-    """The moments of a run's schedules that masks are shown at; without a schedule, one stage or three draws."""
+    """The moments of a run's schedules at which masks are shown; without a schedule, one moment or three draws."""
     recipe, masker = run.recipe, run.masker
     changes = recipe.exponent_power is not None or (recipe.takes_hints and recipe.hint_constant is None)
     moments = {"throughout": 1.0}
@@ -139,24 +139,24 @@ def stages_of(run: Run) -> list[Stage]:
     ]
 
 
-def guide_of_examples(run: Run, examples: Examples, part: Int[Tensor, " k"]) -> Float[Tensor, "k n d"] | None:
-    """What the run's strategy looks at, of some of the crops, with the model as last saved."""
-    patches, clip, start_frame = examples.patches[part], examples.clip[part], examples.start_frame[part]
+def guide_of(run: Run, crops: Crops, part: Int[Tensor, " k"]) -> Float[Tensor, "k n d"] | None:
+    """The guide of the run's strategy for some of the crops, by the model as last saved."""
+    patches, clip, start_frame = crops.patches[part], crops.clip[part], crops.start_frame[part]
     return run.masker.guide({} if run.model is None else run.model.encoders(), patches, clip, start_frame)
 
 
 @torch.no_grad()
-def error_by_patch(run: Run, model: Framework, examples: Examples, seed: int = 0) -> Float[Tensor, " n"]:
-    """The model's own error at every place of the grid, averaged over the crops and random masks; padding left out.
+def error_by_patch(run: Run, model: Framework, crops: Crops, seed: int = 0) -> Float[Tensor, " n"]:
+    """The error at every patch of the grid, averaged over crops and random masks without padding.
 
-    NaN where no crop had sound and a mask.
+    NaN where no valid patch was masked.
     """
-    total, count = torch.zeros(examples.grid.num_patches), torch.zeros(examples.grid.num_patches)
-    for part in torch.arange(NUM_CROPS).repeat(MASKS_PER_CROP).split(PARTS):
+    total, count = torch.zeros(crops.grid.num_patches), torch.zeros(crops.grid.num_patches)
+    for part in torch.arange(NUM_CROPS).repeat(MASKS_PER_CROP).split(BATCH_SIZE):
         seed += 1
-        mask = random_masks(run, examples.grid, len(part), seed)
-        error = model(examples.patches[part], examples.grid, mask).per_patch
-        counted = examples.valid[part].gather(1, mask.masked).float()
+        mask = random_masks(run, crops.grid, len(part), seed)
+        error = model(crops.patches[part], crops.grid, mask).per_patch
+        counted = crops.valid[part].gather(1, mask.masked).float()
         total.index_add_(0, mask.masked.flatten(), (error * counted).flatten())
         count.index_add_(0, mask.masked.flatten(), counted.flatten())
     return total / count

@@ -1,4 +1,4 @@
-"""The pieces of an HTML page: escaped text, pictures inside the page, sections."""
+"""The elements of an HTML page: escaped text, figures inside the page, sections."""
 
 import base64
 from html import escape
@@ -10,33 +10,40 @@ from melmask.viz.style import Figure, png_of
 
 
 def chip(colour: str) -> str:
-    """The colour a run has in the figures."""
+    """A run's colour in the figures, as a small square."""
     return f'<span class="chip" style="background:{escape(colour)}"></span>'
 
 
 def missing(text: str, command: str = "") -> str:
-    """A note that something is not there, and the command that makes it."""
+    """A note that something is missing, and the command that makes it."""
     remedy = f" <code>{escape(command)}</code>" if command else ""
     return f'<p class="missing">{escape(text)}{remedy}</p>'
 
 
 def section(anchor: str, title: str, *parts: str) -> str:
-    """A chapter of the page, with a heading that can be linked to."""
+    """A section of the page, with a heading that can be linked to."""
     return f'<section id="{anchor}">\n<h2>{escape(title)}</h2>\n' + "\n".join(parts) + "\n</section>"
 
 
-class Pictures:
-    """Writes figures next to the page and puts them into it.
+class Figures:
+    """Writes figures as PNG next to the page, and embeds them in it.
 
     Args:
-        folder: where the page lies.
+        folder: of the page.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder, self._names = folder, set[str]()
 
     def add(self, name: str, figure: Figure, caption: str, *, narrow: bool = False) -> str:
-        """Write the figure as PNG and return it as HTML; the caption says what to see, as plain text."""
+        """Write the figure as PNG and return it as HTML.
+
+        Args:
+            name: of the file, without .png.
+            figure: what to write.
+            caption: plain text; also the text for readers who do not see the figure.
+            narrow: whether it is shown at less than the width of the page.
+        """
         while name in self._names:
             name += "_"
         self._names.add(name)

@@ -17,7 +17,7 @@ CLASS_COLUMNS = (
     "class", "clips", "recall", "recall low", "recall high", "precision", "F1",
     "AP", "AP low", "AP high", "ROC AUC", "ROC AUC low", "ROC AUC high",
 )  # fmt: skip
-CALIBRATION_COLUMNS = ("from", "to", "predictions", "mean probability", "right", "right low", "right high")
+CALIBRATION_COLUMNS = ("from", "to", "predictions", "mean probability", "correct", "correct low", "correct high")
 
 
 def save_per_class(details: Details, folder: Path) -> Path:
@@ -37,7 +37,7 @@ def save_per_class(details: Details, folder: Path) -> Path:
     if details.confusion is not None:
         (folder / "confusion.png").write_bytes(png_of(confusion_figure(details)))
         rows = ([name, *map(_plain, row)] for name, row in zip(details.class_names, details.confusion, strict=True))
-        _write_csv(folder / CONFUSION, ["true \\ taken for", *details.class_names], rows)
+        _write_csv(folder / CONFUSION, ["true \\ predicted", *details.class_names], rows)
     page = folder / PAGE
     page.write_text(_markdown(details), encoding="utf-8", errors="replace")
     return page
@@ -48,7 +48,7 @@ def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[str]])
 
 
 def confusions(details: Details) -> list[tuple[str, str, float, float]]:
-    """What is taken for what, most frequent first: true class, the class it is taken for, clips, and their share."""
+    """The most frequent confusions: true class, predicted class, clips, and their share of the true class."""
     if details.confusion is None:
         return []
     wrong = details.confusion - np.diag(details.confusion.diagonal())
@@ -93,7 +93,7 @@ def _markdown(details: Details) -> str:
         "".join(f"- {note}\n" for note in details.notes),
     ]
     if details.confusion is not None:
-        parts += ["## What is taken for what\n", "![Confusion matrix](confusion.png)\n", _confusions_table(details)]
+        parts += ["## Confusions\n", "![Confusion matrix](confusion.png)\n", _confusions_table(details)]
     parts += ["## Classes\n", _classes_table(details)]
     return "\n".join(part for part in parts if part)
 
@@ -105,14 +105,14 @@ def _with_interval(score: Score) -> tuple[str, str]:
 def _calibration_sentence(found: Calibration) -> str:
     value, interval = _with_interval(found.error)
     return (
-        f"Expected calibration error {value} ({interval}); probabilities without fault would show about "
+        f"Expected calibration error {value} ({interval}); calibrated probabilities have about "
         f"{found.by_chance:.3f} on as many clips.\n"
     )
 
 
 def _confusions_table(details: Details) -> str:
     rows = [(a, b, f"{clips:.1f}", f"{100 * share:.0f} %") for a, b, clips, share in confusions(details)]
-    return markdown_table(("true class", "taken for", "clips", "of the class"), rows)
+    return markdown_table(("true class", "predicted class", "clips", "of the class"), rows)
 
 
 def _classes_table(details: Details) -> str:

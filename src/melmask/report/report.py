@@ -1,4 +1,4 @@
-"""Runs -> one HTML page that stands on its own, with its pictures and tables beside it."""
+"""Runs -> one self-contained HTML page, with its figures and tables as files beside it."""
 
 from collections.abc import Sequence
 from html import escape
@@ -16,26 +16,26 @@ PAGE, TABLE_CSV, TABLE_MARKDOWN = "report.html", "results.csv", "results.md"
 
 
 def report(runs: Sequence[Path], out: Path) -> Path:
-    """Write one self-contained HTML page about runs, and next to it its pictures, results.csv and results.md.
+    """Write one self-contained HTML page about runs, and next to it its figures, results.csv and results.md.
 
-    Everything comes from the runs' folders and their stores, and the same files give the same page. Where a store, an
-    evaluation or a checkpoint is missing, the page says so, and which command makes it.
+    The page depends on the run folders and their stores only, and is the same for the same files. Where a store, an
+    evaluation or a checkpoint is missing, it states the command that makes it.
 
     Args:
         runs: folders of runs, of any frameworks.
-        out: the folder to write to; files of an earlier report there are replaced.
+        out: the folder to write to; is created if missing, and files of an earlier report are replaced.
 
     Returns:
         The page.
 
     Raises:
-        ValueError: no runs, one twice, or one that is not a run's folder or is damaged.
+        ValueError: no runs, one twice, or one that is not a run folder or is damaged.
     """
     found = read_runs(runs)
     out.mkdir(parents=True, exist_ok=True)
     colours = {run.name: colour for run, colour in zip(found, cycle(style.RUN_COLOURS), strict=False)}
     table = tabulate(found)
-    material = sections.Material(found, colours, table, page.Pictures(out))
+    material = sections.Material(found, colours, table, page.Figures(out))
     chapters = {
         "Evaluations": sections.evaluations(material),
         "Recipes": sections.recipes(material),

@@ -1,4 +1,4 @@
-"""The table of evaluations as sentences, HTML, Markdown and CSV: who leads where, by how much, and how certainly."""
+"""The table of evaluations as sentences, HTML, Markdown and CSV."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
@@ -31,18 +31,16 @@ def verdict(table: Table) -> str:
         return "No trained encoder has been evaluated yet."
     if len(trained) == 1:
         (own,) = trained
-        clear = sum(
-            all(own.is_clear_of(other, column) for other in table.baselines(own, column)) for column in own.cells
-        )
-        return f"{own.label} stands clear of its baselines in {clear} of {_evaluations(len(own.cells))}."
+        clear = sum(all(own.is_above(other, column) for other in table.baselines(own, column)) for column in own.cells)
+        return f"{own.label} has an interval above those of its baselines in {clear} of {_evaluations(len(own.cells))}."
     ahead = {row.label: [column for column in row.cells if table.ranked_runs(column)[0] is row] for row in trained}
     leader = max(trained, key=lambda row: len(ahead[row.label]))
     led = ahead[leader.label]
-    clear = sum(all(leader.is_clear_of(other, column) for other in table.ranked_runs(column)[1:]) for column in led)
+    clear = sum(all(leader.is_above(other, column) for other in table.ranked_runs(column)[1:]) for column in led)
     sure = f"in {clear} of these" if clear else "in none of them"
     return (
-        f"{leader.label} leads in {len(led)} of {_evaluations(len(table.columns))}, "
-        f"{sure} with an interval clear of every other run's."
+        f"{leader.label} scores highest in {len(led)} of {_evaluations(len(table.columns))}, "
+        f"{sure} with an interval above every other run's."
     )
 
 
@@ -51,7 +49,7 @@ def _evaluations(count: int) -> str:
 
 
 def sentence(table: Table, column: Column) -> str:
-    """The leading run of one column, its score, and its distance from the next run and from its baselines."""
+    """The run with the highest score in a column, and its distance to the next run and to its baselines."""
     ranked = table.ranked_runs(column)
     if not ranked:
         return "only baselines have been evaluated."
@@ -64,20 +62,20 @@ def sentence(table: Table, column: Column) -> str:
 
 
 def _ahead_of(first: Result, second: Row, column: Column) -> str:
-    """How far the leading run is ahead of the next."""
+    """The distance of the highest score to the next run's."""
     cell = second.cells[column]
     if cell.score == first.score:
-        return f", exactly as {second.label}"
-    sure = ", but the intervals overlap: the order may be chance" if overlap(first, cell) else ", with intervals apart"
+        return f", the same as {second.label}"
+    sure = ", but the intervals overlap" if overlap(first, cell) else ", and the intervals do not overlap"
     return f", {percent(first.score - cell.score)} points ahead of {second.label}{sure}"
 
 
 def _against(first: Result, baseline: Row, column: Column) -> str:
-    """The distance of a score from a baseline's."""
+    """The distance of a score to a baseline's."""
     cell = baseline.cells[column]
     gap = first.score - cell.score
     side = "above" if gap >= 0 else "below"
-    sure = ", intervals overlapping" if overlap(first, cell) else ""
+    sure = ", intervals overlap" if overlap(first, cell) else ""
     return f"{percent(abs(gap))} points {side} the {baseline.label} ({percent(cell.score)} %{sure})"
 
 

@@ -1,1 +1,1 @@
-"""Runs and their evaluations, read together."""
+"""Run folders and their evaluations, read together."""

@@ -1,4 +1,4 @@
-"""A run's folder, read for a report: what was asked for, how it went, what it was worth, and on which data."""
+"""Run folders, read for reports: recipe, data, log, results and the model as last saved."""
 
 import dataclasses
 import shlex
@@ -31,17 +31,17 @@ from melmask.types import Mask, PatchGrid
 
 @dataclass(frozen=True)
 class Run:
-    """One run's folder.
+    """The content of one run folder.
 
     Args:
-        folder: where it lies.
-        name: what reports call it; different for all runs of a report.
+        folder: its path.
+        name: its name in reports, different for all runs of a report.
         recipe: its settings.
         data: the content of data.json; empty if there is none.
-        log: the lines of its log.
+        log: the entries of its log.
         results: its evaluations, the newest of each kind.
-        store: its data; None if it is not to be had, and then ``store_problem`` says why.
-        store_problem: empty, or what is missing.
+        store: the data it was trained on; None if missing or changed.
+        store_problem: why there is no store; empty if there is one.
     """
 
     folder: Path
@@ -55,7 +55,7 @@ class Run:
 
     @property
     def num_steps(self) -> int | None:
-        """Optimiser steps that were asked for; None if the recipe counts epochs and nothing is logged yet."""
+        """Optimiser steps of the whole run; None if the recipe counts epochs and nothing is logged yet."""
         return self.log[-1]["num_steps"] if self.log else self.recipe.steps or None
 
     @property
@@ -68,7 +68,7 @@ class Run:
 
     @property
     def mean_guidance(self) -> float | None:
-        """λ, averaged over all steps of the run; None where it does not apply or cannot be known."""
+        """λ, averaged over all steps of the run; None if it takes no hints or its length or front end is not known."""
         if not self.recipe.takes_hints or self.num_steps is None or self.spec is None:
             return None
         grid = self.recipe.grid(self.spec.num_mels)
@@ -79,14 +79,14 @@ class Run:
 
     @cached_property
     def spec(self) -> LogMelSpec | None:
-        """Its front end, from the store or else from the encoder it saved."""
+        """Its front end, from the store or else from its encoder file; None if there is neither."""
         if self.store:
             return self.store.spec
         return load_encoder(self.folder / ENCODER)[1].spec if (self.folder / ENCODER).exists() else None
 
     @cached_property
     def model(self) -> Framework | None:
-        """The whole model with the weights of its last checkpoint, in evaluation mode; None if none was saved.
+        """The framework with the weights of the last checkpoint, in evaluation mode; None if there is no checkpoint.
 
         Raises:
             ValueError: the checkpoint is damaged or of another model.
@@ -99,7 +99,7 @@ class Run:
 
     @cached_property
     def masker(self) -> Masker:
-        """What draws its masks, with all that it had learnt by the last checkpoint; needs the store."""
+        """Draws its masks, with the state of the last checkpoint; requires the store."""
         assert self.store is not None
         masker = Masker(self.recipe, self.recipe.make_loader(self.store), ALONE)
         if self._saved:
@@ -108,14 +108,14 @@ class Run:
 
     @property
     def can_guide(self) -> bool:
-        """Whether all that its strategy looks at is there."""
+        """Whether the guide of its strategy can be computed: from its store and, if it takes a model, a checkpoint."""
         return self.store is not None and (
             self.recipe.make_strategy().needs.guide in ("nothing", "patches") or self.model is not None
         )
 
     @cached_property
     def _saved(self) -> dict[str, Tensor]:
-        """The last checkpoint but for the optimiser's tensors; none if there is no checkpoint."""
+        """The tensors of the last checkpoint without the optimiser's; empty if there is no checkpoint."""
         if not (self.folder / CHECKPOINT).exists():
             return {}
         tensors, _ = read_tensors(self.folder / CHECKPOINT)
@@ -123,7 +123,7 @@ class Run:
 
     @property
     def pretrain_command(self) -> str:
-        """The command that makes this run again: the nearest named recipe and what differs from it."""
+        """The command that reproduces this run: the nearest named recipe and the settings that differ from it."""
         name, changes = nearest_recipe(self.recipe)
         parts = ["melmask", "pretrain", str(self.data.get("store", "STORE")), "--out", str(self.folder)]
         return shlex.join([*parts, "--recipe", name, *changes])
@@ -136,7 +136,7 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
         folders: of runs, each once.
 
     Raises:
-        ValueError: no folders, one of them twice, or one that is no run.
+        ValueError: no folders, one of them twice, or one that is not a run folder or is damaged.
     """
     if not folders:
         raise ValueError("a report needs at least one run: name the folders that `melmask pretrain` wrote")
@@ -145,7 +145,7 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
         raise ValueError(f"the run {twice[0]} is given more than once: name it once")
     for folder in folders:
         if not (folder / RECIPE).is_file():
-            raise ValueError(f"{folder} is no run: it holds no {RECIPE}; make one with `melmask pretrain`")
+            raise ValueError(f"{folder} is not a run folder: it has no {RECIPE}; make one with `melmask pretrain`")
     return [_read_run(folder, name) for folder, name in zip(folders, _names(folders), strict=True)]
 
 
@@ -157,12 +157,12 @@ def _read_run(folder: Path, name: str) -> Run:
 
 
 def _find_store(data: Mapping[str, Any]) -> tuple[Store | None, str]:
-    """The store a run was trained on, or what stands in the way."""
+    """The store a run was trained on, or why it cannot be used."""
     if "store" not in data:
         return None, f"the run has no {DATA}, so its store is not known"
     folder = Path(data["store"])
     if not folder.exists():
-        return None, f"the store {folder} does not exist any more"
+        return None, f"the store {folder} no longer exists"
     try:
         store = Store.open(folder)
     except ValueError as error:
@@ -173,7 +173,7 @@ def _find_store(data: Mapping[str, Any]) -> tuple[Store | None, str]:
 
 
 def _names(folders: Sequence[Path]) -> list[str]:
-    """The last part of each path, and as many more as it takes to tell the runs apart."""
+    """The last parts of each path: as few as make the names different."""
     paths = [folder.resolve() for folder in folders]
     for num_parts in range(1, max(len(path.parts) for path in paths) + 1):
         names = ["/".join(path.parts[-num_parts:]) for path in paths]
@@ -195,7 +195,7 @@ def _changes(before: Recipe, after: Recipe) -> dict[str, Any]:
 
 
 def _argument(setting: str, value: Any) -> list[str]:
-    """A setting as it is written on the command line."""
+    """A setting as arguments of the command line."""
     flag = f"--{setting.replace('_', '-')}"
     if isinstance(value, Mapping):
         return [flag, *(str(part) for item in value.items() for part in item)]
@@ -205,6 +205,6 @@ def _argument(setting: str, value: Any) -> list[str]:
 
 
 def random_masks(run: Run, grid: PatchGrid, num_samples: int, seed: int) -> Mask:
-    """Uniform masks at the run's mask ratio, the same for all runs of that ratio and grid."""
+    """Uniformly random masks at the run's mask ratio, the same for all runs of that ratio and grid."""
     rng = torch.Generator().manual_seed(seed)
     return draw("random", grid=grid, batch_size=num_samples, mask_ratio=run.recipe.mask_ratio, rng=rng)

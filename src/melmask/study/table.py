@@ -68,7 +68,7 @@ class Row:
     def run(self) -> str:
         return self.runs[0]
 
-    def is_clear_of(self, other: "Row", column: Column) -> bool:
+    def is_above(self, other: "Row", column: Column) -> bool:
         """Whether the whole 95 % interval lies above the other's."""
         return self.cells[column].low > other.cells[column].high
 
@@ -98,7 +98,7 @@ class Table:
 def tabulate(runs: Sequence[Run]) -> Table:
     """The table of all evaluations: columns sorted by task and probe, a row for every run, then the baselines.
 
-    A run has a row for each of its feature settings. Baselines with equal scores stand there once.
+    A run has a row for each of its feature settings. Baselines of several runs with equal scores share one row.
     """
     rows = []
     for run in runs:

@@ -1,1 +1,1 @@
-"""Every figure."""
+"""Every figure: masks, predictions, curves and per-class results."""

@@ -1,4 +1,4 @@
-"""Charts of numbers: evaluations with their intervals, curves over a training, masking by frequency band."""
+"""Charts: scores with their intervals, curves over training steps, and masking by frequency band."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ from melmask.viz import style
 from melmask.viz.masks import random_share
 from melmask.viz.spectrogram import label_axes, row_centres
 
-SCHEDULES = {"guidance", "hint_ratio", "learning_rate"}  # known exactly, so not to be smoothed
+SCHEDULES = {"guidance", "hint_ratio", "learning_rate"}  # exact values, which are not smoothed
 CURVES = {
     "effective_rank": "effective rank",
     "feature_deviation": "feature deviation",
@@ -74,9 +74,9 @@ class Curve:
 
 @style.in_style
 def curves_figure(runs: Sequence[Run], colours: Mapping[str, str]) -> Figure:
-    """How the runs went: loss, features, guidance, learning rate and speed over their steps.
+    """Loss, monitors of the features, guidance, learning rate and speed over the steps of the runs.
 
-    Losses of different frameworks measure different things and have a panel each.
+    Losses of different frameworks are not comparable and have a panel each.
     """
     panels: list[tuple[str, list[Curve]]] = []
     for framework in dict.fromkeys(run.recipe.framework for run in runs):
@@ -146,10 +146,10 @@ def moving_average(values: np.ndarray, width: int) -> np.ndarray:
 def band_figure(
     frequency: Mapping[str, Tensor], runs: Mapping[str, Run], spec: LogMelSpec, colours: Mapping[str, str]
 ) -> Figure:
-    """How much more often than by chance each band of frequencies is masked, a line for every run.
+    """How much more often than under random masking each frequency band is masked, a line for every run.
 
     Args:
-        frequency: by name of the run, the share of its masks that cover each row of patches, low frequencies first.
+        frequency: by name of the run, the share of masks in which each row of patches is masked, lowest band first.
         runs: the runs, by name.
         spec: the front end.
         colours: of the runs.
@@ -168,7 +168,7 @@ def band_figure(
     axes.set_ylim(-0.5, spec.num_mels - 0.5)
     axes.spines["left"].set_visible(False)
     axes.grid(axis="x")
-    axes.set_xlabel("masked more often than by chance, in percentage points", loc="right")
+    axes.set_xlabel("masked more often than at random, in percentage points", loc="right")
     _legend(figure, list(frequency), colours)
     return figure
 

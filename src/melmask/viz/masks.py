@@ -37,12 +37,12 @@ from melmask.viz.spectrogram import (
 
 PAPER_STRATEGIES = ("random", "ibm", "sgim", "dwm")
 NUM_DRAWS = 200
-LOOKS_AT = {  # {}: whose encoder
-    "nothing": "looks at nothing",
-    "patches": "looks at the values inside each patch",
-    "features": "looks at the features of {}",
-    "attention": "looks at the attention of the class token in {}",
-    "loss": "looks at the losses of the model of {}",
+GUIDED_BY = {  # {}: name of the encoder
+    "nothing": "no guide",
+    "patches": "guided by the values inside each patch",
+    "features": "guided by the features of {}",
+    "attention": "guided by the attention of the class token in {}",
+    "loss": "guided by the losses of the model of {}",
 }
 NUM_LOSS_MASKS = 16  # random masks that the losses of a recording are averaged over
 
@@ -106,7 +106,7 @@ def save_mask_figure(file: Path, out: Path, run: Path | None = None, examples: M
 
 
 def _read_log_mel(file: Path, spec: LogMelSpec, start_s: float, length_s: float) -> Float[Tensor, "mel frame"]:
-    """A part of a recording, not normalised."""
+    """The log-mel spectrogram of a part of a recording, not normalised."""
     waveform = torch.from_numpy(read_audio(file, spec.sample_rate_hz))
     first, length = (round(at_s * spec.sample_rate_hz) for at_s in (start_s, length_s))
     part = waveform[first : first + length]
@@ -118,13 +118,13 @@ def _read_log_mel(file: Path, spec: LogMelSpec, start_s: float, length_s: float)
 
 @torch.no_grad()
 def losses_of(run: Run, log_mel: Float[Tensor, "mel frame"], seed: int) -> Float[Tensor, " n"]:
-    """The error of a run's model at every patch: the mean over `NUM_LOSS_MASKS` random masks of those that hide it.
+    """The loss of a run's model at every patch, averaged over those of `NUM_LOSS_MASKS` random masks that mask it.
 
     Raises:
         ValueError: the run has no checkpoint.
     """
     if run.model is None:
-        raise ValueError(f"{run.folder} has not saved a checkpoint, whose model's losses could be looked at")
+        raise ValueError(f"{run.folder} has no checkpoint, whose model's losses could guide a strategy")
     patch_shape = run.recipe.patch_shape
     grid, patches = grid_of(log_mel, patch_shape), patchify(whole_patches(log_mel[None], patch_shape), patch_shape)
     mask = random_masks(run, grid, NUM_LOSS_MASKS, seed)
@@ -141,7 +141,7 @@ class MaskSampler:
         strategy: what to mask.
         grid: the input's patches.
         mask_ratio: share of patches that are masked.
-        guide: what the strategy needs; None if it needs nothing.
+        guide: of the strategy; None if it needs none.
         valid: False for padding; None if there is none.
     """
 
@@ -171,7 +171,7 @@ class MaskSampler:
 
 
 def random_share(grid: PatchGrid, mask_ratio: float) -> float:
-    """The exact share of patches that is masked, which is each patch's share under random masking."""
+    """The exact share of masked patches, which is each patch's share of masks under random masking."""
     return num_masked_of(grid.num_patches, mask_ratio) / grid.num_patches
 
 
@@ -187,24 +187,23 @@ def mask_figure(
     encoder_name: str = "the encoder",
     losses: Float[Tensor, " n"] | None = None,
 ) -> Figure:
-    """A spectrogram, and under it what each strategy masks of it: single masks, and how often each patch is masked.
+    """A spectrogram, and under it a row for each strategy: single masks, and how often each patch is masked.
 
-    Strategies that look at something are drawn at every hint ratio, from the same choice M0; the others as often anew,
-    without hints.
+    Guided strategies are shown at every hint ratio, with the same random numbers; the others with as many independent
+    masks, without hints.
 
     Args:
-        spectrogram: a rest that fills no patch is shown on top only.
+        spectrogram: a remainder that fills no patch is shown at the top only.
         strategies: a row each.
-        hint_ratios: a column each; 1 is plain chance, 0 the strategy's choice alone.
+        hint_ratios: a column each; 1 is random masking, 0 the strategy without hints.
         mask_ratio: share of patches that are masked.
         seed: of the masks.
-        encoder: for strategies that look at its features or attention; None for one that was never trained, which the
-            picture then says.
-        encoder_name: whose encoder it is, for the picture.
-        losses: a trained model's error at every patch, for strategies that look at it.
+        encoder: for strategies guided by its features or attention; None for an untrained one, which the figure states.
+        encoder_name: what the figure calls the encoder.
+        losses: a trained model's loss at every patch, for strategies guided by losses.
 
     Raises:
-        ValueError: an unknown strategy, one that needs losses where there are none, a setting out of range, or a
+        ValueError: an unknown strategy, one guided by losses without ``losses``, a setting out of range, or a
             spectrogram smaller than a patch.
     """
     if encoder is None:
@@ -220,13 +219,13 @@ def mask_figure(
     _key(figure, rows[0, -1], random_share(grid, mask_ratio))
 
     for row, name in enumerate(strategies):
-        untaught = make_strategy(name)
-        strategy = learnt(untaught, spectrogram.patches, grid)
-        note = LOOKS_AT[strategy.needs.guide].format(encoder_name)
-        if strategy is not untaught:
-            note = f"{note}; knows how much each band varies in this recording"
+        unfitted = make_strategy(name)
+        strategy = fitted(unfitted, spectrogram.patches, grid)
+        note = GUIDED_BY[strategy.needs.guide].format(encoder_name)
+        if strategy is not unfitted:
+            note = f"{note}; fitted to this recording"
         style.head(figure.add_subplot(rows[2 * row + 1, :]), name, note)
-        sampler = MaskSampler(strategy, grid, mask_ratio, _guide(strategy, spectrogram, encoder, losses))
+        sampler = MaskSampler(strategy, grid, mask_ratio, _guide(name, strategy, spectrogram, encoder, losses))
         panels = [figure.add_subplot(rows[2 * row + 2, column]) for column in range(len(hint_ratios) + 1)]
         _show_strategy(panels, name, sampler, spectrogram, hint_ratios, seed)
     return figure
@@ -253,18 +252,22 @@ def _show_strategy(
     panels[-1].set_title(f"{name}, {NUM_DRAWS} draws{without_hints}\n{range_words(share)}")
 
 
-def learnt(strategy: MaskingStrategy, patches: Float[Tensor, "b n p"], grid: PatchGrid) -> MaskingStrategy:
-    """The strategy as it starts on these patches as its sample; unchanged if it needs none, or all are constant."""
+def fitted(strategy: MaskingStrategy, patches: Float[Tensor, "b n p"], grid: PatchGrid) -> MaskingStrategy:
+    """The strategy started with these patches as its sample; unchanged if it takes none or all patches are constant."""
     is_constant = bool((patches == patches[:, :, :1]).all())
     return strategy if is_constant or not strategy.num_sample_crops else strategy.start(Seen(patches, grid))
 
 
 def _guide(
-    strategy: MaskingStrategy, spectrogram: Spectrogram, encoder: Encoder, losses: Float[Tensor, " n"] | None
+    name: str,
+    strategy: MaskingStrategy,
+    spectrogram: Spectrogram,
+    encoder: Encoder,
+    losses: Float[Tensor, " n"] | None,
 ) -> Float[Tensor, "1 n d"] | None:
-    """What the strategy looks at."""
+    """The guide of the strategy of that name."""
     if strategy.needs.guide == "loss" and losses is None:
-        raise ValueError("hard looks at the losses of a trained model: name its run, or leave this strategy out")
+        raise ValueError(f"{name} is guided by the losses of a trained model: name its run, or leave this strategy out")
     given = None if losses is None else losses[None, :, None]
     return guide_of(strategy.needs, {strategy.needs.encoder: encoder}, spectrogram.patches, spectrogram.grid, given)
 
@@ -277,8 +280,8 @@ def _key(figure: Figure, place: SubplotSpec, expected: float) -> None:
     text.add_patch(Rectangle((0, 0.80), 0.09, 0.15, facecolor=style.COVER, transform=text.transAxes, clip_on=False))
     text.text(0.13, 0.875, "masked patch", va="center", transform=text.transAxes)
     words = (
-        "h  hint ratio: share of the choice\n    that is given back to chance\n"
-        "λ  guidance: how much of the\n    preference survives"
+        "h  hint ratio: share of the masked\n    patches that is redrawn at random\n"
+        "λ  guidance: share of the strategy's\n    preference that remains"
     )
     small: dict[str, Any] = {"color": style.MUTED, "fontsize": style.SMALL, "linespacing": 1.5, "in_layout": False}
     text.text(0, 0.70, words, va="top", transform=text.transAxes, **small)
@@ -286,7 +289,7 @@ def _key(figure: Figure, place: SubplotSpec, expected: float) -> None:
     scale = ScalarMappable(preference_scale(expected), style.PREFERENCE)
     colours = figure.colorbar(scale, cax=bar, orientation="horizontal", ticks=[0, expected, 1], spacing="proportional")
     colours.outline.set_visible(False)
-    bar.set_xticklabels(["never", f"as by chance, {expected:.0%}".replace("%", " %"), "always"], in_layout=False)
+    bar.set_xticklabels(["never", f"as at random, {expected:.0%}".replace("%", " %"), "always"], in_layout=False)
     never, _, always = bar.get_xticklabels()
     never.set_horizontalalignment("left")
     always.set_horizontalalignment("right")
@@ -294,7 +297,7 @@ def _key(figure: Figure, place: SubplotSpec, expected: float) -> None:
 
 
 def mask_words(masked: Bool[Tensor, " n"], hint_ratio: float | None, otherwise: str) -> str:
-    """Hint ratio, guidance and exact counts of a mask, for its title."""
+    """Hint ratio, guidance and exact counts of a mask, as a title; ``otherwise`` starts it without hints."""
     num_masked = int(masked.sum())
     counts = f"{len(masked) - num_masked} visible, {num_masked} masked"
     if hint_ratio is None:
@@ -303,12 +306,12 @@ def mask_words(masked: Bool[Tensor, " n"], hint_ratio: float | None, otherwise: 
 
 
 def range_words(share: Float[Tensor, " n"]) -> str:
-    """The smallest and the largest share, in words."""
+    """The smallest and the largest share, as a title."""
     return f"masked {float(share.min()):.0%} to {float(share.max()):.0%}".replace("%", " %")
 
 
 def untrained_encoder(patch_shape: tuple[int, int], seed: int) -> Encoder:
-    """A small encoder with fresh weights."""
+    """A tiny encoder with random weights."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return Encoder(SIZES["tiny"], patch_shape)

@@ -14,15 +14,15 @@ SHARES = LinearSegmentedColormap.from_list("shares", ["#ffffff", "#b9d3e6", "#4a
 
 @style.in_style
 def confusion_figure(details: Details) -> Figure:
-    """Which class is taken for which, as shares of each class's test clips; the diagonal is what was read right.
+    """The confusion matrix, as shares of each class's test clips.
 
-    Of more than `MAX_CLASSES` classes those are shown of which most clips are misread.
+    Of more than `MAX_CLASSES` classes, those with the most misclassified clips are shown.
 
     Args:
         details: of a task with one label a clip.
 
     Raises:
-        ValueError: clips have several labels, so that none is taken for another.
+        ValueError: clips have several labels, for which there is no confusion matrix.
     """
     if details.confusion is None:
         raise ValueError(f"{details.task} has clips of several labels: it has no confusion matrix")
@@ -51,10 +51,10 @@ def confusion_figure(details: Details) -> Figure:
             column, row, f"{100 * share[row, column]:.0f}", ha="center", va="center", color=ink,
             fontsize=4.6 if num_shown > 20 else 7.5,
         )  # fmt: skip
-    axes.set_xlabel("taken for", loc="right")
+    axes.set_xlabel("predicted class", loc="right")
     axes.set_ylabel("true class", loc="top")
-    cut = f"; {num_shown} of {len(num_clips)} classes, the most misread" if num_shown < len(num_clips) else ""
-    axes.set_title(f"{details.task}, {details.probe}: % of each class's test clips{cut}", fontsize=9, loc="left")
+    cut = f"; {num_shown} of {len(num_clips)} classes, the most misclassified" if num_shown < len(num_clips) else ""
+    axes.set_title(f"{details.task}, {details.probe}\n% of each class's test clips{cut}", fontsize=9, loc="left")
     bar = figure.colorbar(image, ax=axes, shrink=min(1.0, 2.4 / side), aspect=18, pad=0.015, anchor=(0, 1))
     bar.outline.set_visible(False)
     bar.ax.tick_params(length=0)
@@ -63,9 +63,9 @@ def confusion_figure(details: Details) -> Figure:
 
 @style.in_style
 def reliability_figure(details: Details) -> Figure:
-    """Predictions by their probability: how many of them are right, and how many there are.
+    """The reliability diagram: the share of correct predictions by predicted probability, and their number.
 
-    On the diagonal probabilities can be taken at their word; under it they promise too much.
+    Calibrated probabilities lie on the diagonal, overconfident ones below it.
     """
     found = details.calibration
     filled = found.num_predictions > 0
@@ -77,28 +77,28 @@ def reliability_figure(details: Details) -> Figure:
     axes.vlines(x, *reach, color=style.RUN_COLOURS[0], linewidth=1.2, alpha=0.6)
     axes.plot(x, y, "o-", color=style.RUN_COLOURS[0], markersize=4.5, linewidth=1)
     axes.set_ylim(-2, 102)
-    axes.set_ylabel("right, in %")
+    axes.set_ylabel("correct, in %")
     axes.grid()
     axes.set_title(
         f"{details.task}, {details.probe}\n"
-        f"expected calibration error {found.error.value:.3f}; by chance alone {found.by_chance:.3f}",
+        f"expected calibration error {found.error.value:.3f}; {found.by_chance:.3f} if calibrated",
         fontsize=9, loc="left",
     )  # fmt: skip
     width = 100 * (found.edges[1] - found.edges[0])
     counts.bar(100 * found.edges[:-1], found.num_predictions, width, align="edge", color=style.BASELINE_COLOUR)
     counts.set_ylabel("predictions")
-    counts.set_xlabel("probability given, in %", loc="right")
+    counts.set_xlabel("predicted probability, in %", loc="right")
     counts.set_xlim(0, 100)
     figure.align_ylabels()
     return figure
 
 
 def shown_classes(confusion: Float[np.ndarray, "true predicted"]) -> list[int]:
-    """The classes that a picture has room for: all, or those of which most clips are misread, in their order.
+    """The classes that a confusion matrix shows: all, or those with the most misclassified clips, in their order.
 
-    Classes that no test clip has and none was taken for are left out.
+    Classes that are neither the true nor the predicted class of any test clip are left out.
     """
     present = np.flatnonzero((confusion.sum(axis=1) + confusion.sum(axis=0)) > 0)
-    num_misread = (confusion.sum(axis=1) - confusion.diagonal())[present]
-    most = present[np.argsort(-num_misread, kind="stable")[:MAX_CLASSES]]
+    num_wrong = (confusion.sum(axis=1) - confusion.diagonal())[present]
+    most = present[np.argsort(-num_wrong, kind="stable")[:MAX_CLASSES]]
     return sorted(most.tolist())

@@ -29,7 +29,7 @@ from melmask.viz.spectrogram import (
 
 @dataclass(frozen=True)
 class Stage:
-    """A moment in a run: the strategy as it is then, and its hint ratio, None if it takes no hints."""
+    """A moment in a run: its strategy at that moment, and the hint ratio, None if it takes no hints."""
 
     name: str
     strategy: MaskingStrategy
@@ -47,13 +47,13 @@ def schedule_figure(
     mask_ratio: float,
     seed: int = 0,
 ) -> Figure:
-    """A row for every crop: the input, its mask at each stage of the schedule, and how often its patches are masked.
+    """A row for every crop: the input, a mask at each stage of the schedule, and how often its patches are masked.
 
     Args:
         crops: of equal size.
-        guide: what the strategy looks at.
-        valid: False for patches of padding.
-        stages: moments in the run; how often patches are masked is shown for the last.
+        guide: of the strategy.
+        valid: False for padding.
+        stages: moments in the run; how often patches are masked is shown for the last one.
         strategy_name: for titles.
         mask_ratio: share of patches that are masked.
         seed: of the masks.
@@ -78,26 +78,26 @@ def schedule_figure(
 
 
 @style.in_style
-def reconstruction_figure(crops: Sequence[Spectrogram], mask: Mask, rebuilt: Float[Tensor, "b n p"]) -> Figure:
-    """A row for every crop: the input, the patches the encoder saw, and these with the predicted ones.
+def reconstruction_figure(crops: Sequence[Spectrogram], mask: Mask, reconstruction: Float[Tensor, "b n p"]) -> Figure:
+    """A row for every crop: the input, its visible patches, and its reconstruction.
 
     Args:
         crops: of equal size.
         mask: of the crops.
-        rebuilt: their patches, the masked ones predicted.
+        reconstruction: their patches, the masked ones predicted.
     """
     figure = style.new_figure(1.5 * len(crops) + 0.2)
     panels = figure.subplots(len(crops), 3, squeeze=False)
     masked = mask.as_bool()
-    pictures = unpatchify(rebuilt, crops[0].grid)
+    pictures = unpatchify(reconstruction, crops[0].grid)
     for row, crop in enumerate(crops):
         show_input(panels[row, 0], crop, time=row == len(crops) - 1)
         show_visible(panels[row, 1], crop, masked[row])
         show_log_mel(panels[row, 2], pictures[row], crop.spec, crop.limits)
         panels[row, 2].set(xticks=[], yticks=[])
     num_visible, num_masked = mask.visible.shape[1], mask.masked.shape[1]
-    panels[0, 1].set_title(f"what the encoder sees: {num_visible} visible, {num_masked} masked")
-    panels[0, 2].set_title("reconstruction, visible patches as they are")
+    panels[0, 1].set_title(f"encoder input: {num_visible} visible, {num_masked} masked")
+    panels[0, 2].set_title("reconstruction; visible patches unchanged")
     return figure
 
 
@@ -109,14 +109,14 @@ def error_figure(
     error: Float[Tensor, "b m"],
     loss_label: str,
 ) -> Figure:
-    """Where predictions err: on average over the grid, and in single crops, beside their input.
+    """The errors of predictions: the mean at each patch of the grid, and those of single crops beside their input.
 
     Args:
-        mean_error: average error at each place of the grid; NaN where nothing was counted.
+        mean_error: at each patch of the grid; NaN where there is none.
         crops: of equal size.
         mask: of the crops.
-        error: of their masked patches, in the mask's order.
-        loss_label: what the error is.
+        error: of their masked patches, in the order of ``mask.masked``.
+        loss_label: of the framework: what the error is.
     """
     figure = style.new_figure(2.0 + 1.4 * len(crops))
     rows = figure.add_gridspec(1 + len(crops), 3, height_ratios=[1.25] + [1.0] * len(crops))
@@ -136,7 +136,7 @@ def error_figure(
         values = torch.full((crop.grid.num_patches,), torch.nan).scatter(0, mask.masked[row], error[row])
         image = show_patches(right, crop, values.numpy(), cmap=style.error_colours(), vmin=low, vmax=high)
         right.set(xticks=[], yticks=[])
-        middle.set_title("what the encoder sees" if row == 0 else "")
+        middle.set_title("encoder input" if row == 0 else "")
         right.set_title("error of masked patches" if row == 0 else "", y=1.0)
         if row == 0:
             style.scale_above(right, image)
@@ -144,7 +144,7 @@ def error_figure(
 
 
 def _show_by_band(axes: Axes, mean_error: Float[Tensor, " n"], crop: Spectrogram) -> None:
-    """The average error of each row of patches."""
+    """The mean error of each row of patches."""
     grid, (freq, _) = crop.grid, crop.patch_shape
     values = np.nanmean(mean_error.reshape(grid.freq, grid.time).numpy(), axis=1)
     axes.plot(values, row_centres(grid.freq, crop.patch_shape), "o-", color=style.INK, markersize=4, linewidth=1.2)

@@ -1,4 +1,4 @@
-"""Spectrograms on axes in seconds and Hz, and what is drawn on their patches: masks, and one value a patch."""
+"""Spectrograms on axes in seconds and Hz, with masks or one value for each patch drawn on them."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ class Spectrogram:
     """A log-mel spectrogram to draw on.
 
     Args:
-        log_mel: normalised values; a remainder that fills no patch has a place on the axes, but no patches.
+        log_mel: normalised values; a remainder that fills no patch is drawn, but has no patches.
         spec: its front end, for the axes.
         patch_shape: (freq, time) of a patch, in mel bands and frames.
         title: of its panel.
@@ -50,7 +50,7 @@ class Spectrogram:
 
     @cached_property
     def limits(self) -> tuple[float, float]:
-        """Ends of the colour scale: percentiles, so that one click or a silent gap does not take all of it."""
+        """Ends of the colour scale: percentiles, which are robust to a click or a silent gap."""
         low, high = np.percentile(self.log_mel.numpy(), (2, 99.7))
         return float(low), float(max(high, low + 1e-3))
 

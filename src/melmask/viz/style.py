@@ -31,9 +31,9 @@ RUN_COLOURS = (
     "#8c4a2f",
     "#444c56",
 )
-# Magma without its blackest end, which would outweigh everything else on a light page.
+# Magma without its darkest end, which would dominate a light page.
 SPECTROGRAM = ListedColormap(matplotlib.colormaps["magma"](np.linspace(0.07, 0.99, 256)), "magma")
-# Seldom masked is teal, as often as by chance is paper, often masked is orange: safe for colour-blind readers.
+# Masked less often than at random: teal; as often: off-white; more often: orange. Safe for colour-blind readers.
 PREFERENCE = LinearSegmentedColormap.from_list("preference", ["#0b4f5c", "#5fa8ad", "#f4f2ee", "#eda35c", "#a8480b"])
 ERROR = "viridis"
 WIDTH_IN, DPI = 10.0, 160
@@ -105,7 +105,7 @@ def new_figure(height_in: float, width_in: float = WIDTH_IN) -> Figure:
 
 
 def png_of(figure: Figure) -> bytes:
-    """The figure as PNG, the same bytes for the same figure; letters the font lacks are drawn as boxes."""
+    """The figure as PNG, the same bytes for the same figure; characters that the font lacks are drawn as boxes."""
     buffer = io.BytesIO()
     with styled(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from font")
@@ -114,7 +114,7 @@ def png_of(figure: Figure) -> bytes:
 
 
 def head(axes: Axes, name: str, note: str) -> None:
-    """A headline that fills an axes of its own: a bold name and what is to be said about it."""
+    """A headline that fills an axes of its own: a bold name and a note."""
     axes.set_axis_off()
     bold = axes.text(0, 0, name, fontsize=10, fontweight="bold", va="baseline", in_layout=False)
     axes.annotate(
@@ -136,7 +136,7 @@ def few_ticks() -> MaxNLocator:
 
 
 def error_colours() -> Colormap:
-    """Colours of errors; places without one are covered like masked patches."""
+    """Colours of errors; NaN is drawn like a masked patch."""
     return matplotlib.colormaps[ERROR].with_extremes(bad=COVER)
 
 

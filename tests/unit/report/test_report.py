@@ -1,4 +1,4 @@
-"""The report page: complete, honest about what is missing, equal to the files, and safe to open anywhere."""
+"""The report page: it is complete, names what is missing, agrees with the files, and is self-contained."""
 
 import csv
 import dataclasses
@@ -67,7 +67,7 @@ def test_the_page_has_every_section_and_needs_nothing_else(page: Path) -> None:
     assert "http://" not in text and "https://" not in text and "@import" not in text
 
 
-def test_pictures_lie_beside_the_page_and_in_it(page: Path) -> None:
+def test_figures_are_files_beside_the_page_and_in_it(page: Path) -> None:
     written = {path.name for path in page.parent.glob("*.png")}
     assert {"evaluations.png", "training.png", "masks-by-band.png", "masks-plain.png", "errors-plain.png"} <= written
     assert sum(name.startswith("reconstructions-") for name in written) == 1  # of MSM-MAE only
@@ -102,11 +102,11 @@ def test_csv_and_markdown_hold_the_same_numbers(page: Path, trained: list[Path])
     assert len({line.count("|") for line in text.splitlines()}) == 1
 
 
-def test_the_summary_says_who_leads_and_how_sure_that_is(page: Path) -> None:
+def test_the_summary_names_the_highest_score_and_whether_intervals_overlap(page: Path) -> None:
     text = page.read_text()
     assert "plain reaches 73.5 % accuracy (95 % interval 68.5 to 78.5), 12.3 points ahead of a" in text
-    assert "with intervals apart" in text and "23.0 points above the untrained encoder (50.5 %)" in text
-    assert "exactly as" in text  # the other task is a tie
+    assert "and the intervals do not overlap" in text and "23.0 points above the untrained encoder (50.5 %)" in text
+    assert "the same as" in text  # the other task is a tie
 
 
 def test_mean_guidance_is_that_of_all_steps(page: Path, trained: list[Path]) -> None:
@@ -117,7 +117,7 @@ def test_mean_guidance_is_that_of_all_steps(page: Path, trained: list[Path]) -> 
     assert f"<td>{expected:.3f}</td>" in page.read_text()
 
 
-def test_schedules_memories_and_the_cost_of_masks_are_told(store: Store, tmp_path: Path) -> None:
+def test_schedules_past_losses_and_the_cost_of_masks_are_stated(store: Store, tmp_path: Path) -> None:
     recipes = {
         "hard": {"guidance": ((0.0, 0.1), (1.0, 0.9))},
         "freq_profile": {"exponent_power": 2.0},
@@ -127,8 +127,8 @@ def test_schedules_memories_and_the_cost_of_masks_are_told(store: Store, tmp_pat
         assert pretrain(recipe, store, tmp_path / strategy)
     page = report([tmp_path / strategy for strategy in recipes], tmp_path / "out")
     text = page.read_text()
-    assert "its past losses" in text and "led by the losses remembered at the last checkpoint" in text
-    assert "what gives λ = 0.1 at 0 %, 0.9 at 100 % of the run" in text
+    assert "past losses" in text and "guided by the losses recorded up to the last checkpoint" in text
+    assert "set so that λ = 0.1 at 0 %, 0.9 at 100 % of the run" in text
     assert "freq_profile, exponent rising as progress^2" in text and "<td>no hints</td>" in text
     assert {"masks-hard.png", "masks-freq_profile.png"} <= {path.name for path in page.parent.glob("*.png")}
     for run in runs.read_runs([tmp_path / strategy for strategy in recipes]):
@@ -139,7 +139,7 @@ def test_schedules_memories_and_the_cost_of_masks_are_told(store: Store, tmp_pat
     assert torch.equal(masker.state()["loss"].nan_to_num(), remembered.nan_to_num()) and remembered.isfinite().any()
 
 
-def test_what_is_missing_is_named_with_its_remedy(trained: list[Path], tmp_path: Path) -> None:
+def test_what_is_missing_is_stated_with_its_remedy(trained: list[Path], tmp_path: Path) -> None:
     run, gone = tmp_path / "left", tmp_path / "gone"
     shutil.copytree(trained[1], run)
     for name in (RESULTS, "checkpoint.safetensors"):
@@ -150,14 +150,14 @@ def test_what_is_missing_is_named_with_its_remedy(trained: list[Path], tmp_path:
     pages = [report([run], tmp_path / "out").read_bytes() for _ in range(2)]
     assert pages[0] == pages[1]
     text = pages[0].decode()
-    assert f"the store {gone} does not exist any more" in text and f"melmask prepare SOURCES --out {gone}" in text
+    assert f"the store {gone} no longer exists" in text and f"melmask prepare SOURCES --out {gone}" in text
     assert f"melmask evaluate {run} --task TASK.csv" in text and "No trained encoder has been evaluated yet." in text
     assert "left is not complete" in text and "--resume" in text
     assert all(f'<section id="{section}">' in text for section in SECTIONS)
     assert {path.name for path in (tmp_path / "out").glob("*.png")} == {"training.png"}
 
 
-def test_a_store_with_other_data_is_not_passed_off_as_the_run_s(trained: list[Path], tmp_path: Path) -> None:
+def test_a_store_with_other_data_is_not_used(trained: list[Path], tmp_path: Path) -> None:
     shutil.copytree(trained[1], tmp_path / "run")
     data = json.loads((tmp_path / "run" / DATA).read_text())
     (tmp_path / "run" / DATA).write_text(json.dumps({**data, "fingerprint": "other"}))
@@ -170,7 +170,7 @@ def test_folders_that_make_no_report_are_refused(trained: list[Path], tmp_path: 
         report([], tmp_path)
     with pytest.raises(ValueError, match="more than once"):
         report([trained[0], trained[0]], tmp_path)
-    with pytest.raises(ValueError, match=r"no run.*recipe\.json"):
+    with pytest.raises(ValueError, match=r"not a run folder.*recipe\.json"):
         report([tmp_path], tmp_path)
 
 

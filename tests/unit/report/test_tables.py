@@ -1,4 +1,4 @@
-"""What a report says about its table of evaluations."""
+"""The sentences of a report about its table of evaluations."""
 
 from evaluations import result, run_with
 from melmask.report import tables
@@ -27,8 +27,8 @@ def test_overlapping_intervals_are_said_to_overlap() -> None:
     assert "a reaches 70.0 %" in tables.sentence(table, table.columns[0])
     assert "9.0 points ahead of b, but the intervals overlap" in tables.sentence(table, table.columns[0])
     assert tables.verdict(table) == (
-        "a leads in 1 of 1 evaluation, in none of them with an interval clear of every other run's."
+        "a scores highest in 1 of 1 evaluation, in none of them with an interval above every other run's."
     )
     below = tabulate([run_with("a", result("encoder", 0.40), result("untrained", 0.60))])
     assert "20.0 points below the untrained encoder" in tables.sentence(below, below.columns[0])
-    assert tables.verdict(below) == "a stands clear of its baselines in 0 of 1 evaluation."
+    assert tables.verdict(below) == "a has an interval above those of its baselines in 0 of 1 evaluation."
