@@ -1,0 +1,96 @@
+"""Calls of the public API that take what is at hand: str or Path, one source or several, a recipe by its name."""
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+from melmask.data.prepare import prepare as prepare_sources
+from melmask.data.store import Store
+from melmask.logmel import LogMelSpec
+from melmask.registry import lookup
+from melmask.train import loop
+from melmask.train.recipe import RECIPES, Recipe
+from melmask.train.run_folder import LogEntry
+
+DEFAULT_SPEC = LogMelSpec()
+
+
+def prepare(
+    sources: str | Path | Sequence[str | Path],
+    out: str | Path,
+    *,
+    spec: LogMelSpec = DEFAULT_SPEC,
+    num_workers: int | None = None,
+) -> Store:
+    """Decode recordings, and pack their log-mels into a store.
+
+    A call that was killed resumes where it stopped; where nothing has changed, the store is opened as it is.
+
+    Args:
+        sources: one or several folders, searched recursively, or CSV manifests with path[,label][,fold][,group].
+        out: the folder of the store.
+        spec: the front end: sample rate, window, hop and mel bands.
+        num_workers: processes that decode; 0 decodes in this process, None uses one per core.
+
+    Raises:
+        ValueError: a source or setting is wrong, out holds something else, or no recording is usable.
+        RuntimeError: another process is writing to out, or workers cannot start.
+    """
+    several = [sources] if isinstance(sources, str | Path) else sources
+    return prepare_sources([Path(source) for source in several], Path(out), spec=spec, num_workers=num_workers)
+
+
+def recipe(name: str, **changes: Any) -> Recipe:
+    """A named recipe, with some of its settings changed.
+
+    Args:
+        name: a name in `melmask.train.recipe.RECIPES`, such as "tiny-msm-mae".
+        changes: settings of `Recipe` by name.
+
+    Raises:
+        ValueError: no such recipe or setting, or a setting is out of range.
+
+    >>> recipe("tiny-msm-mae", strategy="dwm").strategy
+    'dwm'
+    """
+    named = lookup(name, RECIPES, "recipe")
+    settings = [field.name for field in fields(named)]
+    for setting in changes:
+        if setting not in settings:
+            raise ValueError(f"a recipe has no setting {setting!r}; it has: {', '.join(settings)}")
+    return replace(named, **changes)
+
+
+def pretrain(
+    recipe: Recipe,
+    store: Store | str | Path,
+    run: str | Path,
+    *,
+    resume: bool = False,
+    report: Callable[[LogEntry], None] = lambda entry: None,
+) -> Path:
+    """Train an encoder on a store, and write a run folder: recipe, checkpoint, encoder, log and TensorBoard events.
+
+    Ctrl-C and SIGTERM save the run and end the call with a warning.
+
+    Args:
+        recipe: every setting, see `recipe`.
+        store: what `prepare` returned, or its folder.
+        run: the folder to write.
+        resume: continue the run in that folder from its last checkpoint; it ends with the same weights as a run that
+            was never interrupted.
+        report: called with each entry of the log.
+
+    Returns:
+        The run folder, which `melmask.load` takes.
+
+    Raises:
+        ValueError: the folder is in use, or recipe or data differ from those of the run to be resumed.
+        RuntimeError: the loss is not finite; the last good checkpoint is kept.
+    """
+    opened = store if isinstance(store, Store) else Store.open(Path(store))
+    if not loop.pretrain(recipe, opened, Path(run), resume=resume, report=report):
+        warnings.warn(f"the training in {run} was interrupted and saved: resume=True continues it", stacklevel=2)
+    return Path(run)
