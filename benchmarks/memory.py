@@ -31,7 +31,13 @@ CASES: dict[str, dict[str, Any]] = {
     "tiny-msm-mae": {},
 }
 QUICK = ("base-m2d",)
-SHORT = {"half_weights": "bf16", "activations": "kept", "temporaries": "passing", "gradients": "grads"}
+SHORT = {
+    "untrained_weights": "others",
+    "half_weights": "bf16",
+    "activations": "kept",
+    "temporaries": "passing",
+    "gradients": "grads",
+}
 
 ABOUT = (
     "Three steps of each recipe on noise, on a CPU, in a process of its own. recomputed: with checkpoint_activations. "

@@ -1,4 +1,4 @@
-"""Many processes or one, accumulated or not: the same batch gives the same step."""
+"""Two processes take the same steps as one, with and without accumulation."""
 
 import dataclasses
 import os
@@ -79,7 +79,7 @@ def two_processes(store, tmp_path_factory):
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_two_processes_are_one_that_accumulates(strategy, two_processes, store, tmp_path):
+def test_two_processes_equal_one_that_accumulates(strategy, two_processes, store, tmp_path):
     loop.pretrain(settings(strategy=strategy, accumulate=2), store, tmp_path / "one")
     one, two = learnt(tmp_path / "one"), learnt(two_processes / strategy)
     assert one.keys() == two.keys()
@@ -92,7 +92,7 @@ def test_two_processes_are_one_that_accumulates(strategy, two_processes, store, 
 
 
 @pytest.mark.parametrize(("strategy", "remembered"), [("dwm", set()), ("dwm_band", {"profile"}), ("hard", {"loss"})])
-def test_all_processes_remember_the_same(strategy, remembered, two_processes):
+def test_all_processes_record_the_same(strategy, remembered, two_processes):
     one, other = (read_tensors(two_processes / strategy / f"memory{rank}")[0] for rank in range(2))
     assert one.keys() == other.keys() == remembered
     for name in one:

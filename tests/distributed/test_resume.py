@@ -1,4 +1,4 @@
-"""Exact resume: a run killed at any moment ends with the same weights as one never killed."""
+"""Exact resume: a run killed at any moment and resumed ends with the weights of an uninterrupted one."""
 
 import dataclasses
 import os
@@ -36,7 +36,7 @@ def assert_same(run, other):
 
 
 class Killed(BaseException):
-    """Stands for a kill: nothing catches it."""
+    """In place of a kill: nothing catches it."""
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_killed_between_checkpoints(framework, strategy, store, tmp_path):
     assert_same(tmp_path / "killed", tmp_path / "whole")
 
 
-def test_killed_for_real(store, tmp_path):
+def test_killed_by_a_signal(store, tmp_path):
     settings = recipe("m2d", steps=60, save_every=5)
     loop.pretrain(settings, store, tmp_path / "whole")
     code = (
@@ -82,7 +82,7 @@ def test_killed_for_real(store, tmp_path):
     assert_same(tmp_path / "killed", tmp_path / "whole")
 
 
-def test_a_stopped_run_goes_on(store, tmp_path):
+def test_an_interrupted_run_is_resumed(store, tmp_path):
     loop.pretrain(recipe("m2d"), store, tmp_path / "whole")
 
     def stop_at_three(line):

@@ -19,7 +19,7 @@ from melmask.encoders.waveform import wrap
 from melmask.evaluation.results import read_results
 from melmask.evaluation.run import EvaluationSettings, evaluate_stores
 from melmask.logmel import LogMelSpec
-from melmask.nn.encoder_file import ENCODER, FrontEnd, save_encoder
+from melmask.nn.encoder_file import ENCODER, EncoderFile, FrontEnd
 from melmask.nn.vit import SIZES, Encoder
 
 
@@ -36,7 +36,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
         (folder / name).mkdir()
         torch.manual_seed(seed)
         front_end = FrontEnd(LogMelSpec(num_mels=num_mels), -7.1, 4.2)
-        save_encoder(folder / name / ENCODER, Encoder(SIZES["micro"], (8, 16)), front_end, 96)
+        EncoderFile(Encoder(SIZES["micro"], (8, 16)), front_end, 96).save(folder / name / ENCODER)
     return [folder / name for name in ("one", "two", "narrow")]
 
 

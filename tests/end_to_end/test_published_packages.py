@@ -23,7 +23,7 @@ import torch
 from melmask.adapters.mteb import MelmaskModel
 from melmask.adapters.xares import MelmaskEncoder
 from melmask.logmel import LogMelSpec
-from melmask.nn.encoder_file import FrontEnd, save_encoder
+from melmask.nn.encoder_file import EncoderFile, FrontEnd
 from melmask.nn.vit import SIZES, Encoder
 
 pytestmark = [pytest.mark.adapters, pytest.mark.filterwarnings("default")]  # what others warn of is not ours to mend
@@ -67,7 +67,7 @@ TASK = """
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("encoder") / "mine.safetensors"
-    save_encoder(path, Encoder(SIZES["micro"], (16, 16)), FrontEnd(LogMelSpec(), -7.1, 4.2), crop_frames=96)
+    EncoderFile(Encoder(SIZES["micro"], (16, 16)), FrontEnd(LogMelSpec(), -7.1, 4.2), crop_frames=96).save(path)
     return path
 
 

@@ -1,4 +1,4 @@
-"""Nothing of the masked input reaches what predicts it, in any framework, whatever that input holds."""
+"""No masked input reaches the online encoder or the predictions, in any framework, whatever its value."""
 
 import math
 
@@ -47,7 +47,7 @@ def test_masked_input_leaves_features_and_predictions_bit_identical(framework, c
 
 
 @each
-def test_visible_input_does_reach_features_and_predictions(framework):
+def test_visible_input_reaches_features_and_predictions(framework):
     model, mask, patches = made(framework), masks(), torch.randn(4, 30, 16)
     changed = patches.clone()
     changed[1, mask.visible[1, 2]] += 1.0

@@ -10,7 +10,7 @@ import torch
 
 import melmask
 from melmask.logmel import LogMelSpec
-from melmask.nn.encoder_file import ENCODER, load_encoder
+from melmask.nn.encoder_file import ENCODER, EncoderFile
 from melmask.study.runs import read_runs
 from melmask.train import loop
 from melmask.train.recipe import RECIPES
@@ -61,9 +61,9 @@ def test_a_runs_settings_are_in_its_files_and_not_in_its_name(store, tmp_path):
     misleading = (tmp_path / "run").rename(tmp_path / "base-msm-mae_ibm_r0.9_crop608_p8x8")
     read = read_runs([misleading])[0]
     assert read.recipe == recipe and read.model is not None
-    encoder, front_end, crop_frames = load_encoder(misleading / ENCODER)
-    assert encoder.patch_shape == recipe.patch_shape and crop_frames == recipe.crop_frames
-    assert front_end.spec == store.spec
+    saved = EncoderFile.load(misleading / ENCODER)
+    assert saved.encoder.patch_shape == recipe.patch_shape and saved.crop_frames == recipe.crop_frames
+    assert saved.front_end.spec == store.spec
 
 
 class Stranger:
@@ -84,7 +84,7 @@ def test_a_pickle_in_the_place_of_a_checkpoint_is_refused_and_not_run(dump, stor
         (run / name).unlink()
         dump(Stranger(mark), run / name)
     with pytest.raises(ValueError, match="cannot be read as safetensors"):
-        load_encoder(run / ENCODER)
+        EncoderFile.load(run / ENCODER)
     with pytest.raises(ValueError, match="cannot be read as safetensors"):
         _ = read_runs([run])[0].model
     assert not mark.exists()

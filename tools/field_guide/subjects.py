@@ -13,7 +13,7 @@ from field_guide.sounds import four_sounds
 from melmask.frameworks import Framework
 from melmask.logmel import LogMel
 from melmask.masking import MaskingStrategy, make_strategy
-from melmask.nn.encoder_file import ENCODER, load_encoder
+from melmask.nn.encoder_file import ENCODER, EncoderFile
 from melmask.patches import whole_patches
 from melmask.study.runs import read_runs
 from melmask.train.masker import guide_of
@@ -60,7 +60,8 @@ def subjects_of(run: Path, seed: int = 0) -> list[Subject]:
     read = read_runs([run])[0]
     if read.model is None:
         raise ValueError(f"{run} has not saved a checkpoint, whose model could be looked at")
-    encoder, front_end, _ = load_encoder(run / ENCODER)
+    saved = EncoderFile.load(run / ENCODER)
+    encoder, front_end = saved.encoder, saved.front_end
     spec, shape = front_end.spec, encoder.patch_shape
     subjects = []
     for name, wave in four_sounds(spec.sample_rate_hz, seed).items():

@@ -184,7 +184,7 @@ def strategies_table(plan: Plan) -> Table:
             unit(cost.ranking_flops),
             f"+{cost.share:.1%}" if cost.share else "",
             duration(plan.run_s * (1 + cost.share) / (1 + own.share)),
-            f"+{si(cost.remembered)}B" if cost.remembered else "",
+            f"+{si(cost.history_bytes)}B" if cost.history_bytes else "",
         )
         table.add_row(*row, style="bold" if cost is own else None)
     return table

@@ -18,7 +18,7 @@ from melmask.encoders.features import DEFAULT_SETTINGS, FeatureSettings, Pool
 from melmask.encoders.recordings import Audio, is_one, log_mels
 from melmask.encoders.timesteps import TimeSteps, half
 from melmask.logmel import LogMelSpec
-from melmask.nn.encoder_file import ENCODER, FrontEnd, load_encoder
+from melmask.nn.encoder_file import ENCODER, EncoderFile, FrontEnd
 from melmask.nn.vit import LAYER_NORM_EPS, Encoder, Size
 from melmask.patches import grid_of, patchify
 from melmask.runtime import keep_freed_memory, this_device
@@ -90,7 +90,8 @@ class PretrainedEncoder:
         run = path if path.is_dir() else None
         file = path / ENCODER if run or not path.exists() else path
         called = file.resolve().parent.name if file.name == ENCODER else file.stem
-        return PretrainedEncoder(*load_encoder(file), settings, called, run=run)
+        saved = EncoderFile.load(file)
+        return PretrainedEncoder(saved.encoder, saved.front_end, saved.crop_frames, settings, called, run=run)
 
     def untrained(self, seed: int = 0) -> "PretrainedEncoder":
         """The same form with random weights: the baseline that shows what training added.

@@ -19,7 +19,7 @@ from melmask.evaluation.task import Split, Task
 from melmask.files import read_tensors, write_tensors
 from melmask.finetune.augment import Lines
 from melmask.finetune.batches import equal_chunks
-from melmask.nn.encoder_file import ENCODER, load_encoder, save_encoder
+from melmask.nn.encoder_file import ENCODER, EncoderFile
 from melmask.probes.base import as_tensor, loss_of, probabilities, with_one
 from melmask.probes.logistic import LogisticProbe
 from melmask.types import PatchGrid
@@ -170,7 +170,7 @@ class FinetunedModel(nn.Module):
     def save(self, folder: Path) -> None:
         """Write encoder and head into a folder, which `FinetunedModel.load` and `PretrainedEncoder.load` read."""
         folder.mkdir(parents=True, exist_ok=True)
-        save_encoder(folder / ENCODER, self.encoder, self.front_end, self.crop_frames)
+        EncoderFile(self.encoder, self.front_end, self.crop_frames).save(folder / ENCODER)
         tensors = {"weight": self.head.weight, "bias": self.head.bias, "mean": self.mean, "scale": self.scale}
         form = {"classes": json.dumps(self.classes), "is_multilabel": json.dumps(self.is_multilabel)}
         form["pooling"] = self.settings.pooling
@@ -187,7 +187,8 @@ class FinetunedModel(nn.Module):
         if metadata.get("format") != "melmask-head-1":
             raise ValueError(f"{folder / HEAD} is not a melmask head (format {metadata.get('format')!r})")
         settings = FeatureSettings(pooling=metadata.get("pooling", "mean"))  # type: ignore[arg-type]
-        start = PretrainedEncoder(*load_encoder(folder / ENCODER), settings)
+        saved = EncoderFile.load(folder / ENCODER)
+        start = PretrainedEncoder(saved.encoder, saved.front_end, saved.crop_frames, settings)
         model = FinetunedModel(start, json.loads(metadata["classes"]), json.loads(metadata["is_multilabel"]))
         if tensors["weight"].shape != model.head.weight.shape:
             raise ValueError(f"{folder / HEAD} is of another encoder than {folder / ENCODER}: copy both together")

@@ -1,1 +1,1 @@
-"""The networks that all frameworks are built from."""
+"""Networks: the vision transformer, its linear layers, and the file of an encoder."""

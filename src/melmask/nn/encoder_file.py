@@ -1,4 +1,4 @@
-"""One encoder in a safetensors file, with its front end."""
+"""One encoder in a safetensors file, with all that is needed to use it."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -9,37 +9,60 @@ from melmask.logmel import LogMelSpec
 from melmask.nn.vit import Encoder, Size
 
 ENCODER = "encoder.safetensors"  # its name in a run's folder
+FORMAT = "melmask-encoder-1"
 
 
 @dataclass(frozen=True)
 class FrontEnd:
-    """What stands between a waveform and a trained encoder: the log-mel's settings and the data set's mean and std."""
+    """How a waveform becomes an encoder's input: log-mel settings, and the statistics to normalise by.
+
+    Args:
+        spec: of the log-mel spectrogram.
+        mean: of the log-mel values of the training data.
+        std: their standard deviation.
+    """
 
     spec: LogMelSpec
     mean: float
     std: float
 
 
-def save_encoder(path: Path, encoder: Encoder, front_end: FrontEnd, crop_frames: int) -> None:
-    """Save an encoder with all that is needed to use it: its form, front end and the length it was trained on."""
-    form = {"size": asdict(encoder.size), "patch_shape": list(encoder.patch_shape), "crop_frames": crop_frames}
-    front = {"spec": front_end.spec.to_dict(), "mean": front_end.mean, "std": front_end.std}
-    metadata = {"format": "melmask-encoder-1", "form": json.dumps(form), "front_end": json.dumps(front)}
-    write_tensors(path, dict(encoder.state_dict()), metadata)
+@dataclass(frozen=True)
+class EncoderFile:
+    """The content of an encoder file.
 
-
-def load_encoder(path: Path) -> tuple[Encoder, FrontEnd, int]:
-    """An encoder, its front end, and the number of frames it was trained on.
-
-    Raises:
-        ValueError: the file is missing, damaged or no melmask encoder.
+    Args:
+        encoder: the network.
+        front_end: of its input.
+        crop_frames: length of the crops it was trained on, in frames.
     """
-    if not path.exists():
-        raise ValueError(f"{path} does not exist: the run has not saved its first checkpoint, or is no run folder")
-    tensors, metadata = read_tensors(path)
-    if metadata.get("format") != "melmask-encoder-1":
-        raise ValueError(f"{path} is no melmask encoder (format {metadata.get('format')!r})")
-    form, front = json.loads(metadata["form"]), json.loads(metadata["front_end"])
-    encoder = Encoder(Size(**form["size"]), tuple(form["patch_shape"]))
-    encoder.load_state_dict(tensors)
-    return encoder, FrontEnd(LogMelSpec.from_dict(front["spec"]), front["mean"], front["std"]), form["crop_frames"]
+
+    encoder: Encoder
+    front_end: FrontEnd
+    crop_frames: int
+
+    def save(self, path: Path) -> None:
+        """Write it, atomically."""
+        size, shape = asdict(self.encoder.size), list(self.encoder.patch_shape)
+        form = {"size": size, "patch_shape": shape, "crop_frames": self.crop_frames}
+        front_end = {"spec": self.front_end.spec.to_dict(), "mean": self.front_end.mean, "std": self.front_end.std}
+        metadata = {"format": FORMAT, "form": json.dumps(form), "front_end": json.dumps(front_end)}
+        write_tensors(path, dict(self.encoder.state_dict()), metadata)
+
+    @staticmethod
+    def load(path: Path) -> "EncoderFile":
+        """Read an encoder file.
+
+        Raises:
+            ValueError: the file is missing, damaged or no melmask encoder.
+        """
+        if not path.exists():
+            raise ValueError(f"{path} does not exist: the run has not saved its first checkpoint, or is no run folder")
+        tensors, metadata = read_tensors(path)
+        if metadata.get("format") != FORMAT:
+            raise ValueError(f"{path} is no melmask encoder (format {metadata.get('format')!r})")
+        form, front_end = json.loads(metadata["form"]), json.loads(metadata["front_end"])
+        encoder = Encoder(Size(**form["size"]), tuple(form["patch_shape"]))
+        encoder.load_state_dict(tensors)
+        spec = LogMelSpec.from_dict(front_end["spec"])
+        return EncoderFile(encoder, FrontEnd(spec, front_end["mean"], front_end["std"]), form["crop_frames"])

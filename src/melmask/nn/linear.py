@@ -1,4 +1,4 @@
-"""Linear layers, in the form in which the processor multiplies fastest."""
+"""Linear layers, with the matrix product in the form that is fastest on the processor."""
 
 import math
 import platform
@@ -15,11 +15,11 @@ ONEDNN_IMAGES = 16  # on one thread, PyTorch leaves no smaller batch of 1 x 1 co
 
 
 class Linear(nn.Linear):
-    """PyTorch's linear layer, of the same numbers; on some processors its product in float32 is a convolution.
+    """PyTorch's linear layer; on some processors its float32 product is computed as a 1 x 1 convolution.
 
-    PyTorch leaves a product in float32 to MKL and a convolution to oneDNN. On processors with AVX-512 that are not
-    Intel's, MKL uses half of each vector, and the same product as a convolution of 1 x 1 takes half the time, forward
-    and backward. In bfloat16 both are oneDNN's, and no faster in one form than in the other.
+    PyTorch computes matrix products in float32 by MKL and convolutions by oneDNN. On processors with AVX-512 that are
+    not Intel's, MKL uses half of each vector, and the product takes half the time as a convolution, forward and
+    backward. In bfloat16 oneDNN computes both, at the same speed.
     """
 
     def forward(self, tokens: Float[Tensor, "*b d"]) -> Float[Tensor, "*b e"]:
@@ -29,7 +29,7 @@ class Linear(nn.Linear):
 def product(
     tokens: Float[Tensor, "*b d"], weight: Float[Tensor, "e d"], bias: Float[Tensor, " e"] | None
 ) -> Float[Tensor, "*b e"]:
-    """The product of a linear layer in the form that is fastest where it is computed."""
+    """The product of a linear layer, in the form that is fastest on the processor."""
     in_float32 = tokens.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
     if tokens.device.type == "cpu" and in_float32 and convolves_faster():
         return as_convolution(tokens, weight, bias)
@@ -39,7 +39,7 @@ def product(
 def as_convolution(
     tokens: Float[Tensor, "*b d"], weight: Float[Tensor, "e d"], bias: Float[Tensor, " e"] | None
 ) -> Float[Tensor, "*b e"]:
-    """The product of a linear layer as a convolution of 1 x 1, without a copy: tokens in memory are the pixels."""
+    """The product of a linear layer as a 1 x 1 convolution whose pixels are the tokens; nothing is copied."""
     num_tokens, dim = tokens.numel() // tokens.shape[-1], tokens.shape[-1]
     images = tokens.reshape(math.gcd(num_tokens, ONEDNN_IMAGES), -1, 1, dim).permute(0, 3, 1, 2)
     return F.conv2d(images, weight[:, :, None, None], bias).permute(0, 2, 3, 1).reshape(*tokens.shape[:-1], len(weight))
@@ -47,7 +47,7 @@ def as_convolution(
 
 @cache
 def convolves_faster() -> bool:
-    """Whether a product is faster as a convolution here: an x86 processor with AVX-512, MKL, and not Intel's own."""
+    """Whether this is an x86 processor with AVX-512, not Intel's, and PyTorch has MKL and oneDNN."""
     return (
         torch.backends.mkl.is_available()
         and torch.backends.mkldnn.is_available()
@@ -57,5 +57,5 @@ def convolves_faster() -> bool:
 
 
 def _vendor() -> str:
-    """What tells the processor's maker."""
+    """Text that names the processor's vendor."""
     return CPU_INFO.read_text(errors="replace")[:1000] if CPU_INFO.exists() else platform.processor()

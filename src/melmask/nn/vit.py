@@ -1,4 +1,4 @@
-"""The transformer: attention, block, and the encoder that sees any subset of the patches."""
+"""The vision transformer: attention, blocks, and an encoder of any subset of the patches."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -18,7 +18,16 @@ LAYER_NORM_EPS = 1e-6
 
 @dataclass(frozen=True)
 class Size:
-    """Width, depth and number of attention heads of a transformer."""
+    """The size of a transformer.
+
+    Args:
+        dim: feature width of its tokens.
+        depth: number of blocks.
+        heads: attention heads of each block.
+
+    Raises:
+        ValueError: the width is no multiple of 4 and of the heads, or there is no block.
+    """
 
     dim: int
     depth: int
@@ -41,10 +50,10 @@ SIZES = {
 def attend(
     query: Float[Tensor, "b h k e"], key: Float[Tensor, "b h k e"], value: Float[Tensor, "b h k e"]
 ) -> Float[Tensor, "b h k e"]:
-    """Scaled dot-product attention, in the form that is fastest where it runs.
+    """Scaled dot-product attention, by the faster of two forms: explicit products on a CPU, else the fused kernel.
 
-    On a CPU the explicit products are: with 20 to 1,000 tokens in bfloat16 they take half the fused kernel's time
-    forward and a third to a fifth of it with the backward pass, and in float32 no more. Elsewhere the fused kernel is.
+    On a CPU with 20 to 1,000 tokens in bfloat16, the explicit products take half the fused kernel's time in a forward
+    pass and a third to a fifth of it with the backward pass; in float32 they are no slower.
     """
     if query.device.type != "cpu":
         return F.scaled_dot_product_attention(query, key, value)
@@ -66,7 +75,7 @@ class Attention(nn.Module):
         return self.proj(mixed.transpose(1, 2).reshape(tokens.shape))
 
     def of_first(self, tokens: Float[Tensor, "b k d"]) -> Float[Tensor, "b k h"]:
-        """How much the first token attends to every token, by head, in float32; over the tokens it adds up to one."""
+        """The first token's attention to every token, by head, in float32; it sums to one over the tokens."""
         query, key, _ = self._heads(tokens)
         scores = (query[:, :, :1] * query.shape[-1] ** -0.5) @ key.transpose(-2, -1)
         return scores[:, :, 0].float().softmax(dim=-1).transpose(1, 2)
@@ -78,7 +87,7 @@ class Attention(nn.Module):
 
 
 class Mlp(nn.Module):
-    """Two linear layers, four times as wide between them."""
+    """Two linear layers with GELU between them, where they are four times as wide."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -105,11 +114,14 @@ class Block(nn.Module):
 
 
 class Blocks(nn.ModuleList):
-    """Blocks one after the other.
+    """A stack of blocks.
+
+    Args:
+        size: width, depth and heads.
 
     Attributes:
-        are_recomputed: in training, keep only what goes into each block and compute the rest again for the backward
-            pass: a fraction of the memory, for a third more time.
+        are_recomputed: activation checkpointing: in training, keep only the input of each block and compute the rest
+            again in the backward pass. Takes a fraction of the memory and about a third more time.
     """
 
     def __init__(self, size: Size) -> None:
@@ -124,7 +136,7 @@ class Blocks(nn.ModuleList):
 
 
 class PatchEmbed(nn.Module):
-    """A linear map of a flattened patch; with timm's name and the same numbers as its strided convolution."""
+    """A linear map of a flattened patch: timm's strided convolution, under its parameter names."""
 
     def __init__(self, patch_values: int, dim: int) -> None:
         super().__init__()
@@ -142,15 +154,15 @@ def _positions(grid: PatchGrid, dim: int, device: torch.device) -> Tensor:
 
 
 def positions(grid: PatchGrid, dim: int, like: Tensor) -> Float[Tensor, "1 n d"]:
-    """The grid's fixed positions, as one sample, on the device of ``like``."""
+    """The grid's fixed position embeddings, for one sample, on the device of ``like``."""
     return _positions(grid, dim, like.device)[None]
 
 
 class Encoder(nn.Module):
     """A ViT on patches of a log-mel spectrogram, with fixed 2-D positions and a class token.
 
-    Only the patches asked for are embedded, so hidden ones cost nothing and cannot leak. Parameter names follow timm's
-    ViT, so that published weights load one to one.
+    Only the selected patches are embedded, so that the others cost nothing and cannot leak. Parameter names follow
+    timm's ViT, so that published weights load one to one.
 
     Args:
         size: width, depth and heads.
@@ -175,7 +187,7 @@ class Encoder(nn.Module):
         Args:
             patches: all patches of the input.
             grid: their layout.
-            index: which to look at; None for all.
+            index: the patches to encode; None for all.
 
         Returns:
             The class token and then the features of those patches: t = k + 1.
@@ -185,7 +197,7 @@ class Encoder(nn.Module):
     def layers(
         self, patches: Float[Tensor, "b n p"], grid: PatchGrid, index: Int[Tensor, "b k"] | None = None
     ) -> list[Float[Tensor, "b t d"]]:
-        """What `forward` has after each block, first to last, not normalised."""
+        """The output of each block, first to last, without the final norm; arguments as `forward`."""
         tokens = self._embed(patches, grid, index)
         outputs = []
         for block in self.blocks:
@@ -194,9 +206,9 @@ class Encoder(nn.Module):
         return outputs
 
     def class_attention(self, patches: Float[Tensor, "b n p"], grid: PatchGrid) -> Float[Tensor, "b n h"]:
-        """How much the class token attends to every patch in the last block, by head.
+        """The class token's attention to every patch in the last block, by head.
 
-        What it gives to itself is left out, so a head's column adds up to less than one.
+        Its attention to itself is excluded, so that a head's column sums to less than one.
         """
         tokens = self._embed(patches, grid)
         *before, last = self.blocks
@@ -215,7 +227,7 @@ class Encoder(nn.Module):
 
 
 def init_weights(module: nn.Module) -> None:
-    """Xavier-uniform linear layers with zero biases; norms start as the identity."""
+    """Initialise linear layers with Xavier-uniform weights and zero biases; norms keep the identity."""
     if isinstance(module, nn.Linear):
         nn.init.xavier_uniform_(module.weight)
         if module.bias is not None:

@@ -1,1 +1,1 @@
-"""What a run will take, before it is started."""
+"""Estimates of what a run will take, before it is started."""

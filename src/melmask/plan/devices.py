@@ -1,4 +1,4 @@
-"""What devices can do at most, from their vendors' data sheets, and this one's own ceiling, measured."""
+"""The peak speeds of devices, by their data sheets, and of this machine, measured."""
 
 import time
 from dataclasses import dataclass
@@ -8,26 +8,25 @@ import torch
 from melmask.nn.linear import product
 
 GIB = 2**30
-CEILING_SIZE, CEILING_S = {"cpu": 1536, "cuda": 8192}, 0.4  # of the square matrices, and for how long
+CEILING_SIZE, CEILING_S = {"cpu": 1536, "cuda": 8192}, 0.4  # rows of the square matrices; seconds of measuring
 
 _DATA_CENTER = "https://www.nvidia.com/content/dam/en-zz/Solutions/Data-Center/"
 
 
 @dataclass(frozen=True)
 class Device:
-    """An accelerator: its peaks are the vendor's, its utilisation is an assumption.
+    """An accelerator, with the peaks of its data sheet and an assumed utilisation.
 
-    The assumed share of the bf16 peak is what eager training of a ViT on some hundred tokens may be hoped to reach, and
-    less where the peak is far ahead of the memory's speed; of the float32 peak, which is easier to reach, more. None
-    of them was measured.
+    The utilisations are assumptions for eager training of a ViT on some hundred tokens, not measurements: lower where
+    the bf16 peak is high for the memory's bandwidth, higher for float32, whose peak is easier to reach.
 
     Args:
-        name: for people.
-        memory: bytes.
-        bf16_flops: dense peak of the tensor cores on bf16 with float32 sums, a second; None where they have no bf16.
-        float32_flops: peak on float32 without TF32, a second.
+        name: for tables.
+        memory: in bytes.
+        bf16_flops: dense peak of bf16 products with float32 sums, in operations a second; None without bf16.
+        float32_flops: peak in float32 without TF32, in operations a second.
         bf16_utilisation: assumed share of the bf16 peak that training reaches.
-        source: where memory and peaks are from.
+        source: of memory and peaks.
     """
 
     name: str
@@ -44,12 +43,12 @@ class Device:
         return precision != "float32" and self.bf16_flops is not None
 
     def peak_flops(self, precision: str) -> float:
-        """The peak that a recipe of that precision has before it."""
+        """The peak for a recipe of that precision, in operations a second."""
         assert self.bf16_flops is not None or not self.computes_in_bf16(precision)
         return self.bf16_flops or 0.0 if self.computes_in_bf16(precision) else self.float32_flops
 
     def utilisation(self, precision: str) -> float:
-        """The share of that peak that is assumed to be reached."""
+        """The assumed share of that peak that training reaches."""
         return self.bf16_utilisation if self.computes_in_bf16(precision) else self.float32_utilisation
 
 
@@ -102,12 +101,12 @@ DEVICES = {
 
 @torch.inference_mode()
 def gemm_ceiling(device: torch.device, dtype: torch.dtype, seconds: float = CEILING_S) -> float:
-    """The most that a product of large square matrices reaches there, in floating-point operations a second.
+    """The measured speed of a product of large square matrices, in floating-point operations a second.
 
     Args:
-        device: to be measured.
+        device: to measure.
         dtype: of the matrices.
-        seconds: for which it is tried; the quickest product counts.
+        seconds: of measuring; the fastest product counts.
     """
     size = CEILING_SIZE[device.type]
     left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))

@@ -1,4 +1,4 @@
-"""What a run will take: operations, memory, storage and time, before it is started."""
+"""Estimate what a run will take: operations, memory, storage and time."""
 
 import dataclasses
 import os
@@ -19,9 +19,9 @@ from melmask.runtime import computes_in_bf16, describe, memory_of, this_device
 from melmask.train.recipe import Recipe
 
 STORED = 2  # bytes of a log-mel value in a store: float16
-USABLE = 0.8  # share of a device's memory that a step is to fill: drivers, libraries and the heap's gaps need the rest
-TRIAL_S, TRIAL_STEP_S = 6.0, 2.0  # a trial in all, and the most that one step of it should take
-GUESSED_SHARE = 0.4  # of the ceiling, to choose the trial's batch
+USABLE = 0.8  # share of a device's memory for a step; drivers, libraries and fragmentation take the rest
+TRIAL_S, TRIAL_STEP_S = 6.0, 2.0  # length of a trial, and the longest that one step of it should take
+GUESSED_SHARE = 0.4  # of the ceiling, to choose the batch size of the trial
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,8 @@ class Data:
     """The recordings to train on.
 
     Args:
-        num_clips: how many.
-        clip_s: length of each.
+        num_clips: number of recordings.
+        clip_s: length of each, in seconds.
         spec: the front end.
 
     Raises:
@@ -44,20 +44,21 @@ class Data:
     def __post_init__(self) -> None:
         if self.num_clips < 1 or self.clip_s <= 0:
             raise ValueError(
-                f"there must be clips and they must have a length: got {self.num_clips} of {self.clip_s} s"
+                f"num_clips must be at least 1 and clip_s positive: got {self.num_clips} clips of {self.clip_s} s"
             )
 
     @property
     def clip_frames(self) -> int:
+        """Log-mel frames of each recording."""
         return self.spec.num_frames(round(self.clip_s * self.spec.sample_rate_hz))
 
     @property
     def store_bytes(self) -> int:
-        """Of the packed log-mels; tables and file headers come on top, some 100 bytes a clip."""
+        """Bytes of the packed log-mels; tables and file headers add about 100 bytes a clip."""
         return self.num_clips * self.clip_frames * self.spec.num_mels * STORED
 
     def cropped(self, recipe: Recipe) -> Recipe:
-        """The recipe with crops as long as these clips need: the loader pads clips only to whole patches.
+        """The recipe with crops no longer than these clips, as the loader pads clips to whole patches only.
 
         Raises:
             ValueError: even a full crop is too short for the mask ratio.
@@ -69,7 +70,7 @@ class Data:
         return dataclasses.replace(recipe, crop_frames=min(columns * frames, recipe.crop_frames))
 
     def crops_per_clip(self, crop_frames: int) -> int:
-        """How often an epoch visits a clip: once per crop length that it holds, at least once."""
+        """Crops that an epoch takes of each clip: one for each crop length in it, at least one."""
         return max(1, round(self.clip_frames / crop_frames))
 
 
@@ -79,12 +80,12 @@ class Speed:
 
     Args:
         name: of the device.
-        ceiling_flops: operations a second, at most: a vendor's peak, or measured products.
-        utilisation: the share of it that a step reaches: assumed, or measured.
-        memory: bytes of the device.
-        source: where the ceiling is from.
-        trial: the steps that were measured; None if the utilisation is assumed.
-        others: processes that kept the machine busy before it was measured.
+        ceiling_flops: largest speed, in operations a second: by data sheet, or of measured products.
+        utilisation: share of it that a step reaches: assumed, or measured.
+        memory: of the device, in bytes.
+        source: of the ceiling.
+        trial: the measured steps; None if the utilisation is assumed.
+        others: mean number of busy processes on the machine before it was measured.
     """
 
     name: str
@@ -97,7 +98,7 @@ class Speed:
 
     @property
     def flops(self) -> float:
-        """Operations a second."""
+        """Operations a second, in training."""
         return self.ceiling_flops * self.utilisation
 
 
@@ -107,10 +108,10 @@ class Plan:
 
     Args:
         recipe: every setting of the run.
-        data: what it trains on.
+        data: the training data.
         flops: of a step, on all devices together.
-        footprint: of a step, on each device.
-        setting: on how many devices, all alike, and how; they are taken to share the work without loss.
+        footprint: memory of a step, on each device.
+        setting: number and kind of the devices, which are assumed to share the work without loss.
         speed: of each device.
     """
 
@@ -135,7 +136,7 @@ class Plan:
 
     @property
     def step_s(self) -> float:
-        """Seconds a step. The optimiser, which every device repeats, is a matter of memory and not of operations."""
+        """Seconds a step. The optimiser is excluded: its time depends on memory bandwidth, not on operations."""
         return self.flops.per_sample * self.recipe.batch_size / (self.num_devices * self.speed.flops)
 
     @property
@@ -155,17 +156,17 @@ class Plan:
 def make_plan(
     recipe: Recipe, data: Data, device: Device | None = None, num_devices: int = 1, utilisation: float | None = None
 ) -> Plan:
-    """Plan a run on devices of which the data sheet is known or, with None, on this machine, which is measured.
+    """Plan a run, on devices with a known data sheet or on this machine, which is measured.
 
     Args:
         recipe: every setting.
-        data: what to train on.
-        device: one of `DEVICES`; None measures this machine: its products, and a few real steps.
-        num_devices: how many of them.
-        utilisation: the share of the peak that is reached, instead of the assumed one.
+        data: the training data.
+        device: one of `DEVICES`; None measures this machine by matrix products and a few real steps.
+        num_devices: number of devices.
+        utilisation: share of the peak that training reaches, in place of the assumed or measured one.
 
     Raises:
-        ValueError: a number is out of range, the batch does not divide by the devices, or the crop holds no patches.
+        ValueError: a number is out of range, the batch does not divide by the devices, or a crop has no patches.
     """
     if num_devices < 1:
         raise ValueError(f"a run needs at least one device, got {num_devices}")
@@ -189,13 +190,13 @@ def make_plan(
 
 
 def measured_speed(recipe: Recipe, data: Data, flops: StepFlops, in_bf16: bool, num_devices: int = 1) -> Speed:
-    """This machine's ceiling, and the share of it that a few real steps reach, on a batch that takes seconds at most.
+    """Measure this machine: its ceiling, and the share of it that a few real steps reach.
 
     Args:
-        recipe: whose steps.
-        data: the clips' length.
-        flops: of its step.
-        in_bf16: whether it computes in bf16 here.
+        recipe: to take steps of, with a smaller batch if a step would take more than seconds.
+        data: for the length of the clips.
+        flops: of a step of the recipe.
+        in_bf16: whether the recipe computes in bf16 here.
         num_devices: that will share its batch.
     """
     device, others = this_device(), os.getloadavg()[0]
@@ -214,15 +215,15 @@ def measured_speed(recipe: Recipe, data: Data, flops: StepFlops, in_bf16: bool, 
 
 @dataclass(frozen=True)
 class StrategyCost:
-    """What a masking strategy takes beside random masking, in the same framework.
+    """What a masking strategy takes more than random masking, in the same framework.
 
     Args:
         name: in `STRATEGIES`.
-        needs: what it looks at.
-        pass_flops: of the pass through the encoder that it needs, for one sample.
-        ranking_flops: products in ranking the patches of one sample.
-        share: of both, of a step with random masking.
-        remembered: bytes that it remembers of the data, beside the model.
+        needs: its guide.
+        pass_flops: operations of the encoder pass that it needs, for one sample.
+        ranking_flops: operations of ranking the patches of one sample.
+        share: both, as a share of a step with random masking.
+        history_bytes: of the recorded losses.
     """
 
     name: str
@@ -230,7 +231,7 @@ class StrategyCost:
     pass_flops: int
     ranking_flops: int
     share: float
-    remembered: int
+    history_bytes: int
 
 
 def strategy_costs(recipe: Recipe, data: Data) -> list[StrategyCost]:
@@ -246,19 +247,19 @@ def strategy_costs(recipe: Recipe, data: Data) -> list[StrategyCost]:
         options: Mapping[str, bool | int | float | str] = recipe.strategy_options if name == recipe.strategy else {}
         strategy = make_strategy(name, options)
         flops = {part.name: part.total for part in guide_parts(strategy, recipe, grid)}
-        # A patch of a recording stands for its columns of patches, whatever the crops.
+        # A loss is recorded for each patch of a recording, not of each crop.
         columns = max(round(data.clip_frames / recipe.patch_shape[1]), grid.time)
-        remembered = FLOAT32 * data.num_clips * columns * grid.freq if strategy.needs.guide == "loss" else 0
+        history_bytes = FLOAT32 * data.num_clips * columns * grid.freq if strategy.needs.guide == "loss" else 0
         guide, ranking = flops.get("guide pass", 0), flops.get("ranking", 0)
-        costs.append(StrategyCost(name, strategy.needs.guide, guide, ranking, (guide + ranking) / step, remembered))
+        costs.append(StrategyCost(name, strategy.needs.guide, guide, ranking, (guide + ranking) / step, history_bytes))
     return costs
 
 
 def remedies(plan: Plan) -> list[str]:
-    """Settings with which a step that does not fit would; empty if it fits.
+    """Changes of the recipe with which a step that does not fit would; empty if it fits.
 
     Returns:
-        Each a change of the recipe that alone is enough, as it is typed.
+        Command-line options; each item alone is enough.
     """
     if plan.fits:
         return []

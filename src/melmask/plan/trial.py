@@ -1,4 +1,4 @@
-"""A few real steps of a recipe on this machine, to see how long they take and what memory they fill."""
+"""Take a few real steps of a recipe on this machine, and measure their time and memory."""
 
 import ctypes
 import dataclasses
@@ -29,14 +29,13 @@ NUM_CLIPS, MIN_STEPS, MAX_STEPS = 4, 2, 100
 
 @dataclass(frozen=True)
 class Trial:
-    """What a few steps took.
+    """The measurements of a few steps.
 
     Args:
         batch_size: of these steps.
         step_s: median seconds of a whole step: reading, masks, both passes, optimiser.
-        num_steps: that were timed, after one that was not.
-        peak_bytes: by which the process grew beyond what it is with a model that weighs nothing; on a GPU the most
-            that was allocated.
+        num_steps: that were timed, after one warm-up step.
+        peak_bytes: peak memory of the process, minus that with a tiny model; on a GPU, of the allocated memory.
     """
 
     batch_size: int
@@ -51,13 +50,13 @@ class Trial:
 
 
 def try_steps(recipe: Recipe, spec: LogMelSpec, clip_s: float, budget_s: float) -> Trial:
-    """Train for a few steps on noise, to which time and memory are alike.
+    """Train for a few steps on noise; the content of the recordings changes neither time nor memory.
 
     Args:
-        recipe: what to try.
+        recipe: to take steps of.
         spec: the front end.
-        clip_s: length of the clips; of longer ones than a crop only as much is made.
-        budget_s: stop after so many seconds, but not before two steps.
+        clip_s: length of the clips, in seconds; those longer than a crop are shortened.
+        budget_s: stop after that many seconds, but not before two steps.
     """
     crop_s = recipe.crop_frames / spec.frames_per_s
     recipe = dataclasses.replace(recipe, steps=MAX_STEPS, epochs=0.0, exclude=())
@@ -66,14 +65,14 @@ def try_steps(recipe: Recipe, spec: LogMelSpec, clip_s: float, budget_s: float) 
     )
     with tempfile.TemporaryDirectory(prefix="melmask-") as name, join_world() as world:
         store = noise_store(Path(name), spec, min(clip_s, crop_s + 1.0))
-        list(itertools.islice(_steps(small, store, world), 2))  # libraries that are loaded by the first step of all
+        list(itertools.islice(_steps(small, store, world), 2))  # loads the libraries that a first step loads
         before = reset_peak_memory(world.device)
         _, *times = _within(budget_s, _steps(recipe, store, world))
         return Trial(recipe.batch_size, statistics.median(times), len(times), peak_memory(world.device) - before)
 
 
 def _steps(recipe: Recipe, store: Store, world: World) -> Generator[float, None, None]:
-    """The seconds of one step after the other, read from the store as in a run."""
+    """The seconds of each step, with batches read from the store as in a run."""
     trainer = Trainer(recipe, recipe.make_loader(store), store.folder / "no run", world, lambda progress: None)
     with closing(trainer.parts(0)) as parts:
         for step in range(recipe.steps):
@@ -85,7 +84,7 @@ def _steps(recipe: Recipe, store: Store, world: World) -> Generator[float, None,
 
 
 def _within(budget_s: float, times: Iterator[float]) -> list[float]:
-    """Times until they add up to the budget, but at least the first and two more."""
+    """The times until their sum exceeds the budget, but at least three."""
     taken: list[float] = []
     for time_s in times:
         taken.append(time_s)
@@ -109,11 +108,11 @@ def noise_store(folder: Path, spec: LogMelSpec, clip_s: float) -> Store:
 
 
 def reset_peak_memory(device: torch.device) -> int:
-    """Forget the most that was filled so far, where that can be done; what counts as the most from now on."""
+    """Reset the peak of memory where the system can; returns the peak from then on, in bytes."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     elif Path("/proc/self/clear_refs").exists():
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # of glibc: hands freed memory back to the system
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # of glibc: returns freed memory to the system
         if trim is not None:
             trim(0)
         Path("/proc/self/clear_refs").write_text("5")  # see proc(5)
@@ -121,11 +120,11 @@ def reset_peak_memory(device: torch.device) -> int:
 
 
 def peak_memory(device: torch.device) -> int:
-    """The most memory, in bytes, that this process ever filled, or ever allocated on a GPU."""
+    """The peak memory of this process, in bytes; on a GPU, of the allocated memory."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     status = Path("/proc/self/status")
-    if status.exists():  # there, what resource says is never less than what the parent filled when it forked
+    if status.exists():  # on Linux, the resource module's peak includes that of the parent before it forked
         line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
         return 1024 * int(line.split()[1])
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

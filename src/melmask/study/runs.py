@@ -20,7 +20,7 @@ from melmask.logmel import LogMelSpec
 from melmask.masking import draw
 from melmask.masking.base import num_masked_of
 from melmask.masking.laws import guidance
-from melmask.nn.encoder_file import ENCODER, load_encoder
+from melmask.nn.encoder_file import ENCODER, EncoderFile
 from melmask.train.checkpoint import load_weights
 from melmask.train.distributed import ALONE
 from melmask.train.masker import Masker
@@ -82,7 +82,7 @@ class Run:
         """Its front end, from the store or else from its encoder file; None if there is neither."""
         if self.store:
             return self.store.spec
-        return load_encoder(self.folder / ENCODER)[1].spec if (self.folder / ENCODER).exists() else None
+        return EncoderFile.load(self.folder / ENCODER).front_end.spec if (self.folder / ENCODER).exists() else None
 
     @cached_property
     def model(self) -> Framework | None:

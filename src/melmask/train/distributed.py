@@ -1,4 +1,4 @@
-"""One process or many, told by torchrun's environment."""
+"""Training in one process, or in those that torchrun starts."""
 
 import os
 from collections.abc import Iterator
@@ -13,7 +13,13 @@ from torch.nn.parallel import DistributedDataParallel
 
 @dataclass(frozen=True)
 class World:
-    """Which of how many processes this is, and the device it computes on."""
+    """The processes of a run.
+
+    Args:
+        rank: number of this process, from 0.
+        size: number of processes.
+        device: that this process computes on.
+    """
 
     rank: int
     size: int
@@ -21,20 +27,22 @@ class World:
 
     @property
     def is_first(self) -> bool:
+        """Whether this is the process that writes files."""
         return self.rank == 0
 
     def wrap(self, model: nn.Module) -> nn.Module:
-        """The model with gradients averaged over all processes."""
+        """The model, wrapped so that its gradients are averaged over all processes."""
         if self.size == 1:
             return model
         return DistributedDataParallel(model, device_ids=[self.device] if self.device.type == "cuda" else None)
 
     def wait(self) -> None:
+        """Wait until all processes are here."""
         if self.size > 1:
             distributed.barrier()
 
     def any(self, flag: bool) -> bool:
-        """True everywhere if true in any process."""
+        """True in all processes if ``flag`` is true in any."""
         if self.size == 1:
             return flag
         shared = torch.tensor(float(flag), device=self.device)
@@ -42,7 +50,7 @@ class World:
         return bool(shared.item())
 
     def gather(self, tensor: Shaped[Tensor, "k *more"]) -> Tensor:
-        """The tensors of all processes, which must be of one shape, one after the other in the order of ranks."""
+        """The tensors of all processes, which must be of one shape, concatenated in the order of ranks."""
         if self.size == 1:
             return tensor
         gathered = [torch.empty_like(tensor) for _ in range(self.size)]
@@ -55,7 +63,7 @@ ALONE = World(rank=0, size=1, device=torch.device("cpu"))
 
 @contextmanager
 def join_world() -> Iterator[World]:
-    """Join the processes that torchrun started (nccl on GPUs, gloo on CPUs), or be the only one."""
+    """Join the processes that torchrun started, by nccl on GPUs and gloo on CPUs, or be the only process."""
     size, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
     device = torch.device("cpu")
     if torch.cuda.is_available():

@@ -1,4 +1,4 @@
-"""The training loop: one for every framework and every strategy."""
+"""The training loop, for every framework and every masking strategy."""
 
 import dataclasses
 import json
@@ -14,9 +14,9 @@ from torch.utils.tensorboard import SummaryWriter
 
 from melmask.data.loader import Loader
 from melmask.data.store import Store
-from melmask.files import select_prefix
+from melmask.files import atomic_write, select_prefix
 from melmask.frameworks import Loss
-from melmask.nn.encoder_file import ENCODER, FrontEnd, save_encoder
+from melmask.nn.encoder_file import ENCODER, EncoderFile, FrontEnd
 from melmask.patches import grid_of, patchify, valid_patches
 from melmask.runtime import autocast_for, keep_freed_memory
 from melmask.train.checkpoint import load_training, save_training
@@ -42,21 +42,22 @@ def pretrain(
     resume: bool = False,
     report: Callable[[LogEntry], None] = lambda entry: None,
 ) -> bool:
-    """Train by the recipe and leave a run folder: recipe, checkpoint, encoder, log and TensorBoard events.
+    """Train by the recipe and leave a run folder (`melmask.train.run_folder`).
 
     Args:
         recipe: every setting.
         store: the packed data set.
-        run: the folder to make, or with ``resume`` to go on with.
-        resume: go on from the last checkpoint, to the same weights as if never stopped; start where there is none.
-        report: called with every line of the log, in the first process.
+        run: the folder to make or, with ``resume``, that of the run to resume.
+        resume: start from the last checkpoint if there is one; the run ends with the weights of an uninterrupted one,
+            to the bit.
+        report: called with every entry of the log, in the first process.
 
     Returns:
-        True when the run is complete; False when it was interrupted and saved.
+        True if the run is complete, False if it was interrupted and its state saved.
 
     Raises:
-        ValueError: the folder is in use, or the recipe or data differ from the run that is to be resumed.
-        Diverged: the loss is not finite; the last good checkpoint is kept.
+        ValueError: the folder is in use, or its recipe or data are not those given.
+        Diverged: the loss is not finite; the last checkpoint with a finite loss is kept.
     """
     with join_world() as world, stop_requests() as stop_requested:
         loader = recipe.make_loader(store)
@@ -67,7 +68,15 @@ def pretrain(
 
 
 class Trainer:
-    """A model, its optimiser and its data, moved on step by step."""
+    """A model with its optimiser and its data, trained step by step.
+
+    Args:
+        recipe: every setting.
+        loader: the training data.
+        run: the run's folder.
+        world: all processes of the run.
+        report: called with every entry of the log, in the first process.
+    """
 
     def __init__(
         self, recipe: Recipe, loader: Loader, run: Path, world: World, report: Callable[[LogEntry], None]
@@ -84,7 +93,7 @@ class Trainer:
         self.finite = torch.ones((), dtype=torch.bool, device=world.device)
 
     def train(self, resume: bool, stop_requested: Callable[[], bool]) -> bool:
-        """Run all steps that are left; False if a stop was requested first."""
+        """Run the remaining steps; False if a stop was requested before the last."""
         first = self.restore() if resume and self.has_checkpoint() else 0
         recipe, started, logged = self.recipe, time.monotonic(), (first, time.monotonic())
         with self._log(first) as log, closing(self.parts(first)) as parts:
@@ -104,7 +113,12 @@ class Trainer:
         return True
 
     def step(self, step: int, parts: Iterator[Batch]) -> tuple[Loss, Tensor]:
-        """One optimiser step over all parts, counted by the sound in it; the last one's loss with the mean value."""
+        """One optimiser step over all parts of a batch.
+
+        Returns:
+            The loss of the last part, with the mean value over all parts by their share of valid frames; and the norm
+            of the gradient before clipping.
+        """
         recipe = self.recipe
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate(step, self.num_steps, recipe.learning_rate, recipe.warmup)
@@ -115,7 +129,7 @@ class Trainer:
             batch = next(parts)
             with syncs:
                 loss = self.loss(step, self._part(i), batch)
-                # Gradients of all processes are averaged, and the weights of all parts of all of them add up to one.
+                # Gradients are averaged over processes; the weights of all parts in all processes sum to one.
                 (loss.value * (batch.weight * self.world.size)).backward()
             value, weight = value + loss.value.detach() * batch.weight, weight + batch.weight
             self.finite &= loss.value.detach().isfinite()
@@ -127,7 +141,7 @@ class Trainer:
         return dataclasses.replace(loss, value=value / weight), grad_norm
 
     def loss(self, step: int, part: int, batch: Batch) -> Loss:
-        """Patches, mask, model: the loss of one part of a batch."""
+        """The loss of one part of a batch: cut into patches, masked, and passed through the model."""
         log_mel = batch.log_mel.to(self.world.device, non_blocking=True)
         patches = patchify(log_mel, self.recipe.patch_shape)
         grid, valid = grid_of(log_mel, self.recipe.patch_shape), None
@@ -142,7 +156,7 @@ class Trainer:
     def log_entry(
         self, step: int, loss: Loss, grad_norm: Tensor, num_steps: int, taken_s: float, elapsed_s: float
     ) -> LogEntry:
-        """The log's line after ``num_steps`` steps that took so long."""
+        """The log's entry for the last ``num_steps`` steps, which took ``taken_s`` seconds."""
         features = loss.features.reshape(-1, loss.features.shape[2])
         hint_ratio, lam, exponent = self.masker.settings(step / self.num_steps)
         return LogEntry(
@@ -171,29 +185,31 @@ class Trainer:
             )
 
     def save(self, step: int) -> None:
+        """Write checkpoint and encoder file, in the first process."""
         self.check_finite(step)
         if self.world.is_first:
             store = self.loader.store
             masking = {f"{MASKING}{name}": tensor for name, tensor in self.masker.state().items()}
             save_training(self.run / CHECKPOINT, self.model, self.optimiser, masking, {"step": str(step)})
             front_end = FrontEnd(store.spec, store.mean, store.std)
-            save_encoder(self.run / ENCODER, self.model.encoders()["online"], front_end, self.recipe.crop_frames)
+            EncoderFile(self.model.encoders()["online"], front_end, self.recipe.crop_frames).save(self.run / ENCODER)
         self.world.wait()
 
     def restore(self) -> int:
-        """Take up the last checkpoint; the number of steps it has done."""
+        """Restore the state of the last checkpoint; returns its number of steps."""
         extra, metadata = load_training(self.run / CHECKPOINT, self.model, self.optimiser)
         self.masker.restore(select_prefix(extra, MASKING))
         return int(metadata["step"])
 
     def has_checkpoint(self) -> bool:
+        """Whether the run has saved its state."""
         return (self.run / CHECKPOINT).exists()
 
     def parts(self, first: int) -> Generator[Batch, None, None]:
         """This process's parts of every batch from step ``first`` on.
 
-        For a GPU they are read ahead in a thread. On a CPU a thread would take more from the step than the hundredth of
-        it that reading lasts: Python runs one thread at a time, and the cores are busy with the model.
+        On a GPU a thread prefetches them. On a CPU it would cost more than it saves: reading takes a hundredth of a
+        step, and the thread competes with the model for the cores and for Python's lock.
         """
         accumulate = self.recipe.accumulate
         keys = (
@@ -206,18 +222,22 @@ class Trainer:
         return self.loader.prefetch(keys)
 
     def _part(self, i: int) -> int:
-        """Which part is this process's ``i``-th: at any time, the parts of all processes are of about one length."""
+        """The number of this process's ``i``-th part. Parts are sorted by length: all processes compute alike ones."""
         return i * self.world.size + self.world.rank
 
     @contextmanager
     def _log(self, first: int) -> Iterator[Callable[[LogEntry], None]]:
-        """Write lines to log.jsonl, TensorBoard and the caller; lines after the resumed step are dropped first."""
+        """Yield a function that writes an entry to log.jsonl, to TensorBoard and to the caller's report.
+
+        Entries after the step of the checkpoint that is resumed are removed first.
+        """
         if not self.world.is_first:
             yield lambda entry: None
             return
         path = self.run / LOG
-        kept = [line for line in read_log(self.run) if line["step"] <= first]
-        path.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        kept = [entry for entry in read_log(self.run) if entry["step"] <= first]
+        with atomic_write(path) as temporary:
+            temporary.write_text("".join(json.dumps(entry) + "\n" for entry in kept))
         with path.open("a", buffering=1) as lines, SummaryWriter(str(self.run), purge_step=first) as board:
 
             def log(entry: LogEntry) -> None:

@@ -1,4 +1,4 @@
-"""Numbers that show collapse and divergence before an evaluation does."""
+"""Statistics of features that show a collapse during training."""
 
 import torch
 from jaxtyping import Float
@@ -10,7 +10,7 @@ MAX_ROWS = 1024
 def effective_rank(features: Float[Tensor, "k d"], eps: float = 1e-7) -> float:
     """RankMe: the exponential of the entropy of the normalised singular values; 1 for collapsed features, at most d.
 
-    Source: arXiv 2210.02885. Deviates: at most `MAX_ROWS` evenly spaced rows are looked at.
+    Source: arXiv 2210.02885. Deviates: at most `MAX_ROWS` evenly spaced rows are used.
 
     >>> round(effective_rank(torch.eye(8)), 3)
     8.0
@@ -21,7 +21,7 @@ def effective_rank(features: Float[Tensor, "k d"], eps: float = 1e-7) -> float:
 
 
 def feature_deviation(features: Float[Tensor, "k d"]) -> float:
-    """The mean over features of their standard deviation over rows; towards 0 when all rows become alike."""
+    """The mean over features of their standard deviation over rows; near 0 if all rows are alike."""
     return float(_sampled(features).std(dim=0).mean())
 
 

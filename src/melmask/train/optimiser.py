@@ -8,11 +8,11 @@ from torch.optim import AdamW
 
 from melmask.train.recipe import Recipe
 
-LARGE = 2**18  # values; below, starting the threads takes longer
+LARGE = 2**18  # values; for fewer, starting the threads takes longer than it saves
 
 
 def make_optimiser(model: nn.Module, recipe: Recipe) -> AdamW:
-    """AdamW with weight decay on matrices, none on norms, biases and tokens."""
+    """AdamW with weight decay on matrices, and none on norms, biases and tokens."""
     trained = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
     decayed = [p for name, p in trained if p.ndim == 2]
     rest = [p for name, p in trained if p.ndim != 2]
@@ -21,11 +21,14 @@ def make_optimiser(model: nn.Module, recipe: Recipe) -> AdamW:
 
 
 def clip_gradients(model: nn.Module, max_norm: float) -> Tensor:
-    """Scale all gradients down to a norm of ``max_norm``, and return the norm that they had.
+    """Scale all gradients down to a norm of at most ``max_norm``.
 
-    As `torch.nn.utils.clip_grad_norm_`, at half its time on a CPU. There a gradient within the bound is not multiplied
-    by one, as few steps of a training are clipped (a GPU would have to be waited for to know), and the norm of a large
-    matrix is taken over that of its rows, which torch computes on all threads, unlike the norm of a whole tensor.
+    As `torch.nn.utils.clip_grad_norm_`, in half its time on a CPU: there, gradients within the bound are not multiplied
+    by one (on a GPU, to know would mean to wait for it), and the norm of a large matrix is that of the norms of its
+    rows, which torch computes on all threads, unlike the norm of a whole tensor.
+
+    Returns:
+        The norm before clipping.
     """
     parameters = [parameter for parameter in model.parameters() if parameter.grad is not None]
     norm = nn.utils.get_total_norm([_norm_of_rows(parameter) for parameter in parameters], foreach=True)
@@ -35,7 +38,7 @@ def clip_gradients(model: nn.Module, max_norm: float) -> Tensor:
 
 
 def _norm_of_rows(parameter: nn.Parameter) -> Tensor:
-    """Something of the same norm as the gradient: the gradient, or where it is large the norms of its rows."""
+    """A tensor of the same norm as the gradient: the gradient, or, of a large one on a CPU, the norms of its rows."""
     assert parameter.grad is not None
     is_large = parameter.grad.numel() >= LARGE and parameter.grad.device.type == "cpu"
     return torch.linalg.vector_norm(parameter.grad, dim=-1) if is_large else parameter.grad
@@ -43,6 +46,12 @@ def _norm_of_rows(parameter: nn.Parameter) -> Tensor:
 
 def learning_rate(step: int, num_steps: int, peak: float, warmup: float) -> float:
     """Linear rise to ``peak`` over the first ``warmup`` share of the run, then a cosine to zero.
+
+    Args:
+        step: steps done.
+        num_steps: steps of the run.
+        peak: the largest learning rate.
+        warmup: share of the run, in [0, 1).
 
     >>> [round(learning_rate(step, 100, 1.0, 0.1), 3) for step in (0, 9, 10, 55, 99)]
     [0.1, 1.0, 1.0, 0.5, 0.0]

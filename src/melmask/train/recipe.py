@@ -24,50 +24,50 @@ from melmask.masking.schedule import Schedule, check_points
 from melmask.nn.vit import SIZES, Size
 from melmask.types import PatchGrid
 
-# Mutable in name only: of a dict with defaults, the command line would make one flag for each of its keys.
+# Not dict, of which tyro would make a flag for each key of the default value.
 Options = MutableMapping[str, bool | int | float | str]
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Every setting of one training. A run is reproduced by its recipe, its store and the number of processes.
+    """Every setting of one training. Recipe, store and number of processes together reproduce a run.
 
     Args:
         framework: how to learn from masks, a name in `melmask.frameworks.FRAMEWORKS` or "package.module:Class".
-        framework_options: settings of the framework's own, in place of all of the recipe's.
+        framework_options: the framework's own settings; when changed, they replace all of the recipe's.
         size: width and depth of the encoder, a name in `melmask.nn.vit.SIZES`.
         patch_shape: (freq, time) of a patch, in mel bands and frames.
         crop_frames: length of the random crops, in frames.
         decoder_dim: width of the network that predicts masked patches.
-        decoder_depth: its blocks.
-        decoder_heads: its attention heads.
+        decoder_depth: number of its blocks.
+        decoder_heads: number of its attention heads.
         strategy: what to mask, a name in `melmask.masking.STRATEGIES`, or "package.module:Class".
         strategy_options: settings of the strategy.
         mask_ratio: share of patches that are masked.
-        hint_strategies: which strategies take hints: those that look at something, or all.
-        hint_shape: how the hint ratio h falls from 1 to 0: 1 - progress^k, or a cosine.
+        hint_strategies: which strategies take hints: "informed" ones, which need a guide, or "all".
+        hint_shape: how the hint ratio h falls from 1 to 0: as 1 - progress^k, or as a cosine.
         hint_power: k of that power.
-        hint_start: share of the run that is plain random masking first.
-        hint_constant: this hint ratio throughout, instead.
-        guidance: (progress, λ) points, linear between: the guidance to be left by hints, instead of a hint ratio.
+        hint_start: share of the run, from its start, with h = 1: random masks.
+        hint_constant: a constant h in place of a schedule.
+        guidance: (progress, λ) points, interpolated linearly: the guidance to reach by hints, in place of h.
         exponent_power: k with which the weights' exponent rises from 0 to the strategy's own, as progress^k; None
             for that exponent throughout. Hints are given besides, unless hint_constant is 0.
         steps: optimiser steps; 0 to count in epochs.
         epochs: passes over the store, counted in crops; 0 to count in steps.
         batch_size: crops in one optimiser step, over all processes and accumulated parts.
-        accumulate: parts into which a process cuts its share of the batch, by length: saves memory, and then short
-            recordings are padded to each other only.
+        accumulate: parts into which a process splits its share of the batch, by length: takes less memory, and pads
+            short recordings less.
         learning_rate: peak of the schedule, for this batch size.
         warmup: share of the run in which the learning rate rises linearly; a cosine to zero follows.
         weight_decay: AdamW's, on matrices only.
         betas: AdamW's.
         grad_clip: largest norm of the gradient.
-        checkpoint_activations: keep only what goes into each transformer block and compute the rest again for the
-            backward pass: less memory for about a third more time, and the same results.
-        precision: "auto" takes bf16 autocast where the hardware computes in it.
-        exclude: "SOURCE" or "SOURCE:FOLD" clips of the store that must not be trained on.
+        checkpoint_activations: keep only the input of each transformer block and compute the rest again in the backward
+            pass: less memory, about a third more time, the same results.
+        precision: "float32", "bf16" autocast, or "auto" for bf16 where the hardware computes in it.
+        exclude: clips of the store that are not trained on, as "SOURCE" or "SOURCE:FOLD".
         seed: of the weights, the crops and the masks.
-        log_every: steps between two lines of the log.
+        log_every: steps between two entries of the log.
         save_every: steps between two checkpoints.
     """
 
@@ -147,19 +147,21 @@ class Recipe:
         if self.guidance:
             check_points(self.guidance)
             if self.hint_constant is not None:
-                raise ValueError("guidance and hint_constant both say how many hints to give: set one of them")
+                raise ValueError("guidance and hint_constant both set the hint ratio: set one of them")
             if not self.takes_hints:
                 raise ValueError(
-                    f"{self.strategy} looks at nothing and takes no hints that could set its guidance: "
+                    f"{self.strategy} needs no guide and so takes no hints, by which guidance is set: "
                     'set hint_strategies "all"'
                 )
 
     @property
     def encoder_size(self) -> Size:
+        """Width, depth and heads of the encoder."""
         return SIZES[self.size]
 
     @property
     def decoder_size(self) -> Size:
+        """Width, depth and heads of the network that predicts masked patches."""
         return Size(self.decoder_dim, self.decoder_depth, self.decoder_heads)
 
     @property
@@ -199,10 +201,10 @@ class Recipe:
         return HintSchedule(self.hint_power, self.hint_start, self.hint_constant, self.hint_shape)
 
     def exponent(self) -> ExponentSchedule | None:
-        """The weights' exponent over the run; None if it stays what the strategy says.
+        """The exponent of the strategy's weights over the run; None if it is not annealed.
 
         Raises:
-            ValueError: it is to be annealed, and the strategy has none.
+            ValueError: exponent_power is set and the strategy has no exponent.
         """
         if self.exponent_power is None:
             return None
@@ -215,7 +217,7 @@ class Recipe:
         """The grid of a training crop.
 
         Raises:
-            ValueError: the crop is smaller than a patch, or the mask ratio leaves one side empty.
+            ValueError: the crop is smaller than a patch, or the mask ratio leaves no patch visible or none masked.
         """
         freq, time = self.patch_shape
         grid = PatchGrid(num_mels // freq, self.crop_frames // time, self.patch_shape)
@@ -223,7 +225,7 @@ class Recipe:
         return grid
 
     def make_loader(self, store: Store) -> Loader:
-        """The run's batches from that store; no part of them is too short for one visible and one masked patch.
+        """A loader of the run's batches, each part long enough for one visible and one masked patch.
 
         Raises:
             ValueError: as `grid`, or as `trainable_rows`.

@@ -1,4 +1,4 @@
-"""How a run is asked to stop."""
+"""Requests to stop a run: Ctrl-C and SIGTERM."""
 
 import signal
 from collections.abc import Callable, Iterator
@@ -7,19 +7,23 @@ from contextlib import contextmanager
 
 @contextmanager
 def stop_requests() -> Iterator[Callable[[], bool]]:
-    """Turn Ctrl-C and SIGTERM into a question the loop asks after each step; a second Ctrl-C interrupts at once."""
-    asked: list[int] = []
+    """Within the context, Ctrl-C and SIGTERM only set a flag; a second Ctrl-C raises KeyboardInterrupt.
 
-    def ask(number: int, frame: object) -> None:
-        asked.append(number)
+    Yields:
+        A function that says whether a stop was requested, for the loop to call after each step.
+    """
+    received: list[int] = []
+
+    def note(number: int, frame: object) -> None:
+        received.append(number)
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
     try:
-        before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     except ValueError:  # not in the main thread, where signals cannot be handled
         before = {}
     try:
-        yield lambda: bool(asked)
+        yield lambda: bool(received)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

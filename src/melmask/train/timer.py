@@ -1,4 +1,4 @@
-"""What a part of a training step costs."""
+"""The time that a part of a training step takes."""
 
 import time
 
@@ -6,9 +6,9 @@ import torch
 
 
 class Timer:
-    """The time spent in ``with timer:`` blocks.
+    """Measures the time spent in ``with timer:`` blocks.
 
-    On a GPU it is the GPU's own time between two marks in its queue of work, so that measuring makes nothing wait.
+    On a GPU that is the time between two CUDA events, so that measuring does not synchronise with it.
 
     Args:
         device: where the work is done.
@@ -18,29 +18,29 @@ class Timer:
         self._on_gpu = device.type == "cuda"
         self._spent_s = 0.0
         self._started_s = 0.0
-        self._marks: list[torch.cuda.Event] = []
+        self._events: list[torch.cuda.Event] = []
 
     def __enter__(self) -> None:
         if self._on_gpu:
-            self._mark()
+            self._record_event()
         self._started_s = time.perf_counter()
 
     def __exit__(self, *error: object) -> None:
         if self._on_gpu:
-            self._mark()
+            self._record_event()
         self._spent_s += time.perf_counter() - self._started_s
 
     def take(self) -> float:
-        """Seconds spent since the last call."""
+        """Seconds spent in the blocks since the last call."""
         spent_s, self._spent_s = self._spent_s, 0.0
-        if self._on_gpu and self._marks:
-            self._marks[-1].synchronize()
-            pairs = zip(self._marks[::2], self._marks[1::2], strict=True)
+        if self._on_gpu and self._events:
+            self._events[-1].synchronize()
+            pairs = zip(self._events[::2], self._events[1::2], strict=True)
             spent_s = sum(start.elapsed_time(end) for start, end in pairs) / 1000
-            self._marks.clear()
+            self._events.clear()
         return spent_s
 
-    def _mark(self) -> None:
+    def _record_event(self) -> None:
         event = torch.cuda.Event(enable_timing=True)
         event.record()
-        self._marks.append(event)
+        self._events.append(event)

@@ -22,7 +22,7 @@ from melmask.data.store import Store
 from melmask.encoders.pretrained import PretrainedEncoder
 from melmask.encoders.registry import as_encoder
 from melmask.logmel import LogMelSpec
-from melmask.nn.encoder_file import FrontEnd, save_encoder
+from melmask.nn.encoder_file import EncoderFile, FrontEnd
 from melmask.nn.vit import SIZES, Encoder
 
 ROUNDING = 1e-5  # of float32: a store's clips are embedded in batches, an adapter's by themselves
@@ -32,7 +32,7 @@ ROUNDING = 1e-5  # of float32: a store's clips are embedded in batches, an adapt
 def weights(tmp_path_factory: pytest.TempPathFactory) -> str:
     path = tmp_path_factory.mktemp("encoder") / "mine.safetensors"
     torch.manual_seed(0)
-    save_encoder(path, Encoder(SIZES["micro"], (16, 16)), FrontEnd(LogMelSpec(), -7.1, 4.2), crop_frames=96)
+    EncoderFile(Encoder(SIZES["micro"], (16, 16)), FrontEnd(LogMelSpec(), -7.1, 4.2), crop_frames=96).save(path)
     return str(path)
 
 

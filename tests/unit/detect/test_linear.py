@@ -16,7 +16,7 @@ from melmask.detect.linear import Detection, detect
 from melmask.detect.scoring import onset_counts
 from melmask.encoders.pretrained import PretrainedEncoder
 from melmask.encoders.timesteps import TimeSteps
-from melmask.nn.encoder_file import ENCODER, FrontEnd, save_encoder
+from melmask.nn.encoder_file import ENCODER, EncoderFile, FrontEnd
 from melmask.nn.vit import SIZES, Encoder
 
 RATE = 16_000
@@ -72,7 +72,7 @@ def run(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Path:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         encoder = Encoder(SIZES["micro"], (16, 16))
-    save_encoder(folder / ENCODER, encoder, FrontEnd(store.spec, store.mean, store.std), 208)
+    EncoderFile(encoder, FrontEnd(store.spec, store.mean, store.std), 208).save(folder / ENCODER)
     return folder
 
 

@@ -15,7 +15,7 @@ from melmask.encoders.baselines import LogMelStatistics
 from melmask.encoders.cache import cache_folder, cached_embed, cached_features, cached_time_steps
 from melmask.encoders.pretrained import FeatureSettings, PretrainedEncoder
 from melmask.encoders.timesteps import TimeSteps
-from melmask.nn.encoder_file import ENCODER, FrontEnd, save_encoder
+from melmask.nn.encoder_file import ENCODER, EncoderFile, FrontEnd
 from melmask.nn.vit import SIZES, Encoder
 
 
@@ -152,7 +152,7 @@ def test_the_folder_of_the_cache_is_that_of_the_environment(store, tmp_path, mon
 @pytest.mark.slow
 def test_processes_that_make_the_same_entry_do_not_disturb_each_other(store, tmp_path):
     encoder = frozen(store)
-    save_encoder(tmp_path / ENCODER, encoder.encoder, encoder.front_end, encoder.crop_frames)
+    EncoderFile(encoder.encoder, encoder.front_end, encoder.crop_frames).save(tmp_path / ENCODER)
     code = f"""
 from pathlib import Path
 from melmask.data.store import Store

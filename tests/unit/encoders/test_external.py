@@ -25,7 +25,7 @@ from melmask.encoders.pretrained import PretrainedEncoder
 from melmask.encoders.registry import as_encoder
 from melmask.encoders.waveform import WaveformEncoder, wrap
 from melmask.logmel import LogMelSpec
-from melmask.nn.encoder_file import FrontEnd, save_encoder
+from melmask.nn.encoder_file import EncoderFile, FrontEnd
 from melmask.nn.vit import SIZES, Encoder
 
 
@@ -337,7 +337,7 @@ def test_the_words_for_our_own(store: Store, tmp_path: Path) -> None:
     assert untrained.identity == as_encoder("untrained:micro", FeatureSettings("all", "mean+max")).identity
     assert "micro" in untrained.name and "untrained" in untrained.name
     path = tmp_path / "mine.safetensors"
-    save_encoder(path, Encoder(SIZES["micro"], (16, 16)), FrontEnd(LogMelSpec(), -7.1, 4.2), 96)
+    EncoderFile(Encoder(SIZES["micro"], (16, 16)), FrontEnd(LogMelSpec(), -7.1, 4.2), 96).save(path)
     assert as_encoder(str(path)).name == "mine"
 
 

@@ -13,7 +13,7 @@ from melmask.data.store import Store
 from melmask.encoders import pretrained
 from melmask.encoders.features import Pool
 from melmask.encoders.pretrained import FeatureSettings, PretrainedEncoder
-from melmask.nn.encoder_file import ENCODER, FrontEnd, save_encoder
+from melmask.nn.encoder_file import ENCODER, EncoderFile, FrontEnd
 from melmask.nn.vit import Encoder, Size
 from melmask.types import PatchGrid
 
@@ -184,7 +184,7 @@ def test_identity_changes_with_whatever_embeddings_depend_on(clips):
 def test_names_and_settings_travel(clips, tmp_path):
     base = frozen(clips)
     (tmp_path / "birds").mkdir()
-    save_encoder(tmp_path / "birds" / ENCODER, base.encoder, base.front_end, base.crop_frames)
+    EncoderFile(base.encoder, base.front_end, base.crop_frames).save(tmp_path / "birds" / ENCODER)
     settings = FeatureSettings("all", "mean+std")
     loaded = PretrainedEncoder.load(tmp_path / "birds", settings)
     assert loaded.name == "birds (all layers, mean+std)" and loaded.untrained(0).settings == settings

@@ -20,7 +20,7 @@ from melmask.encoders.recordings import log_mels
 from melmask.encoders.registry import load
 from melmask.encoders.waveform import wrap
 from melmask.logmel import LogMelSpec
-from melmask.nn.encoder_file import FrontEnd, save_encoder
+from melmask.nn.encoder_file import EncoderFile, FrontEnd
 from melmask.nn.vit import SIZES, Encoder
 
 RATES_HZ = (16_000, 44_100, 16_000, 22_050, 48_000)
@@ -50,7 +50,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("encoder") / "mine.safetensors"
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        save_encoder(path, Encoder(SIZES["micro"], (16, 16)), FrontEnd(LogMelSpec(), -7.1, 4.2), crop_frames=96)
+        EncoderFile(Encoder(SIZES["micro"], (16, 16)), FrontEnd(LogMelSpec(), -7.1, 4.2), crop_frames=96).save(path)
     return path
 
 

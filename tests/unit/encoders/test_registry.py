@@ -13,7 +13,7 @@ from melmask.encoders.pretrained import PretrainedEncoder
 from melmask.encoders.registry import as_encoder, load, name_encoders, with_baselines
 from melmask.encoders.waveform import WaveformEncoder, wrap
 from melmask.logmel import LogMelSpec
-from melmask.nn.encoder_file import ENCODER, FrontEnd, save_encoder
+from melmask.nn.encoder_file import ENCODER, EncoderFile, FrontEnd
 from melmask.nn.vit import SIZES, Encoder
 
 OUTSIDE = """
@@ -41,7 +41,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder.mkdir()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
-        save_encoder(folder / ENCODER, Encoder(SIZES["micro"], (16, 16)), FrontEnd(LogMelSpec(), -7.1, 4.2), 96)
+        EncoderFile(Encoder(SIZES["micro"], (16, 16)), FrontEnd(LogMelSpec(), -7.1, 4.2), 96).save(folder / ENCODER)
     return folder
 
 

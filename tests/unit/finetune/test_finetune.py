@@ -25,7 +25,7 @@ from melmask.finetune.model import HEAD, FinetunedModel, pool, soft_cross_entrop
 from melmask.finetune.recipe import FINETUNE_RECIPES, FinetuneRecipe
 from melmask.finetune.run import CHECKPOINT, PREDICTIONS, finetune
 from melmask.finetune.trainer import Training, make_optimiser, train, with_recipe
-from melmask.nn.encoder_file import ENCODER, FrontEnd, save_encoder
+from melmask.nn.encoder_file import ENCODER, EncoderFile, FrontEnd
 from melmask.nn.vit import SIZES, Encoder
 from melmask.patches import patchify
 from melmask.train.loop import Diverged
@@ -390,7 +390,7 @@ def test_the_saved_model_gives_the_reported_predictions(tones, table, tmp_path):
 
 def test_a_head_of_another_encoder_is_refused(tones, tmp_path):
     FinetunedModel(start_for(tones), ["a", "b"], False).save(tmp_path)
-    save_encoder(tmp_path / ENCODER, Encoder(SIZES["tiny"], (16, 16)), start_for(tones).front_end, 96)
+    EncoderFile(Encoder(SIZES["tiny"], (16, 16)), start_for(tones).front_end, 96).save(tmp_path / ENCODER)
     with pytest.raises(ValueError, match="another encoder"):
         FinetunedModel.load(tmp_path)
     with pytest.raises(ValueError, match="cannot be read"):
@@ -456,7 +456,7 @@ def test_the_command_shows_it_beside_the_untrained_encoder(tones, table, tmp_pat
     monkeypatch.setenv("MELMASK_CACHE", str(tmp_path / "cache"))
     start = start_for(tones)
     (tmp_path / "run").mkdir()
-    save_encoder(tmp_path / "run" / ENCODER, start.encoder, start.front_end, 96)
+    EncoderFile(start.encoder, start.front_end, 96).save(tmp_path / "run" / ENCODER)
     command = [
         "finetune", str(tmp_path / "run"), "--task", str(table), "--test-folds", "1", "--seeds", "1", "--untrained",
         "--epochs", "2", "--warmup-epochs", "1", "--freeze-patch-embed", "--workers", "1",

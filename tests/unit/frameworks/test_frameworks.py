@@ -1,4 +1,4 @@
-"""What the frameworks share: losses over sound only, gradients everywhere, and refusals."""
+"""What every framework does: excludes padding from the loss, trains all its parameters, refuses bad settings."""
 
 import pytest
 import torch
@@ -25,7 +25,7 @@ def made(framework: str, **settings) -> Framework:
 
 
 @each
-def test_the_loss_is_the_mean_over_masked_sound(framework):
+def test_the_loss_is_the_mean_over_valid_masked_patches(framework):
     model, patches = made(framework), torch.randn(2, 10, 16)
     loss = model(patches, GRID, MASK, VALID)
     counted = [loss.per_patch[s, k] for s in range(2) for k, i in enumerate(MASK.masked[s].tolist()) if VALID[s, i]]
@@ -46,7 +46,7 @@ def test_masked_padding_of_any_content_leaves_the_loss_of_msm_mae_alone():
 
 
 @each
-def test_a_batch_of_nothing_but_padding_has_no_loss_and_no_gradient(framework):
+def test_a_batch_of_padding_alone_has_no_loss_and_no_gradient(framework):
     model = made(framework)
     loss = model(torch.zeros(2, 10, 16), GRID, MASK, torch.zeros_like(VALID))
     assert float(loss.value.detach()) == 0.0
@@ -71,7 +71,7 @@ def test_the_gradient_reaches_every_trained_parameter(framework):
 
 
 @each
-def test_a_few_steps_learn(framework):
+def test_a_few_steps_lower_the_loss(framework):
     model, patches = made(framework), torch.randn(2, 10, 16)
     optimiser = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=3e-3)
     losses = []
@@ -104,7 +104,7 @@ def test_losses_are_float32_under_autocast(framework):
 
 @each
 def test_recomputed_activations_change_neither_loss_nor_gradients(framework):
-    """And they are recomputed: every trained block runs twice, those of the target encoder once."""
+    """Every trained block runs twice, those of the target encoder once."""
     results, patches = [], torch.randn(2, 10, 16)
     for recomputed in (False, True):
         model, runs = made(framework, checkpoint_activations=recomputed), []
@@ -138,7 +138,7 @@ def test_every_encoder_is_of_the_recipes_size_and_the_online_one_is_trained(fram
 
 
 @each
-def test_a_reconstruction_keeps_visible_patches_and_is_of_predictions_alone(framework):
+def test_a_reconstruction_keeps_visible_patches(framework):
     model, patches = made(framework), torch.randn(2, 10, 16)
     rebuilt = model.reconstruct(patches, GRID, MASK)
     assert (rebuilt is None) == (not model.reconstruction_note)
@@ -162,7 +162,7 @@ def test_a_framework_from_outside_must_be_one():
         type("Unfinished", (Framework,), {})(Size(32, 1, 2), Size(16, 1, 2), (4, 4))
 
 
-def test_unknown_choices_are_refused_with_what_there_is(as_for_users):
+def test_unknown_names_and_options_are_refused(as_for_users):
     with pytest.raises(ValueError, match="no framework 'mae'; there are: m2d, msm-mae"):
         make_framework("mae", Size(32, 1, 2), Size(16, 1, 2), (4, 4))
     with pytest.raises(ValueError, match='over a "patch" or the "batch", got \'feature\''):

@@ -18,7 +18,7 @@ SHAPES = [(3, 5), (5, 8), (2, 7, 8), (16, 65, 12), (2, 3, 4, 8), (1, 1, 1)]
 
 @pytest.fixture
 def forms_taken(monkeypatch):
-    """Which products were convolutions, on a processor where these are faster."""
+    """For each product, whether it was a convolution, on a processor where these are faster."""
     taken, convolve = [], linear.as_convolution
 
     def noted(tokens, weight, bias):
@@ -31,7 +31,7 @@ def forms_taken(monkeypatch):
 
 
 def product_and_gradients(form, leaves, upstream):
-    """The product, and what comes back to each of its arguments when ``upstream`` comes back to it."""
+    """The product, and the gradients of its arguments for the gradient ``upstream`` of the product."""
     copies = [leaf.clone().requires_grad_() for leaf in leaves]
     out = form(*copies, *([None] if len(copies) == 2 else []))
     out.backward(upstream)
@@ -57,7 +57,7 @@ def test_every_form_is_the_product_with_all_its_gradients(form, shape, has_bias)
         assert_sums_close(*values)
 
 
-def test_tokens_that_do_not_lie_in_order_are_no_trouble():
+def test_tokens_need_not_be_contiguous():
     rng = torch.Generator().manual_seed(0)
     tokens, weight = (torch.randn(shape, generator=rng).double() for shape in ((4, 8, 6), (5, 8)))
     tokens = tokens.transpose(1, 2)

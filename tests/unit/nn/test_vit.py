@@ -43,7 +43,7 @@ def as_transformers(encoder: Encoder) -> dict[str, torch.Tensor]:
 
 
 def randomised(encoder: Encoder) -> Encoder:
-    """Biases and norms away from where they start, so that a swapped one is seen."""
+    """Random biases and norms, so that a swapped one shows."""
     with torch.no_grad():
         for parameter in encoder.parameters():
             if parameter.ndim == 1:
@@ -95,7 +95,7 @@ def test_class_attention_is_that_of_transformers_last_layer(encoder64):
     assert_sums_close(ours, expected, expected, 2 * (17 + 2 * 8))
 
 
-def test_a_subset_is_encoded_as_if_the_rest_did_not_exist(encoder64):
+def test_a_subset_is_encoded_as_an_input_of_its_own(encoder64):
     grid, encoder = PatchGrid(5, 7), encoder64
     patches = torch.randn(3, 35, 64, dtype=torch.float64)
     index = torch.stack([torch.randperm(35)[:11].sort().values for _ in range(3)])
@@ -132,7 +132,7 @@ def test_input_of_any_length_is_encoded(encoder, freq, time):
     assert encoder(torch.randn(1, grid.num_patches, 64), grid).isfinite().all()
 
 
-def test_positions_made_in_inference_mode_serve_training_later(encoder):
+def test_positions_cached_in_inference_mode_can_be_trained_with(encoder):
     grid = PatchGrid(3, 17)
     with torch.inference_mode():
         encoder(torch.randn(1, 51, 64), grid)

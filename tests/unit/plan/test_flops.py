@@ -1,4 +1,4 @@
-"""Operations: exactly what torch counts while a model runs forward and back, part by part."""
+"""Operations: equal to what torch counts in a forward and a backward pass, part by part."""
 
 import dataclasses
 import math
@@ -97,7 +97,7 @@ def test_a_pass_over_all_patches_costs_two_fifths_of_m2d_and_as_much_again_as_ms
     assert guided.per_sample / plain.per_sample - 1 == pytest.approx(more, abs=0.005)
 
 
-def test_more_work_is_more_operations():
+def test_larger_settings_take_more_operations():
     def of(**changes):
         return step_flops(recipe("micro-m2d", **changes), NUM_MELS).per_sample
 
@@ -110,13 +110,13 @@ def test_more_work_is_more_operations():
 
 
 @pytest.mark.parametrize("name", COUNTED)
-def test_parameters_are_counted_without_making_them(name):
+def test_parameters_are_counted_without_allocating_them(name):
     model = RECIPES[name].make_model()
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     averaged = sum(p.numel() for p in model.parameters() if not p.requires_grad)
     assert num_parameters(RECIPES[name]) == (trained, averaged)
 
 
-def test_visible_and_masked_are_all():
+def test_visible_and_masked_patches_sum_to_all():
     made = RECIPES["base-m2d"]
     assert TokenCounts.of(made, made.grid(NUM_MELS)) == TokenCounts(all=190, visible=57, masked=133)

@@ -1,4 +1,4 @@
-"""Plans: their figures are those of real stores, loaders and steps, and what they advise helps."""
+"""Plans: their figures agree with real stores, loaders and steps, and their remedies help."""
 
 import dataclasses
 import importlib
@@ -72,11 +72,11 @@ def test_what_does_not_fit_fits_with_every_remedy_and_not_with_less():
     assert remedies(make_plan(base(), AUDIOSET, small)) == []
 
 
-def test_every_strategy_has_its_cost_and_only_those_with_a_pass_or_a_memory_any():
+def test_only_strategies_with_an_encoder_pass_or_a_loss_history_cost_more():
     costs = {cost.name: cost for cost in strategy_costs(base(), AUDIOSET)}
     assert list(costs) == list(STRATEGIES)
     assert {name for name, cost in costs.items() if cost.share} == {"sgim", "attention"}
-    assert {name for name, cost in costs.items() if cost.remembered} == {"hard"}
+    assert {name for name, cost in costs.items() if cost.history_bytes} == {"hard"}
     assert costs["hard"].remembered == 2_000_000 * 5 * 63 * 4
     guided = make_plan(base(strategy="sgim"), AUDIOSET, A100)
     plain = make_plan(base(), AUDIOSET, A100)
@@ -96,12 +96,12 @@ def test_devices_name_their_source_and_compute_in_bf16_where_they_can():
     ({}, 0, None, "at least one device"), ({}, 3, None, "does not divide into 3 parts"),
     ({"accumulate": 7}, 1, None, "does not divide into 7 parts"), ({}, 1, 1.2, "share of the peak"),
 ])  # fmt: skip
-def test_what_cannot_be_is_refused(changes, devices, utilisation, message):
+def test_bad_settings_are_refused(changes, devices, utilisation, message):
     with pytest.raises(ValueError, match=message):
         make_plan(base(**changes), AUDIOSET, A100, devices, utilisation)
 
 
-def test_there_must_be_clips():
+def test_no_clips_are_refused():
     with pytest.raises(ValueError, match=r"must have a length: got 3 of 0\.0 s"):
         Data(3, 0.0)
 
@@ -158,17 +158,17 @@ def estimated_memory(monkeypatch, case: str) -> int:
     return footprint(recipe, 80, Setting(1, in_bf16, on_gpu=False)).peak
 
 
-def test_memory_is_about_what_a_process_fills(monkeypatch):
+def test_memory_is_about_that_of_a_process(monkeypatch):
     assert 1 / WITHIN < estimated_memory(monkeypatch, "tiny-m2d") / measured_memory("tiny-m2d") < WITHIN
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", ["tiny-msm-mae", "base-msm-mae", "base-m2d", "base-m2d, recomputed"])
-def test_memory_is_about_what_a_process_fills_at_every_size(case, monkeypatch):
+def test_memory_is_about_that_of_a_process_at_every_size(case, monkeypatch):
     assert 1 / WITHIN < estimated_memory(monkeypatch, case) / measured_memory(case) < WITHIN
 
 
-def test_the_ceiling_is_a_rate_that_products_reach():
+def test_the_ceiling_is_a_plausible_rate():
     assert 1e8 < gemm_ceiling(torch.device("cpu"), torch.float32, seconds=0.0) < 1e14
 
 
@@ -182,7 +182,7 @@ def test_this_machine_is_measured_within_seconds(capsys, monkeypatch):
     assert all(f"│ {name} " in shown for name in STRATEGIES)
 
 
-def test_a_plan_warns_and_says_the_remedy(capsys):
+def test_a_plan_that_does_not_fit_warns_with_remedies(capsys):
     main(["plan", "--recipe", "base-m2d", "--clips", "1000000", "--device", "rtx-3090"])
     shown = capsys.readouterr().out
     assert "does not fit" in shown and "it fits with --accumulate 8" in shown and "--checkpoint-activations" in shown

@@ -12,7 +12,7 @@ from melmask.encoders.timesteps import TimeSteps, one_step_each, standardise
 from melmask.evaluation.metrics import accuracy, score_of
 from melmask.evaluation.run import EvaluationSettings, evaluate_stores, run_probe
 from melmask.evaluation.task import make_task
-from melmask.nn.encoder_file import ENCODER, FrontEnd, save_encoder
+from melmask.nn.encoder_file import ENCODER, EncoderFile, FrontEnd
 from melmask.nn.vit import SIZES, Encoder
 from melmask.probes.attentive import AttentiveProbe, attend
 from melmask.probes.fit import AdamSettings, fit
@@ -159,7 +159,7 @@ def test_evaluate_gives_it_time_steps_where_there_are_any(recordings, store, tmp
     monkeypatch.setenv("MELMASK_CACHE", str(tmp_path))
     encoder = Encoder(SIZES["micro"], (16, 16))
     (tmp_path / "run").mkdir()
-    save_encoder(tmp_path / "run" / ENCODER, encoder, FrontEnd(store.spec, store.mean, store.std), 208)
+    EncoderFile(encoder, FrontEnd(store.spec, store.mean, store.std), 208).save(tmp_path / "run" / ENCODER)
     entrants = with_baselines([str(tmp_path / "run")], FeatureSettings("all", "mean+std"))
     settings = EvaluationSettings(["attentive:max_epochs=2", "knn"], num_seeds=1)
     results = [one.result for one in evaluate_stores(entrants, recordings, [store], settings)]

@@ -1,4 +1,4 @@
-"""The loop: it learns, it logs, it stops cleanly, it refuses what would lose work."""
+"""The loop: it learns, logs, stops on request, and overwrites no run."""
 
 import dataclasses
 import json
@@ -10,7 +10,7 @@ import torch
 
 from melmask.files import read_tensors
 from melmask.frameworks import FRAMEWORKS, Framework
-from melmask.nn.encoder_file import load_encoder
+from melmask.nn.encoder_file import EncoderFile
 from melmask.train import loop
 from melmask.train.monitors import effective_rank, feature_deviation
 from melmask.train.recipe import RECIPES, Recipe
@@ -34,10 +34,10 @@ def test_a_run_folder_holds_everything(framework, strategy, store, tmp_path):
     assert Recipe.load(run / "recipe.json") == micro(framework, strategy=strategy)
     assert json.loads((run / "data.json").read_text())["fingerprint"] == store.fingerprint
     assert list(run.glob("events.out.tfevents.*"))
-    encoder, front_end, crop_frames = load_encoder(run / "encoder.safetensors")
+    saved = EncoderFile.load(run / "encoder.safetensors")
     weights, metadata = read_tensors(run / CHECKPOINT)
-    assert metadata["step"] == "12" and crop_frames == 96 and front_end.mean == store.mean
-    for name, value in encoder.state_dict().items():
+    assert metadata["step"] == "12" and saved.crop_frames == 96 and saved.front_end.mean == store.mean
+    for name, value in saved.encoder.state_dict().items():
         assert torch.equal(value, weights[f"model.encoder.{name}"])
     uninformed = strategy in ("random", "ibm", "freq_profile")
     assert all((line.guidance is None) == uninformed for line in lines)
@@ -92,7 +92,7 @@ def test_a_resumed_run_removes_what_was_half_written(store, tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_stop_request_saves_and_says_so(number, store, tmp_path):
+def test_a_stop_request_saves_the_state(number, store, tmp_path):
     def stop_at_six(line):
         if line.step == 6:
             os.kill(os.getpid(), number)

@@ -28,7 +28,7 @@ def test_only_matrices_decay(model):
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3, float("nan"), float("inf")])
 @pytest.mark.parametrize("large", [2**18, 0])
 def test_gradients_are_clipped_as_by_torch(model, scale, large, monkeypatch):
-    """Whether they are within the bound, beyond it, or no numbers; to the bit, where none is large.
+    """For gradients within the bound, beyond it, and not finite; to the bit, where none is large.
 
     In float64, since the norm of all gradients is a sum of so many squares that any order of it would do in float32.
     """

@@ -1,4 +1,4 @@
-"""Recipes: named defaults that hold, settings checked, nothing lost on disk."""
+"""Recipes: defaults, checks of settings, and files of this and earlier versions."""
 
 import dataclasses
 import json
@@ -27,7 +27,7 @@ OLD = """{
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_a_recipe_survives_the_disk(name, tmp_path):
+def test_a_saved_recipe_is_loaded(name, tmp_path):
     recipe = dataclasses.replace(
         RECIPES[name], strategy="dwm", strategy_options={"statistic": "variance"}, exclude=("a:1",)
     )
@@ -35,7 +35,7 @@ def test_a_recipe_survives_the_disk(name, tmp_path):
     assert Recipe.load(tmp_path / "recipe.json") == recipe
 
 
-def test_schedules_survive_the_disk_and_recipes_from_before_them_can_be_read(tmp_path):
+def test_schedules_are_saved_and_recipes_from_before_them_are_loaded(tmp_path):
     recipe = dataclasses.replace(
         RECIPES["micro-m2d"],
         strategy="hard",
@@ -63,7 +63,7 @@ def test_hints_are_for_informed_strategies_unless_asked_for_all(strategy, hint_s
     assert [recipe.hints(PatchGrid(5, 6))(progress) for progress in (0.0, 0.5)] == ([1.0, 0.75] if takes else [0, 0])
 
 
-def test_a_wanted_guidance_is_reached_at_the_recipes_ratio():
+def test_a_guidance_is_reached_at_the_recipes_mask_ratio():
     recipe = dataclasses.replace(RECIPES["micro-m2d"], strategy="dwm", guidance=((0.0, 0.1), (1.0, 0.9)))
     hints = recipe.hints(PatchGrid(5, 38))
     for progress in (0.0, 0.25, 0.5, 1.0):
@@ -75,7 +75,7 @@ def test_the_grid_has_the_shape_of_a_patch():
     assert recipe.grid(80) == PatchGrid(2, 24, (40, 4))
 
 
-def test_a_recipe_that_names_the_frames_of_a_patch_for_its_strategy_still_loads(tmp_path):
+def test_a_recipe_with_the_frames_of_a_patch_among_its_strategy_options_is_loaded(tmp_path):
     recipe = dataclasses.replace(RECIPES["micro-m2d"], strategy="dwm", strategy_options={"statistic": "flux"})
     recipe.save(tmp_path / "recipe.json")
     saved = json.loads((tmp_path / "recipe.json").read_text())
@@ -113,7 +113,7 @@ def test_the_papers_settings_are_the_default():
         ({"strategy": "dwm", "guidance": ((0.5, 0.1), (0.2, 0.3))}, "growing progress"),
         ({"strategy": "dwm", "guidance": ((0.0, 1.3),)}, r"must lie in \[0, 1\]"),
         ({"strategy": "dwm", "guidance": ((0.0, 0.3),), "hint_constant": 0.5}, "set one of them"),
-        ({"guidance": ((0.0, 0.3),)}, 'random looks at nothing and takes no hints .* set hint_strategies "all"'),
+        ({"guidance": ((0.0, 0.3),)}, 'random needs no guide and so takes no hints.* set hint_strategies "all"'),
         ({"exponent_power": 1.0}, "random has no exponent that exponent_power could anneal"),
         ({"strategy": "hard", "exponent_power": 0.0}, "annealed with power > 0"),
         (
@@ -131,7 +131,7 @@ def test_the_papers_settings_are_the_default():
         ({"decoder_heads": 5}, "multiple of"),
     ],
 )
-def test_bad_settings_are_named(changes, message):
+def test_bad_settings_are_refused(changes, message):
     with pytest.raises(ValueError, match=message):
         dataclasses.replace(RECIPES["micro-m2d"], **changes)
 
@@ -144,8 +144,8 @@ def test_a_crop_too_short_for_the_ratio_is_an_error():
 
 @pytest.mark.parametrize("standardise", ["patch", "batch"])
 @pytest.mark.parametrize(("framework", "mask_ratio"), [("m2d", 0.7), ("msm-mae", 0.75)])
-def test_a_recipe_from_before_framework_options_is_read(framework, mask_ratio, standardise, tmp_path):
-    """It equals the named recipe of today, so that its run can be resumed by name."""
+def test_a_recipe_from_before_framework_options_is_loaded(framework, mask_ratio, standardise, tmp_path):
+    """It equals the named recipe, so that its run can be resumed by name."""
     (tmp_path / "recipe.json").write_text(OLD % (framework, mask_ratio, standardise))
     named = RECIPES[f"micro-{framework}"]
     options = named.framework_options
@@ -157,7 +157,7 @@ def test_a_recipe_from_before_framework_options_is_read(framework, mask_ratio, s
     assert Recipe.load(tmp_path / "recipe.json") == expected
 
 
-def test_a_file_that_is_no_recipe_is_named(tmp_path):
+def test_a_file_that_is_no_recipe_is_refused(tmp_path):
     (tmp_path / "recipe.json").write_text('{"framework": "m2d"}')
     with pytest.raises(ValueError, match=r"recipe\.json is no recipe"):
         Recipe.load(tmp_path / "recipe.json")
