@@ -137,8 +137,11 @@ def write_table(table: TaskTable, path: Path) -> Path:
         raise ValueError(f"the table {path} must end in .csv")
     path.parent.mkdir(parents=True, exist_ok=True)
     top, dataset = path.absolute().parent, table.dataset
-    text = {"encoding": "utf-8", "errors": "surrogateescape"}  # file names need not be valid UTF-8
-    with atomic_write(path) as temporary, temporary.open("w", newline="", **text) as file:
+    with (
+        atomic_write(path) as temporary,
+        # File names need not be valid UTF-8.
+        temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
+    ):
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("path", "label", dataset.split_column, "group"))
         for row in table.rows:
