@@ -167,7 +167,9 @@ def write_table(table: TaskTable, path: Path) -> Path:
     }
     record_path = path.with_suffix(RECORD)
     with atomic_write(record_path) as temporary:
-        temporary.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", **text)
+        temporary.write_text(
+            json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8", errors="surrogateescape"
+        )
     return record_path
 
 
