@@ -37,14 +37,14 @@ def detect(
     """
     from melmask.cli.steps import prepare_task, print_appended, results_table
     from melmask.detect.events import write_events
-    from melmask.detect.run import judge_events
+    from melmask.detect.run import evaluate_detection
     from melmask.encoders.pretrained import PretrainedEncoder
     from melmask.evaluation.results import append_results
 
     encoder = PretrainedEncoder.load(run, FeatureSettings(layers))
     store = prepare_task(labels, encoder.spec, workers)
     with noted_bar(labels.stem) as show:
-        results, detection = judge_events(
+        results, detection = evaluate_detection(
             encoder,
             labels,
             store,

@@ -1,1 +1,1 @@
-"""Events in time: from frozen features to onsets and offsets."""
+"""Event detection: from frozen features of time steps to onsets and offsets."""

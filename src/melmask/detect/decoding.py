@@ -1,4 +1,4 @@
-"""Probabilities of time steps -> active or not: median filters and thresholds, chosen on validation recordings."""
+"""From probabilities of time steps to active or not: median filters and thresholds, chosen on validation recordings."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,18 +12,18 @@ MEDIANS_S = (0.0, 0.3, 0.6, 1.2)
 
 @dataclass(frozen=True)
 class Decoder:
-    """When a class counts as heard: where the median of its probabilities around a step exceeds a threshold.
+    """A class is active in a time step where the median of its probabilities around the step exceeds a threshold.
 
     Args:
-        thresholds: of each class; infinity: never.
-        windows: steps that each class's median is over, odd.
+        thresholds: of each class; infinity: never active.
+        windows: length of each class's median filter in time steps, odd.
     """
 
     thresholds: tuple[float, ...]
     windows: tuple[int, ...]
 
     def __call__(self, probabilities: Float[np.ndarray, "time class"]) -> Bool[np.ndarray, "time class"]:
-        """Which class is heard in which step of a recording."""
+        """Which class is active in which time step of a recording."""
         columns = [smooth(column, window) for column, window in zip(probabilities.T, self.windows, strict=True)]
         return np.stack(columns, axis=1) > np.array(self.thresholds)
 
@@ -34,16 +34,16 @@ def choose_decoder(
     step_s: float,
     medians_s: Sequence[float] = MEDIANS_S,
 ) -> Decoder:
-    """The window and threshold with the best F of time steps, for each class; of equals the shortest window.
+    """Choose the window and threshold with the best F of time steps, for each class; of equals the shortest window.
 
-    Every threshold that makes a difference is tried. A class that is never heard in these recordings gets no median and
-    the threshold 1/2.
+    Every threshold that makes a difference is tried. A class that is never active in these recordings gets no median
+    filter and the threshold 1/2.
 
     Args:
         probabilities: of validation recordings.
-        truths: what is heard in them.
-        step_s: length of a step.
-        medians_s: lengths of the windows to try, rounded to odd numbers of steps.
+        truths: which classes are active in them.
+        step_s: length of a time step, in seconds.
+        medians_s: lengths of the windows to try, in seconds; rounded to odd numbers of time steps.
     """
     windows = sorted({1 + 2 * round(median_s / step_s / 2) for median_s in medians_s})
     truth = np.concatenate(truths)
@@ -61,7 +61,7 @@ def choose_decoder(
 
 
 def best_threshold(scores: Float[np.ndarray, " step"], truth: Bool[np.ndarray, " step"]) -> tuple[float, float]:
-    """The best F there is, and the threshold, halfway between two scores, above which it is reached.
+    """Find the best F of any threshold, and that threshold: it lies halfway between two scores.
 
     >>> best_threshold(np.array([0.9, 0.1, 0.7, 0.3]), np.array([True, False, True, False]))
     (1.0, 0.5)
@@ -69,15 +69,15 @@ def best_threshold(scores: Float[np.ndarray, " step"], truth: Bool[np.ndarray, "
     order = np.argsort(-scores, kind="stable")
     ranked = scores[order].astype(np.float64)
     f_score = 2 * np.cumsum(truth[order]) / (np.arange(1, len(ranked) + 1) + truth.sum())
-    f_score[:-1][ranked[:-1] == ranked[1:]] = 0  # no threshold comes between equals
+    f_score[:-1][ranked[:-1] == ranked[1:]] = 0  # no threshold lies between equal scores
     best = int(f_score.argmax())
     below = ranked[best + 1] if best + 1 < len(ranked) else -np.finfo(np.float64).eps  # so that 0 exceeds it too
     return float(f_score[best]), float((ranked[best] + below) / 2)
 
 
 def smooth(scores: Float[np.ndarray, " time"], window: int) -> Float[np.ndarray, " time"]:
-    """The median around each step; at the ends the first and last score go on.
+    """Median filter over time steps; at both ends the outermost score is repeated.
 
-    The median of what exceeds a threshold exceeds it itself, so this is the same as a median filter of decisions.
+    A threshold on the result decides as a median filter on thresholded scores does.
     """
     return median_filter(scores, size=window, mode="nearest")

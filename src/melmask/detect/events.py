@@ -1,4 +1,4 @@
-"""Sound events: tables of them, and the way from time steps to events and back."""
+"""Sound events: tables of them, tasks, and the conversion between events and active time steps."""
 
 import csv
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ COLUMNS = ("path", "onset_s", "offset_s", "label")
 
 @dataclass(frozen=True, order=True)
 class Event:
-    """Something heard from ``onset_s`` to ``offset_s``, in seconds from the start of the recording."""
+    """A sound event from ``onset_s`` to ``offset_s``, in seconds from the start of the recording."""
 
     onset_s: float
     offset_s: float
@@ -26,13 +26,13 @@ class Event:
 
 
 def read_events(table: Path) -> tuple[list[Clip], list[tuple[Event, ...]]]:
-    """The recordings in a CSV ``path,onset_s,offset_s,label[,fold|split][,group]`` and the events of each.
+    """Read the recordings in a CSV ``path,onset_s,offset_s,label[,fold|split][,group]`` and the events of each.
 
     A recording has a line for every event; one without events has a single line without onset, offset and label.
 
     Returns:
-        A clip for each recording, in the order of their first lines, labelled with the classes heard in it, joined by
-        ``;``; and its events, sorted.
+        A clip for each recording, in the order of their first lines, labelled with its classes, joined by ``;``; and
+        its events, sorted.
 
     Raises:
         ValueError: `read_manifest` finds a fault; a column is missing; a line has no event and no empty cells for it;
@@ -52,7 +52,7 @@ def read_events(table: Path) -> tuple[list[Clip], list[tuple[Event, ...]]]:
             if (clip.fold, clip.group) != (known.fold, known.group):
                 raise ValueError(
                     f"{where}: {clip.path} has fold {clip.fold} and group {clip.group} here, but {known.fold} and "
-                    f"{known.group} above: a recording stands on one side only"
+                    f"{known.group} above: a recording has one fold and one group"
                 )
             found = _event(row, where)
             events.setdefault(clip.path, []).extend(found)
@@ -64,7 +64,7 @@ def read_events(table: Path) -> tuple[list[Clip], list[tuple[Event, ...]]]:
 
 
 def _event(row: Mapping[str, str | None], where: str) -> list[Event]:
-    """The event of a line, or none."""
+    """The event of a line, if it has one."""
     onset, offset, label = ((row[column] or "").strip() for column in COLUMNS[1:])
     if not (onset or offset or label):
         return []
@@ -83,7 +83,7 @@ def _event(row: Mapping[str, str | None], where: str) -> list[Event]:
 
 
 def write_events(table: Path, events: Mapping[Path, Sequence[Event]]) -> None:
-    """Write events as `read_events` reads them, whole or not at all; recordings without events have a line too."""
+    """Write events as `read_events` reads them, atomically; recordings without events have a line too."""
     table.parent.mkdir(parents=True, exist_ok=True)
     with (
         atomic_write(table) as temporary,
@@ -99,20 +99,21 @@ def write_events(table: Path, events: Mapping[Path, Sequence[Event]]) -> None:
 def activity(
     events: Sequence[Event], classes: Sequence[str], centres_s: Float[np.ndarray, " time"], step_s: float
 ) -> Bool[np.ndarray, "time class"]:
-    """Which class is heard in which time step: in half of it or more, or nowhere more than there.
+    """Convert events to active time steps.
 
-    So every event has a step, however short it is.
+    A class is active in a step if an event covers at least half of it, or covers no other step more: every event has a
+    step, however short it is.
 
     Args:
         events: of one recording.
         classes: names, the columns of the result; events of others are left out.
-        centres_s: of the time steps, evenly spaced.
-        step_s: their length.
+        centres_s: of the time steps in seconds, evenly spaced.
+        step_s: length of a time step in seconds.
 
     >>> activity([Event(0.9, 2.6, "dog"), Event(0.0, 0.1, "cat")], ["cat", "dog"], np.arange(4) + 0.5, 1.0).T.tolist()
     [[True, False, False, False], [False, True, True, False]]
     """
-    heard = np.zeros((len(centres_s), len(classes)), np.bool_)
+    active = np.zeros((len(centres_s), len(classes)), np.bool_)
     column = {label: number for number, label in enumerate(classes)}
     for event in events:
         if event.label in column:
@@ -121,8 +122,8 @@ def activity(
                 np.maximum(event.onset_s, centres_s - step_s / 2),
             )
             overlap_s = stop - start
-            heard[(overlap_s >= step_s / 2) | (overlap_s == overlap_s.max()), column[event.label]] = True
-    return heard
+            active[(overlap_s >= step_s / 2) | (overlap_s == overlap_s.max()), column[event.label]] = True
+    return active
 
 
 def merge(
@@ -134,12 +135,12 @@ def merge(
     max_gap_s: float = 0.0,
     duration_s: float = float("inf"),
 ) -> tuple[Event, ...]:
-    """Events of each run of active time steps, from the start of the first to the end of the last.
+    """Convert active time steps to events: each from the start of its first step to the end of its last.
 
     Args:
         active, classes, centres_s, step_s: as of `activity`.
-        max_gap_s: runs of a class that are so far apart, or less, are one event.
-        duration_s: of the recording, in which events end.
+        max_gap_s: gaps of up to so many seconds within a class are closed.
+        duration_s: of the recording; no event ends later.
 
     >>> merge(np.array([[True], [False], [True], [True]]), ["dog"], np.arange(4) + 0.5, 1.0)
     (Event(onset_s=0.0, offset_s=1.0, label='dog'), Event(onset_s=2.0, offset_s=4.0, label='dog'))
@@ -164,20 +165,20 @@ class EventTask:
     Args:
         task: classes and which of them each recording has, folds and groups.
         rows: of the store's table.
-        events: what is heard in each recording.
+        events: of each recording.
         durations_s: of each recording.
-        rejected: recordings of the table that could not be used.
+        num_rejected: recordings of the table that could not be used.
     """
 
     task: Task
     rows: tuple[int, ...]
     events: tuple[tuple[Event, ...], ...]
     durations_s: tuple[float, ...]
-    rejected: int
+    num_rejected: int
 
 
 def make_event_task(table: Path, store: Store) -> EventTask:
-    """The task in a CSV of strong labels, see `read_events`.
+    """Make the task of a CSV of strong labels, see `read_events`.
 
     Args:
         table: the CSV.
@@ -203,20 +204,20 @@ def make_event_task(table: Path, store: Store) -> EventTask:
     classes = sorted({event.label for _, found in kept for event in found})
     folds = [clip.fold for clip, _ in kept]
     if not classes:
-        raise ValueError(f"{table} has no events in usable recordings: detection needs some to learn from")
+        raise ValueError(f"{table} has no events in usable recordings: detection needs some for training")
     if any(folds) and not all(folds):
         lacking = kept[folds.index(None)][0].path
         raise ValueError(f"{lacking} in {table} has no fold but others have: give all recordings one, or none")
-    heard = np.array([[any(event.label == label for event in found) for label in classes] for _, found in kept])
+    present = np.array([[any(event.label == label for event in found) for label in classes] for _, found in kept])
     groups = np.array([clip.group or f"alone: {clip.path}" for clip, _ in kept])
     task = Task(
         name=table.stem,
         paths=tuple(clip.path for clip, _ in kept),
         classes=tuple(classes),
-        targets=heard,
+        targets=present,
         folds=np.array(folds) if any(folds) else None,
         groups=groups if any(clip.group for clip, _ in kept) else None,
     )
     return EventTask(
-        task, tuple(rows), tuple(found for _, found in kept), tuple(durations_s), rejected=len(clips) - len(kept)
+        task, tuple(rows), tuple(found for _, found in kept), tuple(durations_s), num_rejected=len(clips) - len(kept)
     )

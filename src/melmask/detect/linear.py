@@ -1,4 +1,4 @@
-"""Event detection: what is heard when, read from features of time steps by a linear probe."""
+"""A linear event detector on features of time steps."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Float32, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from melmask.detect.decoding import choose_decoder
+from melmask.detect.decoding import Decoder, choose_decoder
 from melmask.detect.events import Event, EventTask, activity, merge
 from melmask.detect.scoring import Counts, onset_counts, segment_counts
 from melmask.encoders.timesteps import TimeSteps, standardise
@@ -20,29 +20,55 @@ from melmask.evaluation.task import Split, group_numbers, splits_of
 from melmask.probes.base import loss_of
 from melmask.probes.fit import AdamSettings, fit
 
-PIECE_STEPS = 32  # recordings are trained on in pieces, so that a long one does not outweigh a batch
+PIECE_STEPS = 32  # a batch is of pieces of recordings, so that a long recording does not dominate it
 
 
 @dataclass(frozen=True)
 class Detector:
-    """How events are detected: logistic regression on the features of one time step, a class at a time, and decoding.
+    """A logistic regression for each class on the features of one time step, and a decoder.
 
-    Weights start at 0, and the epoch with the best mean average precision of validation steps counts; each class's
+    Weights start at 0. The epoch with the best mean average precision of validation steps is kept; each class's
     threshold and median filter are chosen on the same recordings.
 
     Args:
         training: how the regression is trained; a batch is of pieces of `PIECE_STEPS` steps.
-        max_gap_s: events of a class no further apart than this are one.
+        max_gap_s: gaps of up to so many seconds within a class are closed.
     """
 
     training: AdamSettings = field(default_factory=lambda: AdamSettings(batch_size=16))
     max_gap_s: float = 0.2
 
     def fit(
+        self,
+        train: TimeSteps,
+        train_y: Sequence[Bool[np.ndarray, "_ class"]],
+        valid: TimeSteps,
+        valid_y: Sequence[Bool[np.ndarray, "_ class"]],
+        step_s: float,
+        seed: int,
+    ) -> tuple[Float[Tensor, "dim1 class"], Decoder]:
+        """Train on training recordings, and choose the decoder on validation recordings.
+
+        Args:
+            train, valid: standardised features.
+            train_y, valid_y: which classes are active in the time steps of each recording.
+            step_s: from one time step to the next, in seconds.
+            seed: of the order of the pieces.
+
+        Returns:
+            Weights, of which the last row is the bias; and the decoder, which never detects a class that is not in
+            ``train_y``.
+        """
+        weight = self._train(train, np.concatenate(train_y), valid, np.concatenate(valid_y), seed)
+        decoder = choose_decoder(predict(weight, valid), valid_y, step_s)
+        is_trained = np.any([of_clip.any(axis=0) for of_clip in train_y], axis=0)
+        thresholds = np.where(is_trained, decoder.thresholds, np.inf)
+        return weight, replace(decoder, thresholds=tuple(thresholds.tolist()))
+
+    def _train(
         self, train: TimeSteps, train_y: Bool[np.ndarray, "step class"],
         valid: TimeSteps, valid_y: Bool[np.ndarray, "step2 class"], seed: int,
     ) -> Float[Tensor, "dim1 class"]:  # fmt: skip
-        """Weights, the last row the bias, from standardised features and what is heard in their steps, in order."""
         rng = np.random.default_rng(seed)
         pieces = train.cut(PIECE_STEPS)
         first = np.cumsum(pieces.length) - pieces.length
@@ -73,13 +99,13 @@ DEFAULT_DETECTOR = Detector()
 
 @dataclass(frozen=True, eq=False)
 class Detection:
-    """What a detector found on a task.
+    """The scores of a detector on a task, and the events that it detected.
 
     Args:
         segment_f1: F of segments of 1 s, of all classes together.
         onset_f: F of events that begin within 200 ms, of all classes together.
         by_class: both, for each class.
-        events: what was detected in each recording tested, by the first training.
+        events: detected in each tested recording, by the first training.
         notes: what a reader of the scores has to know.
     """
 
@@ -106,21 +132,21 @@ def detect(
 
     Args:
         steps: features of the time steps of each of the task's recordings.
-        centres_s: of the steps, of the longest recording or more.
-        step_s: from one step to the next.
+        centres_s: of the time steps in seconds, of the longest recording or more.
+        step_s: from one time step to the next, in seconds.
         task: strong labels.
-        detector: how to detect.
-        test_folds: only these as test; empty for all.
+        detector: its settings.
+        test_folds: test on these folds only; empty for each in turn.
         num_seeds: trainings per split.
-        seed: of the first training, and of drawn splits and intervals.
+        seed: of the first training, of random splits and of intervals.
         progress: called with the number of trainings done and in total.
 
     Raises:
-        ValueError: the task cannot be split, or a split has no events to learn from.
+        ValueError: the task cannot be split, or a split has no events to train or to validate on.
         ImportError: sed_eval is not installed.
     """
     classes = task.task.classes
-    heard = [
+    active = [
         activity(events, classes, centres_s[:length], step_s)
         for events, length in zip(task.events, steps.length, strict=True)
     ]
@@ -128,16 +154,13 @@ def detect(
     found: list[dict[int, tuple[Event, ...]]] = [{} for _ in range(num_seeds)]
     notes: list[str] = []
     for number, split in enumerate(splits):
-        notes += [*split.notes, *_check(split, heard, classes)]
+        notes += [*split.notes, *_check(split, active, classes)]
         train, valid, test = standardise(*(steps[part] for part in (split.train, split.valid, split.test)))
-        train_y, valid_y = (np.concatenate([heard[i] for i in part]) for part in (split.train, split.valid))
+        train_y, valid_y = ([active[i] for i in part] for part in (split.train, split.valid))
         for training in range(num_seeds):
-            weight = detector.fit(train, train_y, valid, valid_y, seed + training)
-            decoder = choose_decoder(predict(weight, valid), [heard[i] for i in split.valid], step_s)
-            never = np.where(train_y.any(axis=0), decoder.thresholds, np.inf)
-            decoder = replace(decoder, thresholds=tuple(never.tolist()))
-            for i, probabilities in zip(split.test, predict(weight, test), strict=True):
-                found[training][int(i)] = merge(
+            weight, decoder = detector.fit(train, train_y, valid, valid_y, step_s, seed + training)
+            for i, probabilities in zip(split.test.tolist(), predict(weight, test), strict=True):
+                found[training][i] = merge(
                     decoder(probabilities),
                     classes,
                     centres_s[: len(probabilities)],
@@ -159,14 +182,14 @@ def _with_one(clips: TimeSteps, number: int) -> Float32[Tensor, "time dim1"]:
     return F.pad(torch.from_numpy(clips.clip(number)), (0, 1), value=1.0)
 
 
-def _check(split: Split, heard: Sequence[Bool[np.ndarray, "_ class"]], classes: Sequence[str]) -> list[str]:
-    """What to know about a split's classes; an error if there is nothing to learn or to choose by."""
+def _check(split: Split, active: Sequence[Bool[np.ndarray, "_ class"]], classes: Sequence[str]) -> list[str]:
+    """Notes on classes without events in a split; ValueError if there are no events to train or to validate on."""
     notes = []
     for part, clips, effect in (
         ("training", split.train, "never detected"),
         ("validation", split.valid, "its threshold is 1/2"),
     ):
-        has = np.any([heard[i].any(axis=0) for i in clips], axis=0)
+        has = np.any([active[i].any(axis=0) for i in clips], axis=0)
         if not has.any():
             raise ValueError(f"fold {split.name}: no events in {part} recordings: check the folds")
         names = [label for label, is_there in zip(classes, has, strict=True) if not is_there]
@@ -198,7 +221,7 @@ def _scored(
 def _scores(counts: Sequence[Counts], groups: Int[np.ndarray, " file"], seed: int) -> list[Score]:
     """F of all classes together and of each, with intervals over groups of recordings and over trainings.
 
-    Decisions of several folds are counted together, unlike scores, which only compare within a training.
+    Decisions of all folds are counted together; probabilities would compare within a training only.
     """
 
     def statistic(files: np.ndarray, weight: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Scores of detected events, counted by the library sed_eval."""
+"""Scores of detected events, computed by the library sed_eval."""
 
 import warnings
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ COLLAR_S = 0.2
 
 @dataclass(frozen=True, eq=False)
 class Counts:
-    """What precision and recall are made of.
+    """The counts that precision and recall are computed from.
 
     Args:
         correct: segments or events that are both in the reference and detected.
@@ -51,11 +51,11 @@ def segment_counts(
     durations_s: Sequence[float],
     classes: Sequence[str],
 ) -> Counts:
-    """In how many segments of 1 s each class is heard, by the reference, the detector, and both.
+    """Count the segments of 1 s in which each class is active, in the reference, by the detector, and in both.
 
     Args:
         reference, detected: the events of each file.
-        durations_s: of each file: segments begin before its end.
+        durations_s: of each file, in seconds; segments begin before its end.
         classes: names.
 
     Raises:
@@ -76,7 +76,7 @@ def segment_counts(
 def onset_counts(
     reference: Sequence[Sequence[Event]], detected: Sequence[Sequence[Event]], classes: Sequence[str]
 ) -> Counts:
-    """How many events begin within 200 ms of one of the reference, each matched with at most one other.
+    """Count the events that begin within 200 ms of one of the reference, each matched with at most one other.
 
     Args:
         reference, detected: the events of each file.
@@ -104,7 +104,7 @@ def _counts(rows: Sequence[dict[str, dict[str, float]]], classes: Sequence[str])
 
 
 def _names(classes: Sequence[str]) -> list[str]:
-    """Classes by number, since sed_eval strips blanks from labels and takes "none" for no label."""
+    """Classes by number, as sed_eval strips blanks from labels and takes "none" for no label."""
     return [f"class {number}" for number in range(len(classes))]
 
 

@@ -64,9 +64,9 @@ def test_a_table_without_times_is_refused(tmp_path):
 def test_every_event_has_a_time_step_however_short():
     centres_s = np.arange(10) * 0.16 + 0.075
     events = [Event(0.30, 0.31, "a"), Event(0.5, 0.9, "b"), Event(0.95, 1.2, "b"), Event(0.0, 9.0, "other")]
-    heard = activity(events, ["a", "b"], centres_s, 0.16)
-    assert np.flatnonzero(heard[:, 0]).tolist() == [1]  # steps are -0.005 to 0.155, 0.155 to 0.315, ...
-    assert np.flatnonzero(heard[:, 1]).tolist() == [3, 4, 5, 6, 7]  # 0.475 to 0.955: all above half; 0.955 to 1.275
+    active = activity(events, ["a", "b"], centres_s, 0.16)
+    assert np.flatnonzero(active[:, 0]).tolist() == [1]  # steps are -0.005 to 0.155, 0.155 to 0.315, ...
+    assert np.flatnonzero(active[:, 1]).tolist() == [3, 4, 5, 6, 7]  # 0.475 to 0.955: all above half; 0.955 to 1.275
     assert activity([], ["a"], centres_s, 0.16).any() is np.False_
 
 
@@ -129,7 +129,7 @@ def test_the_decoder_is_chosen_by_class():
     halves = [slice(0, 150), slice(150, 400)]
     decoder = choose_decoder([scores[half] for half in halves], [truth[half] for half in halves], 0.1)
     assert decoder.windows[0] > 1 and decoder.windows[1:] == (1, 1)
-    assert 0.12 < decoder.thresholds[1] < 0.3 and decoder.thresholds[2] == 0.5  # class c is never heard
+    assert 0.12 < decoder.thresholds[1] < 0.3 and decoder.thresholds[2] == 0.5  # class c is never active
     assert np.array_equal(decoder(scores)[:, 1:], truth[:, 1:])
     assert (decoder(scores)[:, 0] == truth[:, 0]).mean() > 0.97
     assert not Decoder((float("inf"),), (1,))(np.ones((5, 1))).any()

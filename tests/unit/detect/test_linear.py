@@ -124,14 +124,14 @@ def _detect(
 
 def test_the_task_is_what_the_table_says(labels, store, steps):
     task = steps[0]
-    assert task.task.classes == CLASSES and len(task.events) == 18 and task.rejected == 0
+    assert task.task.classes == CLASSES and len(task.events) == 18 and task.num_rejected == 0
     assert sorted(task.task.folds.tolist()) == ["test"] * 6 + ["train"] * 6 + ["val"] * 6
     assert not task.events[7] and not task.task.targets[7].any()
     assert task.durations_s[4] == pytest.approx(11.0) and len(store.clips) > 18
 
 
 def test_test_events_change_no_detection(steps):
-    """Weights, thresholds and medians are chosen without them; the scores alone see them."""
+    """Weights, thresholds and medians are chosen without them; only the scores depend on them."""
     task = steps[0]
     moved = [
         tuple(Event(event.onset_s + 0.45, event.offset_s + 0.45, "beep") for event in events)
@@ -145,7 +145,7 @@ def test_test_events_change_no_detection(steps):
     assert after.onset_f.value < before.onset_f.value - 0.3
 
 
-def test_a_class_without_training_or_validation_events_is_said(steps):
+def test_a_class_without_training_or_validation_events_is_noted(steps):
     task = steps[0]
 
     def without(part: str, label: str) -> EventTask:
@@ -167,7 +167,7 @@ def test_a_class_without_training_or_validation_events_is_said(steps):
         _detect(steps, EventTask(task.task, task.rows, tuple(silent), task.durations_s, 0))
 
 
-def test_tables_that_cannot_be_learnt_from_are_refused(labels, store, tmp_path):
+def test_tables_that_cannot_be_trained_on_are_refused(labels, store, tmp_path):
     folder = labels.parent
     for lines, message in (
         ([f"{folder}/0.wav,,,,"], "no events in usable recordings"),
@@ -185,4 +185,4 @@ def test_recordings_that_could_not_be_read_are_counted(labels, store, tmp_path):
     lines = [f"{labels.parent}/0.wav,1,2,beep", f"{labels.parent}/gone.wav,1,2,beep"]
     table.write_text("\n".join(["path,onset_s,offset_s,label", *lines]) + "\n")
     task = make_event_task(table, store)
-    assert task.rejected == 1 and task.task.folds is None and len(task.rows) == 1
+    assert task.num_rejected == 1 and task.task.folds is None and len(task.rows) == 1
