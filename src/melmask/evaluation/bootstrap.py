@@ -1,4 +1,4 @@
-"""What chance does to a score: resamples of the groups of test clips and of the trainings behind it."""
+"""The bootstrap: confidence intervals over groups of test clips and over trainings."""
 
 from collections.abc import Callable
 
@@ -22,33 +22,33 @@ def bootstrap(
     num_resamples: int = NUM_RESAMPLES,
     seed: int = 0,
 ) -> tuple[Float[np.ndarray, "*more"], Float[np.ndarray, "*more resample"]]:
-    """A score or several, and what it would have been with other test clips and other trainings.
+    """Compute one or several scores, and resample them over test clips and trainings.
 
-    Each fold is scored on its own, since scores of different trainings do not compare, and the value is the mean over
-    folds. Whole groups are drawn with replacement, from all folds together; in a resample a fold counts by how much of
-    it was drawn. (Drawing within folds would give no width at all where a fold is one speaker.) Trainings are drawn as
-    well, apart from the clips and the same ones in every fold; one fewer than there are, without which their variance
-    would be a third too small for three of them. The draws depend on groups, folds and seed alone: two encoders on the
-    same clips get the same ones, so that their difference is paired.
+    Each fold is scored on its own, as probabilities of different trainings cannot be compared, and the value is the
+    mean over folds. Whole groups are drawn with replacement, from all folds together; in a resample a fold is weighted
+    by the number of its clips that are drawn. (Drawing within folds would give an interval without width where a fold
+    is one speaker.) Trainings are drawn independently of the clips, the same ones in every fold; one fewer than there
+    are, as otherwise the variance of three trainings would be a third too small. The draws depend on groups, folds and
+    seed alone: two encoders on the same clips get the same ones, so that their difference is paired.
 
     Args:
         statistic: scores clips under many weightings at once, as the ``weighted_...`` functions of
             `melmask.evaluation.metrics` do; where it is NaN depends on labels alone, so it is NaN for all seeds.
         num_clips: test clips; folds and groups have as many rows.
-        num_seeds: trainings that the statistic gives a row each.
+        num_seeds: trainings, one row of the statistic each.
         folds: the test fold of each clip; None is one fold.
         groups: numbers 0.. of what is drawn as a whole, such as speakers; None, or one group only, draws single clips.
-        num_resamples: how many.
+        num_resamples: number of resamples.
         seed: of the draws.
 
     Returns:
-        The values, and what they are in each resample; NaN where nothing can be scored.
+        The values, and those of each resample; NaN where nothing can be scored.
 
     Raises:
         ValueError: no clips.
 
-    Source: Owen (2007), "The pigeonhole bootstrap", on drawing two factors apart; Field & Welsh (2007) on clusters;
-    Rao & Wu (1988) on drawing one fewer.
+    Source: Owen (2007), "The pigeonhole bootstrap", on drawing two factors independently; Field & Welsh (2007) on
+    clusters; Rao & Wu (1988) on drawing one fewer.
     """
     if not num_clips:
         raise ValueError("no test clips to score: check the folds asked for")
@@ -77,7 +77,7 @@ def bootstrap(
 
 
 def interval(resampled: Float[np.ndarray, " resample"]) -> tuple[float, float]:
-    """The middle 95 % of the resamples that could be scored.
+    """The central 95 % of the resamples that could be scored.
 
     Source: Efron & Tibshirani (1993), percentile bootstrap.
     """
@@ -90,7 +90,7 @@ def interval(resampled: Float[np.ndarray, " resample"]) -> tuple[float, float]:
 def _draw(
     groups: Int[np.ndarray, " clip"], num_groups: int, num_resamples: int, rng: np.random.Generator
 ) -> Float[np.ndarray, "clip resample"]:
-    """How often each clip is drawn when as many groups as there are get drawn with replacement."""
+    """How often each clip is drawn if as many groups as there are are drawn with replacement."""
     present = np.unique(groups)
     drawn = present[rng.integers(len(present), size=(num_resamples, len(present)))]
     flat = drawn + num_groups * np.arange(num_resamples)[:, None]
@@ -108,7 +108,7 @@ def _draw_seeds(num_seeds: int, num_resamples: int, rng: np.random.Generator) ->
 def _weighted_mean(
     per_fold: Float[np.ndarray, "fold *more"], share: Float[np.ndarray, "fold *more"]
 ) -> Float[np.ndarray, "*more"]:
-    """The mean over folds, of those in which anything could be scored."""
+    """The mean over the folds in which anything could be scored."""
     share = np.where(np.isnan(per_fold), 0, share)
     with np.errstate(invalid="ignore"):
         return np.asarray((share * np.nan_to_num(per_fold)).sum(axis=0) / share.sum(axis=0))

@@ -1,4 +1,4 @@
-"""Two encoders on the same clips: which one is better, by how much, and how sure that is."""
+"""Comparison of two encoders on the same clips: paired intervals and McNemar's test."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -21,13 +21,14 @@ from melmask.probes.base import Probe
 
 @dataclass(frozen=True)
 class McNemar:
-    """Which of two encoders is right where they do not agree.
+    """Test clips on which only one of two encoders is right.
 
     Args:
-        num_only_a: test clips that A reads and B does not; with several seeds, those that A reads in more of them.
-        num_only_b: the other way round.
-        p_value: two-sided and exact: how probable so uneven a split would be if each were as likely. Clips count as
-            independent, which those of one group are not: where there are groups, it is too small.
+        num_only_a: test clips that only A classifies right; with several seeds, those that A classifies right with
+            more of them.
+        num_only_b: likewise for B.
+        p_value: two-sided and exact, of a split at least as uneven if both encoders were equally good. Clips are taken
+            as independent, which those of one group are not: where there are groups, it is too small.
 
     Source: McNemar (1947), as an exact binomial test.
     """
@@ -39,14 +40,14 @@ class McNemar:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Encoder A against encoder B, by one probe on one task.
+    """Encoder A against encoder B, with one probe on one task.
 
     Args:
         task, probe: their names.
         metric: what the scores are.
         name_a, name_b: of the encoders.
         a, b: their scores.
-        difference: A's score less B's, with its 95 % interval by a paired bootstrap: both are scored on the same
+        difference: A's score minus B's, with its 95 % interval by a paired bootstrap: both are scored on the same
             resamples of groups and trainings.
         superiority: the share of resamples in which A scores above B; ties count half.
         mcnemar: for accuracy; None for mAP.
@@ -69,23 +70,23 @@ class Comparison:
 
     @property
     def verdict(self) -> str:
-        """What it says, in a sentence or two."""
+        """The finding in one or two sentences."""
         gap, low, high = (100 * value for value in (self.difference.value, self.difference.low, self.difference.high))
         figures = f"{gap:+.1f} points, 95 % interval {low:+.1f} to {high:+.1f}"
         where = f"on {self.task} with {self.probe}"
         if low <= 0 <= high:
-            said = f"{self.name_a} and {self.name_b} cannot be told apart {where}: {figures}."
+            finding = f"{self.name_a} and {self.name_b} cannot be told apart {where}: {figures}."
         else:
             better, worse = (self.name_a, self.name_b) if gap > 0 else (self.name_b, self.name_a)
-            said = f"{better} is better than {worse} {where}: {figures} (A less B)."
+            finding = f"{better} is better than {worse} {where}: {figures} (A minus B)."
         if self.num_groups == 1:
-            return f"{said} All test clips are of one group: of any other group this says nothing."
+            return f"{finding} All test clips are of one group: this says nothing of other groups."
         if 0 < self.num_groups < FEW_GROUPS:
             return (
-                f"{said} It rests on {self.num_groups} groups only: with so few the interval tends to be too narrow, "
-                "and the finding is weak."
+                f"{finding} It rests on {self.num_groups} groups only: with so few the interval tends to be too "
+                "narrow, and the evidence is weak."
             )
-        return said
+        return finding
 
 
 def compare(
@@ -142,11 +143,11 @@ def compare_evaluations(a: Evaluation, b: Evaluation) -> Comparison:
 def compare_results(a: ProbeResult, b: ProbeResult, task: Task, names: Sequence[str], *, seed: int = 0) -> Comparison:
     """Compare two encoders by the results of the same probe on the same clips.
 
-    Trainings are paired by their seed. That matters for fewshot, whose draws they are; for others it does no harm.
+    Trainings are paired by their seeds, which matters for few-shot probes, whose draws depend on the seed alone.
 
     Args:
-        a, b: what `run_probe` found, with the same probe, folds and seeds.
-        task: the same that was given to it.
+        a, b: of `run_probe`, with the same probe, folds and seeds.
+        task: the task that was given to it.
         names: of the two encoders.
         seed: of the bootstrap.
 
@@ -189,10 +190,10 @@ def compare_results(a: ProbeResult, b: ProbeResult, task: Task, names: Sequence[
 
 
 def mcnemar(a: Float[np.ndarray, " clip"], b: Float[np.ndarray, " clip"]) -> McNemar:
-    """McNemar's exact test.
+    """McNemar's exact test of two classifiers on the same clips.
 
     Args:
-        a, b: how often each clip was read right, 0..1: 0 or 1 with one seed.
+        a, b: share of the seeds with which each clip is classified right; 0 or 1 with one seed.
 
     >>> mcnemar(np.array([1.0, 1, 1, 1, 0]), np.array([0.0, 0, 0, 1, 0]))
     McNemar(num_only_a=3, num_only_b=0, p_value=0.25)

@@ -26,11 +26,11 @@ ByClass = Float[np.ndarray, "seed num_classes resample"]
 
 @dataclass(frozen=True)
 class Score:
-    """A figure as it is to be reported.
+    """A score with its interval.
 
     Args:
         value: the mean over seeds and folds; most scores are 0..1.
-        low, high: its 95 % interval over the choice of test clips and over the chance of training.
+        low, high: its 95 % interval over test clips and trainings.
         num_seeds: trainings behind the value.
         num_clips: test clips behind the value.
 
@@ -90,7 +90,7 @@ def mean_roc_auc(targets: Bool[np.ndarray, "clip class"], scores: Float[np.ndarr
     """Area under the ROC curve of each class against the rest, averaged over classes that some clips have and some not.
 
     Returns:
-        0..1, 0.5 by chance; NaN if there is no such class.
+        0..1, 0.5 for random scores; NaN if there is no such class.
 
     Source: scikit-learn's `roc_auc_score` (macro, one against the rest), to which it is equal, ties included.
     Deviates: classes that all clips or none have are left out, where scikit-learn gives no result.
@@ -102,13 +102,13 @@ def mean_roc_auc(targets: Bool[np.ndarray, "clip class"], scores: Float[np.ndarr
 
 
 def d_prime(roc_auc: float) -> float:
-    """How many deviations apart two normal distributions of equal width are whose ROC curve has this area.
+    """The distance, in standard deviations, of two normal distributions whose ROC curve has this area.
 
     Args:
-        roc_auc: 0..1; of several classes their mean, as papers on AudioSet do it.
+        roc_auc: 0..1; of several classes their mean, as in papers on AudioSet.
 
     Returns:
-        0 by chance, infinite for an area of 1.
+        0 for random scores, infinite for an area of 1.
 
     Source: Gemmeke et al. (2017), "Audio Set". Deviates: not at all.
 
@@ -136,7 +136,7 @@ def score_with_interval(
 
     Args:
         targets: a class per clip, or class flags for several labels a clip.
-        scores: of every seed's training; only their order within a clip (accuracy) or a class (mAP) counts.
+        scores: of every seed's training; only their order within a clip (accuracy) or a class (mAP) matters.
         folds, groups, num_resamples, seed: see `bootstrap`.
 
     Raises:
@@ -154,7 +154,7 @@ def score_with_interval(
 
 
 def statistic_of(targets: Targets, scores: Float[np.ndarray, "seed clip class"]) -> Statistic:
-    """What `score_of` counts, for `bootstrap`."""
+    """`score_of` as a statistic for `bootstrap`."""
     count = weighted_accuracy if targets.ndim == 1 else weighted_mean_average_precision
     return lambda clips, weight: count(targets[clips], scores[:, clips], weight)
 
@@ -164,14 +164,14 @@ def _plain(count: Callable[..., np.ndarray], targets: Targets, scores: Float[np.
 
 
 def weighted_accuracy(targets: Int[np.ndarray, " clip"], scores: Scores, weight: Weight) -> Resampled:
-    """The share of clips whose highest score is the target's, of every seed."""
+    """The share of clips whose highest score is the target's, for every seed."""
     correct = (scores.argmax(axis=2) == targets).astype(np.float32)
     with np.errstate(invalid="ignore"):
         return (correct @ weight).astype(np.float64) / weight.sum(axis=0, dtype=np.float64)
 
 
 def weighted_macro_accuracy(targets: Int[np.ndarray, " clip"], scores: Scores, weight: Weight) -> Resampled:
-    """The same share within each class, averaged over the classes that were drawn, of every seed."""
+    """The share within each class, averaged over the classes that were drawn, for every seed."""
     classes = [targets == label for label in np.unique(targets)]
     return mean_over_classes(
         np.stack([weighted_accuracy(targets[own], scores[:, own], weight[own]) for own in classes], axis=1)
@@ -179,12 +179,12 @@ def weighted_macro_accuracy(targets: Int[np.ndarray, " clip"], scores: Scores, w
 
 
 def weighted_mean_average_precision(flags: Flags, scores: Scores, weight: Weight) -> Resampled:
-    """Average precision, averaged over the classes that were drawn, of every seed."""
+    """Average precision, averaged over the classes that were drawn, for every seed."""
     return mean_over_classes(weighted_by_class(weighted_average_precision, flags, scores, weight))
 
 
 def weighted_mean_roc_auc(flags: Flags, scores: Scores, weight: Weight) -> Resampled:
-    """Area under the ROC curve of each class against the rest, averaged over the classes drawn, of every seed."""
+    """Area under the ROC curve of each class against the rest, averaged over the classes drawn, for every seed."""
     return mean_over_classes(weighted_by_class(weighted_roc_auc, flags, scores, weight))
 
 
@@ -209,9 +209,9 @@ def mean_over_classes(values: ByClass) -> Resampled:
 def weighted_average_precision(
     positive: Bool[np.ndarray, " clip"], score: Float[np.ndarray, " clip"], weight: Weight
 ) -> Float[np.ndarray, " resample"]:
-    """Average precision of one class, by the step-wise definition; clips of equal score count as found together.
+    """Average precision of one class, by the step-wise definition; clips of equal score have one rank.
 
-    Precision changes where recall rises, so the ranking is cut behind each run of equal scores that holds a positive.
+    Recall rises only at runs of equal scores that hold a positive clip, so precision is computed at their ends.
     """
     order, _, ends = _ranked(positive, score)
     num_hits = _hits(positive, score, weight)

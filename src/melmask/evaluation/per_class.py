@@ -1,4 +1,4 @@
-"""What stands behind a score: every class, what is taken for what, and how far probabilities can be trusted."""
+"""Details of a score: every class on its own, confusions, and the calibration of the probabilities."""
 
 from dataclasses import dataclass
 
@@ -29,13 +29,14 @@ class ClassDetails:
     Args:
         name: of the class.
         num_clips: test clips that have it.
-        recall: share of its clips that were found.
-        precision: share of clips taken for it that are of it; NaN if none was.
+        recall: share of its clips that are predicted as it.
+        precision: share of the clips predicted as it that have it; NaN if none is.
         f1: their harmonic mean.
-        average_precision: the mean over folds, as scores of different trainings do not compare.
-        roc_auc: likewise; NaN if all test clips are of it.
+        average_precision: the mean over folds, as probabilities of different trainings cannot be compared.
+        roc_auc: likewise; NaN if all test clips have it.
 
-    A clip is taken for a class if that has the highest probability or, where clips have several labels, one of 0.5.
+    The predicted class is the one with the highest probability; where clips have several labels, every class with a
+    probability of at least 0.5 is predicted.
     """
 
     name: str
@@ -49,20 +50,21 @@ class ClassDetails:
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """Whether clips that were given a probability p turn out to be right in a share p of cases.
+    """Calibration: whether of the predictions with probability p a share p is right.
 
-    One label a clip: the probability of the class that was chosen. Several: of every class, against its flag.
+    One label a clip: the probability of the predicted class. Several: of every class, against its flag.
 
     Args:
-        error: expected calibration error, 0..1: the gap between probability and share that are right, averaged over
-            bins by the number of predictions in them, of all seeds together. Resampling adds noise to every bin, which
-            raises the error; its interval is that of the resamples brought back to the value, and not below 0.
-        by_chance: the error that probabilities without any fault would show on as many predictions, if these were
-            independent of each other; an error near it says nothing against them.
+        error: expected calibration error, 0..1: the gap between probability and share of right predictions, averaged
+            over bins by the number of predictions in them, of all seeds together. Resampling adds noise to every bin,
+            which raises the error; so its interval is that of the resamples shifted to the value as their mean, and not
+            below 0.
+        sampling_error: the error that perfectly calibrated probabilities would show on as many independent predictions;
+            an error near it is no sign of bad calibration.
         edges: of the bins of equal width, 0..1.
         num_predictions: in each bin, of all seeds together.
         confidence: their mean probability; NaN in empty bins.
-        right: the share of them that is right; NaN in empty bins.
+        right: share of right predictions; NaN in empty bins.
         low, high: the 95 % interval of ``right``, by `bootstrap`.
 
     Source: Guo et al. (2017), arXiv 1706.04599, with 15 bins of equal width. Deviates: where clips have several labels,
@@ -70,7 +72,7 @@ class Calibration:
     """
 
     error: Score
-    by_chance: float
+    sampling_error: float
     edges: Float[np.ndarray, " edge"]
     num_predictions: Int[np.ndarray, " bin"]
     confidence: Float[np.ndarray, " bin"]
@@ -81,7 +83,7 @@ class Calibration:
 
 @dataclass(frozen=True, eq=False)
 class Details:
-    """All that is known of what a probe read on a task.
+    """Scores of a probe on a task by class, with confusions and calibration.
 
     Args:
         probe, task: their names.
@@ -89,8 +91,8 @@ class Details:
             and d', each with its interval.
         classes: those that any test clip has, in the task's order.
         class_names: all classes of the task.
-        confusion: test clips of each class (row) taken for each class (column), averaged over seeds, in the order of
-            ``class_names``; None where clips have several labels.
+        confusion: number of test clips of each class (row) that are predicted as each class (column), averaged over
+            seeds, in the order of ``class_names``; None where clips have several labels.
         calibration: of the probabilities.
         notes: what a reader of the scores has to know.
     """
@@ -107,11 +109,11 @@ class Details:
 
 @dataclass(frozen=True, eq=False)
 class _Tested:
-    """The test clips of a result, with all that their scores are counted from."""
+    """The test clips of a result, with all that their scores are computed from."""
 
     flags: Bool[np.ndarray, "clip num_classes"]
     scores: Float[np.ndarray, "seed clip num_classes"]
-    taken: Bool[np.ndarray, "seed clip num_classes"]
+    predicted: Bool[np.ndarray, "seed clip num_classes"]
     folds: Int[np.ndarray, " clip"]
     groups: Int[np.ndarray, " clip"]
 
@@ -128,11 +130,11 @@ class _Tested:
 
 
 def details_of(result: ProbeResult, task: Task) -> Details:
-    """What stands behind the score of a probe.
+    """Compute the details of a probe's score.
 
     Args:
-        result: what `run_probe` found.
-        task: the same that was given to it.
+        result: of `run_probe`.
+        task: the task that was given to it.
 
     Raises:
         ValueError: the result is of another task.
@@ -142,8 +144,8 @@ def details_of(result: ProbeResult, task: Task) -> Details:
     rows = np.flatnonzero(result.fold_of >= 0)
     scores = result.per_training[:, rows]
     highest = scores.argmax(axis=2)[:, :, None] == np.arange(len(task.classes))
-    taken = scores >= 0.5 if task.is_multilabel else highest
-    tested = _Tested(task.flags[rows], scores, taken, result.fold_of[rows], group_numbers(task)[rows])
+    predicted = scores >= 0.5 if task.is_multilabel else highest
+    tested = _Tested(task.flags[rows], scores, predicted, result.fold_of[rows], group_numbers(task)[rows])
     figures, precision, areas = _ranked(tested, task.is_multilabel)
     return Details(
         probe=result.probe,
@@ -158,7 +160,7 @@ def details_of(result: ProbeResult, task: Task) -> Details:
 
 
 def _ranked(tested: _Tested, multilabel: bool) -> tuple[dict[str, Score], list[Score], list[Score]]:
-    """Scores over all classes, and of each class its average precision and ROC AUC: all that goes fold by fold."""
+    """Scores that are averaged over folds: of all classes together, and each class's average precision and ROC AUC."""
     flags, scores, targets = tested.flags, tested.scores, tested.flags.argmax(axis=1)
 
     def count(clips: Int[np.ndarray, " _"], weight: Float[np.ndarray, "_ resample"]) -> np.ndarray:
@@ -183,8 +185,8 @@ def _ranked(tested: _Tested, multilabel: bool) -> tuple[dict[str, Score], list[S
 def _classes(
     tested: _Tested, names: tuple[str, ...], precision: list[Score], areas: list[Score]
 ) -> tuple[ClassDetails, ...]:
-    flags, taken = tested.flags, tested.taken
-    hit = taken & flags
+    flags, predicted = tested.flags, tested.predicted
+    hit = predicted & flags
 
     def recall(clips: Int[np.ndarray, " _"], weight: Float[np.ndarray, "_ resample"]) -> np.ndarray:
         num_hits = hit[:, clips].transpose(0, 2, 1).astype(np.float32) @ weight
@@ -192,10 +194,10 @@ def _classes(
             return num_hits / (flags[clips].T.astype(np.float32) @ weight)
 
     recalls = tested.scored(recall, by_fold=False)
-    num_clips, num_hits, num_taken = flags.sum(axis=0), hit.sum(axis=1), taken.sum(axis=1)
+    num_clips, num_hits, num_predicted = flags.sum(axis=0), hit.sum(axis=1), predicted.sum(axis=1)
     with np.errstate(invalid="ignore"):
-        shares = mean_over_classes((num_hits / num_taken)[None])[0]  # over the seeds that took any clip for it
-    f1 = (2 * num_hits / np.maximum(num_clips + num_taken, 1)).mean(axis=0)
+        shares = mean_over_classes((num_hits / num_predicted)[None])[0]  # over the seeds that predict it at all
+    f1 = (2 * num_hits / np.maximum(num_clips + num_predicted, 1)).mean(axis=0)
     return tuple(
         ClassDetails(names[i], int(num_clips[i]), recalls[i], float(shares[i]), float(f1[i]), precision[i], areas[i])
         for i in np.flatnonzero(num_clips)
@@ -203,14 +205,14 @@ def _classes(
 
 
 def _confusion(tested: _Tested) -> Float[np.ndarray, "true predicted"]:
-    return np.mean([tested.flags.T.astype(np.float64) @ taken for taken in tested.taken], axis=0)
+    return np.mean([tested.flags.T.astype(np.float64) @ predicted for predicted in tested.predicted], axis=0)
 
 
 def _calibration(tested: _Tested, multilabel: bool) -> Calibration:
     confidence = tested.scores.clip(0, 1)  # estimates of the ridge probe may leave 0..1
     right = np.broadcast_to(tested.flags, confidence.shape)
     if not multilabel:
-        right = (tested.taken & tested.flags).any(axis=2, keepdims=True)
+        right = (tested.predicted & tested.flags).any(axis=2, keepdims=True)
         confidence = confidence.max(axis=2, keepdims=True)
     bin_of = np.clip(np.ceil(confidence * NUM_BINS).astype(int) - 1, 0, NUM_BINS - 1)  # (low, high], as in the source
     bins = range(NUM_BINS)
@@ -225,8 +227,8 @@ def _calibration(tested: _Tested, multilabel: bool) -> Calibration:
     with np.errstate(invalid="ignore"):
         mean, share = total.sum(axis=(0, 2)) / count, num_right.sum(axis=(0, 2)) / count
         ends = np.array([interval(of_bin) for of_bin in drawn_right / drawn])
-    # A share of n has the deviation sqrt(p (1 - p) / n), and a normal deviation has sqrt(2 / pi) of it on average. What
-    # the seeds say of one clip is nearly the same, so that their predictions count as one.
+    # The share of n predictions has the standard deviation s = sqrt(p (1 - p) / n); the mean absolute deviation of a
+    # normal law is sqrt(2 / pi) s. Predictions of different seeds for one clip are nearly the same and count as one.
     noise = np.sqrt(2 / np.pi * (mean * (1 - mean))[filled] * len(tested.scores) / count[filled])
     part = count[filled] / count.sum()
     error = float((part * np.abs(share - mean)[filled]).sum())
@@ -234,7 +236,7 @@ def _calibration(tested: _Tested, multilabel: bool) -> Calibration:
     low, high = interval(np.maximum(errors - errors.mean() + error, 0))
     return Calibration(
         error=Score(error, low, high, *tested.scores.shape[:2]),
-        by_chance=float((part * noise).sum()),
+        sampling_error=float((part * noise).sum()),
         edges=np.linspace(0, 1, NUM_BINS + 1),
         num_predictions=count,
         confidence=mean,

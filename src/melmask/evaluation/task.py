@@ -1,7 +1,7 @@
-"""Labelled evaluation sets: one table in, splits out that keep groups apart.
+"""Labelled evaluation sets, and their splits, which keep groups apart.
 
 A table is a CSV ``path,label[,fold|split][,group]``; several labels of a clip are joined by ``;``. A group (a speaker,
-a source recording, a machine) never stands on both sides of a test.
+a source recording, a machine) is never both in the test and outside of it.
 """
 
 from collections.abc import Sequence
@@ -25,12 +25,12 @@ class Task:
     """One labelled evaluation set; row i of everything is clip i.
 
     Args:
-        name: for reports.
+        name: as reports call it.
         paths: the recordings.
         classes: names of the classes, sorted.
         targets: a class per clip, or class flags if any clip has several labels.
         folds: name of each clip's fold, or of its official split; None: not given.
-        groups: name of each clip's group; None: not given, so every clip is a group of its own.
+        groups: name of each clip's group; None: not given, and every clip is a group of its own.
     """
 
     name: str
@@ -56,7 +56,7 @@ class Task:
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """One training and its test, as rows of the task; settings and epochs are chosen on ``valid``, never ``test``."""
+    """Rows of the clips to train, validate and test on; ``valid`` chooses settings and epochs, ``test`` never does."""
 
     name: str
     train: Int[np.ndarray, " train"]
@@ -66,22 +66,22 @@ class Split:
 
 
 def read_task(table: Path) -> Task:
-    """The task in a CSV ``path,label[,fold|split][,group]``, named after its file.
+    """Read the task in a CSV ``path,label[,fold|split][,group]``; its name is the file's.
 
     Raises:
-        ValueError: `read_manifest` or `make_task` finds a fault.
+        ValueError: see `read_manifest` and `make_task`.
     """
     return make_task(table.stem, read_manifest(table))
 
 
 def make_task(name: str, clips: Sequence[Clip]) -> Task:
-    """The task of labelled clips, checked.
+    """Make the task of labelled clips.
 
     Args:
-        name: for reports.
-        clips: all with different paths. Labels are class names; several joined by ``;`` anywhere make the task
-            multi-label, and then no label is a label too. Folds are given for all clips or for none. A clip without a
-            group, where others have one, stands for itself.
+        name: as reports call it.
+        clips: all with different paths. Labels are class names; if any clip has several, joined by ``;``, the task is
+            multi-label, and clips may also have none. Folds are given for all clips or for none. A clip without a
+            group, where others have one, is a group of its own.
 
     Raises:
         ValueError: a path twice, a label or a fold missing, or fewer than two classes.
@@ -117,16 +117,16 @@ def make_task(name: str, clips: Sequence[Clip]) -> Task:
 
 
 def splits_of(task: Task, *, test_folds: Sequence[str] = (), seed: int = 0) -> list[Split]:
-    """The trainings and tests that the task's folds ask for.
+    """Split a task by its folds.
 
-    Folds named train, val (valid, validation, dev) and test are one official split. Any other names are folds, each
-    left out for testing in its turn. A task without folds is dealt into five, evenly in classes and with groups kept
-    whole. Without an official validation split, a tenth of the training clips becomes one, drawn in the same way.
+    Folds named train, val (valid, validation, dev) and test are one official split. Folds of any other names are the
+    test in turn. A task without folds is split into five at random, with balanced classes and whole groups. Without an
+    official validation split, a tenth of the training clips becomes one in the same way.
 
     Args:
-        task: what to split.
+        task: the task.
         test_folds: test on these only, each with the same training clips as if all had been asked for; empty for all.
-        seed: of what is drawn.
+        seed: of random folds and validation splits.
 
     Raises:
         ValueError: folds that cannot be tested on, or a group on both sides of a test.
@@ -134,7 +134,7 @@ def splits_of(task: Task, *, test_folds: Sequence[str] = (), seed: int = 0) -> l
     notes: tuple[str, ...] = ()
     folds = task.folds
     if folds is None:
-        folds, notes = _deal_folds(task, seed)
+        folds, notes = _random_folds(task, seed)
     names = sorted(set(folds.tolist()), key=lambda name: (not name.isdecimal(), name.zfill(20)))
     roles = np.array([OFFICIAL.get(fold.lower(), "") for fold in folds])
     official = bool(np.any(roles))
@@ -187,26 +187,26 @@ def _check_groups(task: Task, is_test: Bool[np.ndarray, " clip"], name: str) -> 
     both = np.intersect1d(task.groups[is_test], task.groups[~is_test])
     if len(both):
         raise ValueError(
-            f"group {str(both[0])!r} of task {task.name} stands both in test fold {name!r} and outside it ({len(both)} "
-            "such groups): move each into one fold, or name it group@fold where this is meant"
+            f"group {str(both[0])!r} of task {task.name} is both in test fold {name!r} and outside it ({len(both)} "
+            "such groups): move each into one fold, or name it group@fold if this is intended"
         )
 
 
-def _deal_folds(task: Task, seed: int) -> tuple[Shaped[np.ndarray, " clip"], tuple[str, ...]]:
-    """Folds for a task that has none, and the note that says so."""
+def _random_folds(task: Task, seed: int) -> tuple[Shaped[np.ndarray, " clip"], tuple[str, ...]]:
+    """Folds for a task that has none, and a note on them."""
     groups = group_numbers(task)
     num_folds = min(NUM_FOLDS, int(groups.max()) + 1)
     if num_folds < 2:
         raise ValueError(f"task {task.name} is a single group: give it folds, or leave the groups out")
-    dealt = _deal(task.flags, groups, num_folds, np.random.default_rng(seed))
+    folds = _balanced_parts(task.flags, groups, num_folds, np.random.default_rng(seed))
     by_group = "" if task.groups is None else ", groups kept whole"
-    return (dealt + 1).astype(str), (f"no folds given: dealt into {num_folds} with seed {seed}{by_group}",)
+    return (folds + 1).astype(str), (f"no folds given: split into {num_folds} with seed {seed}{by_group}",)
 
 
 def _draw_valid(
     task: Task, train: Int[np.ndarray, " train"], rng: np.random.Generator
 ) -> tuple[Int[np.ndarray, " rest"], Int[np.ndarray, " valid"]]:
-    """A tenth of the training clips set aside: of ten parts the one that leaves most classes, nearest in size."""
+    """Set a tenth of the training clips aside: of ten parts the one that leaves most classes, nearest in size."""
     if len(train) < 2:
         raise ValueError(f"task {task.name} leaves {len(train)} training clips: at least two are needed")
     groups = np.unique(group_numbers(task)[train], return_inverse=True)[1]
@@ -214,18 +214,18 @@ def _draw_valid(
         groups = np.arange(len(train))
     flags = task.flags[train]
     num_parts = min(NUM_VALID_PARTS, int(groups.max()) + 1)
-    part = _deal(flags, groups, num_parts, rng)
+    part = _balanced_parts(flags, groups, num_parts, rng)
     num_classes_left = [int(flags[part != candidate].any(axis=0).sum()) for candidate in range(num_parts)]
     distance = np.abs(np.bincount(part, minlength=num_parts) - len(train) / NUM_VALID_PARTS)
     chosen = min(range(num_parts), key=lambda candidate: (-num_classes_left[candidate], distance[candidate]))
     return train[part != chosen], train[part == chosen]
 
 
-def _deal(
+def _balanced_parts(
     flags: Bool[np.ndarray, "clip class"], groups: Int[np.ndarray, " clip"], num_parts: int, rng: np.random.Generator
 ) -> Int[np.ndarray, " clip"]:
-    """Deal whole groups, the largest first, each to the part that holds the least of its classes so far."""
-    size = np.full((len(flags), 1), 1e-3)  # counts as a class of little weight: decides where the classes leave a tie
+    """Assign whole groups to parts, the largest first, each to the part that has the least of its classes so far."""
+    size = np.full((len(flags), 1), 1e-3)  # a class of little weight, which breaks ties between the others
     counts: Float[np.ndarray, "group class"] = np.zeros((int(groups.max()) + 1, flags.shape[1] + 1))
     np.add.at(counts, groups, np.hstack([flags, size]))
     share = counts / np.maximum(counts.sum(axis=0), 1e-9)

@@ -106,7 +106,7 @@ def _calibration_sentence(found: Calibration) -> str:
     value, interval = _with_interval(found.error)
     return (
         f"Expected calibration error {value} ({interval}); calibrated probabilities have about "
-        f"{found.by_chance:.3f} on as many clips.\n"
+        f"{found.sampling_error:.3f} on as many clips.\n"
     )
 
 

@@ -81,7 +81,7 @@ def reliability_figure(details: Details) -> Figure:
     axes.grid()
     axes.set_title(
         f"{details.task}, {details.probe}\n"
-        f"expected calibration error {found.error.value:.3f}; {found.by_chance:.3f} if calibrated",
+        f"expected calibration error {found.error.value:.3f}; {found.sampling_error:.3f} if calibrated",
         fontsize=9, loc="left",
     )  # fmt: skip
     width = 100 * (found.edges[1] - found.edges[0])

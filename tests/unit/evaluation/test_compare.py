@@ -1,4 +1,4 @@
-"""Two encoders on the same clips: the difference is paired, its interval holds, and the words say what figures do."""
+"""Two encoders on the same clips: the difference is paired, its interval covers the truth, and the verdict agrees."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -133,9 +133,9 @@ def test_several_labels_are_compared_by_their_map() -> None:
     assert found.metric == "mAP"
 
 
-def test_few_groups_are_said_in_the_verdict() -> None:
+def test_the_verdict_names_few_groups() -> None:
     right = np.random.default_rng(0).random((1, 60)) < 0.5
-    for num_groups, words in ((6, "rests on 6 groups only"), (1, "of any other group this says nothing"), (20, "")):
+    for num_groups, words in ((6, "rests on 6 groups only"), (1, "this says nothing of other groups"), (20, "")):
         task = _task(60, num_groups=num_groups)
         if num_groups == 1:
             task = replace(task, groups=np.array(["one"] * 60))
@@ -186,7 +186,7 @@ def test_both_are_evaluated_alike(store, tmp_path, monkeypatch) -> None:
     )
 
 
-def test_the_command_says_what_it_found(recordings, tmp_path, monkeypatch, capsys) -> None:
+def test_the_command_prints_and_writes_what_it_found(recordings, tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.setenv("MELMASK_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("COLUMNS", "160")
     words = ["compare", "logmel-stats", "untrained:micro", "--task", str(recordings), "--probe", "ridge"]

@@ -1,4 +1,4 @@
-"""What stands behind a score equals scikit-learn's, class by class and bin by bin."""
+"""Details of a score equal scikit-learn's, class by class and bin by bin."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -23,8 +23,8 @@ from melmask.evaluation.task import make_task
 NOTHING = Score(0.5, 0.4, 0.6, 1, 1)
 
 
-def _judged(num_clips: int = 240, num_seeds: int = 1, num_folds: int = 1, several: bool = False, seed: int = 0):
-    """A task of four classes, and probabilities that know something of it."""
+def _result(num_clips: int = 240, num_seeds: int = 1, num_folds: int = 1, several: bool = False, seed: int = 0):
+    """A task of four classes, and probabilities that depend on the labels."""
     rng = np.random.default_rng(seed)
     logits = rng.standard_normal((num_clips, 4))
     flags = rng.random((num_clips, 4)) < 1 / (1 + np.exp(-logits))
@@ -43,61 +43,61 @@ def _judged(num_clips: int = 240, num_seeds: int = 1, num_folds: int = 1, severa
 
 
 def test_single_labels_equal_sklearn() -> None:
-    result, task = _judged()
-    told = details_of(result, task)
+    result, task = _result()
+    details = details_of(result, task)
     y, scores = task.targets, result.per_training[0].astype(float)
     taken = scores.argmax(axis=1)
-    assert np.array_equal(told.confusion, confusion_matrix(y, taken))
+    assert np.array_equal(details.confusion, confusion_matrix(y, taken))
     precision, recall, f1, support = precision_recall_fscore_support(y, taken)
-    for label, one in enumerate(told.classes):
+    for label, one in enumerate(details.classes):
         assert (one.name, one.num_clips) == ("abcd"[label], support[label])
         found = (one.precision, one.recall.value, one.f1)
         assert found == pytest.approx((precision[label], recall[label], f1[label]))
         flags = y == label
         assert one.average_precision.value == pytest.approx(average_precision_score(flags, scores[:, label]), abs=1e-6)
         assert one.roc_auc.value == pytest.approx(roc_auc_score(flags, scores[:, label]), abs=1e-6)
-    figures = told.figures
+    figures = details.figures
     assert list(figures) == ["accuracy", "macro accuracy", "mAP", "ROC AUC", "d'"]
     assert figures["accuracy"] is result.score
     assert figures["macro accuracy"].value == pytest.approx(balanced_accuracy_score(y, taken))
     area = roc_auc_score(np.eye(4)[y], scores)
     assert figures["ROC AUC"].value == pytest.approx(area, abs=1e-6)
     assert figures["d'"].value == pytest.approx(d_prime(area), abs=1e-5)
-    for score in [*list(figures.values())[1:], *(one.recall for one in told.classes)]:
+    for score in [*list(figures.values())[1:], *(one.recall for one in details.classes)]:
         assert score.low < score.value < score.high
-    assert (told.probe, told.task, told.notes) == ("knn", "toy", ("a note",))
+    assert (details.probe, details.task, details.notes) == ("knn", "toy", ("a note",))
 
 
 def test_several_labels_equal_sklearn() -> None:
-    result, task = _judged(several=True)
-    told = details_of(result, task)
+    result, task = _result(several=True)
+    details = details_of(result, task)
     scores = result.per_training[0].astype(float)
     precision, recall, f1, _ = precision_recall_fscore_support(task.targets, scores >= 0.5)
-    for label, one in enumerate(told.classes):
+    for label, one in enumerate(details.classes):
         found = (one.precision, one.recall.value, one.f1)
         assert found == pytest.approx((precision[label], recall[label], f1[label]))
-    assert told.confusion is None
-    assert list(told.figures) == ["mAP", "ROC AUC", "d'"]
-    assert told.figures["ROC AUC"].value == pytest.approx(roc_auc_score(task.targets, scores), abs=1e-6)
+    assert details.confusion is None
+    assert list(details.figures) == ["mAP", "ROC AUC", "d'"]
+    assert details.figures["ROC AUC"].value == pytest.approx(roc_auc_score(task.targets, scores), abs=1e-6)
 
 
 def test_folds_are_scored_apart_and_seeds_averaged() -> None:
-    result, task = _judged(num_seeds=3, num_folds=4)
-    told = details_of(result, task)
+    result, task = _result(num_seeds=3, num_folds=4)
+    details = details_of(result, task)
     y, flags = task.targets, task.flags
     folds = [result.fold_of == fold for fold in range(4)]
     areas = [roc_auc_score(flags[fold], scores[fold]) for scores in result.per_training for fold in folds]
-    assert told.figures["ROC AUC"].value == pytest.approx(np.mean(areas), abs=1e-6)
+    assert details.figures["ROC AUC"].value == pytest.approx(np.mean(areas), abs=1e-6)
     matrices = [confusion_matrix(y, scores.argmax(axis=1)) for scores in result.per_training]
-    assert told.confusion == pytest.approx(np.mean(matrices, axis=0))
-    assert told.confusion.sum() == pytest.approx(240)
+    assert details.confusion == pytest.approx(np.mean(matrices, axis=0))
+    assert details.confusion.sum() == pytest.approx(240)
     recalls = [matrix[2, 2] / matrix[2].sum() for matrix in matrices]
-    assert told.classes[2].recall.value == pytest.approx(np.mean(recalls))
+    assert details.classes[2].recall.value == pytest.approx(np.mean(recalls))
 
 
 @pytest.mark.parametrize("several", [False, True])
 def test_calibration_equals_the_definition_written_out(several: bool) -> None:
-    result, task = _judged(num_seeds=2, several=several)
+    result, task = _result(num_seeds=2, several=several)
     found = details_of(result, task).calibration
     pairs = []
     for scores in result.per_training.astype(float):
@@ -119,19 +119,19 @@ def test_calibration_equals_the_definition_written_out(several: bool) -> None:
     assert total == len(pairs)
 
 
-def test_true_probabilities_err_as_much_as_chance_and_false_ones_more(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_calibrated_probabilities_show_the_sampling_error_and_others_more(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(per_class, "NUM_RESAMPLES", 10)
-    errors, by_chance = [], []
+    errors, sampling_errors = [], []
     for seed in range(20):
-        found = details_of(*_judged(num_clips=400, seed=seed)).calibration
+        found = details_of(*_result(num_clips=400, seed=seed)).calibration
         errors.append(found.error.value)
-        by_chance.append(found.by_chance)
-    assert np.mean(errors) == pytest.approx(np.mean(by_chance), rel=0.15)
-    result, task = _judged(num_clips=400)
+        sampling_errors.append(found.sampling_error)
+    assert np.mean(errors) == pytest.approx(np.mean(sampling_errors), rel=0.15)
+    result, task = _result(num_clips=400)
     certain = replace(result, per_training=np.eye(4, dtype=np.float32)[result.per_training.argmax(axis=2)])
     found = details_of(certain, task).calibration
     wrong = (certain.per_training[0].argmax(axis=1) != task.targets).mean()
-    assert (found.error.value, found.by_chance) == pytest.approx((wrong, 0.0))
+    assert (found.error.value, found.sampling_error) == pytest.approx((wrong, 0.0))
 
 
 @pytest.mark.parametrize("promised", [1.0, 2.0], ids=["true", "overconfident"])
@@ -139,9 +139,9 @@ def test_the_interval_of_the_calibration_error_covers_its_mean(promised: float, 
     monkeypatch.setattr(per_class, "NUM_RESAMPLES", 200)
     found = []
     for seed in range(100):
-        result, task = _judged(num_clips=200, seed=seed)
-        told = result.per_training**promised
-        sharp = replace(result, per_training=told / told.sum(axis=2, keepdims=True))
+        result, task = _result(num_clips=200, seed=seed)
+        details = result.per_training**promised
+        sharp = replace(result, per_training=details / details.sum(axis=2, keepdims=True))
         found.append(details_of(sharp, task).calibration.error)
     mean = np.mean([error.value for error in found])
     covered = np.mean([error.low <= mean <= error.high for error in found])
@@ -150,12 +150,12 @@ def test_the_interval_of_the_calibration_error_covers_its_mean(promised: float, 
 
 
 def test_clips_that_were_not_tested_do_not_count() -> None:
-    result, task = _judged(num_folds=2)
+    result, task = _result(num_folds=2)
     fold_of = np.where(result.fold_of == 1, -1, 0)
     scores = np.where((fold_of == 0)[:, None], result.per_training, np.nan)
-    told = details_of(replace(result, fold_of=fold_of, per_training=scores), task)
-    assert told.confusion.sum() == 120
-    assert told.figures["mAP"].num_clips == 120
+    details = details_of(replace(result, fold_of=fold_of, per_training=scores), task)
+    assert details.confusion.sum() == 120
+    assert details.figures["mAP"].num_clips == 120
 
 
 def test_a_class_without_test_clips_has_no_row() -> None:
@@ -163,20 +163,20 @@ def test_a_class_without_test_clips_has_no_row() -> None:
     labels = ["a", "b", "rare"] * 20
     folds = ["test" if label != "rare" and i % 2 else "train" for i, label in enumerate(labels)]
     task = make_task("toy", [Clip(Path(f"/{i}"), labels[i], folds[i], None, "toy") for i in range(60)])
-    told = details_of(run_probe("logistic", features, task), task)
-    assert [one.name for one in told.classes] == ["a", "b"]
-    assert told.confusion.shape == (3, 3)
-    assert told.figures["accuracy"].value == 1
+    details = details_of(run_probe("logistic", features, task), task)
+    assert [one.name for one in details.classes] == ["a", "b"]
+    assert details.confusion.shape == (3, 3)
+    assert details.figures["accuracy"].value == 1
 
 
 def test_another_task_is_refused() -> None:
-    result, task = _judged()
+    result, task = _result()
     with pytest.raises(ValueError, match="a result on toy has no details on other"):
         details_of(result, replace(task, name="other"))
 
 
 def test_same_result_same_digits() -> None:
-    result, task = _judged(num_seeds=2, num_folds=2)
+    result, task = _result(num_seeds=2, num_folds=2)
     first, second = (details_of(result, task) for _ in range(2))
     assert first.figures == second.figures
     assert np.array_equal(first.calibration.high, second.calibration.high, equal_nan=True)

@@ -1,18 +1,21 @@
-"""Evaluation from Python: encoders and tables in, results out, with everything in between done by the call."""
+"""Probes over the splits of a task, and evaluation from Python: encoders and tables in, results out."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from labelled import clusters, same
 from melmask.encoders.features import FeatureSettings
 from melmask.encoders.registry import load, specs_of, with_baselines
 from melmask.evaluation import run
 from melmask.evaluation.compare import compare
 from melmask.evaluation.prepared import prepare_task, task_store_folder
-from melmask.evaluation.run import EvaluationSettings, evaluate, evaluate_stores, evaluate_table
+from melmask.evaluation.run import EvaluationSettings, evaluate, evaluate_stores, evaluate_table, run_probe
 from melmask.logmel import LogMelSpec
 from melmask.probes.knn import KnnProbe
+from melmask.probes.linear import LinearProbe
 
 
 @pytest.fixture(autouse=True)
@@ -105,3 +108,66 @@ def test_python_objects_and_loaded_encoders_stand_beside_names(recordings: Path)
     assert results[0].score > 0.8 and results[0].num_dims == 10
     [comparison] = compare(*encoders[:2], recordings, num_workers=0)
     assert comparison.a.value == results[0].score and comparison.b.value == results[1].score
+
+
+def test_seeds_differ_and_are_averaged() -> None:
+    features, task = clusters(spread=3)
+    probe = LinearProbe(batch_size=16)
+    both, first, second = (
+        run_probe(probe, features, task, test_folds=["1"], num_seeds=num_seeds, seed=seed)
+        for num_seeds, seed in ((2, 7), (1, 7), (1, 8))
+    )
+    assert not same(first.predictions, second.predictions)
+    tested = task.folds == "1"
+    assert np.abs(both.predictions - first.predictions)[tested].max() > 1e-4
+    assert both.score.num_seeds == 2
+
+
+def test_features_may_be_of_any_float_type() -> None:
+    features, task = clusters(spread=0.3)
+    for dtype in (np.float16, np.float64):
+        assert run_probe("logistic", (features / 100).astype(dtype), task).score.value > 0.97
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_features_that_are_not_finite_are_refused_by_clip(bad: float) -> None:
+    features, task = clusters(spread=2)
+    features[[17, 30], 3] = bad
+    with pytest.raises(ValueError, match=r"clip 17 \(.*17\.wav\).*1 more.*leave the clip out"):
+        run_probe("knn", features, task)
+
+
+def test_arguments_are_checked() -> None:
+    features, task = clusters(spread=2)
+    with pytest.raises(ValueError, match="no probe 'svm'; there are: linear, logistic, ridge, knn"):
+        run_probe("svm", features, task)
+    with pytest.raises(ValueError, match="0 seeds"):
+        run_probe("linear", features, task, num_seeds=0)
+    with pytest.raises(ValueError, match="239 rows of features, 240 clips"):
+        run_probe("linear", features[:-1], task)
+    with pytest.raises(ValueError, match="no test fold"):
+        run_probe("linear", features, task, test_folds=["9"])
+
+
+def test_group_on_both_sides_is_refused_by_name() -> None:
+    features, task = clusters(spread=2)
+    groups = task.groups.astype(object)
+    groups[[0, 1]] = "speaker 7"
+    with pytest.raises(ValueError, match="'speaker 7'"):
+        run_probe("knn", features, replace(task, groups=groups))
+
+
+def test_few_groups_and_random_folds_are_noted() -> None:
+    features, task = clusters(spread=2)
+    by_fold = replace(task, groups=task.folds)
+    assert "the interval rests on 3 groups only" in run_probe("knn", features, by_fold).notes
+    assert "all test clips are of one group" in run_probe("knn", features, by_fold, test_folds=["1"]).notes[-1]
+    assert run_probe("knn", features, replace(task, folds=None)).notes == (
+        "no folds given: split into 5 with seed 0, groups kept whole",
+    )
+
+
+def test_probe_with_settings_of_its_own() -> None:
+    result = run_probe(KnnProbe(num_neighbours=1000), *clusters(spread=0.3))
+    assert result.probe == "knn:num_neighbours=1000"
+    assert result.score.value > 0.9  # k is cut to the clips there are

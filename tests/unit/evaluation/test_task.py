@@ -1,4 +1,4 @@
-"""Tables are parsed as written, and no split lets a group, a clip or a test label through."""
+"""Tables are parsed as written, and no split leaks a group, a clip or a test label."""
 
 from pathlib import Path
 
@@ -7,14 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from melmask.data.manifest import Clip
-from melmask.evaluation.task import Task, group_numbers, make_task, read_task, splits_of
-
-
-def _task(labels, folds=None, groups=None) -> Task:
-    folds, groups = folds or [None] * len(labels), groups or [None] * len(labels)
-    rows = zip(labels, folds, groups, strict=True)
-    return make_task("toy", [Clip(Path(f"/{i}.wav"), *row, source="toy") for i, row in enumerate(rows)])
+from labelled import task_of
+from melmask.evaluation.task import group_numbers, read_task, splits_of
 
 
 def _write(folder: Path, text: str) -> Path:
@@ -61,7 +55,7 @@ def test_faults_in_a_table_are_named(tmp_path: Path, text: str, message: str) ->
 
 def test_folds_are_left_out_one_by_one() -> None:
     folds = [str(fold) for fold in range(1, 12) for _ in range(8)]
-    task = _task(["a", "b"] * 44, folds)
+    task = task_of(["a", "b"] * 44, folds)
     splits = splits_of(task)
     assert [split.name for split in splits] == [str(fold) for fold in range(1, 12)]  # 10 after 9
     for split in splits:
@@ -74,13 +68,13 @@ def test_folds_are_left_out_one_by_one() -> None:
 
 @pytest.mark.parametrize("valid_name", ["val", "valid", "Validation", "dev"])
 def test_official_split(valid_name: str) -> None:
-    [split] = splits_of(_task(list("abcabc"), ["train", "train", valid_name, "Test", "test", "train"]))
+    [split] = splits_of(task_of(list("abcabc"), ["train", "train", valid_name, "Test", "test", "train"]))
     assert split.name == "test"
     assert (split.train.tolist(), split.valid.tolist(), split.test.tolist()) == ([0, 1, 5], [2], [3, 4])
 
 
 def test_official_split_without_validation_sets_a_tenth_of_the_training_clips_aside() -> None:
-    task = _task(["a", "b"] * 100 + ["a"] * 20, ["train"] * 200 + ["test"] * 20)
+    task = task_of(["a", "b"] * 100 + ["a"] * 20, ["train"] * 200 + ["test"] * 20)
     [split] = splits_of(task)
     assert np.bincount(task.targets[split.valid]).tolist() == [10, 10]
     assert split.test.tolist() == list(range(200, 220))
@@ -89,7 +83,7 @@ def test_official_split_without_validation_sets_a_tenth_of_the_training_clips_as
 def test_validation_clips_hold_every_class_and_no_training_group() -> None:
     """30 speakers in 3 folds, who all say all 4 words: of a fold's 20 training speakers 2 make a tenth."""
     speakers = np.repeat(np.arange(30), 4)
-    task = _task(list("abcd") * 30, [str(s % 3) for s in speakers], [f"speaker {s}" for s in speakers])
+    task = task_of(list("abcd") * 30, [str(s % 3) for s in speakers], [f"speaker {s}" for s in speakers])
     for split in splits_of(task):
         assert np.bincount(task.targets[split.valid]).tolist() == [2, 2, 2, 2]
         assert not set(task.groups[split.valid]) & set(task.groups[split.train])
@@ -99,15 +93,15 @@ def test_validation_clips_hold_every_class_and_no_training_group() -> None:
 
 def test_validation_does_not_take_the_only_group_of_a_class() -> None:
     groups = ["only a", "only b"] * 2 + [f"c {i}" for i in range(16)]
-    task = _task(["a", "b"] * 2 + ["c"] * 16 + ["a", "b", "c"], ["1"] * 20 + ["2"] * 3, [*groups, "x", "y", "z"])
+    task = task_of(["a", "b"] * 2 + ["c"] * 16 + ["a", "b", "c"], ["1"] * 20 + ["2"] * 3, [*groups, "x", "y", "z"])
     for seed in range(20):
         [split] = splits_of(task, test_folds=["2"], seed=seed)
         assert set(task.targets[split.train]) == {0, 1, 2}
         assert len(split.valid) == 2
 
 
-def test_a_single_training_group_is_shared_and_said() -> None:
-    task = _task(["a", "b"] * 20, ["train"] * 30 + ["test"] * 10, ["one"] * 30 + ["other"] * 10)
+def test_a_single_training_group_is_shared_and_noted() -> None:
+    task = task_of(["a", "b"] * 20, ["train"] * 30 + ["test"] * 10, ["one"] * 30 + ["other"] * 10)
     [split] = splits_of(task)
     assert len(split.valid) == 3
     assert split.notes == ("fold test: training and validation share 1 groups",)
@@ -116,19 +110,19 @@ def test_a_single_training_group_is_shared_and_said() -> None:
 def test_group_on_both_sides_is_refused_by_name() -> None:
     groups = ["ann", "bob", "ann", "cat"]
     with pytest.raises(ValueError, match="'ann'"):
-        splits_of(_task(list("abab"), ["1", "1", "2", "2"], groups))
+        splits_of(task_of(list("abab"), ["1", "1", "2", "2"], groups))
     with pytest.raises(ValueError, match="'ann'"):  # a validation clip is outside the test as well
-        splits_of(_task(list("abab"), ["train", "train", "val", "test"], ["bob", "dan", "ann", "ann"]))
+        splits_of(task_of(list("abab"), ["train", "train", "val", "test"], ["bob", "dan", "ann", "ann"]))
     marked = ["ann@1", "bob", "ann@2", "cat"]
-    assert len(splits_of(_task(list("abab"), ["1", "1", "2", "2"], marked))) == 2
+    assert len(splits_of(task_of(list("abab"), ["1", "1", "2", "2"], marked))) == 2
 
 
 @pytest.mark.parametrize(
     ("folds", "test_folds", "message"),
     [
-        (["train", "test", "extra", "train"], None, "need train and test"),
-        (["train", "train", "val", "val"], None, "need train and test"),
-        (["1", "1", "1", "1"], None, "only the fold"),
+        (["train", "test", "extra", "train"], (), "need train and test"),
+        (["train", "train", "val", "val"], (), "need train and test"),
+        (["1", "1", "1", "1"], (), "only the fold"),
         (["1", "2", "1", "2"], ["3"], r"no test fold \['3'\].*'1', '2'"),
         (["train", "test", "train", "test"], ["1"], "no test fold"),
         (["1", "2", "2", "2"], ["2"], "1 training clips"),
@@ -136,23 +130,23 @@ def test_group_on_both_sides_is_refused_by_name() -> None:
 )
 def test_folds_that_cannot_be_tested_on_are_refused(folds, test_folds, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        splits_of(_task(list("abab"), folds), test_folds=test_folds)
+        splits_of(task_of(list("abab"), folds), test_folds=test_folds)
 
 
-def test_without_folds_five_are_dealt_evenly_and_said() -> None:
-    task = _task(["a"] * 50 + ["b"] * 26 + ["c"] * 3)
+def test_without_folds_five_are_drawn_with_balanced_classes_and_noted() -> None:
+    task = task_of(["a"] * 50 + ["b"] * 26 + ["c"] * 3)
     splits = splits_of(task)
     assert sorted(np.concatenate([split.test for split in splits]).tolist()) == list(range(79))
     counts = np.array([np.bincount(task.targets[split.test], minlength=3) for split in splits])
     assert (np.ptp(counts, axis=0) <= 1).all()
-    assert splits[0].notes == ("no folds given: dealt into 5 with seed 0",)
+    assert splits[0].notes == ("no folds given: split into 5 with seed 0",)
     assert [s.test.tolist() for s in splits_of(task)] == [s.test.tolist() for s in splits]
     assert [s.test.tolist() for s in splits_of(task, seed=1)] != [s.test.tolist() for s in splits]
 
 
-def test_a_single_group_cannot_be_dealt() -> None:
+def test_a_single_group_cannot_be_split() -> None:
     with pytest.raises(ValueError, match="single group"):
-        splits_of(_task(list("abab"), None, ["x"] * 4))
+        splits_of(task_of(list("abab"), None, ["x"] * 4))
 
 
 @given(
@@ -165,7 +159,7 @@ def test_every_split_is_a_partition_that_keeps_groups_whole(labels, num_groups, 
     labels[:2] = ["a;b", "c"]
     groups = [str(i % num_groups) for i in range(len(labels))]
     folds = [str(int(group) % 4) for group in groups] if has_folds else None
-    task = _task(labels, folds, groups)
+    task = task_of(labels, folds, groups)
     splits = splits_of(task, seed=seed)
     assert len(splits) == (4 if has_folds else 5)
     for split in splits:

@@ -1,0 +1,58 @@
+"""The logistic probe: each fit equals scikit-learn's, and validation clips choose the strength."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+
+from labelled import arrays, several_labels
+from melmask.evaluation.metrics import accuracy
+from melmask.probes.base import as_tensor, with_one
+from melmask.probes.logistic import LogisticProbe
+
+
+@pytest.mark.parametrize("strength", [0.01, 1.0])
+def test_logistic_fit_equals_sklearn(strength: float) -> None:
+    (x, y, _, _, test_x), _ = arrays(spread=2)
+    expected = LogisticRegression(C=strength, tol=1e-8, max_iter=2000).fit(x, y).predict_proba(test_x)
+    # In float64, so that L-BFGS takes the same steps everywhere, and stops at the same distance from the optimum.
+    with_one = [torch.from_numpy(np.pad(part, ((0, 0), (0, 1)), constant_values=1)).double() for part in (x, test_x)]
+    weight = LogisticProbe().fit(with_one[0], torch.from_numpy(y), strength, torch.zeros(9, 3).double())
+    assert (with_one[1] @ weight).softmax(dim=1).numpy() == pytest.approx(expected, abs=1e-3)
+
+
+def test_logistic_fit_of_several_labels_is_one_regression_for_each() -> None:
+    features, task = several_labels()
+    with_one = torch.from_numpy(np.pad(features, ((0, 0), (0, 1)), constant_values=1)).double()
+    weight = LogisticProbe().fit(with_one, torch.from_numpy(task.targets).double(), 0.1, torch.zeros(9, 3).double())
+    for label in range(3):
+        single = LogisticRegression(C=0.1, tol=1e-8, max_iter=2000).fit(features, task.targets[:, label])
+        expected = single.predict_proba(features)[:, 1]
+        assert (with_one @ weight[:, label]).sigmoid().numpy() == pytest.approx(expected, abs=1e-3)
+
+
+def test_logistic_probe_chooses_its_strength_on_validation_clips() -> None:
+    """Of a strong and a weak regularisation it predicts like the one that validates better, fitted to both parts."""
+    (train_x, train_y, valid_x, valid_y, test_x), keywords = arrays(spread=0.5)
+    rng = np.random.default_rng(0)
+    noisy_y = np.where(rng.random(len(train_y)) < 0.5, rng.integers(3, size=len(train_y)), train_y)
+    wide = [np.hstack([x, rng.standard_normal((len(x), 100))]).astype(np.float32) for x in (train_x, valid_x, test_x)]
+    for expected, labels in ((1e-3, noisy_y), (100.0, np.roll(train_y, 1))):
+        # Labels of the second case are memorised: what was learnt by heart is then asked for.
+        valid = (wide[1], valid_y) if expected == 1e-3 else (wide[0], labels)
+        args = (wide[0], labels, *valid, wide[2])
+        chosen = LogisticProbe(strengths=(1e-3, 100.0)).fit_predict(*args, **keywords)
+        alone = [LogisticProbe(strengths=(s,)).fit_predict(*args, **keywords) for s in (1e-3, 100.0)]
+        distance = [np.abs(chosen - other).max() for other in alone]
+        assert (1e-3, 100.0)[int(np.argmin(distance))] == expected
+        assert min(distance) < 0.1 * max(distance)
+
+
+def test_logistic_weights_of_the_training_clips_alone() -> None:
+    """Where the validation clips are to stay unseen, they only choose the strength."""
+    (train_x, train_y, valid_x, valid_y, _), _ = arrays(spread=2)
+    probe = LogisticProbe(strengths=(0.1,))
+    start = torch.zeros(train_x.shape[1] + 1, 3)
+    alone = probe.fit(with_one(train_x), as_tensor(train_y), 0.1, start)
+    assert torch.equal(probe.solve(train_x, train_y, valid_x, valid_y, 3, score=accuracy, on_both=False), alone)
+    assert not torch.allclose(probe.solve(train_x, train_y, valid_x, valid_y, 3, score=accuracy), alone, rtol=1e-3)
