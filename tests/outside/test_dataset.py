@@ -1,4 +1,4 @@
-"""A data set from outside the package: from its folder to a report, by the commands, with the code of docs/tasks.md."""
+"""A data set from outside the package, with the code of docs/tasks.md: from its folder to a report."""
 
 import json
 import re
@@ -9,7 +9,10 @@ import numpy as np
 import pytest
 import soundfile
 
+import melmask
 from melmask.cli import main
+from melmask.datasets import find_dataset
+from melmask.datasets.build import build_table, write_table
 
 PAGE = Path(__file__).parents[2] / "docs" / "tasks.md"
 RATE_HZ = 16_000
@@ -72,6 +75,15 @@ def test_a_data_set_from_outside_goes_the_whole_way(place, capsys):
     main.main(["report", "run", "--out", "report"])
     [page] = Path("report").glob("*.html")
     assert "my_set" in page.read_text()
+
+
+def test_a_data_set_from_outside_is_evaluated_by_python_calls(place):
+    table = build_table(find_dataset("my_sets:MY_SET"), place / "recordings")
+    record = write_table(table, place / "my_set.csv")
+    assert record == place / "my_set.task.json" and table.num_clips == {"test": 8, "train": 16, "valid": 8}
+    results = melmask.evaluate("untrained:micro", place / "my_set.csv", num_workers=0)
+    assert [result.features for result in results][-1] == "log-mel statistics" and results[-1].score > 0.9
+    assert all(result.task == "my_set" and result.num_clips == 8 and result.clip_s == 2.0 for result in results)
 
 
 def test_a_partial_copy_and_an_unknown_name_are_one_clear_line(place, capsys):

@@ -17,11 +17,15 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO, Literal
 from urllib.parse import unquote, urlsplit
 
-Progress = Callable[[str, int, int], None]  # (what is being done, bytes or files done, total; 0 if unknown)
+DownloadProgress = Callable[[str, int, int], None]  # (what is being done, bytes or files done, total; 0 if unknown)
 
 BLOCK_BYTES = 2**20
 TIMEOUT_S = 60.0
 MD5_DIGITS = 32
+
+
+def show_nothing(what: str, done: int, total: int) -> None:
+    """For callers who do not want to know the progress."""
 
 
 @dataclass(frozen=True)
@@ -50,13 +54,13 @@ class _Member:
     open: Callable[[], IO[bytes] | None]
 
 
-def download(archives: Sequence[Archive], folder: Path, progress: Progress = lambda what, done, total: None) -> None:
+def download(archives: Sequence[Archive], folder: Path, progress: DownloadProgress = show_nothing) -> None:
     """Fetch and unpack the archives that have not been unpacked yet. An unpacked archive may be deleted.
 
     Args:
         archives: what to fetch.
         folder: for the archives and their contents.
-        progress: see `Progress`.
+        progress: see `DownloadProgress`.
 
     Raises:
         OSError, ValueError: as `fetch` and `unpack`.
@@ -69,7 +73,7 @@ def download(archives: Sequence[Archive], folder: Path, progress: Progress = lam
             done.touch()
 
 
-def fetch(archive: Archive, folder: Path, progress: Progress = lambda what, done, total: None) -> Path:
+def fetch(archive: Archive, folder: Path, progress: DownloadProgress = show_nothing) -> Path:
     """Fetch an archive into a folder, unless it is there; resumes the ``.part`` file of an earlier attempt.
 
     Returns:
@@ -102,7 +106,7 @@ def fetch(archive: Archive, folder: Path, progress: Progress = lambda what, done
     return path
 
 
-def unpack(path: Path, folder: Path, progress: Progress = lambda what, done, total: None) -> None:
+def unpack(path: Path, folder: Path, progress: DownloadProgress = show_nothing) -> None:
     """Unpack a zip or tar archive into a folder, and never write outside of it.
 
     Raises:
@@ -121,7 +125,7 @@ def unpack(path: Path, folder: Path, progress: Progress = lambda what, done, tot
         ) from error
 
 
-def _append(archive: Archive, part: Path, progress: Progress) -> int | None:
+def _append(archive: Archive, part: Path, progress: DownloadProgress) -> int | None:
     """Fetch the rest of a partial file. Returns the size of the whole file, if the server sends it."""
     start = part.stat().st_size if part.exists() else 0
     etag = _etag_path(part)
@@ -167,7 +171,7 @@ def _append(archive: Archive, part: Path, progress: Progress) -> int | None:
     return total
 
 
-def _beyond_end(archive: Archive, part: Path, start: int, content_range: str, progress: Progress) -> int | None:
+def _beyond_end(archive: Archive, part: Path, start: int, content_range: str, progress: DownloadProgress) -> int | None:
     """Handle a server that has nothing beyond ``start``: the part is complete, or belongs to another file."""
     if content_range.rpartition("/")[2] == str(start):
         return start
@@ -180,7 +184,7 @@ def _etag_path(part: Path) -> Path:
     return part.with_name(f"{part.name}.etag")
 
 
-def _checksum_fault(archive: Archive, path: Path, progress: Progress) -> str:
+def _checksum_fault(archive: Archive, path: Path, progress: DownloadProgress) -> str:
     """How the file's checksum differs from the published one; "" if they agree or none is published."""
     if not archive.checksum:
         return ""

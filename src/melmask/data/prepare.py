@@ -29,7 +29,7 @@ MEAN_SHARD_FILES, MAX_SHARD_FILES = 256, 512
 MAX_SHARD_BYTES = 64 * 2**20  # of the audio files in it
 DEFAULT_SPEC = LogMelSpec()
 
-Progress = Callable[[int, int, float, int], None]
+PrepareProgress = Callable[[int, int, float, int], None]  # (clips done, clips in total, seconds done, clips rejected)
 
 
 def prepare(
@@ -39,7 +39,7 @@ def prepare(
     spec: LogMelSpec = DEFAULT_SPEC,
     num_workers: int | None = None,
     min_frames: int = 16,
-    progress: Progress | None = None,
+    progress: PrepareProgress | None = None,
 ) -> Store:
     """Decode all sources and pack their log-mels into a store. A killed call resumes; a repeated one has nothing to do.
 
@@ -150,7 +150,7 @@ def _make(
     num_workers: int,
     num_listings: Mapping[Recording, int],
     num_rejected: int,
-    progress: Progress | None,
+    progress: PrepareProgress | None,
 ) -> None:
     """Make all shards and report progress, counted in listed clips."""
     num_done, num_clips, audio_s = num_rejected, num_rejected + sum(num_listings.values()), 0.0
