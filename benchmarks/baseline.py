@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
-from melmask.nn.vit import SIZES, Size, init_weights
+from melmask.nn.vit import Size, init_weights
 from melmask.patches import patchify, sincos_positions
 from melmask.train.recipe import Recipe
 from melmask.types import PatchGrid
@@ -178,7 +178,7 @@ class PlainTrainer:
         self.recipe, grid = recipe, recipe.grid(num_mels)
         self.num_patches = grid.num_patches
         self.num_visible = int(grid.num_patches * (1 - recipe.mask_ratio))
-        self.model = PLAIN[recipe.framework](SIZES[recipe.size], recipe.decoder_size, grid, recipe.patch_shape)
+        self.model = PLAIN[recipe.framework](recipe.encoder_size, recipe.decoder_size, grid, recipe.patch_shape)
         self.optimiser = torch.optim.AdamW(
             [parameter for parameter in self.model.parameters() if parameter.requires_grad],
             lr=recipe.learning_rate, betas=recipe.betas, weight_decay=recipe.weight_decay,

@@ -1,7 +1,6 @@
 """Operations: equal to what torch counts in a forward and a backward pass, part by part."""
 
 import dataclasses
-import math
 
 import pytest
 import torch
@@ -33,7 +32,7 @@ def counted(run) -> int:
 def input_of(made: Recipe) -> tuple:
     """Patches, their grid, and a mask."""
     rng, grid = torch.Generator().manual_seed(0), made.grid(NUM_MELS)
-    patches = torch.randn(BATCH, grid.num_patches, math.prod(made.patch_shape), generator=rng)
+    patches = torch.randn(BATCH, grid.num_patches, made.patch_values, generator=rng)
     return patches, grid, draw("random", grid=grid, batch_size=BATCH, mask_ratio=made.mask_ratio, rng=rng)
 
 

@@ -77,7 +77,7 @@ def test_only_strategies_with_an_encoder_pass_or_a_loss_history_cost_more():
     assert list(costs) == list(STRATEGIES)
     assert {name for name, cost in costs.items() if cost.share} == {"sgim", "attention"}
     assert {name for name, cost in costs.items() if cost.history_bytes} == {"hard"}
-    assert costs["hard"].remembered == 2_000_000 * 5 * 63 * 4
+    assert costs["hard"].history_bytes == 2_000_000 * 5 * 63 * 4
     guided = make_plan(base(strategy="sgim"), AUDIOSET, A100)
     plain = make_plan(base(), AUDIOSET, A100)
     assert guided.run_s / plain.run_s == pytest.approx(1 + costs["sgim"].share)
@@ -102,7 +102,7 @@ def test_bad_settings_are_refused(changes, devices, utilisation, message):
 
 
 def test_no_clips_are_refused():
-    with pytest.raises(ValueError, match=r"must have a length: got 3 of 0\.0 s"):
+    with pytest.raises(ValueError, match=r"clip_s positive: got 3 clips of 0\.0 s"):
         Data(3, 0.0)
 
 
@@ -112,7 +112,7 @@ def test_activations_are_what_autograd_keeps(name, in_bf16):
     recipe = dataclasses.replace(RECIPES[name], batch_size=2, accumulate=1)
     model, grid = recipe.make_model(), recipe.grid(80)
     mask = draw("random", grid=grid, batch_size=2, mask_ratio=recipe.mask_ratio, rng=torch.Generator())
-    patches = torch.randn(2, grid.num_patches, recipe.patch_shape[0] * recipe.patch_shape[1])
+    patches = torch.randn(2, grid.num_patches, recipe.patch_values)
     weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
     shapes = {shape for p in model.parameters() for shape in (p.shape, p.shape[::-1])}  # also of their bf16 copies
     kept = {}
