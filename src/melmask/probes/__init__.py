@@ -27,6 +27,7 @@ PROBES: dict[str, type[Probe]] = {
     "fewshot": FewShotProbe,
     "attentive": AttentiveProbe,
 }
+WANTED = {int: "a whole number", float: "a number", bool: "True or False", str: "a text in quotes"}
 
 
 def make_probe(name: str, options: Mapping[str, Any] | None = None) -> Probe:
@@ -112,6 +113,8 @@ def _checked(setting: str, value: Any, kind: Any) -> Any:
     if float in kinds and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if type(value) not in kinds:
-        wanted = {int: "a whole number", float: "a number"}.get(kinds[0], str(kind))
+        wanted = {int: "a whole number", float: "a number", bool: "True or False", str: "a text in quotes"}.get(
+            kinds[0], str(kind)
+        )
         raise ValueError(f"{setting}={value!r}: give {wanted}")
     return value
