@@ -1,6 +1,7 @@
 """A probe from outside the package: by the call from Python, by the commands evaluate and compare, and in a report."""
 
 import importlib
+import re
 import sys
 from pathlib import Path
 
@@ -125,6 +126,15 @@ def test_a_probe_from_outside_goes_the_whole_way_by_the_commands(recordings: Pat
     assert "toy_probe:Extremes" in capsys.readouterr().out
     main(["report", "run", "--out", "report"])
     assert f"{NAME}:noise=0.1" in (folder / "report" / "report.html").read_text()
+
+
+def test_the_probe_in_the_docs_runs(folder: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "evaluation.md").read_text()
+    [code] = [block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "(Probe)" in block]
+    [name] = re.findall(r"--probe (my_probes:\S+)", page)
+    (folder / "my_probes.py").write_text(code)
+    assert run_probe(name, *clusters(spread=0.3)).score.value > 0.97
+    sys.modules.pop("my_probes", None)
 
 
 @pytest.mark.parametrize(
