@@ -218,7 +218,7 @@ class StrategyCost:
     """What a masking strategy takes more than random masking, in the same framework.
 
     Args:
-        name: in `STRATEGIES`.
+        name: in `STRATEGIES`, or "package.module:Class".
         needs: its guide.
         pass_flops: operations of the encoder pass that it needs, for one sample.
         ranking_flops: operations of ranking the patches of one sample.
@@ -235,7 +235,7 @@ class StrategyCost:
 
 
 def strategy_costs(recipe: Recipe, data: Data) -> list[StrategyCost]:
-    """Every strategy's cost with the recipe's framework and sizes; the recipe's own keeps its options."""
+    """The cost of every registered strategy, and of the recipe's own with its options, in the recipe's framework."""
     recipe = data.cropped(recipe)
     grid = recipe.grid(data.spec.num_mels)
     plain = dataclasses.replace(
@@ -243,7 +243,7 @@ def strategy_costs(recipe: Recipe, data: Data) -> list[StrategyCost]:
     )
     step = step_flops(plain, data.spec.num_mels).per_sample
     costs = []
-    for name in STRATEGIES:
+    for name in dict.fromkeys([*STRATEGIES, recipe.strategy]):
         options: Mapping[str, bool | int | float | str] = recipe.strategy_options if name == recipe.strategy else {}
         strategy = make_strategy(name, options)
         flops = {part.name: part.total for part in guide_parts(strategy, recipe, grid)}

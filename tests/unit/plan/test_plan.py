@@ -84,6 +84,14 @@ def test_only_strategies_with_an_encoder_pass_or_a_loss_history_cost_more():
     assert strategy_costs(guided.recipe, AUDIOSET) == strategy_costs(plain.recipe, AUDIOSET)
 
 
+def test_a_strategy_from_outside_has_its_cost_beside_the_others(capsys):
+    name = "melmask.masking.selfguided:SelfGuided"
+    costs = {cost.name: cost for cost in strategy_costs(base(strategy=name), AUDIOSET)}
+    assert list(costs) == [*STRATEGIES, name] and costs[name].pass_flops == costs["sgim"].pass_flops
+    main(["plan", "--recipe", "micro-m2d", "--strategy", name, "--clips", "100", "--device", "t4"])
+    assert "SelfGuided masking" in capsys.readouterr().out
+
+
 def test_devices_name_their_source_and_compute_in_bf16_where_they_can():
     for device in DEVICES.values():
         assert "https://" in device.source and 0 < device.utilisation("auto") < 1
