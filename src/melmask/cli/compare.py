@@ -33,7 +33,7 @@ def compare(
         features: of melmask encoders only.
         out: a folder for scores by class, confusions and calibration, as tables and figures.
     """
-    from melmask.cli.steps import print_rejections
+    from melmask.cli.steps import print_task_rejections
     from melmask.encoders import registry
     from melmask.evaluation.compare import compare_evaluations, paired
     from melmask.evaluation.per_class import details_of
@@ -45,7 +45,7 @@ def compare(
     for table in task.tables:
         with noted_bar(table.stem) as show:
             pairs = paired(evaluate_table(encoders, table, task.settings, num_workers=task.workers, progress=show))
-        print_rejections(table, registry.specs_of(encoders))
+        print_task_rejections(table, registry.specs_of(encoders))
         print_comparisons([compare_evaluations(*pair) for pair in pairs])
         if out is None:
             continue

@@ -7,8 +7,7 @@ from rich.table import Table
 from tyro.conf import Positional
 
 from melmask.cli.console import command_line, console, noted_bar, print_notes, print_path
-from melmask.cli.options import NUM_CORES, File, Run, Seeds, TestFolds, Workers
-from melmask.cli.options import Table as TableFile
+from melmask.cli.options import NUM_CORES, File, Run, Seeds, TableFile, TestFolds, Workers
 from melmask.detect.run import Detection
 from melmask.encoders.features import FeatureSettings, Layers
 from melmask.evaluation.results import Result

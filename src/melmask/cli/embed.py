@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from tyro.conf import OmitArgPrefixes, Positional
 
-from melmask.cli.console import counted_bar, print_path
+from melmask.cli.console import console, counted_bar, print_path
 from melmask.cli.options import NUM_CORES, Encoder, File, Sources, Workers
 from melmask.encoders.features import DEFAULT_SETTINGS, FeatureSettings
 
@@ -30,13 +30,15 @@ def embed(
         clip_s: length of each clip in seconds: longer clips are cropped to their middle, shorter ones zero-padded; 0:
             whole clips.
     """
-    from melmask.cli.steps import DEFAULT_SPEC, prepare_shown
+    from melmask.cli.steps import DEFAULT_SPEC, prepare_shown, rejections_table
     from melmask.encoders.fixed_length import fixed_length
     from melmask.encoders.registry import as_encoder
 
     made = as_encoder(encoder, features)
     with tempfile.TemporaryDirectory(prefix="melmask-") as folder:
         store = prepare_shown(sources, Path(folder) / "store", workers, made.spec or DEFAULT_SPEC)
+        if store.rejected:
+            console.print(rejections_table(store))
         with counted_bar("embedding") as show:
             vectors = made.embed_store(fixed_length(store, clip_s), progress=show)
         clips = [stored.clip for stored in store.clips]
@@ -49,5 +51,5 @@ def embed(
         fold=np.array([clip.fold or "" for clip in clips]),
         group=np.array([clip.group or "" for clip in clips]),
     )
-    rejected = f"; {len(store.rejected)} files rejected, see above" if store.rejected else ""
+    rejected = f"; files rejected: {len(store.rejected):,}, see above" if store.rejected else ""
     print_path(out, after=f": {vectors.shape[0]:,} embeddings of {vectors.shape[1]} dimensions{rejected}")

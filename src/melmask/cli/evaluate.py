@@ -92,7 +92,7 @@ def evaluate(
                     found, labelled = evaluation.found, evaluation.task
                     folder = details / file_name(labelled.name, evaluation.encoder.name, found.probe)
                     save_per_class(details_of(found, labelled), folder)
-        steps.print_rejections(table, registry.specs_of(named))
+        steps.print_task_rejections(table, registry.specs_of(named))
         steps.print_results(results)
         written = keep_results(named, results, out)
         steps.print_appended(written)

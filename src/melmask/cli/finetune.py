@@ -7,7 +7,7 @@ from typing import Literal
 from tyro.conf import OmitArgPrefixes, Positional
 
 from melmask.cli.console import bar, command_line, console
-from melmask.cli.options import NUM_CORES, Run, Seeds, Table, TestFolds, Workers
+from melmask.cli.options import NUM_CORES, Run, Seeds, TableFile, TestFolds, Workers
 from melmask.finetune.recipe import FINETUNE_RECIPES, FinetuneRecipe
 from melmask.finetune.trainer import Epoch
 
@@ -16,7 +16,7 @@ DEFAULT_RECIPE = "small"
 
 def finetune(
     run: Positional[Run],
-    task: Table,
+    task: TableFile,
     settings: OmitArgPrefixes[FinetuneRecipe] = FINETUNE_RECIPES[DEFAULT_RECIPE],
     recipe: Literal[tuple(FINETUNE_RECIPES)] = DEFAULT_RECIPE,  # type: ignore[valid-type]
     test_folds: TestFolds = (),

@@ -9,6 +9,7 @@ from tyro.conf import OmitArgPrefixes, arg
 
 from melmask.cli.console import console
 from melmask.cli.options import DEFAULT_RECIPE
+from melmask.masking import STRATEGIES
 from melmask.plan.devices import DEVICES
 from melmask.plan.plan import USABLE, Data, Plan, make_plan, remedies, strategy_costs
 from melmask.train.recipe import RECIPES, Recipe
@@ -110,10 +111,10 @@ def answer_table(plan: Plan, recipe_name: str) -> Table:
 
 
 def flops_table(plan: Plan) -> Table:
-    """The operations of a step by part."""
+    """Operations of a step by part."""
     step = plan.flops
     a_sample, a_step = unit_for(step.per_sample, FLOP_UNITS), unit_for(step.per_step, FLOP_UNITS)
-    caption = "matrix products, exactly; of the optimiser every elementary operation"
+    caption = "all matrix products; of the optimiser, all elementary operations"
     table = Table(title="operations", caption=caption, title_justify="left", caption_justify="left")
     table.add_column("part")
     sample = f"\n{a_sample.name}/sample"
@@ -131,23 +132,23 @@ def flops_table(plan: Plan) -> Table:
 
 
 def memory_table(plan: Plan) -> Table:
-    """The bytes on each device by what they hold."""
+    """Memory of each device by part."""
     held = plan.footprint
     samples = plan.recipe.batch_size // (plan.recipe.accumulate * plan.num_devices)
     rows = (
         ("weights", "trained, float32", held.weights),
         ("other weights", "not trained, as a target encoder's; float32", held.untrained_weights),
         ("moments", "AdamW's two, float32", held.moments),
-        ("weights in bf16", "copies for products, until the backward pass", held.half_weights),
+        ("weights in bf16", "copies for products, kept for the backward pass", held.half_weights),
         ("buckets", "to exchange gradients in", held.buckets),
-        ("activations", f"of {samples:,} crops, until the backward pass", held.activations),
-        ("batches", "being worked on, and read ahead on a CPU", held.batches),
-        ("temporaries", "of the block being worked on", held.temporaries),
-        ("gradients", "float32; they come as the others go", held.gradients),
+        ("activations", f"of {samples:,} crops, kept for the backward pass", held.activations),
+        ("batches", "the current one, and those read ahead", held.batches),
+        ("temporaries", "of the current block", held.temporaries),
+        ("gradients", "float32; they replace the activations", held.gradients),
     )
     caption = (
-        "estimated; where it was measured, a tenth to a half more was filled (docs/planning.md), and libraries and "
-        "drivers need some 0.3 to 1 GiB besides"
+        "estimates: measured peaks were 10 to 50 % higher (docs/planning.md), and libraries and drivers take 0.3 to "
+        "1 GiB more"
     )
     table = Table(title="memory of each device", caption=caption, title_justify="left", caption_justify="left")
     table.add_column("what")
@@ -163,15 +164,17 @@ def memory_table(plan: Plan) -> Table:
 
 
 def strategies_table(plan: Plan) -> Table:
-    """What every strategy adds to a step with random masking."""
+    """What each strategy adds to a step with random masking."""
     costs = strategy_costs(plan.recipe, plan.data)
     unit = unit_for(max(cost.pass_flops for cost in costs), FLOP_UNITS)
     caption = (
         f"pass: all patches through the encoder once more; ranking: the strategy's own products; in {unit.name} a "
-        "sample. What has no products takes time too, but little: docs/performance.md"
+        "sample. The time of other operations is small: docs/performance.md"
     )
-    table = Table(title="what masks add", caption=caption, title_justify="left", caption_justify="left")
-    table.add_column("strategy", no_wrap=True)
+    table = Table(
+        title="cost of strategies, beside random masking", caption=caption, title_justify="left", caption_justify="left"
+    )
+    table.add_column("strategy", overflow="fold", min_width=max(map(len, STRATEGIES)))
     table.add_column("guided by", no_wrap=True)
     for column in ("pass", "ranking", "step", "run", "memory"):
         table.add_column(column, justify="right", no_wrap=True)

@@ -12,9 +12,10 @@ def prepare(sources: Positional[Sources], out: Folder, workers: Workers = NUM_CO
     Args:
         out: the store's folder; a store that is already there is completed or brought up to date.
     """
-    from melmask.cli.steps import prepare_shown
+    from melmask.cli.steps import prepare_shown, print_rejections
 
     store = prepare_shown(sources, out, workers)
+    print_rejections(store)
     frames = {(stored.shard, stored.start_frame): stored.num_frames for stored in store.clips}
     hours = sum(frames.values()) / store.spec.frames_per_s / 3600
     print_path(

@@ -6,12 +6,12 @@ from typing import Literal
 
 from tyro.conf import OmitArgPrefixes, Positional
 
-from melmask.cli.console import bar, console
+from melmask.cli.console import bar, console, print_path
 from melmask.cli.main import EXIT_INTERRUPTED
 from melmask.cli.options import DEFAULT_RECIPE, Run, StoreFolder
 from melmask.train.recipe import RECIPES, Recipe
 
-MENTIONED_SHARE = 0.01  # of the time, from which on the cost of masks is shown
+MENTIONED_SHARE = 0.01  # of the time, above which the cost of masks is shown
 
 
 def pretrain(
@@ -36,6 +36,7 @@ def pretrain(
     own = out / run_folder.RECIPE
     if resume and settings == RECIPES[recipe] and own.exists():
         settings = Recipe.load(own)
+    data = Store.open(store)
     with bar("training") as (progress, task):
 
         def show(line: run_folder.LogEntry) -> None:
@@ -46,9 +47,9 @@ def pretrain(
             if not console.is_terminal:
                 console.print(f"step {line.step}/{line.num_steps}  {note}  {line.elapsed_s:.0f} s")
 
-        complete = loop.pretrain(settings, Store.open(store), out, resume=resume, report=show)
+        complete = loop.pretrain(settings, data, out, resume=resume, report=show)
     if not complete:
         command = shlex.join(["melmask", "pretrain", str(store), "--out", str(out), "--resume"])
         console.print(f"interrupted; the run was saved. Resume with:\n  {command}", soft_wrap=True)
         sys.exit(EXIT_INTERRUPTED)
-    console.print(f"[bold]{out}[/] is complete: {settings.size} {settings.framework}, {settings.strategy} masking")
+    print_path(out, after=f" is complete: {settings.size} {settings.framework}, {settings.strategy} masking")

@@ -18,36 +18,40 @@ PROBE_WIDTH = 20
 
 
 def prepare_shown(sources: Sequence[Path], out: Path, workers: int, spec: LogMelSpec = DEFAULT_SPEC) -> Store:
-    """Prepare under a progress bar, and print what was rejected."""
+    """Prepare under a progress bar."""
     with bar("preparing") as (progress, task):
 
         def show(done: int, total: int, audio_s: float, num_rejected: int) -> None:
             rejected = f", [red]{num_rejected} rejected[/]" if num_rejected else ""
             progress.update(task, completed=done, total=total, note=f"{audio_s / 3600:.2f} h of audio{rejected}")
 
-        store = prepare(sources, out, spec=spec, num_workers=workers, progress=show)
-    if store.rejected:
-        console.print(rejections_table(store, out / "rejected.csv"))
-    return store
+        return prepare(sources, out, spec=spec, num_workers=workers, progress=show)
 
 
 def prepare_task(table: Path, spec: LogMelSpec, workers: int) -> Store:
     """A task's recordings, prepared in the cache, where the next command finds them."""
-    return prepare_shown([table], task_store_folder(table, spec), workers, spec)
+    store = prepare_shown([table], task_store_folder(table, spec), workers, spec)
+    print_rejections(store)
+    return store
 
 
-def print_rejections(table: Path, specs: Sequence[LogMelSpec]) -> None:
-    """Print what was rejected of a task that was prepared with these log-mel settings."""
-    for folder in (task_store_folder(table, spec) for spec in specs):
-        store = Store.open(folder)
-        if store.rejected:
-            console.print(rejections_table(store, folder / "rejected.csv"))
+def print_rejections(store: Store) -> None:
+    """How many files were rejected, by reason, and where they are listed; nothing if none were."""
+    if store.rejected:
+        console.print(rejections_table(store))
+        print_path(store.folder / "rejected.csv", "listed in ")
 
 
-def rejections_table(store: Store, listed_in: Path) -> Table:
+def print_task_rejections(table: Path, specs: Sequence[LogMelSpec]) -> None:
+    """What was rejected of a task that was prepared with each of these log-mel settings."""
+    for spec in specs:
+        print_rejections(Store.open(task_store_folder(table, spec)))
+
+
+def rejections_table(store: Store) -> Table:
     """How many files were rejected, by reason."""
     reasons = [rejected.reason for rejected in store.rejected]
-    table = Table(title=f"{len(reasons)} rejected, listed in {listed_in}", title_justify="left")
+    table = Table(title=f"rejected files: {len(reasons):,}", title_justify="left")
     table.add_column("reason")
     table.add_column("files", justify="right")
     table.add_column("for example", overflow="fold")
@@ -77,7 +81,7 @@ def results_table(results: Sequence[Result]) -> Table:
         f"{first.metric} in %, 95 % interval; {first.num_clips:,} test clips, {first.num_classes} classes, {tested}"
     )
     if first.rejected:
-        caption += f"; {first.rejected} clips rejected"
+        caption += f"; clips rejected: {first.rejected}"
     table = Table(title=first.task, caption=caption, title_justify="left", caption_justify="left")
     probes = [probe_shown(result) for result in results]
     table.add_column("encoder", overflow="fold")  # long names wrap, so that all figures can be read

@@ -78,10 +78,10 @@ def tasks(do: OmitArgPrefixes[Do] = Listing()) -> None:
 def tasks_table() -> Table:
     """All tasks, one per line."""
     table = Table(title="Tasks", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    table.add_column("task")
+    table.add_column("task", no_wrap=True)
     table.add_column("clips", justify="right")
     table.add_column("classes", justify="right")
-    table.add_column("splits")
+    table.add_column("splits", no_wrap=True)
     table.add_column("clip, s", justify="right")
     table.add_column("metric")
     table.add_column("DOI or page", overflow="fold")
