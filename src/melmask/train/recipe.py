@@ -290,7 +290,7 @@ def _gather_framework_options(saved: dict[str, Any]) -> None:
 
 
 _PAPER = Recipe(epochs=300.0)
-# Chosen with random masking, on folds that no reported score uses (LOG.md). Both networks are shallower than the papers';
+# Chosen with random masking, on folds that no reported score uses (LOG.md). Shallower than the papers' networks;
 # M2D's targets are standardised over the batch, so that its EMA can be fast enough for some thousand steps.
 _TINY = Recipe(
     size="shallow", crop_frames=208, decoder_dim=192, decoder_depth=2, decoder_heads=3, steps=20_000, batch_size=32,
