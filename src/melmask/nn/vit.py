@@ -162,7 +162,7 @@ class Encoder(nn.Module):
     """A ViT on patches of a log-mel spectrogram, with fixed 2-D positions and a class token.
 
     Only the selected patches are embedded, so that the others cost nothing and cannot leak. Parameter names follow
-    timm's ViT, so that published weights load one to one.
+    timm's ViT.
 
     Args:
         size: width, depth and heads.
