@@ -1,4 +1,4 @@
-"""Draw the pictures of docs/masking.md: every strategy in STRATEGIES on the same four sounds.
+"""Draw the pictures of docs/masking.md, every strategy in STRATEGIES on the same four sounds, and docs/masks.png.
 
     make docs-pictures            # or, from the repository's root: PYTHONPATH=tools python -m field_guide
 
@@ -9,6 +9,7 @@ model instead. Requires the extra melmask[demo].
 
 import argparse
 import dataclasses
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -21,9 +22,11 @@ from melmask.data.prepare import prepare
 from melmask.demo.corpus import SAMPLE_RATE_HZ, make_demo
 from melmask.train.loop import pretrain
 from melmask.train.recipe import RECIPES
+from melmask.viz.masks import save_mask_figure
 
 CLIPS_PER_TASK, CLIPS_PER_RECORDING = 60, 5  # recordings of some 8 s, as the guide's sounds last 6
 STEPS = 600
+RECORDINGS = "recordings"
 
 
 def main() -> None:
@@ -39,11 +42,14 @@ def main() -> None:
     run = arguments.run or train(arguments.work)
     for path in save_pictures(subjects_of(run), arguments.out, only=arguments.only):
         print(f"{path}  {path.stat().st_size / 1e3:.0f} kB")
+    if not arguments.run and arguments.only is None:
+        recording = shutil.copy(arguments.work / RECORDINGS / "000.wav", arguments.work / "speech-and-notes.wav")
+        save_mask_figure(Path(recording), arguments.out.parent / "masks.png")
 
 
 def train(work: Path) -> Path:
     """Train a small run on the built-in corpus; resumes one that was stopped."""
-    run, recordings = work / "run", work / "recordings"
+    run, recordings = work / "run", work / RECORDINGS
     recipe = dataclasses.replace(RECIPES["micro-msm-mae"], crop_frames=608, steps=STEPS, mask_ratio=0.7, save_every=200)
     if not (work / "store").exists():
         join_clips(make_demo(work / "corpus", clips_per_task=CLIPS_PER_TASK), recordings)

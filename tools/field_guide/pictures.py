@@ -1,4 +1,4 @@
-"""The pictures of docs/masking.md: what every strategy hides of the same few sounds."""
+"""The pictures of docs/masking.md: what every strategy masks of the same four sounds."""
 
 import dataclasses
 import io
@@ -27,11 +27,11 @@ from melmask.viz.masks import MaskSampler, random_share, range_words
 from melmask.viz.spectrogram import Spectrogram, preference_scale, show_cover, show_frequency, show_log_mel
 
 NUM_DRAWS = 500
-NARROW = (PatchGrid(5, 13), 0.75)  # crops of 2.08 s, and a ratio at which the paper's form of ibm finds no centre there
+NARROW = (PatchGrid(5, 13), 0.75)  # crops of 2.08 s, and a mask ratio at which the paper's form of ibm has no centre
 WIDTH_IN, DPI, DIMMED = 9.2, 112, 0.82  # at that resolution, letters of 8 points stay sharp
 SHOWN_IN_OVERVIEW, PADDED = "music", "speech"
 
-# Options worth a picture, four at most; a strategy that is not listed is shown as it comes.
+# Options that are shown, at most four; a strategy that is not listed is shown with its defaults only.
 VARIANTS: Mapping[str, Sequence[Mapping[str, Any]]] = {
     "time_product": ({"balance": 0.2}, {"balance": 0.5}, {"balance": 0.8}, {"balance": 1.0}),
     "spans": ({"length": 1}, {"length": 6}, {"starts": "wav2vec2"}, {"length": 6, "starts": "wav2vec2"}),
@@ -49,22 +49,22 @@ VARIANTS: Mapping[str, Sequence[Mapping[str, Any]]] = {
     "attention": ({"mode": "low"}, {"mode": "hint"}, {"mode": "hint", "shown": 0.5}),
     "hard": ({"exponent": 2.0}, {"exponent": 4.0}, {"exponent": float("inf")}),
 }
-KINDS = {"nothing": "data-independent", "patches": "input-dependent"}  # by what a strategy needs; all else is a model's
+KINDS = {"nothing": "data-independent", "patches": "input-dependent"}  # by guide; all others are of a model
 KIND_COLOURS = {"data-independent": "#0072b2", "input-dependent": "#b04a00", "model-dependent": "#007a58"}
 
 
 def kind_of(strategy: MaskingStrategy) -> str:
-    """The class of a strategy, by what it looks at."""
+    """The class of a strategy, by its guide."""
     return KINDS.get(strategy.needs.guide, "model-dependent")
 
 
 def save_pictures(subjects: Sequence[Subject], out: Path, only: Sequence[str] | None = None) -> Iterator[Path]:
-    """Draw all pictures of the guide: one for every strategy, and those of what is common to them.
+    """Draw all pictures of the guide: one for every strategy, the overview, the schedules and the limits.
 
     Args:
         subjects: the sounds.
-        out: folder, made if missing; files are named as strategies.
-        only: names of pictures, instead of all.
+        out: folder; is created if missing. Files have the names of the strategies.
+        only: names of pictures; None for all.
 
     Raises:
         ValueError: there is no picture of that name.
@@ -82,7 +82,7 @@ def save_pictures(subjects: Sequence[Subject], out: Path, only: Sequence[str] | 
 
 
 def small_png(figure: Figure) -> bytes:
-    """The figure as a PNG of the guide's few colours, which is a third as large."""
+    """The figure as a PNG with the guide's palette, which makes the file a third as large."""
     drawn, small = io.BytesIO(), io.BytesIO()
     with style.styled():
         figure.savefig(drawn, format="png", dpi=DPI)
@@ -92,7 +92,7 @@ def small_png(figure: Figure) -> bytes:
 
 
 def _palette() -> Image.Image:
-    """Spectrograms, bare and dimmed, frequencies, and everything that is written or drawn on white."""
+    """The colours of spectrograms, plain and dimmed, of frequencies, and of text and lines on white."""
     spectrogram, cover, white = (
         style.SPECTROGRAM(np.linspace(0, 1, 33))[:, :3],
         np.array(to_rgb(style.COVER)),
@@ -114,7 +114,7 @@ def _palette() -> Image.Image:
 
 @style.in_style
 def strategy_figure(name: str, subjects: Sequence[Subject]) -> Figure:
-    """One strategy: a mask of each sound, how often each patch is masked, and what its options do to the first sound.
+    """One strategy: a mask of each sound, how often each patch is masked, and a mask of the first sound per option.
 
     Args:
         name: of the strategy.
@@ -137,8 +137,8 @@ def strategy_figure(name: str, subjects: Sequence[Subject]) -> Figure:
         share = sampler.share(column, num_draws=NUM_DRAWS)
         show_frequency(often, subject.spectrogram, share, random_share(sampler.grid, MASK_RATIO))
         often.set_title(range_words(share), color=style.MUTED)
-    _say(panels[0][0], "one mask")
-    _say(panels[1][0], f"{NUM_DRAWS} masks")
+    _label(panels[0][0], "one mask")
+    _label(panels[1][0], f"{NUM_DRAWS} masks")
     if variants:
         panels = rows[4].subgridspec(1, max(len(subjects), len(variants))).subplots(squeeze=False)[0]
         _show_variants(list(panels), name, variants, subjects)
@@ -148,14 +148,14 @@ def strategy_figure(name: str, subjects: Sequence[Subject]) -> Figure:
 def _show_variants(
     panels: Sequence[Axes], name: str, variants: Sequence[Mapping[str, Any]], subjects: Sequence[Subject]
 ) -> None:
-    """One mask of the first sound for every choice of options."""
+    """One mask of the first sound for every set of options."""
     for axes in panels[len(variants) :]:
         axes.set_axis_off()
     for axes, options in zip(panels, variants, strict=False):  # panels left over are empty
         sampler = subjects[0].sampler(made_for(name, options, subjects))
         show_dimmed(axes, subjects[0].spectrogram, sampler.masked(seed=0))
         axes.set_title(", ".join(_words(key, value) for key, value in options.items()))
-    _say(panels[0], "options")
+    _label(panels[0], "options")
 
 
 def _words(option: str, value: Any) -> str:
@@ -170,7 +170,7 @@ def _words(option: str, value: Any) -> str:
 
 @style.in_style
 def overview_figure(subjects: Sequence[Subject]) -> Figure:
-    """All strategies on one sound, in the order of STRATEGIES, with the sound itself before them."""
+    """One mask of every strategy on one sound, in the order of STRATEGIES, after the sound itself."""
     subject = next((subject for subject in subjects if subject.name == SHOWN_IN_OVERVIEW), subjects[0])
     num_across = 5
     num_down = -(-(1 + len(STRATEGIES)) // num_across)
@@ -204,11 +204,11 @@ def limits_figure(subjects: Sequence[Subject]) -> Figure:
     padded = dataclasses.replace(whole, log_mel=log_mel)
     valid = (torch.arange(grid.time) < num_columns).repeat(grid.freq)[None]
     dwm = made_for("dwm", {}, subjects)
-    for axes, told in zip(panels, (None, valid), strict=False):
-        masked = MaskSampler(dwm, grid, MASK_RATIO, padded.patches, told).masked(seed=0)
+    for axes, given in zip(panels, (None, valid), strict=False):
+        masked = MaskSampler(dwm, grid, MASK_RATIO, padded.patches, given).masked(seed=0)
         show_dimmed(axes, padded, masked, whole.limits)
         seen = int((valid[0] & ~masked).sum())
-        words = "padding not told" if told is None else "padding told"
+        words = "without valid" if given is None else "with valid"
         axes.set_title(f"dwm, {words}:\n{seen} patches of sound visible")
     narrow, ratio = NARROW
     cut = dataclasses.replace(whole, log_mel=whole.log_mel[: narrow.freq * patch_mels, : narrow.time * patch_frames])
@@ -225,7 +225,7 @@ def show_dimmed(
     masked: Bool[Tensor, " n"],
     limits: tuple[float, float] | None = None,
 ) -> None:
-    """A spectrogram with its masked patches dimmed, so that what they hide can still be seen.
+    """A spectrogram with its masked patches dimmed, so that they can still be seen.
 
     Args:
         axes: where to draw.
@@ -238,19 +238,19 @@ def show_dimmed(
     axes.set(xticks=[], yticks=[])
 
 
-def _say(axes: Axes, words: str) -> None:
-    """What a row of panels shows, along its left side."""
+def _label(axes: Axes, words: str) -> None:
+    """Label a row of panels at its left side."""
     axes.set_ylabel(words, labelpad=3)
 
 
 def _scale(head: Axes, expected: float) -> None:
-    """The scale of frequencies, at the right end of the headline."""
+    """The colour scale of frequencies, at the right end of the headline."""
     bar = head.inset_axes((0.66, 0.05, 0.34, 0.28))
     scale = ScalarMappable(preference_scale(expected), style.PREFERENCE)
     colours = head.figure.colorbar(scale, cax=bar, orientation="horizontal", ticks=[], spacing="proportional")
     colours.outline.set_visible(False)
     bar.axvline(expected, color=style.INK, linewidth=0.8)
-    words = {0.0: "never masked", expected: f"by chance {expected:.0%}".replace("%", " %"), 1.0: "always"}
+    words = {0.0: "never masked", expected: f"at random {expected:.0%}".replace("%", " %"), 1.0: "always"}
     for (place, word), align in zip(words.items(), ("left", "center", "right"), strict=True):
         bar.annotate(
             word, (place, 1), (0, 2), xycoords=("data", "axes fraction"), textcoords="offset points", ha=align,

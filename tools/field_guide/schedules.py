@@ -1,4 +1,4 @@
-"""A picture of how masking may change over a run."""
+"""The picture of the schedules of hints, guidance and exponents."""
 
 from collections.abc import Mapping
 
@@ -26,13 +26,13 @@ EXPONENTS = {
     "to 1, k = 2": ExponentSchedule(power=2.0),
     "to 2, k = 1": ExponentSchedule(final=2.0),
 }
-ASKED = ((1 / 6, 0.0), (1.0, 1.0))  # λ that rises linearly once the plain start is over
+ASKED = ((1 / 6, 0.0), (1.0, 1.0))  # λ that rises linearly after a start with random masks
 PROGRESS = np.linspace(0, 1, 301)
 
 
 @style.in_style
 def schedules_figure(num_patches: int = 190, mask_ratio: float = 0.7) -> Figure:
-    """Hint ratios over a run, the guidance that they leave, guidance that is asked for, and exponents.
+    """Hint ratios over a run, the guidance that remains under them, scheduled guidance, and exponents.
 
     Args:
         num_patches: of the input.

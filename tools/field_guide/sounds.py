@@ -1,4 +1,4 @@
-"""Four sounds to look at: speech, a bird, a machine and music, made without a download as the demo corpus is."""
+"""Four sounds: speech, a bird, a machine and music, synthesised without a download as the built-in corpus is."""
 
 import dataclasses
 
@@ -8,7 +8,7 @@ from jaxtyping import Float
 from melmask.demo.espeak import Synthesiser
 from melmask.demo.soundfont import RecordedNote, find_soundfont, play, read_soundfont
 
-Wave = Float[np.ndarray, " _sample"]  # of any length; those of one call need not agree
+Wave = Float[np.ndarray, " _sample"]  # of any length; lengths in one call may differ
 
 LENGTH_S = 6.08  # 38 columns of patches
 SENTENCES = (
@@ -29,11 +29,11 @@ BEAT_S = 0.75
 
 
 def four_sounds(sample_rate_hz: int = 16_000, seed: int = 0) -> dict[str, Wave]:
-    """The sounds by name, each `LENGTH_S` long with a peak of a half.
+    """The sounds by name, each `LENGTH_S` long with a peak of 0.5.
 
     Args:
         sample_rate_hz: of the sounds.
-        seed: of the noise behind them, the bird's song and the helicopter's unsteadiness.
+        seed: of the background noise, the bird's song and the pitch of the helicopter.
 
     Raises:
         ImportError: the extra ``melmask[demo]`` is not installed.
@@ -61,7 +61,7 @@ def _speech(rate_hz: int) -> Wave:
 
 
 def _bird(notes: list[RecordedNote], rate_hz: int, rng: np.random.Generator) -> Wave:
-    """A song of two kinds of calls: long ones of one recording, and runs of chirps of the other."""
+    """A song of two kinds of calls: long calls of one recording, and series of chirps of the other."""
     song, chirp = notes
     sound = np.zeros(round(LENGTH_S * rate_hz))
     for start_s, key in ((0.3, 41), (3.4, 44)):
@@ -74,9 +74,9 @@ def _bird(notes: list[RecordedNote], rate_hz: int, rng: np.random.Generator) -> 
 
 
 def _helicopter(notes: list[RecordedNote], rate_hz: int, rng: np.random.Generator) -> Wave:
-    """A rotor that runs, falters and speeds up."""
+    """A rotor that runs, slows down and speeds up."""
     (note,) = notes
-    note = dataclasses.replace(note, attack_s=0.05)  # the preset's takes half of the time there is
+    note = dataclasses.replace(note, attack_s=0.05)  # the preset's attack takes half of the note
     sound = np.zeros(round(LENGTH_S * rate_hz))
     for start_s, key, held_s in ((0.0, 102, 2.64), (2.6, 98, 1.14), (3.7, 105, 2.38)):
         _add(sound, play(note, key + rng.uniform(-0.3, 0.3), held_s, rate_hz), start_s, rate_hz)
@@ -103,14 +103,14 @@ def _music(presets: dict[tuple[int, int], list[RecordedNote]], rate_hz: int) -> 
 
 
 def _add(sound: Wave, part: Wave, start_s: float, rate_hz: int) -> None:
-    """Mix a part in from a moment on; what hangs over the end is cut."""
+    """Add a part to a sound from ``start_s`` on; what exceeds the end is cut."""
     start = round(start_s * rate_hz)
     part = part[: max(0, len(sound) - start)]
     sound[start : start + len(part)] += part
 
 
 def _in_noise(sound: Wave, level_db: float, rate_hz: int, rng: np.random.Generator) -> Wave:
-    """With pink noise behind it, so many decibels against the sound's own power, and the peak at a half."""
+    """The sound in pink noise of ``level_db`` relative to its power, with a peak of 0.5."""
     spectrum = np.fft.rfft(rng.standard_normal(len(sound)))
     spectrum[1:] /= np.sqrt(np.arange(1, len(spectrum)))
     spectrum[0] = 0

@@ -1,4 +1,4 @@
-"""The sounds of the field guide as strategies see them: patches, and what a model says of them."""
+"""The sounds of the field guide as input of strategies: patches and guides."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,13 +25,13 @@ MASK_RATIO = 0.7
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """A sound as strategies see it.
+    """A sound as input of strategies.
 
     Args:
-        spectrogram: normalised, of whole patches, titled by what it is.
+        spectrogram: normalised, of whole patches, titled with its name.
         silence: the value of digital silence.
-        model: whose features, attention or losses guide.
-        losses: its error at every patch.
+        model: whose features, attention or losses are guides.
+        losses: its loss at every patch.
     """
 
     spectrogram: Spectrogram
@@ -44,22 +44,22 @@ class Subject:
         return self.spectrogram.title
 
     def sampler(self, strategy: MaskingStrategy) -> MaskSampler:
-        """Draws the strategy's masks of the sound."""
+        """Samples masks of the sound by a strategy."""
         grid, patches, losses = self.spectrogram.grid, self.spectrogram.patches, self.losses[None, :, None]
         guide = guide_of(strategy.needs, self.model.encoders(), patches, grid, losses)
         return MaskSampler(strategy, grid, MASK_RATIO, guide)
 
 
 def subjects_of(run: Path, seed: int = 0) -> list[Subject]:
-    """The four sounds as they look to a run's front end and model.
+    """The four sounds with the front end and model of a run.
 
     Raises:
         ImportError: the extra ``melmask[demo]`` is not installed.
-        ValueError: the folder is no run, or has no checkpoint.
+        ValueError: the folder is not a run folder, or has no checkpoint.
     """
     read = read_runs([run])[0]
     if read.model is None:
-        raise ValueError(f"{run} has not saved a checkpoint, whose model could be looked at")
+        raise ValueError(f"{run} has no checkpoint, whose model could guide strategies")
     saved = EncoderFile.load(run / ENCODER)
     encoder, front_end = saved.encoder, saved.front_end
     spec, shape = front_end.spec, encoder.patch_shape
@@ -74,6 +74,6 @@ def subjects_of(run: Path, seed: int = 0) -> list[Subject]:
 
 
 def made_for(name: str, options: Mapping[str, Any], subjects: Sequence[Subject]) -> MaskingStrategy:
-    """A strategy with options; one that starts with a sample of the data takes all the sounds for it."""
+    """A strategy with options; one that is fitted to a sample of the data is fitted to all sounds."""
     patches = torch.cat([subject.spectrogram.patches for subject in subjects])
     return fitted(make_strategy(name, options), patches, subjects[0].spectrogram.grid)

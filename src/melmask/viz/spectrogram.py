@@ -85,7 +85,7 @@ def show_visible(axes: Axes, spectrogram: Spectrogram, masked: Bool[Tensor, " n"
 
 def show_cover(axes: Axes, spectrogram: Spectrogram, masked: Bool[Tensor, " n"], opacity: float = 1.0) -> None:
     """Cover the masked patches of a spectrogram that is drawn already."""
-    colours = np.zeros((len(masked), 4))
+    colours = np.zeros((len(masked), 4), np.float32)
     colours[masked.numpy()] = to_rgba(style.COVER, opacity)
     show_patches(axes, spectrogram, colours)
 

@@ -1,4 +1,4 @@
-"""The field guide: it names everything, its pictures exist, its figures are the code's, and they can be drawn again."""
+"""The field guide: it covers every strategy, its pictures exist and can be redrawn, its numbers agree with the code."""
 
 import re
 from pathlib import Path
@@ -51,19 +51,19 @@ def test_every_strategy_has_its_row_its_section_and_its_picture():
 def test_options_in_the_guide_are_options_of_the_strategy():
     for name in STRATEGIES:
         _, _, text = section(name).partition("**Options.**")
-        for option, value in re.findall(r"`(\w+)=([^`]+)`", text.partition("**Take it**")[0]):
+        for option, value in re.findall(r"`(\w+)=([^`]+)`", text.partition("**Use it**")[0]):
             default = getattr(make_strategy(name), option)
             assert str(default) == value.strip('"') or name == "ibm", f"{name} has {option}={default}"
 
 
-def test_every_picture_is_there_small_and_used():
+def test_every_picture_exists_is_small_and_used():
     linked = set(re.findall(r"\]\(masking/([\w-]+\.png)\)", GUIDE))
     there = {path.name: path.stat().st_size for path in (ROOT / "docs" / "masking").glob("*.png")}
     assert linked == set(there) and len(linked) == len(STRATEGIES) + 3
     assert max(there.values()) < 120_000 and sum(there.values()) < 2_500_000
 
 
-def test_the_table_of_guidance_is_the_laws():
+def test_the_table_of_guidance_agrees_with_the_law():
     text = section("Hints and the guidance λ")
     (head,) = re.findall(r"^\| r \\ h \|(.*)\|$", text, re.MULTILINE)
     hint_ratios = [float(cell) for cell in head.split("|")]
@@ -74,7 +74,7 @@ def test_the_table_of_guidance_is_the_laws():
         assert values == [f"{guidance(190, num_masked, h):.2f}" for h in hint_ratios]
 
 
-def test_the_mean_guidance_of_the_default_schedule_is_the_codes():
+def test_the_mean_guidance_of_the_default_schedule_agrees_with_the_code():
     (mean,) = re.findall(
         r"mean λ over a run with the default schedule is ([\d.]+) at r = 0\.7", re.sub(r"\s+", " ", GUIDE)
     )
@@ -82,12 +82,12 @@ def test_the_mean_guidance_of_the_default_schedule_is_the_codes():
     assert f"{np.mean([guidance(190, 133, hints(step / 1000)) for step in range(1000)]):.2f}" == mean
 
 
-def test_the_bands_of_white_noise_are_those_of_the_code():
+def test_the_bands_of_white_noise_agree_with_the_code():
     inclusion = inclusion_probabilities(torch.tensor(WHITE_NOISE).repeat_interleave(38), 133)[::38]
     assert " ".join(f"{share:.2f}"[1:] for share in inclusion.tolist()) in section("The bands of white noise")
 
 
-def test_the_centres_of_ibm_are_those_of_the_code():
+def test_the_centres_of_ibm_agree_with_the_code():
     rows = rows_of(section("ibm"))
     assert len(rows) >= 3
     for grid, ratio, centres in rows:
@@ -96,7 +96,7 @@ def test_the_centres_of_ibm_are_those_of_the_code():
         assert InverseBlock().num_centres(PatchGrid(freq, time), num_masked) == int(centres)
 
 
-def test_every_test_that_guards_against_a_trap_is_there():
+def test_every_test_that_guards_against_a_trap_exists():
     guards = re.findall(r"\[`(\w+)`\]\(\.\./(tests/[\w/]+\.py)\)", section("Traps"))
     assert len(guards) >= 15
     for name, path in guards:
@@ -147,7 +147,7 @@ def test_pictures_are_small_keep_their_colours_and_come_by_name(subjects, tmp_pa
         list(pictures.save_pictures(subjects, tmp_path, only=["none"]))
 
 
-def test_padding_that_is_not_told_takes_all_that_is_visible(subjects):
+def test_padding_takes_all_visible_patches_without_valid(subjects):
     figure = pictures.limits_figure(subjects)
     titles = [axes.get_title(loc="left") for axes in figure.axes]
     assert titles[0].endswith("0 patches of sound visible")
