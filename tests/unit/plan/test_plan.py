@@ -195,11 +195,3 @@ def test_a_plan_that_does_not_fit_warns_with_remedies(capsys):
     shown = capsys.readouterr().out
     assert "does not fit" in shown and "it fits with --accumulate 8" in shown and "--checkpoint-activations" in shown
     assert "float32 sums" in shown and "--epochs 150" in shown
-
-
-def test_a_strategy_from_outside_stands_in_the_table_of_costs(capsys):
-    outside = "melmask.masking.dispersion:Dispersion"
-    costs = {cost.name: cost for cost in strategy_costs(base(strategy=outside), AUDIOSET)}
-    assert list(costs) == [*STRATEGIES, outside] and costs[outside].needs == costs["dwm"].needs
-    main(["plan", "--recipe", "base-m2d", "--clips", "1000", "--device", "a100-80gb", "--strategy", outside])
-    assert f"{outside} masking" in capsys.readouterr().out
