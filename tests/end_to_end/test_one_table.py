@@ -126,16 +126,16 @@ def test_the_clip_length_of_a_task_is_that_of_all_encoders_unless_another_is_ask
 
 
 def test_baselines_come_once_and_equal_names_are_told_apart(runs: list[Path], tmp_path: Path) -> None:
-    entrants = with_baselines(["logmel-stats", str(runs[0]), str(runs[1])], FeatureSettings())
-    assert [entrant.name for entrant in entrants] == ["one", "two", "one untrained", "log-mel statistics"]
-    assert [len(entrant.runs) for entrant in entrants] == [1, 1, 2, 2]
+    encoders = with_baselines(["logmel-stats", str(runs[0]), str(runs[1])], FeatureSettings())
+    assert [one.name for one in encoders] == ["one", "two", "one untrained", "log-mel statistics"]
+    assert [len(one.runs) for one in encoders] == [1, 1, 2, 2]
     twin = tmp_path / "one"
     twin.symlink_to(runs[1])
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "one").mkdir()
     (tmp_path / "other" / "one" / ENCODER).write_bytes((runs[1] / ENCODER).read_bytes())
     specs = [str(runs[0]), str(tmp_path / "other" / "one")]
-    assert [entrant.name for entrant in with_baselines(specs, FeatureSettings(), baselines=False)] == specs
+    assert [one.name for one in with_baselines(specs, FeatureSettings(), baselines=False)] == specs
     for wrong, message in (([], "no encoder"), ([specs[0]] * 2, "twice")):
         with pytest.raises(ValueError, match=message):
             with_baselines(wrong, FeatureSettings())
@@ -150,19 +150,19 @@ def test_encoders_with_other_front_ends_are_evaluated_on_the_same_clips(runs: li
         soundfile.write(tmp_path / f"{i}.wav", 0.1 * sound, 16_000)
         lines.append(f"{i}.wav,{i % 2}")
     table.write_text("\n".join(lines) + "\n")
-    entrants = with_baselines([str(runs[0]), str(runs[2])], FeatureSettings())
-    specs = specs_of(entrants)
+    encoders = with_baselines([str(runs[0]), str(runs[2])], FeatureSettings())
+    specs = specs_of(encoders)
     assert [spec.num_mels for spec in specs] == [80, 40]
     stores = [prepare([table], tmp_path / f"store{spec.num_mels}", spec=spec, num_workers=0) for spec in specs]
     stores[1].clips.reverse()  # the order of a store's rows must not matter
     settings = EvaluationSettings(["ridge"])
-    found = [one.result for one in evaluate_stores(entrants, table, stores, settings)]
+    found = [one.result for one in evaluate_stores(encoders, table, stores, settings)]
     assert [line.num_dims for line in found] == [320, 160, 320, 160, 560]
     narrow = prepare([table], tmp_path / "store40", spec=specs[1], num_workers=0)
-    [alone] = evaluate_stores(entrants[1:2], table, [narrow], settings)
+    [alone] = evaluate_stores(encoders[1:2], table, [narrow], settings)
     assert found[1].score == alone.result.score
     stores[1].clips = stores[1].clips[3:]
-    found = [one.result for one in evaluate_stores(entrants, table, stores, settings)]
+    found = [one.result for one in evaluate_stores(encoders, table, stores, settings)]
     assert {(line.num_clips, line.rejected) for line in found} == {(17, 3)}
 
 
@@ -174,8 +174,8 @@ def test_a_python_object_is_evaluated_like_any_other(store: Store, recordings: P
             parts = np.array_split(np.diff(np.signbit(batch), axis=1), 10, axis=1)
             return np.stack([part.mean(axis=1) for part in parts], axis=1)
 
-    entrant = NamedEncoder(wrap(Brightness(), 16_000), "brightness", "brightness")
-    (line,) = (one.result for one in evaluate_stores([entrant], recordings, [store]))
+    one = NamedEncoder(wrap(Brightness(), 16_000), "brightness", "brightness")
+    (line,) = (one.result for one in evaluate_stores([one], recordings, [store]))
     assert line.features == line.encoder == "brightness" and line.num_dims == 10 and line.identity == ""
     assert line.score > 0.8
 

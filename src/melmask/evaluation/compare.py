@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy.stats import binomtest
 
 from melmask.encoders.features import FeatureSettings, Layers, Pooling
 from melmask.encoders.fixed_length import ClipLength
@@ -198,6 +197,8 @@ def mcnemar(a: Float[np.ndarray, " clip"], b: Float[np.ndarray, " clip"]) -> McN
     >>> mcnemar(np.array([1.0, 1, 1, 1, 0]), np.array([0.0, 0, 0, 1, 0]))
     McNemar(num_only_a=3, num_only_b=0, p_value=0.25)
     """
+    from scipy.stats import binomtest  # here, as it takes half a second to import
+
     num_only_a, num_only_b = int((a > b).sum()), int((b > a).sum())
     num_split = num_only_a + num_only_b
     p_value = binomtest(num_only_a, num_split).pvalue if num_split else 1.0

@@ -160,7 +160,7 @@ def test_words_for_encoders(tmp_path) -> None:
     assert form.settings == settings
     assert isinstance(as_encoder("logmel-stats", settings), LogMelStatistics)
     words = ["untrained:micro", "logmel-stats"]
-    assert [entrant.name for entrant in name_encoders(words, settings)] == [form.name, LogMelStatistics.name]
+    assert [one.name for one in name_encoders(words, settings)] == [form.name, LogMelStatistics.name]
     with pytest.raises(ValueError, match="compared with itself"):
         name_encoders(["untrained:micro"] * 2, settings)
     with pytest.raises(ValueError, match="nowhere"):
@@ -169,17 +169,17 @@ def test_words_for_encoders(tmp_path) -> None:
 
 def test_both_are_evaluated_alike(store, tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("MELMASK_CACHE", str(tmp_path))
-    entrants = name_encoders(["untrained:micro", "logmel-stats"], FeatureSettings())
+    encoders = name_encoders(["untrained:micro", "logmel-stats"], FeatureSettings())
     probes = ["knn", "fewshot:num_per_class=2,num_draws=3"]
     settings = EvaluationSettings(probes, test_folds=["1"])
-    pairs = paired(evaluate_stores(entrants, Path("chirps.csv"), [store], settings))
+    pairs = paired(evaluate_stores(encoders, Path("chirps.csv"), [store], settings))
     assert [one.found.probe for one, _ in pairs] == probes
     for one, other in pairs:
         found = compare_evaluations(one, other)
-        assert (found.name_a, found.name_b) == (entrants[0].name, entrants[1].name)
+        assert (found.name_a, found.name_b) == (encoders[0].name, encoders[1].name)
         assert found.difference.value == pytest.approx(one.result.score - other.result.score)
         assert found.difference.num_seeds == len(one.found.per_training)
-    again = paired(evaluate_stores(entrants, Path("chirps.csv"), [store], settings))
+    again = paired(evaluate_stores(encoders, Path("chirps.csv"), [store], settings))
     assert all(
         np.array_equal(one[0].found.per_training, two[0].found.per_training, equal_nan=True)
         for one, two in zip(pairs, again, strict=True)

@@ -1,4 +1,4 @@
-"""Attentive pooling: it starts as the mean, sees no padding, and finds what the mean drowns."""
+"""Attentive pooling: it starts as the mean, ignores padding, and finds a step that the mean hides."""
 
 import numpy as np
 import pytest
@@ -39,7 +39,7 @@ def test_a_query_of_zero_is_the_mean_of_what_is_valid():
     np.testing.assert_allclose(pooled, expected, rtol=1e-9)
 
 
-def test_padding_has_no_say():
+def test_padding_has_no_weight():
     clips, _ = needles(6)
     query = torch.linspace(-1, 1, 16, dtype=torch.float64)
     features, valid = (torch.from_numpy(array) for array in clips.padded())
@@ -49,7 +49,7 @@ def test_padding_has_no_say():
         torch.testing.assert_close(attend(alone.double(), valid, query)[0], together[number])
 
 
-def test_it_finds_the_step_that_tells_where_the_mean_drowns_it():
+def test_it_finds_the_step_that_tells_where_the_mean_hides_it():
     clips, y = needles()
     train, valid, test = (np.arange(200), np.arange(200, 300), np.arange(300, 400))
     parts = standardise(*(clips[part] for part in (train, valid, test)))
@@ -68,7 +68,7 @@ def test_it_finds_the_step_that_tells_where_the_mean_drowns_it():
     assert accuracy(y[test], several) > 0.95
 
 
-def test_it_sees_no_test_clip_and_repeats_itself(monkeypatch):
+def test_it_uses_no_test_clip_and_is_deterministic(monkeypatch):
     monkeypatch.setattr(timesteps, "MAX_STEPS", 100)  # several batches of several sizes
     clips, y = needles(90)
     labels = [("a", "b")[label] for label in y]
@@ -160,12 +160,12 @@ def test_evaluate_gives_it_time_steps_where_there_are_any(recordings, store, tmp
     encoder = Encoder(SIZES["micro"], (16, 16))
     (tmp_path / "run").mkdir()
     EncoderFile(encoder, FrontEnd(store.spec, store.mean, store.std), 208).save(tmp_path / "run" / ENCODER)
-    entrants = with_baselines([str(tmp_path / "run")], FeatureSettings("all", "mean+std"))
+    encoders = with_baselines([str(tmp_path / "run")], FeatureSettings("all", "mean+std"))
     settings = EvaluationSettings(["attentive:max_epochs=2", "knn"], num_seeds=1)
-    results = [one.result for one in evaluate_stores(entrants, recordings, [store], settings)]
+    results = [one.result for one in evaluate_stores(encoders, recordings, [store], settings)]
     step_dims, logmel_dims = 2 * 5 * 32, 560
     dims = [(result.probe, result.num_dims) for result in results]
     of_encoder = [("attentive:max_epochs=2", step_dims), ("knn", 2 * step_dims)]
     assert dims == 2 * of_encoder + [("attentive:max_epochs=2", logmel_dims), ("knn", logmel_dims)]
-    assert isinstance(entrants[0].encoder, PretrainedEncoder)
+    assert isinstance(encoders[0].encoder, PretrainedEncoder)
     assert len(list((tmp_path / "features").glob("*-steps-*.npy"))) == 2

@@ -1,4 +1,4 @@
-"""A handful of labels: which clips are drawn, that all encoders get the same ones, and what is said of them."""
+"""The few-shot probe: which clips are drawn, that all encoders get the same ones, and its notes."""
 
 from pathlib import Path
 
@@ -56,7 +56,7 @@ def test_a_class_of_few_clips_gives_all_it_has_and_labels_may_be_several() -> No
     assert len(drawn) <= 20
 
 
-def test_a_draw_is_learnt_as_sklearn_learns_it() -> None:
+def test_a_draw_is_fitted_as_sklearn_fits_it() -> None:
     features, task = _task()
     x, y, test_x = features[:200], task.targets[:200], features[200:]
     probe = FewShotProbe(num_per_class=10, strength=0.3)
@@ -67,7 +67,7 @@ def test_a_draw_is_learnt_as_sklearn_learns_it() -> None:
     assert found == pytest.approx(expected, abs=1e-3)
 
 
-def test_encoders_learn_from_the_same_clips_and_never_from_a_group_of_the_test() -> None:
+def test_encoders_are_trained_on_the_same_clips_and_never_on_a_group_of_the_test() -> None:
     features, task = _task()
     split = splits_of(task, test_folds=["1"])[0]
     drawn = {seed: split.train[FewShotProbe().draw(task.targets[split.train], 3, seed)] for seed in range(10)}
@@ -110,13 +110,13 @@ def test_the_interval_covers_draws_as_well_as_clips() -> None:
     assert result.score.high - result.score.low > 1.2 * (high - low)
 
 
-def test_too_few_clips_are_said() -> None:
+def test_too_few_clips_are_noted() -> None:
     features, task = _task()
     notes = run_probe("fewshot:num_per_class=1000,num_draws=1", features, task, test_folds=["1"]).notes
     assert notes == ("fold 1: fewer than 1000 training clips of a, b, c: all are taken",)
 
 
-def test_probes_are_made_from_words() -> None:
+def test_probes_are_made_from_names() -> None:
     assert make_probe("fewshot:num_per_class=10, num_draws=3") == FewShotProbe(10, 3)
     assert make_probe("fewshot", {"num_per_class": 1}) == FewShotProbe(1)
     assert make_probe("mlp:learning_rates=1e-3").learning_rates == (1e-3,)

@@ -38,7 +38,7 @@ def test_logistic_probe_chooses_its_strength_on_validation_clips() -> None:
     noisy_y = np.where(rng.random(len(train_y)) < 0.5, rng.integers(3, size=len(train_y)), train_y)
     wide = [np.hstack([x, rng.standard_normal((len(x), 100))]).astype(np.float32) for x in (train_x, valid_x, test_x)]
     for expected, labels in ((1e-3, noisy_y), (100.0, np.roll(train_y, 1))):
-        # Labels of the second case are memorised: what was learnt by heart is then asked for.
+        # Labels of the second case are to be memorised: the validation clips are the training clips.
         valid = (wide[1], valid_y) if expected == 1e-3 else (wide[0], labels)
         args = (wide[0], labels, *valid, wide[2])
         chosen = LogisticProbe(strengths=(1e-3, 100.0)).fit_predict(*args, **keywords)

@@ -1,4 +1,4 @@
-"""The probe with hidden layers: its grid, its choice, and what it needs."""
+"""The multilayer perceptron: its grid, how it is chosen, and how many clips it needs."""
 
 import numpy as np
 import pytest
@@ -50,7 +50,7 @@ def test_of_the_grid_the_pair_that_validates_best_counts() -> None:
 
 
 def test_its_best_epoch_is_kept() -> None:
-    """With a validation score that falls after the third look, the network of the third look predicts."""
+    """With a validation score that falls after the third validation, the network of the third one predicts."""
     (*arrays, _), keywords = _rings()
     looks: list[int] = []
 
@@ -67,7 +67,7 @@ def test_its_best_epoch_is_kept() -> None:
     assert len(looks) == 3
 
 
-def test_the_last_epoch_is_looked_at_too() -> None:
+def test_the_last_epoch_is_validated_too() -> None:
     (*arrays, test_y), keywords = _rings()
     found = MlpProbe((1,), (0.01,), hidden_dim=32, max_epochs=50, check_every=1000).fit_predict(*arrays, **keywords)
     assert (found.argmax(axis=1) == test_y).mean() > 0.9
