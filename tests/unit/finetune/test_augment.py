@@ -1,4 +1,4 @@
-"""What fine-tuning does to its clips, exactly."""
+"""Augmentation, against exact expectations."""
 
 import numpy as np
 import pytest
@@ -32,7 +32,7 @@ def test_labels_are_mixed_by_the_shares_of_power():
         torch.testing.assert_close(clip.exp(), expected.expand(20, 4), rtol=gamma(32), atol=0)
     torch.testing.assert_close(flags.sum(dim=1), torch.ones(32))
     own = flags.diagonal()
-    assert (own >= 0.5).all() and (own < 0.9).sum() > 3, "some clips must be mixed in earnest"
+    assert (own >= 0.5).all() and (own < 0.9).sum() > 3, "some clips must be mixed substantially"
 
 
 def test_a_clip_keeps_its_length_and_silence_adds_nothing():
@@ -44,7 +44,7 @@ def test_a_clip_keeps_its_length_and_silence_adds_nothing():
         share = float(flags[0, 0])
         alone = torch.isclose(long[:, 0].exp(), torch.tensor(share))
         if share < 0.999:
-            assert alone.sum() == 30, "where the short clip is not, the long one is alone with its share"
+            assert alone.sum() == 30, "outside the short clip, the long one has only its own share"
             return
     raise AssertionError("no draw mixed the two clips")
 
@@ -62,12 +62,12 @@ def test_a_crop_of_full_size_is_moved_in_time_only(monkeypatch):
     moved = resized_crop(bands[None, :, None].expand(64, 80, 48), silence=SILENCE, rng=rng())
     torch.testing.assert_close(moved[:, :, 20:28], bands[None, :, None].expand(64, 80, 8), atol=1e-3, rtol=0)
     silent = torch.isclose(moved, torch.tensor(SILENCE)).all(dim=1)
-    assert silent[:, 0].any() and silent[:, -1].any(), "some begin before the sound and some end after it"
+    assert silent[:, 0].any() and silent[:, -1].any(), "some crops begin before the sound and some end after it"
     assert silent.sum(dim=1).max() <= 48 // 4 + 1
 
 
 @pytest.mark.parametrize("num_frames", [1, 5, 96])
-def test_a_resized_crop_keeps_the_shape_and_is_each_sample_s_own(num_frames):
+def test_a_resized_crop_keeps_the_shape_and_differs_between_samples(num_frames):
     log_mel = torch.randn(1, 80, num_frames, generator=torch.Generator().manual_seed(0)).expand(8, -1, -1)
     first, again = (resized_crop(log_mel, silence=SILENCE, rng=rng()) for _ in range(2))
     assert first.shape == log_mel.shape and torch.equal(first, again) and first.isfinite().all()
@@ -94,7 +94,7 @@ def test_no_stripes_change_nothing():
 
 @pytest.mark.parametrize("grid", [PatchGrid(5, 38), PatchGrid(10, 3), PatchGrid(1, 7), PatchGrid(5, 1)])
 @pytest.mark.parametrize("ratio", [0.1, 0.3, 0.5, 0.9])
-def test_visible_lines_are_as_many_as_said(grid, ratio):
+def test_the_number_of_visible_lines(grid, ratio):
     num_rows, num_columns = num_lines(grid, ratio)
     lines = draw_lines(200, grid, ratio, rng())
     for drawn, count, size in ((lines.rows, num_rows, grid.freq), (lines.columns, num_columns, grid.time)):

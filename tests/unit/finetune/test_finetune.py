@@ -162,10 +162,10 @@ def test_a_probe_that_no_epoch_improves_on_is_kept(tones):
     split = splits_of(task, test_folds=("1",))[0]
     probe = FinetunedModel(start, task.classes, task.is_multilabel)
     probe.initialise_head(tones, task, split, on_both=False)
-    opinions = task.targets.copy()
-    opinions[split.valid] = probe.predict(tones, split.valid.tolist()).argmax(axis=1)
+    predicted_labels = task.targets.copy()
+    predicted_labels[split.valid] = probe.predict(tones, split.valid.tolist()).argmax(axis=1)
     seen = []
-    model, best, _, _ = train_fold(tones, recipe, task=replace(task, targets=opinions), report=seen.append)
+    model, best, _, _ = train_fold(tones, recipe, task=replace(task, targets=predicted_labels), report=seen.append)
     assert [epoch.epoch for epoch in seen] == list(range(9)) and best == seen[0] and best.valid_score == 1.0
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, probe.state_dict()[name]), name
@@ -357,11 +357,11 @@ def test_a_killed_fine_tuning_resumes(tones, table, tmp_path, monkeypatch, chang
     assert [(epoch.fold, epoch.seed, epoch.epoch) for epoch in again] == numbers
     assert replace(resumed, notes=()) == replace(whole, notes=())
     assert not list(tmp_path.rglob(CHECKPOINT))
-    units = sorted(path.parent.relative_to(tmp_path / "whole") for path in tmp_path.glob(f"whole/**/{PREDICTIONS}"))
-    assert len(units) == 4
-    for unit in units:
-        for file in (tmp_path / "whole" / unit).iterdir():
-            (tensors, metadata), (others, described) = (read_tensors(tmp_path / name / unit / file.name)
+    folders = sorted(path.parent.relative_to(tmp_path / "whole") for path in tmp_path.glob(f"whole/**/{PREDICTIONS}"))
+    assert len(folders) == 4
+    for folder in folders:
+        for file in (tmp_path / "whole" / folder).iterdir():
+            (tensors, metadata), (others, described) = (read_tensors(tmp_path / name / folder / file.name)
                                                         for name in ("whole", "cut"))  # fmt: skip
             assert metadata == described and tensors.keys() == others.keys()
             assert all(torch.equal(tensor, others[name]) for name, tensor in tensors.items()), file
@@ -374,15 +374,15 @@ def test_the_saved_model_gives_the_reported_predictions(tones, table, tmp_path):
     recipe = replace(FROM_PROBE, epochs=2)
     result = finetune(start_for(tones), table, tones, recipe, tmp_path, test_folds=("2",), num_seeds=1)
     (path,) = tmp_path.glob(f"finetune/*/fold-2-seed-0/{PREDICTIONS}")
-    kept, chosen = read_tensors(path)
+    saved, best = read_tensors(path)
     model = FinetunedModel.load(path.parent)
     assert model.classes == ("high", "low", "middle")
-    predicted = model.predict(tones, kept["row"].tolist())
-    assert np.array_equal(predicted, kept["probabilities"].numpy())
-    assert result.score == score_of(task_of(tones).targets[kept["row"].numpy()], predicted)
+    predicted = model.predict(tones, saved["row"].tolist())
+    assert np.array_equal(predicted, saved["probabilities"].numpy())
+    assert result.score == score_of(task_of(tones).targets[saved["row"].numpy()], predicted)
     assert result.probe == "finetune" and result.low <= result.score <= result.high and result.num_clips == 36
     assert result.num_dims == 2 * 5 * 32 and result.encoder == "encoder (last layer, mean+std)"
-    assert json.loads(chosen["epoch"]) in (0, 1, 2)
+    assert json.loads(best["epoch"]) in (0, 1, 2)
     tuned = PretrainedEncoder.load(path.parent, FeatureSettings(pooling="mean+std"))
     assert np.array_equal(tuned.embed_store(tones, [0]), model.as_encoder().embed_store(tones, [0]))
     assert tuned.identity != start_for(tones).identity
@@ -420,7 +420,7 @@ def test_a_loss_that_is_not_finite_ends_it(tones):
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"learning_rate": 0.0}, "learning_rate must be positive"),
         ({"mixup": -1.0}, "mixup must not be negative"),
@@ -433,8 +433,8 @@ def test_a_loss_that_is_not_finite_ends_it(tones):
         ({"learning_rate": float("nan")}, "learning_rate must be positive"),
     ],
 )
-def test_settings_out_of_range_are_refused(changes, said):
-    with pytest.raises(ValueError, match=said):
+def test_settings_out_of_range_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
         FinetuneRecipe(**changes)
 
 
