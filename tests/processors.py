@@ -7,12 +7,15 @@ take away what the processor has, so settings beyond it are left out, and named.
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from itertools import repeat
 from pathlib import Path
 from typing import NamedTuple
 
 CPU_INFO = Path("/proc/cpuinfo")
 ROOT = Path(__file__).parents[1]
 PYTEST = [sys.executable, "-m", "pytest", "-q", "--no-header", "-m", "numerical and not slow"]
+FILES = [str(path) for path in sorted(ROOT.glob("tests/**/test_*.py")) if "mark.numerical" in path.read_text()]
 AVX2 = {"avx2", "fma"}
 AVX512 = AVX2 | {"avx512f", "avx512bw", "avx512dq", "avx512vl"}
 AMX = AVX512 | {"avx512_bf16", "avx512_fp16", "amx_tile", "amx_bf16", "amx_int8"}
@@ -48,21 +51,27 @@ def flags_of_processor() -> set[str]:
     return {flag for line in lines if line.startswith("flags") for flag in line.partition(":")[2].split()}
 
 
+def run(limit: Limit, num_threads: int) -> tuple[str, bool, list[str]]:
+    """The setting's name, whether the numerical tests pass under it, and what they print."""
+    threads = {name: str(num_threads) for name in ("MELMASK_TEST_THREADS", "OMP_NUM_THREADS")}
+    environment = {**os.environ, **threads, limit.variable: limit.value}
+    found = subprocess.run([*PYTEST, *FILES], cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE)
+    name = f"{limit}, {num_threads} thread{'s' * (num_threads > 1)}"
+    return name, found.returncode == 0, found.stdout.strip().splitlines() or ["no tests ran"]
+
+
 def main() -> int:
     """Run every setting that this processor has; return 1 if the tests fail under any."""
     flags, failed = flags_of_processor(), []
     for limit in LIMITS:
         if missing := sorted(limit.needs - flags):
             print(f"{limit}: left out, as the processor does not have {', '.join(missing)}", flush=True)
-            continue
-        for num_threads in NUM_THREADS:
-            name = f"{limit}, {num_threads} thread{'s' * (num_threads > 1)}"
-            print(f"{name}: ", end="", flush=True)
-            environment = {**os.environ, limit.variable: limit.value, "MELMASK_TEST_THREADS": str(num_threads)}
-            found = subprocess.run(PYTEST, cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE)
-            lines = found.stdout.strip().splitlines() or ["no tests ran"]
-            print("\n".join(lines if found.returncode else lines[-1:]), flush=True)
-            failed += [name] * bool(found.returncode)
+    limits = [limit for limit in LIMITS if limit.needs <= flags]
+    for num_threads in NUM_THREADS:
+        with ThreadPoolExecutor(max(1, (os.cpu_count() or 1) // num_threads)) as pool:
+            for name, passed, lines in pool.map(run, limits, repeat(num_threads)):
+                print(f"{name}: " + (lines[-1] if passed else "\n".join(lines)), flush=True)
+                failed += [] if passed else [name]
     print(f"failed under {'; '.join(failed)}" if failed else "passed under every setting of this processor")
     return int(bool(failed))
 

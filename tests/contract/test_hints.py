@@ -12,8 +12,6 @@ from melmask.masking.base import num_hints_of, top
 from melmask.masking.laws import guidance, inclusion_probabilities
 from melmask.types import Mask, PatchGrid
 
-pytestmark = pytest.mark.numerical
-
 FALSE_ALARM = 1e-4
 GRID = PatchGrid(5, 38, (4, 4))
 
@@ -32,6 +30,7 @@ def patches_of_dispersion(weights: torch.Tensor, batch_size: int) -> torch.Tenso
     return (weights[:, None] * torch.tensor([1.0, -1.0])).expand(batch_size, -1, -1)
 
 
+@pytest.mark.numerical
 @pytest.mark.parametrize("hint_ratio", [0.25, 0.5, 0.75])
 @pytest.mark.parametrize("mask_ratio", [0.3, 0.7])
 def test_the_slope_of_dwm_under_hints_is_lambda(mask_ratio, hint_ratio):

@@ -14,8 +14,6 @@ from melmask.train import loop
 from melmask.train.recipe import RECIPES
 from melmask.train.run_folder import CHECKPOINT
 
-pytestmark = pytest.mark.numerical
-
 STRATEGIES = ("dwm", "dwm_band", "hard")
 # Each process trains all recipes in turn, and keeps what it remembers at the end of each.
 CODE = """

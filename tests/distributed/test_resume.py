@@ -15,8 +15,6 @@ from melmask.train import loop
 from melmask.train.recipe import RECIPES
 from melmask.train.run_folder import CHECKPOINT
 
-pytestmark = pytest.mark.numerical
-
 
 def recipe(framework, **changes):
     settings = {"steps": 14, "batch_size": 8, "save_every": 4, "log_every": 1, "strategy": "dwm", **changes}
@@ -43,6 +41,7 @@ class Killed(BaseException):
     ("framework", "strategy"),
     [("m2d", "dwm"), ("msm-mae", "dwm"), ("m2d", "hard"), ("m2d", "dwm_band"), ("msm-mae", "freq_profile")],
 )
+@pytest.mark.numerical
 def test_killed_between_checkpoints(framework, strategy, store, tmp_path):
     settings = recipe(framework, strategy=strategy, hint_start=0.0)
     loop.pretrain(settings, store, tmp_path / "whole")

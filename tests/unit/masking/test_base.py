@@ -11,8 +11,6 @@ from scipy import stats
 
 from melmask.masking.base import break_ties, num_valid_masked_of, num_visible_of, split, top, with_hints, within_valid
 
-pytestmark = pytest.mark.numerical
-
 
 def seeded(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)

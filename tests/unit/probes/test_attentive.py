@@ -18,8 +18,6 @@ from melmask.probes.attentive import AttentiveProbe, attend
 from melmask.probes.fit import AdamSettings, fit
 from melmask.probes.linear import LinearProbe
 
-pytestmark = pytest.mark.numerical
-
 
 def needles(num_clips: int = 400, num_dims: int = 16, seed: int = 0) -> tuple[TimeSteps, np.ndarray]:
     """Clips of 5 to 40 steps of noise; in one step of each, dimension 0 is high and dimension 1 tells the class."""
@@ -31,6 +29,7 @@ def needles(num_clips: int = 400, num_dims: int = 16, seed: int = 0) -> tuple[Ti
     return TimeSteps(steps, start, length), y
 
 
+@pytest.mark.numerical
 def test_a_query_of_zero_is_the_mean_of_what_is_valid():
     clips, _ = needles(6)
     features, valid = (torch.from_numpy(array) for array in clips.padded())
@@ -39,6 +38,7 @@ def test_a_query_of_zero_is_the_mean_of_what_is_valid():
     np.testing.assert_allclose(pooled, expected, rtol=1e-9)
 
 
+@pytest.mark.numerical
 def test_padding_has_no_weight():
     clips, _ = needles(6)
     query = torch.linspace(-1, 1, 16, dtype=torch.float64)

@@ -14,8 +14,6 @@ from melmask.evaluation.task import Task, group_numbers, make_task, splits_of
 from melmask.probes import make_probe
 from melmask.probes.fewshot import FewShotProbe
 
-pytestmark = pytest.mark.numerical
-
 
 def _task(num_clips: int = 300) -> tuple[np.ndarray, Task]:
     """Three classes, three folds, thirty speakers that never stand in two folds."""

@@ -6,6 +6,8 @@ import pytest
 from labelled import arrays
 from melmask.probes.knn import KnnProbe
 
+pytestmark = pytest.mark.numerical
+
 
 @pytest.mark.parametrize("multilabel", [False, True])
 def test_knn_equals_the_vote_written_out(multilabel: bool) -> None:

@@ -1,11 +1,14 @@
 """The linear probe: its best epoch is kept, and training stops after its patience."""
 
 import numpy as np
+import pytest
 import torch
 
 from labelled import arrays, same
 from melmask.evaluation.metrics import accuracy
 from melmask.probes.linear import LinearProbe
+
+pytestmark = pytest.mark.numerical
 
 
 def test_global_seed_is_neither_used_nor_touched() -> None:

@@ -10,6 +10,8 @@ from melmask.evaluation.metrics import accuracy
 from melmask.probes.base import as_tensor, with_one
 from melmask.probes.logistic import LogisticProbe
 
+pytestmark = pytest.mark.numerical
+
 
 @pytest.mark.parametrize("strength", [0.01, 1.0])
 def test_logistic_fit_equals_sklearn(strength: float) -> None:

@@ -9,8 +9,6 @@ from melmask.probes import PROBES
 from melmask.probes.linear import LinearProbe
 from melmask.probes.mlp import MlpProbe
 
-pytestmark = pytest.mark.numerical
-
 SMALL = MlpProbe(hidden_layers=(1,), learning_rates=(0.01,), hidden_dim=32, max_epochs=100, check_every=2, patience=30)
 
 

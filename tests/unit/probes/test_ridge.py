@@ -7,6 +7,8 @@ from sklearn.linear_model import Ridge
 from melmask.evaluation.metrics import accuracy
 from melmask.probes.ridge import RidgeProbe
 
+pytestmark = pytest.mark.numerical
+
 
 @pytest.mark.parametrize("num_train", [12, 160])
 @pytest.mark.parametrize("strength", [1e-3, 1.0])

@@ -47,6 +47,7 @@ def test_features_without_information_score_as_random_ones(name: str) -> None:
     assert score.low < 1 / 3 < score.high
 
 
+@pytest.mark.numerical
 @pytest.mark.parametrize("name", NAMES)
 def test_a_test_clip_changes_no_other_prediction(name: str) -> None:
     """Fails if the scaler, or anything else, is fitted on more than the training clips."""
