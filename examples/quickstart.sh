@@ -3,7 +3,7 @@
 #   examples/quickstart.sh                   on the built-in corpus
 #   examples/quickstart.sh /my/recordings    on a folder
 #   examples/quickstart.sh /my/table.csv     on a manifest path,label[,fold][,group], with its labels as the task
-# Calling it again goes on where it was stopped. STEPS and OUT may be set.
+# Calling it again resumes where it was stopped. STEPS and OUT may be set.
 set -euo pipefail
 
 data=${1:-}
@@ -17,13 +17,13 @@ if [[ -z $data ]]; then
   run melmask demo --out "$out/corpus"
   sources=("$out"/corpus/{instruments,chroma,words,speech_other}.csv)
   tasks=("$out"/corpus/{instruments,chroma,words}.csv)
-  # No clip of the folds that judge is trained on.
+  # No clip of the test folds is trained on.
   settings=(--exclude instruments:5 chroma:5 words:5)
-  judge=(--test-folds 5)
+  folds=(--test-folds 5)
 else
   out=${OUT:-out/quickstart-$(basename "${data%.csv}")}
   sources=("$data")
-  tasks=() settings=() judge=()
+  tasks=() settings=() folds=()
   if [[ $data == *.csv ]] && head -n 1 "$data" | grep -qw label; then tasks=("$data"); fi
 fi
 
@@ -38,8 +38,8 @@ done
 
 if ((${#tasks[@]})); then
   for strategy in random dwm; do
-    say "what the encoder of $strategy masking knows, beside its floors"
-    MELMASK_CACHE="$out/cache" run melmask evaluate "$out/$strategy" --task "${tasks[@]}" --pooling mean+std --probe logistic knn "${judge[@]}"
+    say "the encoder of $strategy masking on labelled tasks, beside its baselines"
+    MELMASK_CACHE="$out/cache" run melmask evaluate "$out/$strategy" --task "${tasks[@]}" --pooling mean+std --probe logistic knn "${folds[@]}"
   done
 fi
 

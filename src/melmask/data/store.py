@@ -54,7 +54,12 @@ class Store:
         info: the content of store.json.
         clips: the rows of clips.csv.
         rejected: the rows of rejected.csv.
+
+    Attributes:
+        clip_s: length in seconds that clips are cut or padded to as they are read; 0 for whole clips, as here.
     """
+
+    clip_s: float = 0.0
 
     def __init__(self, folder: Path, info: dict[str, Any], clips: list[StoredClip], rejected: list[Rejected]) -> None:
         self.folder, self.info, self.clips, self.rejected = folder, info, clips, rejected

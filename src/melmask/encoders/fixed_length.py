@@ -97,4 +97,4 @@ def waveform(store: Store, row: int, sample_rate_hz: int) -> Float32[np.ndarray,
         AudioError: see `read_audio`.
     """
     wave = read_audio(store.clips[row].clip.path, sample_rate_hz)
-    return middle(wave, round(store.clip_s * sample_rate_hz), 0.0) if isinstance(store, FixedLength) else wave
+    return middle(wave, round(store.clip_s * sample_rate_hz), 0.0) if store.clip_s else wave
