@@ -11,7 +11,7 @@ PROBE = """
 import resource
 import sys
 import torch
-from melmask.allocator import keep_freed_memory
+from melmask.runtime import keep_freed_memory
 
 def faults_of_a_temporary():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

@@ -1,5 +1,6 @@
 """How encoders are named, loaded and told apart, and which baselines stand beside them."""
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -71,9 +72,10 @@ def test_names_of_nothing_are_refused(name):
 
 
 def test_a_class_from_outside_is_loaded_by_its_name(tmp_path, monkeypatch):
-    (tmp_path / "my_encoders.py").write_text(OUTSIDE)
+    monkeypatch.delitem(sys.modules, "encoders_of_a_test", raising=False)
+    (tmp_path / "encoders_of_a_test.py").write_text(OUTSIDE)
     monkeypatch.syspath_prepend(tmp_path)
-    for name in ("my_encoders:Loudness", "my_encoders:quiet"):
+    for name in ("encoders_of_a_test:Loudness", "encoders_of_a_test:quiet"):
         encoder = load(name)
         assert isinstance(encoder, WaveformEncoder) and (encoder.name, encoder.sample_rate_hz) == ("Loudness", 8_000)
         assert encoder.embed(np.full(800, 0.25, np.float32), 8_000) == pytest.approx([0.25])
