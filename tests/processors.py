@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from itertools import repeat
+from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
@@ -68,11 +68,10 @@ def main() -> int:
         if missing := sorted(limit.needs - flags):
             print(f"{limit}: left out, as the processor does not have {', '.join(missing)}", flush=True)
     limits = [limit for limit in LIMITS if limit.needs <= flags]
-    for num_threads in NUM_THREADS:
-        with ThreadPoolExecutor(max(1, (os.cpu_count() or 1) // num_threads)) as pool:
-            for name, passed, lines in pool.map(run, limits, repeat(num_threads)):
-                print(f"{name}: " + (lines[-1] if passed else "\n".join(lines)), flush=True)
-                failed += [] if passed else [name]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for name, passed, lines in pool.map(run, *zip(*product(limits, NUM_THREADS), strict=True)):
+            print(f"{name}: " + (lines[-1] if passed else "\n".join(lines)), flush=True)
+            failed += [] if passed else [name]
     print(f"failed under {'; '.join(failed)}" if failed else "passed under every setting of this processor")
     return int(bool(failed))
 
