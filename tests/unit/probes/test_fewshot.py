@@ -62,7 +62,10 @@ def test_a_draw_is_fitted_as_sklearn_fits_it() -> None:
     found = probe.fit_predict(x, y, *nothing, test_x, num_classes=3, multilabel=False, seed=1, score=accuracy)
     drawn = probe.draw(y, 3, seed=1)
     expected = LogisticRegression(C=0.3, tol=1e-8, max_iter=2000).fit(x[drawn], y[drawn]).predict_proba(test_x)
-    assert found == pytest.approx(expected, abs=1e-3)
+    # L-BFGS stops where no partial derivative is above 1e-5, all 63 of them 8e-5 long. The curvature is at least
+    # 1 / (0.3 * 30), so the weights are within 7e-4 of the optimum, and a probability within half the length of
+    # features and bias, about 4.6, times that.
+    assert found == pytest.approx(expected, abs=2e-3)
 
 
 def test_encoders_are_trained_on_the_same_clips_and_never_on_a_group_of_the_test() -> None:
