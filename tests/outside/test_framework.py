@@ -10,11 +10,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from melmask.cli.main import main
-from melmask.data.store import Store
-from melmask.files import read_tensors
 from melmask.masking import draw
 from melmask.plan.flops import step_flops
-from melmask.train.loop import pretrain
 from melmask.train.recipe import RECIPES, Recipe
 from melmask.types import PatchGrid
 
@@ -76,7 +73,9 @@ def toy_recipe(**options: object) -> Recipe:
     return dataclasses.replace(RECIPES["micro-msm-mae"], framework=NAME, framework_options=options)
 
 
-def test_a_framework_from_outside_goes_the_whole_way(recordings: Path, folder: Path, capsys) -> None:
+def test_a_framework_from_outside_goes_the_whole_way(
+    recordings: Path, folder: Path, capsys, assert_resumes_to_the_bit
+) -> None:
     main(["plan", *FRAMEWORK, "--clips", "1000", "--device", "a100-80gb"])
     assert "decoder" in capsys.readouterr().out
     main(["prepare", str(recordings), "--out", "store", "--workers", "1"])
@@ -84,18 +83,7 @@ def test_a_framework_from_outside_goes_the_whole_way(recordings: Path, folder: P
     recipe = Recipe.load(folder / "whole/recipe.json")
     assert (recipe.framework, recipe.framework_options) == (NAME, {"power": 1.5})
 
-    def stop_after_the_checkpoint(entry: object) -> None:
-        if entry.step == 9:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        pretrain(recipe, Store.open(folder / "store"), folder / "killed", report=stop_after_the_checkpoint)
-    main(["pretrain", "store", "--out", "killed", "--resume"])
-    whole, resumed = (read_tensors(folder / run / "checkpoint.safetensors")[0] for run in ("whole", "killed"))
-    assert whole.keys() == resumed.keys()
-    for name, tensor in whole.items():
-        assert torch.equal(tensor, resumed[name]), name
-
+    assert_resumes_to_the_bit(folder, recipe)
     main(["embed", "whole", str(recordings), "--out", "embeddings.npz", "--workers", "1"])
     assert np.load(folder / "embeddings.npz")["features"].shape == (24, 5 * 32)
     main(["evaluate", "whole", "--task", str(recordings), "--probe", "ridge", "--workers", "1"])

@@ -9,10 +9,8 @@ import pytest
 import torch
 
 from melmask.cli.main import main
-from melmask.data.store import Store
 from melmask.files import read_tensors
 from melmask.masking import draw, make_strategy
-from melmask.train.loop import pretrain
 from melmask.train.recipe import RECIPES, Recipe
 from melmask.types import PatchGrid
 
@@ -68,7 +66,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     sys.modules.pop("toy_strategy", None)
 
 
-def test_a_strategy_with_state_from_outside_runs_the_whole_way(recordings: Path, folder: Path) -> None:
+def test_a_strategy_with_state_from_outside_runs_the_whole_way(
+    recordings: Path, folder: Path, assert_resumes_to_the_bit
+) -> None:
     main(["prepare", str(recordings), "--out", "store", "--workers", "1"])
     settings = ["--recipe", "micro-msm-mae", "--strategy", NAME, "--strategy-options", "pull", "2.0", *SHORT]
     main(["pretrain", "store", "--out", "whole", *settings])
@@ -77,18 +77,7 @@ def test_a_strategy_with_state_from_outside_runs_the_whole_way(recordings: Path,
     learnt = read_tensors(folder / "whole/checkpoint.safetensors")[0]["masking.mean_loss"]
     assert learnt.shape == (5,) and (learnt > 0).all()
 
-    def stop_after_the_checkpoint(line: object) -> None:
-        if line.step == 9:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        pretrain(recipe, Store.open(folder / "store"), folder / "killed", report=stop_after_the_checkpoint)
-    main(["pretrain", "store", "--out", "killed", "--resume"])
-    whole, resumed = (read_tensors(folder / run / "checkpoint.safetensors")[0] for run in ("whole", "killed"))
-    assert whole.keys() == resumed.keys()
-    for name, tensor in whole.items():
-        assert torch.equal(tensor, resumed[name]), name
-
+    assert_resumes_to_the_bit(folder, recipe)
     main(["embed", "whole", str(recordings), "--out", "embeddings.npz", "--workers", "1"])
     assert np.load(folder / "embeddings.npz")["features"].shape == (24, 5 * 32)
     main(["evaluate", "whole", "--task", str(recordings), "--probe", "ridge", "--workers", "1"])
