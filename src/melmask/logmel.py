@@ -161,9 +161,16 @@ class LogMel(nn.Module):
     def for_store(self, wave: Float[np.ndarray, " sample"]) -> Iterator[Float16[np.ndarray, "frame mel"]]:
         """The frames of one waveform in blocks, as stores keep them: frame by frame, in half precision.
 
+        A waveform of half a window or less, which leaves nothing to reflect, is zero-padded at its end to one window.
+        This is the only place that decides what is too short: nothing but an empty waveform is.
+
         Raises:
-            ValueError: the waveform is too short for the padding.
+            ValueError: the waveform is empty.
         """
+        if not len(wave):
+            raise ValueError("a waveform of 0 samples has no log-mels: leave it out")
+        if len(wave) <= self.spec.n_fft // 2:
+            wave = np.pad(wave, (0, self.spec.n_fft - len(wave)))
         for block in self.in_blocks(torch.from_numpy(wave)[None]):
             yield block[0].T.half().numpy()
 

@@ -21,7 +21,9 @@ def random_state(*key: int) -> np.random.Generator:
 
 
 def trainable_rows(store: Store, exclude: Sequence[str]) -> list[int]:
-    """Rows of the store's table to train on: each recording once, and none that an excluded source or fold lists.
+    """Rows of the store's table to train on: each file once, and none that an excluded source or fold lists.
+
+    Copies of what is excluded are excluded too, see `Store.recordings`.
 
     Args:
         store: the packed data set.
@@ -31,19 +33,20 @@ def trainable_rows(store: Store, exclude: Sequence[str]) -> list[int]:
         ValueError: an entry matches no clip, or no clip is left.
     """
     locations: dict[tuple[str, int], int] = {}
-    excluded: set[tuple[str, int]] = set()
+    recordings = store.recordings() if exclude else np.arange(len(store))
+    excluded: set[int] = set()
     unmatched = set(exclude)
     for row, stored in enumerate(store.clips):
         location = (stored.shard, stored.start_frame)
         locations.setdefault(location, row)
         names = {stored.clip.source, f"{stored.clip.source}:{stored.clip.fold}"}
         if not names.isdisjoint(exclude):
-            excluded.add(location)
+            excluded.add(int(recordings[row]))
             unmatched -= names
     if unmatched:
         known = sorted({f"{stored.clip.source}:{stored.clip.fold}" for stored in store.clips})
         raise ValueError(f"exclude {sorted(unmatched)} matches no clip of the store, which has {known}")
-    rows = [row for location, row in locations.items() if location not in excluded]
+    rows = [row for row in locations.values() if int(recordings[row]) not in excluded]
     if not rows:
         raise ValueError(f"exclude {list(exclude)} leaves nothing to train on")
     return rows

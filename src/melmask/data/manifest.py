@@ -1,13 +1,16 @@
 """CSV manifests and folders of recordings -> one list of clips, in a fixed order."""
 
-import csv
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from melmask.audio import AUDIO_EXTENSIONS
+from melmask.data.csv_table import MANIFEST_EXTENSIONS, CsvTable, is_manifest, read_csv
 
+COLUMNS = ("path", "label", "fold", "split", "group")
+NOT_AUDIO = "not an audio file extension"
+RECORD = ".task.json"  # of what `melmask tasks make` made a table from: replaces the table's .csv
 STORE_MARK = ".melmask-store"  # a folder with this file was written by `prepare` and is never searched for audio
 
 
@@ -48,6 +51,11 @@ class Rejected:
     detail: str = ""
     source: str = ""
 
+    @property
+    def is_excluded(self) -> bool:
+        """Whether it was not taken for a recording: a file of a folder without an audio extension."""
+        return self.reason == NOT_AUDIO
+
 
 def find_clips(sources: Sequence[Path]) -> list[Clip]:
     """The clips of `list_sources`, without the rejected files."""
@@ -62,7 +70,7 @@ def list_sources(sources: Sequence[Path]) -> tuple[list[Clip], list[Rejected]]:
 
     Returns:
         The clips, whose files are not opened yet, and the files in folders that have no audio extension. Hidden files
-        are ignored.
+        are ignored, and so are manifests and the records beside them.
 
     Raises:
         ValueError: a source is missing, neither folder nor CSV, empty, or given twice; or a manifest is malformed.
@@ -76,7 +84,7 @@ def list_sources(sources: Sequence[Path]) -> tuple[list[Clip], list[Rejected]]:
             found, passed = _list_folder(source, name)
             clips += found
             rejected += passed
-        elif source.suffix.lower() == ".csv":
+        elif source.suffix.lower() in MANIFEST_EXTENSIONS:
             clips += read_manifest(source, name)
         elif source.exists():
             raise ValueError(f"{source} is neither a folder nor a .csv manifest: name its folder, or list it in a CSV")
@@ -91,39 +99,26 @@ def read_manifest(path: Path, source: str | None = None) -> list[Clip]:
     A column ``split`` may replace ``fold``; other columns are ignored. The listed files are not opened.
 
     Args:
-        path: the CSV, in UTF-8. Paths in it are absolute, or relative to its folder.
+        path: the CSV. Paths in it are absolute, or relative to its folder.
         source: name for `Clip.source`; the file's name without .csv if not given.
 
     Raises:
-        ValueError: no such file, no column ``path``, both ``fold`` and ``split``, no rows, or a malformed row; the
-            message names file and line.
+        ValueError: see `read_csv`; or no rows, a row without a path, or both ``fold`` and ``split``.
     """
-    if not path.is_file():
-        raise ValueError(f"{path} does not exist: check the path of the manifest")
-    folder = path.absolute().parent
+    return clips_of(read_csv(path, COLUMNS), source)
+
+
+def clips_of(table: CsvTable, source: str | None = None) -> list[Clip]:
+    """A clip for each row of a table with the columns of a manifest; for its errors see `read_manifest`."""
+    path, folder = table.path, table.path.absolute().parent
+    if {"fold", "split"} <= set(table.columns):
+        raise ValueError(f"{path}, line 1: both a fold and a split column: keep the one to be used")
     clips = []
-    with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
-        reader = csv.DictReader(file)
-        try:
-            if "path" not in (reader.fieldnames or []):
-                found = ", ".join(reader.fieldnames or []) or "nothing"
-                raise ValueError(
-                    f"{path}, line 1: no column 'path' (found: {found}): add a header line path,label,fold,group"
-                )
-            if {"fold", "split"} <= set(reader.fieldnames or []):
-                raise ValueError(f"{path}, line 1: both a fold and a split column: keep the one to be used")
-            for row in reader:
-                if None in row:
-                    raise ValueError(
-                        f"{path}, line {reader.line_num}: more cells than columns: put cells with commas in quotes"
-                    )
-                if not row["path"]:
-                    raise ValueError(f"{path}, line {reader.line_num}: no path: name the audio file or remove the line")
-                label, fold, group = (row.get(column) or None for column in ("label", "fold", "group"))
-                fold = fold or row.get("split") or None
-                clips.append(Clip(folder / row["path"], label, fold, group, source or path.stem))
-        except csv.Error as error:
-            raise ValueError(f"{path}, line {reader.line_num + 1}: {error}: save the manifest as plain CSV") from error
+    for line, row in table.rows:
+        if not row["path"]:
+            raise ValueError(f"{path}, line {line}: no path: name the audio file or remove the line")
+        label, fold, split, group = (row.get(column, "").strip() or None for column in COLUMNS[1:])
+        clips.append(Clip(folder / row["path"], label, fold or split, group, source or path.stem))
     if not clips:
         raise ValueError(f"{path}: no rows below the header: list at least one audio file")
     return clips
@@ -132,7 +127,7 @@ def read_manifest(path: Path, source: str | None = None) -> list[Clip]:
 def _source_names(sources: Sequence[Path]) -> list[str]:
     """Stem of a manifest or name of a folder; of equal ones, the parent folder is prepended, or the whole path used."""
     full = [source.absolute() for source in sources]
-    names = [path.stem if path.suffix.lower() == ".csv" else path.resolve().name for path in full]
+    names = [path.stem if path.suffix.lower() in MANIFEST_EXTENSIONS else path.resolve().name for path in full]
     longer = [f"{path.resolve().parent.name}/{name}" for path, name in zip(full, names, strict=True)]
     for path, times in Counter(path.resolve() for path in full).items():
         if times > 1:
@@ -148,9 +143,9 @@ def _list_folder(folder: Path, source: str) -> tuple[list[Clip], list[Rejected]]
     for path in sorted(_walk(folder.absolute())):
         if path.suffix.lower() in AUDIO_EXTENSIONS:
             clips.append(Clip(path, None, None, None, source))
-        else:
+        elif not (path.name.endswith(RECORD) or is_manifest(path)):
             detail = "Convert it if it is audio; remove it, or list the wanted files in a manifest, if not."
-            rejected.append(Rejected(path, "not an audio file extension", detail, source))
+            rejected.append(Rejected(path, NOT_AUDIO, detail, source))
     if not clips:
         raise ValueError(f"no audio files below {folder}: looked for {', '.join(sorted(AUDIO_EXTENSIONS))}")
     return clips, rejected

@@ -28,6 +28,7 @@ from melmask.logmel import LogMelSpec
 MEAN_SHARD_FILES, MAX_SHARD_FILES = 256, 512
 MAX_SHARD_BYTES = 64 * 2**20  # of the audio files in it
 DEFAULT_SPEC = LogMelSpec()
+SHARD_VERSION = "short recordings kept"  # other words whenever a recording is decoded otherwise: shards are made again
 
 PrepareProgress = Callable[[int, int, float, int], None]  # (clips done, clips in total, seconds done, clips rejected)
 
@@ -38,7 +39,6 @@ def prepare(
     *,
     spec: LogMelSpec = DEFAULT_SPEC,
     num_workers: int | None = None,
-    min_frames: int = 16,
     progress: PrepareProgress | None = None,
 ) -> Store:
     """Decode all sources and pack their log-mels into a store. A killed call resumes; a repeated one has nothing to do.
@@ -51,15 +51,12 @@ def prepare(
         out: folder of the store: new, empty, or an existing store, whose unchanged shards are reused.
         spec: the front end.
         num_workers: processes that decode; 0 decodes in this process, None uses one per core.
-        min_frames: shorter recordings are rejected; 16 frames are one patch.
         progress: called with (clips done, clips in total, seconds of audio done, clips rejected).
 
     Raises:
         ValueError: a source or argument is wrong, out holds something else, or no recording is usable.
         RuntimeError: another process is writing to out, or workers cannot start.
     """
-    if min_frames < 1:
-        raise ValueError(f"min_frames must be at least 1, got {min_frames}")
     num_workers = _num_cores() if num_workers is None else num_workers
     if num_workers < 0:
         raise ValueError(f"num_workers must not be negative, got {num_workers}: 0 decodes in this process")
@@ -67,7 +64,7 @@ def prepare(
     with _locked(out):
         recordings, missing = _find_recordings(clips)
         rejected += missing
-        job = Job(out / "shards", spec, min_frames)
+        job = Job(out / "shards", spec)
         shards = _plan_shards(dict.fromkeys(recordings.values()), job)
         num_listings = Counter(recordings[clip.path] for clip in clips if clip.path in recordings)
         _make(job, shards, num_workers, num_listings, len(rejected), progress)
@@ -124,7 +121,7 @@ def _plan_shards(recordings: Iterable[Recording], job: Job) -> list[Shard]:
     """
     shards: list[Shard] = []
     current: list[Recording] = []
-    settings = [str(FORMAT_VERSION), repr(job.spec), str(job.min_frames)]
+    settings = [str(FORMAT_VERSION), repr(job.spec), SHARD_VERSION]
 
     def close() -> None:
         if current:

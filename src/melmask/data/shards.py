@@ -57,12 +57,10 @@ class Job:
     Args:
         folder: that the shards are written to.
         spec: the front end.
-        min_frames: shorter recordings are rejected.
     """
 
     folder: Path
     spec: LogMelSpec
-    min_frames: int
 
     def log_mels(self, shard: Shard) -> Path:
         """The .npy file with the log-mels of all its recordings."""
@@ -142,7 +140,7 @@ def make_shard(job: Job, shard: Shard, crashed: Set[int] = frozenset()) -> None:
                 if index in crashed:
                     detail = "the process that decoded it crashed. Convert it to WAV or FLAC, or remove it."
                     raise AudioError("worker crash", recording.path, detail)
-                entries.append(_append_recording(writer, recording.path, log_mel, job.min_frames))
+                entries.append(_append_recording(writer, recording.path, log_mel))
             except AudioError as error:
                 entries.append({"reason": error.reason, "detail": error.detail})
         writer.finish()
@@ -152,7 +150,7 @@ def make_shard(job: Job, shard: Shard, crashed: Set[int] = frozenset()) -> None:
     job.marker(shard).unlink()
 
 
-def _append_recording(writer: "_ShardWriter", path: Path, log_mel: LogMel, min_frames: int) -> dict[str, Any]:
+def _append_recording(writer: "_ShardWriter", path: Path, log_mel: LogMel) -> dict[str, Any]:
     """Append a file's log-mel block by block and return its entry in the description; on failure nothing is appended.
 
     Raises:
@@ -160,11 +158,6 @@ def _append_recording(writer: "_ShardWriter", path: Path, log_mel: LogMel, min_f
     """
     spec = log_mel.spec
     wave = _read(path, spec.sample_rate_hz)
-    num_frames = spec.num_frames(len(wave))
-    if num_frames < min_frames or len(wave) <= spec.n_fft // 2:
-        duration_ms = 1000 * len(wave) / spec.sample_rate_hz
-        detail = f"{duration_ms:.0f} ms give {num_frames} frames, at least {min_frames} are needed. Remove it."
-        raise AudioError("too short", path, detail)
     start_frame = writer.num_frames
     with torch.inference_mode():
         for frames in log_mel.for_store(wave):
@@ -175,8 +168,13 @@ def _append_recording(writer: "_ShardWriter", path: Path, log_mel: LogMel, min_f
     writer.commit()
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    duration_s = len(wave) / spec.sample_rate_hz
-    return {"start_frame": start_frame, "num_frames": num_frames, "duration_s": duration_s, "sha256": digest}
+    return {
+        "start_frame": start_frame,
+        "num_frames": writer.num_frames - start_frame,
+        "duration_s": len(wave) / spec.sample_rate_hz,
+        "sha256": digest,
+        "samples": hashlib.blake2b(wave.tobytes(), digest_size=16).hexdigest(),
+    }
 
 
 def _read(path: Path, sample_rate_hz: int) -> np.ndarray:

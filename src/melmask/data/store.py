@@ -10,14 +10,14 @@ A store is a folder with
 
 import csv
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-from jaxtyping import Float16
+from jaxtyping import Float16, Int
 
 from melmask.data.manifest import Clip, Rejected
 from melmask.files import atomic_write
@@ -115,6 +115,20 @@ class Store:
             raise IndexError(f"frames {start} to {stop} are not within clip {index} of {stored.num_frames} frames")
         return self._shard(stored.shard)[stored.start_frame + start : stored.start_frame + stop]
 
+    def recordings(self) -> Int[np.ndarray, " clip"]:
+        """The number of each clip's recording, counted from 0 in the order of the clips.
+
+        Clips have the same number if they are of one file, whatever its names and links, of files with equal content,
+        or of files whose decoded samples are equal, such as a WAV and the FLAC made of it.
+        """
+        ids: dict[tuple[str, int], tuple[str, str]] = {}
+        for name in {stored.shard for stored in self.clips}:
+            description = (self.folder / "shards" / name).with_suffix(".json").read_text(encoding="utf-8")
+            for entry in json.loads(description)["entries"]:
+                if "sha256" in entry:  # stores of earlier versions do not have the hash of the samples
+                    ids[name, entry["start_frame"]] = (entry["sha256"], entry.get("samples", entry["sha256"]))
+        return connected([ids[stored.shard, stored.start_frame] for stored in self.clips])
+
     def _open_shard(self, name: str) -> np.ndarray:
         # asarray, because slicing numpy.memmap itself is several times slower.
         return np.asarray(np.load(self.folder / "shards" / name, mmap_mode="r"))
@@ -125,6 +139,27 @@ class Store:
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the folder, not the mapped data."""
         return Store.open, (self.folder.absolute(),)
+
+
+def connected(names: Sequence[Iterable[Hashable]]) -> Int[np.ndarray, " item"]:
+    """Number items so that those with a name in common have the same number, also through others.
+
+    >>> connected(["ab", "c", "bd", "d"])
+    array([0, 1, 0, 0])
+    """
+    parent = list(range(len(names)))
+
+    def root(item: int) -> int:
+        while parent[item] != item:
+            parent[item] = item = parent[parent[item]]
+        return item
+
+    first: dict[Hashable, int] = {}
+    for item, own in enumerate(names):
+        for name in own:
+            low, high = sorted((root(first.setdefault(name, item)), root(item)))
+            parent[high] = low
+    return np.unique([root(item) for item in range(len(names))], return_inverse=True)[1]
 
 
 def write_tables(folder: Path, clips: Sequence[StoredClip], rejected: Sequence[Rejected]) -> None:

@@ -13,10 +13,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from melmask.data.manifest import RECORD
 from melmask.datasets.base import ALL, Dataset, Expected, Listing, Row
 from melmask.files import atomic_write
-
-RECORD = ".task.json"  # replaces the table's .csv
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Float
 
-from melmask.data.manifest import Clip, read_manifest
+from melmask.data.csv_table import read_csv
+from melmask.data.manifest import COLUMNS, Clip, clips_of
 from melmask.data.store import Store
 from melmask.evaluation.task import Task
 from melmask.files import atomic_write
 
-COLUMNS = ("path", "onset_s", "offset_s", "label")
+EVENT_COLUMNS = ("onset_s", "offset_s", "label")
 
 
 @dataclass(frozen=True, order=True)
@@ -38,24 +39,19 @@ def read_events(table: Path) -> tuple[list[Clip], list[tuple[Event, ...]]]:
         ValueError: `read_manifest` finds a fault; a column is missing; a line has no event and no empty cells for it;
             an offset is not after its onset; or a recording has several folds or groups. The message has file and line.
     """
-    clips = read_manifest(table)
+    found_table = read_csv(table, (*COLUMNS, *EVENT_COLUMNS), ("path", *EVENT_COLUMNS))
+    clips = clips_of(found_table)
     first: dict[Path, Clip] = {}
     events: dict[Path, list[Event]] = {}
-    with table.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
-        reader = csv.DictReader(file)
-        missing = sorted(set(COLUMNS) - set(reader.fieldnames or []))
-        if missing:
-            raise ValueError(f"{table}, line 1: no column {missing[0]!r}: strong labels are {','.join(COLUMNS)}")
-        for clip, row in zip(clips, reader, strict=True):
-            where = f"{table}, line {reader.line_num}"
-            known = first.setdefault(clip.path, clip)
-            if (clip.fold, clip.group) != (known.fold, known.group):
-                raise ValueError(
-                    f"{where}: {clip.path} has fold {clip.fold} and group {clip.group} here, but {known.fold} and "
-                    f"{known.group} above: a recording has one fold and one group"
-                )
-            found = _event(row, where)
-            events.setdefault(clip.path, []).extend(found)
+    for clip, (line, row) in zip(clips, found_table.rows, strict=True):
+        where = f"{table}, line {line}"
+        known = first.setdefault(clip.path, clip)
+        if (clip.fold, clip.group) != (known.fold, known.group):
+            raise ValueError(
+                f"{where}: {clip.path} has fold {clip.fold} and group {clip.group} here, but {known.fold} and "
+                f"{known.group} above: a recording has one fold and one group"
+            )
+        events.setdefault(clip.path, []).extend(_event(row, where))
     labelled = []
     for path, clip in first.items():
         label = ";".join(sorted({event.label for event in events[path]}))
@@ -63,9 +59,9 @@ def read_events(table: Path) -> tuple[list[Clip], list[tuple[Event, ...]]]:
     return labelled, [tuple(sorted(events[path])) for path in first]
 
 
-def _event(row: Mapping[str, str | None], where: str) -> list[Event]:
+def _event(row: Mapping[str, str], where: str) -> list[Event]:
     """The event of a line, if it has one."""
-    onset, offset, label = ((row[column] or "").strip() for column in COLUMNS[1:])
+    onset, offset, label = (row[column].strip() for column in EVENT_COLUMNS)
     if not (onset or offset or label):
         return []
     try:
@@ -90,7 +86,7 @@ def write_events(table: Path, events: Mapping[Path, Sequence[Event]]) -> None:
         temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
     ):
         writer = csv.writer(file)
-        writer.writerow(COLUMNS)
+        writer.writerow(("path", *EVENT_COLUMNS))
         for path, found in events.items():
             rows = [(f"{event.onset_s:.3f}", f"{event.offset_s:.3f}", event.label) for event in sorted(found)]
             writer.writerows((path, *row) for row in rows or [("", "", "")])

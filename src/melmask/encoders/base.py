@@ -87,8 +87,8 @@ class AudioEncoder(Protocol):
             sample_rate_hz: of the waveforms, which are resampled as files are; files have their own.
 
         Raises:
-            ValueError: a file cannot be used, or a waveform comes without its rate, or is empty, too short, not finite
-                or no waveform.
+            ValueError: a file cannot be used, or a waveform comes without its rate, or is empty, not finite or no
+                waveform.
         """
         ...
 

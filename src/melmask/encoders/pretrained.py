@@ -171,8 +171,8 @@ class PretrainedEncoder:
             writes for the same files in the same order.
 
         Raises:
-            ValueError: a file cannot be read, or is silent; a waveform comes without its rate, is empty, not finite, of
-                another type of numbers, or no longer than half a window (12.5 ms by default).
+            ValueError: a file cannot be read, or is silent; a waveform comes without its rate, is empty, not finite, or
+                of another type of numbers; or the columns of an array are channels.
         """
         groups = _grouped(log_mels(audio, sample_rate_hz, self.spec))
         vectors = [self._pooled([len(clip) for clip in group], _frames_of(group)) for group in groups]

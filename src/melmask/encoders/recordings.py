@@ -16,6 +16,7 @@ from melmask.runtime import one_thread
 
 Waveform = np.ndarray | Tensor
 Audio = str | Path | Waveform | Sequence[str | Path | Waveform]
+MAX_CHANNELS = 8  # an array [_, 8] or narrower is taken for [sample, channel] and not for very short clips
 PCM_STEPS = {"int16": 2.0**-15, "int32": 2.0**-31}  # of integer samples; 24 bits come in the upper bits of an int32
 
 
@@ -42,8 +43,9 @@ def waveforms(
     Raises:
         AudioError: a file cannot be used, see `read_audio`.
         ValueError: no recordings, a waveform without its rate, or one that is empty, not finite, of another shape or
-            of another type of numbers.
+            of another type of numbers; or an array of at most `MAX_CHANNELS` columns, as of [sample, channel].
     """
+    _check_not_channels(audio)
     recordings: list[Any] = [audio] if is_one(audio) else list(audio)  # type: ignore[arg-type]
     if not recordings:
         raise ValueError("no recordings to embed: the list is empty")
@@ -54,7 +56,7 @@ def waveforms(
         name = "the waveform" if is_one(audio) else f"recording {number}"
         wave = _resampled(as_floats(recording, name), sample_rate_hz, wanted_hz)
         if not len(wave):
-            raise ValueError(f"{name} is too short: not one sample is left at {wanted_hz} Hz; leave it out")
+            raise ValueError(f"{name} is empty: not one sample is left at {wanted_hz} Hz; leave it out")
         yield name, wave
 
 
@@ -68,15 +70,10 @@ def log_mels(
         spec: the log-mel settings.
 
     Raises:
-        ValueError: see `waveforms`; also a recording of half a window or less, or samples whose power overflows.
+        ValueError: see `waveforms`; also samples whose power overflows.
     """
     front_end = _front_end(spec)
     for name, wave in waveforms(audio, sample_rate_hz, spec.sample_rate_hz):
-        if len(wave) <= spec.n_fft // 2:
-            raise ValueError(
-                f"{name} is too short: {len(wave)} samples at {spec.sample_rate_hz} Hz; zero-pad it to a window of "
-                f"{spec.n_fft}, or leave it out. An array of two dimensions is [clip, sample]: average channels first"
-            )
         with one_thread():
             log_mel = np.concatenate(list(front_end.for_store(wave)))
         if not np.isfinite(log_mel).all():
@@ -123,6 +120,15 @@ def _resampled(
     if not low <= from_hz <= high:
         raise ValueError(f"sample rate of {from_hz} Hz: give one in Hz, from {low} to {high}")
     return wave if from_hz == to_hz else soxr.resample(wave, from_hz, to_hz)
+
+
+def _check_not_channels(audio: Audio) -> None:
+    """Refuse an array [sample, channel], which would be read as thousands of clips of a few samples."""
+    if isinstance(audio, np.ndarray | Tensor) and audio.ndim == 2 and 0 < audio.shape[1] <= MAX_CHANNELS:
+        raise ValueError(
+            f"an array of shape {tuple(audio.shape)} is [clip, sample], with {audio.shape[1]} samples a clip: if its "
+            "columns are channels, average channels first"
+        )
 
 
 def _holds_paths(array: Waveform) -> bool:

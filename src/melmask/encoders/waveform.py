@@ -1,5 +1,6 @@
 """Encoders of waveforms of any make, as encoders of a store's recordings, which are decoded again at their rate."""
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from melmask.encoders.recordings import Audio, is_one, waveforms
 from melmask.logmel import LogMelSpec
 
 BATCH_S = 40.0  # of audio in one batch
+MIN_S = 0.15  # of audio: many encoders take nothing shorter, so that it is zero-padded
 
 Waveforms = Float32[np.ndarray, "b sample"]
 Batch = list[tuple[int, Float32[np.ndarray, " _"]]]  # windows of one length, each with its recording's number
@@ -37,7 +39,7 @@ class WaveformEncoder(ClipEncoder):
 
     Waveforms are only batched with others of exactly the same length, and never padded to a common one. A recording
     longer than ``max_samples`` is read in the fewest windows of that length that cover it, evenly spaced; its vector is
-    the mean of theirs.
+    the mean of theirs. One shorter than `MIN_S` is zero-padded at its end, as many encoders take none so short.
 
     Args:
         name: in tables.
@@ -125,6 +127,7 @@ class WaveformEncoder(ClipEncoder):
         return max(1, min(self.max_batch, int(BATCH_S * self.sample_rate_hz / num_samples)))
 
     def _windows(self, wave: Float32[np.ndarray, " sample"]) -> Iterable[np.ndarray]:
+        wave = np.pad(wave, (0, max(0, math.ceil(MIN_S * self.sample_rate_hz) - len(wave))))
         if self.max_samples is None:
             return [wave]
         excess = len(wave) - self.max_samples

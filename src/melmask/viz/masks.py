@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.gridspec import SubplotSpec
 from matplotlib.patches import Rectangle
 from torch import Tensor
+from torch.nn import functional as F
 
 from melmask.audio import read_audio
 from melmask.encoders.pretrained import PretrainedEncoder
@@ -80,13 +81,13 @@ def save_mask_figure(file: Path, out: Path, run: Path | None = None, examples: M
         examples: what to plot.
 
     Raises:
-        ValueError: the file cannot be read, the part is shorter than a patch, a setting is out of range, or a
+        ValueError: the file cannot be read or ends before the part, a setting is out of range, or a
             strategy reads losses and there is no run with a checkpoint.
     """
     encoder = PretrainedEncoder.load(run) if run else None
     spec = encoder.spec if encoder else LogMelSpec()
     patch_shape = encoder.encoder.patch_shape if encoder else (16, 16)
-    log_mel = _read_log_mel(file, spec, examples.start_s, examples.length_s)
+    log_mel = _read_log_mel(file, spec, examples.start_s, examples.length_s, patch_shape[1])
     if encoder:
         log_mel = (log_mel - encoder.front_end.mean) / encoder.front_end.std
     else:
@@ -105,15 +106,18 @@ def save_mask_figure(file: Path, out: Path, run: Path | None = None, examples: M
     out.write_bytes(style.png_of(figure))
 
 
-def _read_log_mel(file: Path, spec: LogMelSpec, start_s: float, length_s: float) -> Float[Tensor, "mel frame"]:
-    """The log-mel spectrogram of a part of a recording, not normalised."""
+def _read_log_mel(
+    file: Path, spec: LogMelSpec, start_s: float, length_s: float, min_frames: int
+) -> Float[Tensor, "mel frame"]:
+    """The log-mel spectrogram of a part of a recording, zero-padded to ``min_frames`` frames and not normalised."""
     waveform = torch.from_numpy(read_audio(file, spec.sample_rate_hz))
     first, length = (round(at_s * spec.sample_rate_hz) for at_s in (start_s, length_s))
     part = waveform[first : first + length]
-    if len(part) <= spec.n_fft:
+    if not len(part):
         total_s = len(waveform) / spec.sample_rate_hz
         raise ValueError(f"{file} lasts {total_s:.2f} s: nothing to show from {start_s} s for {length_s} s")
-    return LogMel(spec)(part[None])[0]
+    min_samples = max(spec.n_fft, (min_frames - 1) * spec.hop_length)
+    return LogMel(spec)(F.pad(part, (0, max(0, min_samples - len(part))))[None])[0]
 
 
 @torch.no_grad()

@@ -2,9 +2,13 @@
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 
 from melmask.data.loader import Loader, trainable_rows
+from melmask.data.prepare import prepare
+from melmask.patches import valid_patches
+from melmask.types import PatchGrid
 
 
 def make(store, **changes):
@@ -135,3 +139,28 @@ def test_an_exclusion_that_matches_nothing_is_an_error(store):
 def test_a_batch_that_does_not_divide_is_an_error(store):
     with pytest.raises(ValueError, match="does not divide into 3"):
         make(store).part(0, 0, 3)
+
+
+def test_recordings_shorter_than_a_patch_are_padded_and_marked(tmp_path):
+    rng = np.random.default_rng(0)
+    for number, num_samples in enumerate((2, 100, 201, 800, 1600, 2399)):
+        soundfile.write(tmp_path / f"{number}.wav", 0.1 * rng.standard_normal(num_samples), 16_000)
+    short = prepare([tmp_path], tmp_path / "store", num_workers=0)
+    batch = make(short, crop_frames=96, column_frames=16).part(0)
+    assert batch.log_mel.shape == (8, 80, 16)
+    assert set(batch.num_valid_frames.tolist()) <= {2, 3, 6, 11, 15}
+    silence = (short.spec.silence - short.mean) / short.std
+    for crop, length in zip(batch.log_mel, batch.num_valid_frames.tolist(), strict=True):
+        assert torch.allclose(crop[:, length:], torch.tensor(silence))
+    assert valid_patches(batch.num_valid_frames, PatchGrid(5, 1)).all()
+
+
+def test_copies_of_what_is_excluded_are_excluded(recordings, tmp_path):
+    samples, rate_hz = soundfile.read(recordings.parent / "00.wav", dtype="int16")
+    soundfile.write(tmp_path / "samples.flac", samples, rate_hz)
+    (tmp_path / "bytes.wav").write_bytes((recordings.parent / "01.wav").read_bytes())
+    soundfile.write(tmp_path / "other.wav", samples[::-1], rate_hz)
+    both = prepare([recordings, tmp_path], tmp_path / "store", num_workers=0)
+    assert len(trainable_rows(both, ())) == 27
+    kept = [both.clips[row].clip.path.name for row in trainable_rows(both, ("chirps",))]
+    assert kept == ["other.wav"]

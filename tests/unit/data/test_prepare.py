@@ -86,8 +86,6 @@ def write_nasty(folder: Path) -> tuple[set[str], dict[str, str]]:
     (folder / "truncated.flac").write_bytes(flac[: len(flac) // 2])
     (folder / "text.wav").write_text("this is no audio\n" * 100)
     (folder / "empty.wav").touch()
-    write_sound(folder / "short.wav", 7, duration_s=0.01)
-    write_sound(folder / "15-frames.wav", 8, duration_s=0.149)
     soundfile.write(folder / "nan.wav", np.where(sound(9) > 0.3, np.nan, sound(9)), RATE_HZ, subtype="FLOAT")
     soundfile.write(folder / "huge.wav", 1e30 * sound(10), RATE_HZ, subtype="FLOAT")
     soundfile.write(folder / "silence.wav", np.zeros(RATE_HZ), RATE_HZ)
@@ -98,8 +96,6 @@ def write_nasty(folder: Path) -> tuple[set[str], dict[str, str]]:
         "truncated.flac": "truncated or damaged",
         "text.wav": "not audio",
         "empty.wav": "empty file",
-        "short.wav": "too short",
-        "15-frames.wav": "too short",
         "nan.wav": "contains NaN or infinite samples",
         "huge.wav": "contains NaN or infinite samples",
         "silence.wav": "silent",
@@ -413,15 +409,38 @@ def test_two_at_once(folder: Path, tmp_path: Path) -> None:
 def test_bad_arguments(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="num_workers must not be negative, got -1"):
         prepare([folder], tmp_path / "store", num_workers=-1)
-    with pytest.raises(ValueError, match="min_frames must be at least 1, got 0"):
-        prepare([folder], tmp_path / "store", min_frames=0)
     assert not (tmp_path / "store").exists()
 
 
-def test_min_frames(folder: Path, tmp_path: Path) -> None:
-    store = prepare([folder], tmp_path / "store", num_workers=0, min_frames=51)
-    assert [stored.num_frames for stored in store.clips] == [51, 61, 71, 81, 91]
-    assert all("at least 51" in rejected.detail for rejected in store.rejected)
+@pytest.mark.parametrize(("num_samples", "num_frames"), [(2, 3), (200, 3), (201, 2), (800, 6), (2399, 15), (2400, 16)])
+def test_only_empty_recordings_are_too_short(tmp_path: Path, num_samples: int, num_frames: int) -> None:
+    """Half a window or less is zero-padded to a window; from there on frames are those of the waveform alone."""
+    (tmp_path / "sounds").mkdir()
+    wave = sound(0)[:num_samples, 0].astype(np.float32)
+    soundfile.write(tmp_path / "sounds/a.wav", wave, RATE_HZ, subtype="FLOAT")
+    soundfile.write(tmp_path / "sounds/empty.wav", wave[:0], RATE_HZ)
+    store = prepare([tmp_path / "sounds"], tmp_path / "store", num_workers=0)
+    assert [(rejected.path.name, rejected.reason) for rejected in store.rejected] == [("empty.wav", "empty file")]
+    padded = np.pad(wave, (0, 400 - num_samples)) if num_samples <= 200 else wave
+    expected = LogMel(LogMelSpec())(torch.from_numpy(padded)[None])[0].T.half().numpy()
+    assert len(expected) == num_frames and np.array_equal(store.log_mel(0), expected)
+
+
+def test_one_recording_is_known_under_all_its_names_and_forms(tmp_path: Path) -> None:
+    folder = tmp_path / "sounds"
+    samples = np.round(sound(0)[:, 0] * 2**15) / 2**15
+    for name, subtype in (("a.wav", "PCM_16"), ("deep.wav", "PCM_24"), ("float.wav", "FLOAT"), ("a.flac", "PCM_16")):
+        folder.mkdir(exist_ok=True)
+        soundfile.write(folder / name, samples, RATE_HZ, subtype=subtype)
+    soundfile.write(folder / "stereo.wav", np.stack([samples, samples], axis=1), RATE_HZ)
+    (folder / "copy.wav").write_bytes((folder / "a.wav").read_bytes())
+    (folder / "linked.wav").symlink_to("a.wav")
+    write_sound(folder / "other.wav", 1)
+    names = [*sorted(path.name for path in folder.iterdir()), "../sounds/a.wav"]
+    (tmp_path / "all.csv").write_text("path\n" + "".join(f"sounds/{name}\n" for name in names))
+    store = prepare([tmp_path / "all.csv"], tmp_path / "store", num_workers=0)
+    other = names.index("other.wav")
+    assert store.recordings().tolist() == [int(number == other) for number in range(len(names))]
 
 
 def test_other_format_version(folder: Path, tmp_path: Path) -> None:

@@ -57,7 +57,8 @@ def test_faults_are_named_by_line(tmp_path, lines, message):
 
 
 def test_a_table_without_times_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="line 1: no column 'offset_s': strong labels are path,onset_s,offset_s,label"):
+    message = "line 1: no column 'offset_s' .found: path, onset_s, label.: the header is path,onset_s,offset_s,label"
+    with pytest.raises(ValueError, match=message):
         read_events(_table(tmp_path, "a.wav,1,dog", header="path,onset_s,label\n"))
 
 
