@@ -15,6 +15,7 @@ from melmask.train.recipe import RECIPES
 from melmask.train.run_folder import CHECKPOINT
 
 STRATEGIES = ("dwm", "dwm_band", "hard")
+OF_BLOCKS = {"ema_start": 0.99, "ema_end": 0.999, "target": "blocks"}  # shares weights between its encoders
 # Each process trains all recipes in turn, and keeps what it remembers at the end of each.
 CODE = """
 import os, sys
@@ -44,6 +45,8 @@ for run in runs:
 
 
 def settings(**changes):
+    options = OF_BLOCKS if changes.get("strategy") == "dwm" else RECIPES["micro-m2d"].framework_options
+    changes = {"framework_options": options, **changes}
     return dataclasses.replace(RECIPES["micro-m2d"], steps=6, batch_size=8, hint_start=0.0, **changes)
 
 

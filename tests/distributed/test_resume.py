@@ -39,11 +39,22 @@ class Killed(BaseException):
 
 @pytest.mark.parametrize(
     ("framework", "strategy"),
-    [("m2d", "dwm"), ("msm-mae", "dwm"), ("m2d", "hard"), ("m2d", "dwm_band"), ("msm-mae", "freq_profile")],
+    [
+        ("m2d", "dwm"),
+        ("m2d of blocks", "dwm"),
+        ("msm-mae", "dwm"),
+        ("m2d", "hard"),
+        ("m2d", "dwm_band"),
+        ("msm-mae", "freq_profile"),
+    ],
 )
 @pytest.mark.numerical
 def test_killed_between_checkpoints(framework, strategy, store, tmp_path):
+    framework, _, of_blocks = framework.partition(" of ")
     settings = recipe(framework, strategy=strategy, hint_start=0.0)
+    if of_blocks:
+        options = {**settings.framework_options, "target": of_blocks}
+        settings = dataclasses.replace(settings, framework_options=options)
     loop.pretrain(settings, store, tmp_path / "whole")
 
     def kill_at_ten(line):

@@ -21,15 +21,24 @@ pytestmark = pytest.mark.numerical
 GRID = PatchGrid(3, 5)
 
 
-@pytest.fixture
-def model() -> M2D:
+@pytest.fixture(params=["encoder", "blocks"])
+def model(request) -> M2D:
     """Its target has already moved away from its online encoder."""
     torch.manual_seed(0)
-    model = M2D(Size(32, 2, 4), Size(16, 1, 2), (4, 4), M2D.Options(ema_start=0.9, ema_end=0.99))
+    options = M2D.Options(ema_start=0.9, ema_end=0.99, target=request.param)
+    model = M2D(Size(32, 2, 4), Size(16, 1, 2), (4, 4), options)
     with torch.no_grad():
-        for parameter in model.target.parameters():
+        for parameter in own_parameters(model).values():
             parameter += 0.1 * torch.randn_like(parameter)
     return model
+
+
+def own_parameters(model: M2D) -> dict[str, torch.Tensor]:
+    """What of the target encoder is not the online encoder's, by its name in either encoder."""
+    of_target = dict(model.target.named_parameters())
+    if model.options.target == "blocks":
+        return {name: value for name, value in of_target.items() if name.startswith(("blocks.", "norm."))}
+    return of_target
 
 
 def masks(batch_size: int = 3) -> Mask:
@@ -99,6 +108,24 @@ def test_the_target_starts_as_the_online_encoder_and_shares_nothing_with_it():
         assert torch.equal(online, target) and online.data_ptr() != target.data_ptr()
 
 
+def test_a_target_of_blocks_starts_at_random_and_takes_the_embedding_and_class_token_of_the_online_encoder():
+    torch.manual_seed(0)
+    model = M2D(Size(32, 2, 4), Size(16, 1, 2), (4, 4), M2D.Options(target="blocks"))
+    own, online = own_parameters(model), dict(model.encoder.named_parameters())
+    shared = {name for name, value in model.target.named_parameters() if value is online[name]}
+    assert shared == {"cls_token", "patch_embed.proj.weight", "patch_embed.proj.bias"}
+    assert set(online) == shared | set(own)
+    matrices = [name for name, value in own.items() if value.ndim == 2]
+    assert len(matrices) == 8 and not any(torch.equal(own[name], online[name]) for name in matrices)
+    for name in matrices:  # drawn from the same law, and not at all alike
+        both = torch.stack([own[name].detach().flatten(), online[name].detach().flatten()])
+        assert both[0].std() == pytest.approx(float(both[1].std()), rel=0.15)
+        assert abs(torch.corrcoef(both)[0, 1]) < 0.15
+    # The optimiser trains what is shared, once, and none of what is the target's own.
+    trained = [name for name, value in model.named_parameters() if value.requires_grad]
+    assert not [name for name in trained if name.startswith("target")] and "encoder.cls_token" in trained
+
+
 def test_the_moving_average_has_its_closed_form(model):
     # target_K = Π d_k target_0 + Σ_k (1 - d_k) Π_{j>k} d_j online_k, with d linear in the progress.
     model.double()
@@ -106,7 +133,7 @@ def test_the_moving_average_has_its_closed_form(model):
     decays = [0.9 + 0.09 * p for p in progress]
     weights = [math.prod(decays)] + [(1 - d) * math.prod(decays[k + 1 :]) for k, d in enumerate(decays)]
     assert sum(weights) == pytest.approx(1.0)
-    expected = {name: weights[0] * value for name, value in model.target.state_dict().items()}
+    expected = {name: weights[0] * value.detach() for name, value in own_parameters(model).items()}
     for k, done in enumerate(progress):
         with torch.no_grad():
             for parameter in model.encoder.parameters():
@@ -115,9 +142,10 @@ def test_the_moving_average_has_its_closed_form(model):
         model.after_step(done)
         for name, value in model.encoder.state_dict().items():
             assert torch.equal(value, online[name])
-            expected[name] += weights[k + 1] * value
+            if name in expected:
+                expected[name] += weights[k + 1] * value
     for name, value in model.target.state_dict().items():
-        torch.testing.assert_close(value, expected[name])
+        torch.testing.assert_close(value, expected.get(name, online[name]))
 
 
 def test_slow_decays_are_not_lost_in_float32():
@@ -132,11 +160,11 @@ def test_slow_decays_are_not_lost_in_float32():
 
 
 def test_the_target_gets_no_gradient_and_moves_only_after_a_step(model):
-    before = {name: value.clone() for name, value in model.target.state_dict().items()}
+    before = {name: value.detach().clone() for name, value in own_parameters(model).items()}
     optimiser = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.1)
     model(torch.randn(3, 15, 16), GRID, masks()).value.backward()
     optimiser.step()
-    for name, parameter in model.target.named_parameters():
+    for name, parameter in own_parameters(model).items():
         assert not parameter.requires_grad and parameter.grad is None
         assert torch.equal(parameter, before[name])
     model.after_step(0.0)

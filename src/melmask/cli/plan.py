@@ -84,7 +84,7 @@ def show_plan(plan: Plan, recipe_name: str) -> None:
 def answer_table(plan: Plan, recipe_name: str) -> Table:
     """The run, and what it takes in all."""
     recipe, data, speed = plan.recipe, plan.data, plan.speed
-    crops, crop_s = data.crops_per_clip(recipe.crop_frames), recipe.crop_frames / data.spec.frames_per_s
+    crops, crop_s = data.crops_per_clip(recipe), recipe.crop_frames / data.spec.frames_per_s
     table = Table(title=f"{recipe_name}, {recipe.strategy} masking", title_justify="left", show_header=False)
     table.add_column()
     table.add_column(overflow="fold")
@@ -196,12 +196,14 @@ def strategies_table(plan: Plan) -> Table:
 def notes(plan: Plan) -> list[str]:
     """What the figures assume."""
     recipe, data, speed = plan.recipe, plan.data, plan.speed
-    crops, found = data.crops_per_clip(recipe.crop_frames), []
+    crops, found = data.crops_per_clip(recipe), []
     if recipe.epochs and crops > 1:
         found.append(
-            f"an epoch visits a clip of {data.clip_s:g} s {crops} times, once for each crop it holds; where the "
-            f"papers count one crop a clip, their {recipe.epochs:g} epochs are --epochs {recipe.epochs / crops:g} here."
+            f"an epoch takes {crops} crops of a clip of {data.clip_s:g} s; the papers count one crop a clip, which "
+            "--crops-per-clip 1 does."
         )
+    if recipe.crops_per_clip and recipe.epochs and (left := data.num_clips * crops - plan.crops_per_epoch):
+        found.append(f"an epoch has whole batches only, as the papers count: {left:,} crops are left out of each.")
     frames = data.cropped(recipe).crop_frames
     if frames < recipe.crop_frames:
         found.append(f"crops are {frames} frames long: the clips are shorter than {recipe.crop_frames} frames.")

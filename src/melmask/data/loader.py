@@ -52,12 +52,28 @@ def trainable_rows(store: Store, exclude: Sequence[str]) -> list[int]:
     return rows
 
 
+def crops_of_epoch(num_crops: int, batch_size: int, crops_per_clip: int) -> int:
+    """How many of a store's crops an epoch takes.
+
+    Args:
+        num_crops: of all recordings.
+        batch_size: crops of one step.
+        crops_per_clip: as of `Loader`; unless it is 0, what does not fill a batch is left out of the epoch, others each
+            time. A store of less than a batch is taken whole.
+
+    >>> crops_of_epoch(2_042_985, 2048, 1) // 2048, crops_of_epoch(2_042_985, 2048, 0), crops_of_epoch(100, 2048, 1)
+    (997, 2042985, 100)
+    """
+    whole = num_crops // batch_size * batch_size
+    return whole if crops_per_clip and whole else num_crops
+
+
 class Loader:
     """Random crops of a store, normalised, with padding at the value of silence marked invalid.
 
     An epoch visits every recording in random order, once for each crop length that it holds and at least once, so that
-    long recordings are used in proportion. The batch of a step depends neither on earlier steps nor on the number of
-    processes.
+    long recordings are used in proportion, or an equal number of times. The batch of a step depends neither on earlier
+    steps nor on the number of processes.
 
     The crops of a batch are sorted by length before it is divided into parts, and each part is padded only to the
     length of its longest crop. So short recordings are padded to each other's length and not to the full one.
@@ -68,24 +84,24 @@ class Loader:
         batch_size: crops of one step, all parts together.
         seed: of the order and the crops.
         exclude: as in `trainable_rows`.
+        crops_per_clip: visits of each recording in an epoch, of which then whole batches are taken only, as the papers
+            do; 0 for as many as it is long, and epochs that may end within a batch.
         column_frames: time frames of a patch; parts shorter than ``crop_frames`` are padded to a multiple of it.
         min_columns: minimum length of a part, in patches.
     """
 
     def __init__(
         self, store: Store, *, crop_frames: int, batch_size: int, seed: int, exclude: Sequence[str] = (),
-        column_frames: int = 1, min_columns: int = 1,
+        crops_per_clip: int = 0, column_frames: int = 1, min_columns: int = 1,
     ) -> None:  # fmt: skip
         self.store, self.crop_frames, self.batch_size, self.seed = store, crop_frames, batch_size, seed
         self.column_frames, self.min_columns = column_frames, min_columns
         self.rows = rows = np.array(trainable_rows(store, exclude))
         num_frames = np.array([store.clips[row].num_frames for row in rows])
-        self._slots = np.repeat(rows, np.maximum(1, np.rint(num_frames / crop_frames).astype(int)))
+        visits = crops_per_clip or np.maximum(1, np.rint(num_frames / crop_frames).astype(int))
+        self._slots = np.repeat(rows, visits)
+        self.crops_per_epoch = crops_of_epoch(len(self._slots), batch_size, crops_per_clip)
         self._order = lru_cache(maxsize=2)(self._draw_order)
-
-    @property
-    def crops_per_epoch(self) -> int:
-        return len(self._slots)
 
     def part(self, step: int, part: int = 0, num_parts: int = 1) -> Batch:
         """One of ``num_parts`` parts of the batch of a step; its weight is its share of the batch's patches.
@@ -98,7 +114,7 @@ class Loader:
                 f"batch_size {self.batch_size} does not divide into {num_parts} parts (processes x accumulate)"
             )
         first = step * self.batch_size
-        slots = (divmod(first + i, len(self._slots)) for i in range(self.batch_size))
+        slots = (divmod(first + i, self.crops_per_epoch) for i in range(self.batch_size))
         rows = np.array([self._slots[self._order(epoch)[slot]] for epoch, slot in slots])
         num_frames = np.array([min(self.store.clips[row].num_frames, self.crop_frames) for row in rows])
         by_length = np.argsort(num_frames, kind="stable")

@@ -6,7 +6,7 @@ from typing import Any, Literal, get_args
 
 import torch
 from jaxtyping import Bool, Float
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from melmask.frameworks.base import Framework, Loss, MaskedDecoder, counted, mean_over_valid
@@ -15,6 +15,7 @@ from melmask.nn.vit import Encoder, Size
 from melmask.types import Mask, PatchGrid
 
 Standardise = Literal["patch", "batch"]
+Target = Literal["encoder", "blocks"]
 EMA_OPERATIONS = 3  # a parameter: subtract, scale, add
 
 
@@ -23,17 +24,17 @@ class M2D(Framework):
 
     The online encoder takes the visible patches. From its output and a learnt token for each masked patch, a predictor
     predicts the target encoder's features of the masked patches. The target encoder takes *only* the masked patches and
-    is an exponential moving average (EMA) of the online one. The loss is 2 - 2 cos between predictions and targets,
-    each target standardised over its features.
+    is an exponential moving average (EMA) of the online one, in one of two forms. The loss is 2 - 2 cos between
+    predictions and targets, each target standardised over its features.
 
     Args:
         encoder: width, depth and heads of both encoders.
         decoder: the same of the predictor; 512 wide, 8 deep, 16 heads at base.
         patch_shape: (freq, time) of a patch, in mel bands and frames.
-        options: EMA and standardisation.
+        options: EMA, standardisation and form of the target.
 
-    Source: arXiv 2210.14648 and 2404.06095. Deviates: padding is excluded from the loss; standardising over the batch
-    is melmask's own.
+    Source: arXiv 2210.14648 and 2404.06095; the target of "blocks" is that of the published code. Deviates: padding is
+    excluded from the loss; standardising over the batch and the target of "encoder" are melmask's own.
     """
 
     loss_label = "2 − 2 cos to the target"
@@ -49,14 +50,18 @@ class M2D(Framework):
             standardise: what each target is standardised over: "patch", its own features, or "batch", for every
                 feature all masked patches of the batch. Over the batch, what all targets share is no longer rewarded,
                 so that an EMA fast enough for runs of a few thousand steps does not collapse.
+            target: what of the target encoder is its own and moved by the EMA: the whole "encoder", which starts as a
+                copy of the online one, or its "blocks" and final norm, which start from random values of their own,
+                while patch embedding and class token are the online encoder's.
 
         Raises:
-            ValueError: a decay lies outside [0, 1], or standardise is neither form.
+            ValueError: a decay lies outside [0, 1], or standardise or target has neither form.
         """
 
         ema_start: float = 0.99995
         ema_end: float = 0.99999
         standardise: Standardise = "patch"
+        target: Target = "encoder"
 
         def __post_init__(self) -> None:
             for name, decay in (("ema_start", self.ema_start), ("ema_end", self.ema_end)):
@@ -64,10 +69,16 @@ class M2D(Framework):
                     raise ValueError(f"{name} is a decay in [0, 1], got {decay}")
             if self.standardise not in get_args(Standardise):
                 raise ValueError(f'm2d standardises over a "patch" or the "batch", got {self.standardise!r}')
+            if self.target not in get_args(Target):
+                raise ValueError(f'the target of m2d is an "encoder" or "blocks" of its own, got {self.target!r}')
 
     def __init__(self, encoder: Size, decoder: Size, patch_shape: tuple[int, int], options: Any = None) -> None:
         super().__init__(encoder, decoder, patch_shape, options)
-        self.target = copy.deepcopy(self.encoder).requires_grad_(False)
+        if self.options.target == "encoder":
+            self.target = copy.deepcopy(self.encoder).requires_grad_(False)
+        else:
+            self.target = Encoder(encoder, patch_shape).requires_grad_(False)
+            self.target.patch_embed, self.target.cls_token = self.encoder.patch_embed, self.encoder.cls_token
         self.predictor = MaskedDecoder(decoder, encoder.dim, encoder.dim)
 
     def loss(
@@ -94,7 +105,7 @@ class M2D(Framework):
                 self.predictor.cost(num_visible, num_masked, compared_values, "predictor"),
                 encoder_pass(self.target, num_masked, "target", is_trained=False),
             ),
-            after_step=EMA_OPERATIONS * sum(parameter.numel() for parameter in self.target.parameters()),
+            after_step=EMA_OPERATIONS * sum(parameter.numel() for parameter in self._moved(self.target)),
         )
 
     def encoders(self) -> dict[str, Encoder]:
@@ -103,10 +114,16 @@ class M2D(Framework):
 
     @torch.no_grad()
     def after_step(self, progress: float) -> None:
-        """Move the target encoder towards the online one, by the EMA's decay at that share of the run."""
+        """Move what is the target encoder's own towards the online one, by the EMA's decay at that share of the run."""
         start, end = self.options.ema_start, self.options.ema_end
         decay = start + (end - start) * progress
-        torch._foreach_lerp_(list(self.target.parameters()), list(self.encoder.parameters()), 1.0 - decay)
+        torch._foreach_lerp_(self._moved(self.target), self._moved(self.encoder), 1.0 - decay)
+
+    def _moved(self, encoder: Encoder) -> list[nn.Parameter]:
+        """The parameters of either encoder that the EMA concerns."""
+        if self.options.target == "encoder":
+            return list(encoder.parameters())
+        return [*encoder.blocks.parameters(), *encoder.norm.parameters()]
 
 
 def standardised_over_features(target: Float[Tensor, "b m d"], eps: float = 1e-6) -> Float[Tensor, "b m d"]:

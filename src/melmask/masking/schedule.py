@@ -4,24 +4,26 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
 from melmask.masking.laws import hint_ratio_for
 
+HintShape = Literal["power", "cosine", "delayed"]
 Schedule = Callable[[float], float]  # progress in [0, 1] -> a setting
 
 
 @dataclass(frozen=True)
 class HintSchedule:
-    """The hint ratio over a run: 1 before ``start``, then falling to 0; or one constant throughout.
+    """The hint ratio over a run: 1 before ``start``, then falling to 0, or 0 at once; or one constant throughout.
 
     Args:
         power: k in h = 1 - progress^k; the larger, the later h falls.
         start: share of the run that is plain random masking; the paper's 50 of 300 epochs.
         constant: this hint ratio throughout, instead.
-        shape: "power", or "cosine" for h = (1 + cos(pi progress)) / 2.
+        shape: "power"; "cosine" for h = (1 + cos(pi progress)) / 2; or "delayed" for h = 0, the strategy alone, from
+            ``start`` on, which the paper's published code has for inverse block masking.
 
     Raises:
         ValueError: a setting is out of range.
@@ -30,26 +32,30 @@ class HintSchedule:
 
     >>> [round(HintSchedule()(progress), 3) for progress in (0.0, 0.1, 0.5, 1.0)]
     [1.0, 1.0, 0.75, 0.0]
+    >>> [HintSchedule(shape="delayed")(progress) for progress in (0.0, 0.1, 0.5, 1.0)]
+    [1.0, 1.0, 0.0, 0.0]
     """
 
     power: float = 2.0
     start: float = 1 / 6
     constant: float | None = None
-    shape: Literal["power", "cosine"] = "power"
+    shape: HintShape = "power"
 
     def __post_init__(self) -> None:
         if self.power <= 0 or not 0.0 <= self.start <= 1.0:
             raise ValueError(f"hints need power > 0 and start in [0, 1], got power {self.power}, start {self.start}")
         if self.constant is not None and not 0.0 <= self.constant <= 1.0:
             raise ValueError(f"a constant hint ratio must lie in [0, 1], got {self.constant}")
-        if self.shape not in ("power", "cosine"):
-            raise ValueError(f'hints fall in the shape "power" or "cosine", got {self.shape!r}')
+        if self.shape not in get_args(HintShape):
+            raise ValueError(f'hints fall in the shape "power", "cosine" or "delayed", got {self.shape!r}')
 
     def __call__(self, progress: float) -> float:
         if self.constant is not None:
             return self.constant
         if progress < self.start:
             return 1.0
+        if self.shape == "delayed":
+            return 0.0
         return 0.5 + 0.5 * math.cos(math.pi * progress) if self.shape == "cosine" else 1.0 - progress**self.power
 
 

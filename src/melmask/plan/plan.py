@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from melmask.data.loader import crops_of_epoch
 from melmask.logmel import LogMelSpec
 from melmask.masking import STRATEGIES, make_strategy
 from melmask.masking.base import can_mask
@@ -69,9 +70,9 @@ class Data:
             columns += 1
         return dataclasses.replace(recipe, crop_frames=min(columns * frames, recipe.crop_frames))
 
-    def crops_per_clip(self, crop_frames: int) -> int:
-        """Crops that an epoch takes of each clip: one for each crop length in it, at least one."""
-        return max(1, round(self.clip_frames / crop_frames))
+    def crops_per_clip(self, recipe: Recipe) -> int:
+        """Crops that an epoch takes of each clip: the recipe's, or one for each crop length in it, at least one."""
+        return recipe.crops_per_clip or max(1, round(self.clip_frames / recipe.crop_frames))
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,8 @@ class Plan:
 
     @property
     def crops_per_epoch(self) -> int:
-        return self.data.num_clips * self.data.crops_per_clip(self.recipe.crop_frames)
+        num_crops = self.data.num_clips * self.data.crops_per_clip(self.recipe)
+        return crops_of_epoch(num_crops, self.recipe.batch_size, self.recipe.crops_per_clip)
 
     @property
     def num_steps(self) -> int:

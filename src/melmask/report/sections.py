@@ -268,8 +268,8 @@ def _hints(run: Run) -> str:
         return f"set so that λ = {points} of the run"
     if recipe.hint_constant is not None:
         return f"{recipe.hint_constant:g} throughout"
-    fall = "a cosine to 0" if recipe.hint_shape == "cosine" else f"1 − progress^{recipe.hint_power:g}"
-    return f"1 for the first {100 * recipe.hint_start:.3g} % of the run, then {fall}"
+    falls = {"power": f"1 − progress^{recipe.hint_power:g}", "cosine": "a cosine to 0", "delayed": "0"}
+    return f"1 for the first {100 * recipe.hint_start:.3g} % of the run, then {falls[recipe.hint_shape]}"
 
 
 def _show_masks(material: Material, run: Run, crops: Crops) -> str:

@@ -21,7 +21,7 @@ def save_training(
     """Save the state of a training between two steps, atomically.
 
     The tensors are named ``model.NAME``, ``optimiser.KEY.NAME`` with the parameter's name and the key of the
-    optimiser's state, and as in ``extra``.
+    optimiser's state, and as in ``extra``. What several modules share is saved once, under its first name.
 
     Args:
         path: the file.
@@ -31,7 +31,8 @@ def save_training(
         metadata: text to store beside the tensors.
     """
     assert not any(name.startswith((MODEL, OPTIMISER)) for name in extra)
-    tensors = dict(extra) | {MODEL + name: tensor for name, tensor in model.state_dict().items()}
+    state, first = model.state_dict(), first_names(model)
+    tensors = dict(extra) | {MODEL + name: state[name] for name in dict.fromkeys(first.values())}
     for name, parameter in model.named_parameters():
         state = optimiser.state.get(parameter, {})
         tensors |= {f"{OPTIMISER}{key}.{name}": value for key, value in state.items() if value is not None}
@@ -69,7 +70,21 @@ def load_weights(path: Path, model: nn.Module, tensors: Mapping[str, Tensor]) ->
     Raises:
         ValueError: they are of another model.
     """
+    saved = select_prefix(dict(tensors), MODEL)
+    shared = {name: saved[first] for name, first in first_names(model).items() if first in saved}
     try:
-        model.load_state_dict(select_prefix(dict(tensors), MODEL))
+        model.load_state_dict(saved | shared)
     except RuntimeError as error:
         raise ValueError(f"{path} is of another model than the recipe's: {error}") from error
+
+
+def first_names(model: nn.Module) -> dict[str, str]:
+    """For every name in the model's state, the first name of the same tensor: another if modules share it.
+
+    >>> layer = nn.Linear(2, 2)
+    >>> first_names(nn.Sequential(layer, layer))
+    {'0.weight': '0.weight', '0.bias': '0.bias', '1.weight': '0.weight', '1.bias': '0.bias'}
+    """
+    first: dict[int, str] = {}
+    state = model.state_dict(keep_vars=True)  # the parameters themselves, and not new tensors of their values
+    return {name: first.setdefault(id(tensor), name) for name, tensor in state.items()}

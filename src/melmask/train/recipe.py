@@ -20,7 +20,7 @@ from melmask.masking import (
     make_strategy,
 )
 from melmask.masking.base import can_mask, num_masked_of, num_visible_of
-from melmask.masking.schedule import Schedule, check_points
+from melmask.masking.schedule import HintShape, Schedule, check_points
 from melmask.nn.vit import SIZES, Size
 from melmask.types import PatchGrid
 
@@ -45,7 +45,8 @@ class Recipe:
         strategy_options: settings of the strategy.
         mask_ratio: share of patches that are masked.
         hint_strategies: which strategies take hints: "informed" ones, which need a guide, or "all".
-        hint_shape: how the hint ratio h falls from 1 to 0: as 1 - progress^k, or as a cosine.
+        hint_shape: how the hint ratio h falls from 1 to 0: as 1 - progress^k, as a cosine, or "delayed" until
+            hint_start and then at once, which leaves the strategy alone.
         hint_power: k of that power.
         hint_start: share of the run, from its start, with h = 1: random masks.
         hint_constant: a constant h in place of a schedule.
@@ -54,6 +55,8 @@ class Recipe:
             for that exponent throughout. Hints are given besides, unless hint_constant is 0.
         steps: optimiser steps; 0 to count in epochs.
         epochs: passes over the store, counted in crops; 0 to count in steps.
+        crops_per_clip: crops that an epoch takes of each recording, and then whole batches only, as the papers count
+            epochs; 0 for as many crops as the recording is long, and epochs that may end within a batch.
         batch_size: crops in one optimiser step, over all processes and accumulated parts.
         accumulate: parts into which a process splits its share of the batch, by length: takes less memory, and pads
             short recordings less.
@@ -83,7 +86,7 @@ class Recipe:
     strategy_options: Options = field(default_factory=dict)
     mask_ratio: float = 0.7
     hint_strategies: Literal["informed", "all"] = "informed"
-    hint_shape: Literal["power", "cosine"] = "power"
+    hint_shape: HintShape = "power"
     hint_power: float = 2.0
     hint_start: float = 1 / 6
     hint_constant: float | None = None
@@ -91,6 +94,7 @@ class Recipe:
     exponent_power: float | None = None
     steps: int = 0
     epochs: float = 0.0
+    crops_per_clip: int = 0
     batch_size: int = 2048
     accumulate: int = 1
     learning_rate: float = 2.4e-3
@@ -121,6 +125,8 @@ class Recipe:
         ):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        if self.crops_per_clip < 0:
+            raise ValueError(f"crops_per_clip must be at least 1, or 0 for its length, got {self.crops_per_clip}")
         if not 0.0 <= self.warmup < 1.0:
             raise ValueError(f"warmup is a share of the run in [0, 1), got {self.warmup}")
         if self.crop_frames < self.patch_shape[1]:
@@ -238,6 +244,7 @@ class Recipe:
             batch_size=self.batch_size,
             seed=self.seed,
             exclude=self.exclude,
+            crops_per_clip=self.crops_per_clip,
             column_frames=self.patch_shape[1],
             min_columns=next((n for n in columns if can_mask(n * grid.freq, self.mask_ratio)), grid.time),
         )
@@ -289,7 +296,7 @@ def _gather_framework_options(saved: dict[str, Any]) -> None:
         saved["framework_options"] = {k: v for k, v in options.items() if is_m2d and v != defaults[k]}
 
 
-_PAPER = Recipe(epochs=300.0)
+_PAPER = Recipe(epochs=300.0, crops_per_clip=1, framework_options={"target": "blocks"})
 # Chosen with random masking, on folds that no reported score uses (LOG.md). Shallower than the papers' networks;
 # M2D's targets are standardised over the batch, so that its EMA can be fast enough for some thousand steps.
 _TINY = Recipe(

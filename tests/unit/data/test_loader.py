@@ -75,6 +75,23 @@ def test_an_epoch_visits_every_recording_in_proportion_to_its_length(store):
     assert visits.tolist() == expected
 
 
+@pytest.mark.parametrize("crops_per_clip", [1, 2])
+def test_an_epoch_can_visit_every_recording_equally_often_in_whole_batches(crops_per_clip, store):
+    loader = make(store, batch_size=4, crops_per_clip=crops_per_clip)
+    num_crops = crops_per_clip * len(store)
+    assert num_crops % 4 and loader.crops_per_epoch == num_crops // 4 * 4
+    missed = []
+    for epoch in range(3):
+        first = epoch * loader.crops_per_epoch // 4
+        rows = torch.cat([loader.part(first + i).clip for i in range(loader.crops_per_epoch // 4)])
+        visits = np.bincount(rows, minlength=len(store))
+        assert visits.max() == crops_per_clip and visits.sum() == loader.crops_per_epoch
+        missed.append(tuple(np.flatnonzero(visits < crops_per_clip)))
+    assert len(set(missed)) > 1  # the clips that are left out are others in every epoch
+    whole = make(store, batch_size=num_crops + 1, crops_per_clip=crops_per_clip)
+    assert whole.crops_per_epoch == num_crops
+
+
 def test_crops_reach_both_ends_of_a_recording(store):
     loader = make(store, batch_size=64)
     longest = max(range(len(store)), key=lambda row: store.clips[row].num_frames)

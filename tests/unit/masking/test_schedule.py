@@ -42,6 +42,11 @@ def test_a_cosine_falls_from_one_to_nothing_and_is_half_way_in_the_middle():
     assert values[25] == pytest.approx(0.853553) and values[25:] == sorted(values[25:], reverse=True)
 
 
+def test_a_delayed_strategy_is_random_until_its_start_and_pure_from_then_on():
+    schedule = HintSchedule(shape="delayed", start=50 / 300)
+    assert [schedule(epoch / 300) for epoch in range(300)] == [1.0] * 50 + [0.0] * 250
+
+
 @pytest.mark.parametrize(("num_patches", "num_masked"), [(190, 133), (65, 48), (7, 3), (190, 1), (10, 9)])
 def test_no_number_of_hints_comes_nearer_to_the_wanted_guidance(num_patches, num_masked):
     reached = [guidance(num_patches, num_masked, u / num_masked) for u in range(num_masked + 1)]

@@ -55,6 +55,20 @@ def test_tensors_keep_the_names_that_earlier_versions_wrote(tmp_path):
     }
 
 
+def test_what_modules_share_is_saved_once_and_restored_shared(tmp_path):
+    models = [nn.Sequential(layer := nn.Linear(4, 4), nn.ReLU(), layer) for _ in range(2)]
+    optimisers = [OPTIMISERS["adamw"](model) for model in models]
+    take_step(models[0], optimisers[0], seed=2)
+    save_training(tmp_path / "state.safetensors", models[0], optimisers[0], {}, {})
+    saved = read_tensors(tmp_path / "state.safetensors")[0]
+    assert {name for name in saved if name.startswith("model.")} == {"model.0.weight", "model.0.bias"}
+    load_training(tmp_path / "state.safetensors", models[1], optimisers[1])
+    for model, optimiser in zip(models, optimisers, strict=True):
+        take_step(model, optimiser, seed=3)
+    assert models[1][2].weight is models[1][0].weight
+    assert all(torch.equal(value, models[1].state_dict()[name]) for name, value in models[0].state_dict().items())
+
+
 def test_a_checkpoint_of_another_model_or_a_damaged_one_is_refused(tmp_path):
     model, wider = model_of(0), model_of(0, width=5)
     save_training(tmp_path / "state.safetensors", model, OPTIMISERS["adamw"](model), {}, {})

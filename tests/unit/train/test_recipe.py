@@ -46,11 +46,22 @@ def test_schedules_are_saved_and_recipes_from_before_them_are_loaded(tmp_path):
     recipe.save(tmp_path / "recipe.json")
     assert Recipe.load(tmp_path / "recipe.json") == recipe
     saved = json.loads((tmp_path / "recipe.json").read_text())
-    for name in ("guidance", "exponent_power", "hint_shape", "hint_strategies"):
+    for name in ("guidance", "exponent_power", "hint_shape", "hint_strategies", "crops_per_clip"):
         del saved[name]
     (tmp_path / "recipe.json").write_text(json.dumps(saved))
     before = dataclasses.replace(recipe, guidance=(), exponent_power=None, hint_shape="power")
     assert Recipe.load(tmp_path / "recipe.json") == before
+
+
+def test_a_run_of_the_base_recipe_from_before_its_present_target_and_epochs_keeps_its_own(tmp_path):
+    RECIPES["base-m2d"].save(tmp_path / "recipe.json")
+    saved = json.loads((tmp_path / "recipe.json").read_text())
+    del saved["crops_per_clip"]
+    saved["framework_options"] = {}
+    (tmp_path / "recipe.json").write_text(json.dumps(saved))
+    loaded = Recipe.load(tmp_path / "recipe.json")
+    assert make_options("m2d", loaded.framework_options).target == "encoder" and loaded.crops_per_clip == 0
+    assert loaded != RECIPES["base-m2d"]
 
 
 @pytest.mark.parametrize(
@@ -92,7 +103,10 @@ def test_a_recipe_with_the_frames_of_a_patch_among_its_strategy_options_is_loade
 def test_the_papers_settings_are_the_default():
     recipe = RECIPES["base-m2d"]
     assert (recipe.mask_ratio, recipe.epochs, recipe.hint_power) == (0.7, 300, 2)
-    assert make_options(recipe.framework, recipe.framework_options) == M2D.Options(0.99995, 0.99999, "patch")
+    options = make_options(recipe.framework, recipe.framework_options)
+    assert options == M2D.Options(0.99995, 0.99999, "patch", "blocks") and recipe.crops_per_clip == 1
+    small = RECIPES["small-m2d"]
+    assert dataclasses.replace(recipe, size="small") == small and RECIPES["base-msm-mae"].crops_per_clip == 1
     assert recipe.hint_start == pytest.approx(50 / 300) and recipe.warmup == pytest.approx(20 / 300)
     assert recipe.learning_rate == pytest.approx(3e-4 * recipe.batch_size / 256)
     assert (recipe.decoder_dim, recipe.decoder_depth, recipe.decoder_heads) == (512, 8, 16)
@@ -110,6 +124,9 @@ def test_the_papers_settings_are_the_default():
         ({"strategy": "dwm", "strategy_options": {"side": 3}}, "dwm has no option 'side'"),
         ({"hint_constant": 1.5}, "constant hint ratio"),
         ({"hint_power": 0.0}, "power > 0"),
+        ({"hint_shape": "linear"}, 'in the shape "power", "cosine" or "delayed", got \'linear\''),
+        ({"crops_per_clip": -1}, "crops_per_clip must be at least 1, or 0"),
+        ({"framework_options": {"target": "norm"}}, 'is an "encoder" or "blocks" of its own, got \'norm\''),
         ({"strategy": "dwm", "guidance": ((0.5, 0.1), (0.2, 0.3))}, "growing progress"),
         ({"strategy": "dwm", "guidance": ((0.0, 1.3),)}, r"must lie in \[0, 1\]"),
         ({"strategy": "dwm", "guidance": ((0.0, 0.3),), "hint_constant": 0.5}, "set one of them"),
@@ -124,7 +141,10 @@ def test_the_papers_settings_are_the_default():
         ({"warmup": 1.0}, "warmup"),
         ({"framework_options": {"ema_end": 1.1}}, r"ema_end is a decay in \[0, 1\], got 1.1"),
         ({"framework": "msm-mae"}, "msm-mae has no option 'ema_start'; it has none: leave framework_options empty"),
-        ({"framework_options": {"decay": 1}}, "m2d has no option 'decay'; it has: ema_end, ema_start, standardise"),
+        (
+            {"framework_options": {"decay": 1}},
+            "m2d has no option 'decay'; it has: ema_end, ema_start, standardise, target",
+        ),
         ({"framework_options": {"ema_end": "slow"}}, "m2d cannot have the options {'ema_end': 'slow'}"),
         ({"framework": "jepa"}, "no framework 'jepa'; there are: m2d, msm-mae; name one .* package.module:Class"),
         ({"crop_frames": 8}, "shorter than one patch"),
@@ -167,6 +187,14 @@ def test_epochs_are_counted_in_crops():
     recipe = dataclasses.replace(RECIPES["micro-m2d"], steps=0, epochs=3.0, batch_size=10)
     assert recipe.num_steps(crops_per_epoch=100) == 30
     assert RECIPES["micro-m2d"].num_steps(crops_per_epoch=100) == 100
+
+
+def test_a_delayed_strategy_is_random_until_its_start_and_then_itself():
+    recipe = dataclasses.replace(
+        RECIPES["micro-m2d"], strategy="ibm", hint_strategies="all", hint_shape="delayed", hint_start=1 / 6
+    )
+    hints = [recipe.hints(PatchGrid(5, 38))(step / 300) for step in range(300)]
+    assert hints == [1.0] * 50 + [0.0] * 250
 
 
 def test_the_learning_rate_rises_linearly_and_falls_to_zero():
