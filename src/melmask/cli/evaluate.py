@@ -64,8 +64,8 @@ def evaluate(
     Results of a run and its baselines are appended to its results.jsonl.
 
     Args:
-        encoders: runs' folders, encoder files, logmel-stats, untrained:SIZE, onnx:FILE[@RATE], hear:MODULE[@WEIGHTS]
-            or hf:FOLDER; see docs/peers.md.
+        encoders: runs' folders, RUN@STEP for encoders kept along a run, encoder files, logmel-stats, untrained:SIZE,
+            onnx:FILE[@RATE], hear:MODULE[@WEIGHTS] or hf:FOLDER; see docs/peers.md.
         task: tasks and probes.
         features: of melmask encoders only.
         baselines: also evaluate log-mel statistics and the runs' encoders untrained.

@@ -62,6 +62,11 @@ class AudioEncoder(Protocol):
         ...
 
     @property
+    def step(self) -> int | None:
+        """The step of that run whose encoder it is; None for the last one, and if it comes from elsewhere."""
+        ...
+
+    @property
     def has_time_steps(self) -> bool:
         """Whether it gives features of time steps too; if not, `embed_frames` and `time_steps` raise ValueError."""
         ...
@@ -130,6 +135,7 @@ class ClipEncoder:
 
     settings: ClassVar[FeatureSettings | None] = None
     run: ClassVar[Path | None] = None
+    step: ClassVar[int | None] = None
     has_time_steps: ClassVar[bool] = False
     has_untrained: ClassVar[bool] = False
 

@@ -22,6 +22,7 @@ from melmask.nn.encoder_file import ENCODER, EncoderFile, FrontEnd
 from melmask.nn.vit import LAYER_NORM_EPS, Encoder, Size
 from melmask.patches import grid_of, patchify
 from melmask.runtime import keep_freed_memory, this_device
+from melmask.train.run_folder import kept_encoder, split_step
 from melmask.types import PatchGrid
 
 TOKENS_PER_BATCH = 8192
@@ -50,6 +51,7 @@ class PretrainedEncoder:
         settings: layers and pooling.
         called: its name.
         run: the folder of the run that trained it, if any.
+        step: of that run, for an encoder that was kept along it; None for its last.
         has_untrained: False for one with random weights, which needs no untrained form as a baseline.
 
     Raises:
@@ -70,28 +72,36 @@ class PretrainedEncoder:
         called: str = "encoder",
         *,
         run: Path | None = None,
+        step: int | None = None,
         has_untrained: bool = True,
     ) -> None:
         keep_freed_memory()
         self.encoder = encoder.eval().to(this_device())
         self.front_end, self.crop_frames = front_end, crop_frames
         self.settings, self.called = settings, called
-        self.run, self.has_untrained = run, has_untrained
+        self.run, self.step, self.has_untrained = run, step, has_untrained
         self.layers = settings.numbers(encoder.size.depth)
 
     @staticmethod
     def load(path: str | Path, settings: FeatureSettings = DEFAULT_SETTINGS) -> "PretrainedEncoder":
         """The encoder of a run folder, named after it, or of an encoder file.
 
+        Args:
+            path: the folder, RUN@STEP for an encoder that was kept along a run, or the file.
+            settings: layers and pooling.
+
         Raises:
             ValueError: there is none, it is damaged, or it lacks a layer asked for.
         """
-        path = Path(path)
+        path, step = split_step(Path(path))
         run = path if path.is_dir() else None
         file = path / ENCODER if run or not path.exists() else path
         called = file.resolve().parent.name if file.name == ENCODER else file.stem
+        if run and step is not None:
+            file, called = kept_encoder(run, step), f"{called}@{step}"
         saved = EncoderFile.load(file)
-        return PretrainedEncoder(saved.encoder, saved.front_end, saved.crop_frames, settings, called, run=run)
+        front_end, crop_frames = saved.front_end, saved.crop_frames
+        return PretrainedEncoder(saved.encoder, front_end, crop_frames, settings, called, run=run, step=step)
 
     def untrained(self, seed: int = 0) -> "PretrainedEncoder":
         """The same form with random weights: the baseline that shows what training added.

@@ -15,6 +15,7 @@ from melmask.logmel import LogMelSpec
 from melmask.nn.encoder_file import FrontEnd
 from melmask.nn.vit import SIZES
 from melmask.registry import lookup
+from melmask.train.run_folder import split_step
 
 AUDIOSET_MEAN, AUDIOSET_STD = -7.1, 4.2  # of log-mels: the front end of encoders that were never trained
 UNTRAINED_PATCH_SHAPE, UNTRAINED_CROP_FRAMES = (16, 16), 608  # as in the papers
@@ -30,10 +31,10 @@ def load(spec: str | Path, layers: Layers = "last", pooling: Pooling = "mean") -
     """The encoder that a name stands for, ready to embed recordings.
 
     Args:
-        spec: a run folder or an encoder file; ``untrained:SIZE``, random weights; ``untrained-of:RUN``, random weights
-            in the form of a run's encoder; ``logmel-stats``; ``onnx:FILE[@RATE]``; ``hear:MODULE[@WEIGHTS]``;
-            ``hf:FOLDER``; or ``package.module:Class``, a Python class with ``encode(batch, sample_rate)``.
-            docs/peers.md says what each must hold.
+        spec: a run folder or an encoder file; ``RUN@STEP``, an encoder that was kept along a run; ``untrained:SIZE``,
+            random weights; ``untrained-of:RUN``, random weights in the form of a run's encoder; ``logmel-stats``;
+            ``onnx:FILE[@RATE]``; ``hear:MODULE[@WEIGHTS]``; ``hf:FOLDER``; or ``package.module:Class``, a Python class
+            with ``encode(batch, sample_rate)``. docs/peers.md says what each must hold.
         layers: of a melmask encoder: last, all, or numbers from 1 on.
         pooling: of a melmask encoder, over time.
 
@@ -74,7 +75,7 @@ def _of_name(spec: str, settings: FeatureSettings) -> AudioEncoder:
         return LogMelStatistics()
     if colon and kind in KINDS:
         return KINDS[kind](rest, settings)
-    if Path(spec).exists():
+    if Path(spec).exists() or split_step(Path(spec))[1] is not None:
         return PretrainedEncoder.load(spec, settings)
     if colon:
         found: Any = lookup(spec, {}, "encoder")
@@ -101,8 +102,8 @@ KINDS: dict[str, Callable[[str, FeatureSettings], AudioEncoder]] = {
     "hf": lambda folder, settings: from_huggingface(Path(folder)),
 }
 FORMS = (
-    f"a run folder, an encoder file, {LOGMEL_STATS}, {UNTRAINED}:SIZE, untrained-of:RUN, onnx:FILE, hear:MODULE, "
-    "hf:FOLDER or package.module:Class"
+    f"a run folder, RUN@STEP, an encoder file, {LOGMEL_STATS}, {UNTRAINED}:SIZE, untrained-of:RUN, onnx:FILE, "
+    "hear:MODULE, hf:FOLDER or package.module:Class"
 )
 
 

@@ -304,4 +304,5 @@ def _result(
         identity=encoder.encoder.identity,
         settings=encoder.settings,
         clip_s=task.clip_s,
+        step=encoder.encoder.step,
     )

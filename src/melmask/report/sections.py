@@ -30,7 +30,7 @@ from melmask.report.crops import (
 )
 from melmask.report.formats import html_table
 from melmask.study.runs import Run, random_masks
-from melmask.study.table import Table
+from melmask.study.table import Table, score_curves
 from melmask.train.recipe import Recipe
 from melmask.viz import curves
 from melmask.viz.masks import NUM_DRAWS
@@ -45,6 +45,11 @@ TABLE_NOTE = (
 CHART_CAPTION = (
     "Each bar is a score, its black line the 95 % interval. Coloured bars are trained encoders, grey bars the "
     "baselines: the gain from training is the distance to the grey bars."
+)
+STEPS_CAPTION = (
+    "Scores of the encoders that were kept along the runs, and of each run's last one, over the optimiser steps that "
+    "they were trained for; shaded, the 95 % intervals. The learning rate falls to zero at the end of a run, so that "
+    "an encoder from within it is not what a shorter run would have given."
 )
 CURVES_CAPTION = (
     "Noisy values are drawn faint, under their moving average. An effective rank or a feature deviation that falls "
@@ -134,6 +139,10 @@ def evaluations(material: Material) -> list[str]:
         table = tables.as_html(material.table, material.colours)
         parts = [f'<p class="note">{escape(TABLE_NOTE)}</p>', table]
         parts.append(material.figures.add("evaluations", chart, CHART_CAPTION))
+    along = score_curves(material.runs)
+    if along:
+        chart = curves.scores_figure(along, material.colours)
+        parts.append(material.figures.add("scores-over-steps", chart, STEPS_CAPTION))
     for run in material.runs:
         if not run.results:
             command = shlex.join(["melmask", "evaluate", str(run.folder), "--task", "TASK.csv"])

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
 from melmask.encoders.features import FeatureSettings
 from melmask.encoders.registry import ENCODER, UNTRAINED
@@ -99,17 +100,59 @@ def tabulate(runs: Sequence[Run]) -> Table:
     """The table of all evaluations: columns sorted by task and probe, a row for every run, then the baselines.
 
     A run has a row for each of its feature settings. Baselines of several runs with equal scores share one row.
+    Encoders that were kept along a run are in `score_curves`.
     """
     rows = []
     for run in runs:
-        for settings in dict.fromkeys(_settings(result) for result in run.results if result.features == ENCODER):
+        for settings in dict.fromkeys(_settings(result) for result in run.results if _is_last(result)):
             rows.append(Row(_label(run.name, settings), [run.name], True, _cells(run, ENCODER, settings), settings))
     kinds = ((result.features, _settings(result)) for run in runs for result in run.results)
     for features, settings in dict.fromkeys(kinds):
         if features != ENCODER:
             rows += _baseline_rows(runs, features, settings)
     columns = {column for row in rows for column in row.cells}
-    return Table(sorted(columns, key=lambda c: (c.task, c.probe, c.test_folds, c.num_clips, c.clip_s)), rows)
+    return Table(sorted(columns, key=_order), rows)
+
+
+def _order(column: Column) -> tuple[Any, ...]:
+    return (column.task, column.probe, column.test_folds, column.num_clips, column.clip_s)
+
+
+@dataclass(frozen=True)
+class ScoreCurve:
+    """The scores of a run's encoders along the run, in one column.
+
+    Args:
+        run: name of the run.
+        label: what legends call it: the run's name, and the feature settings where they are not the defaults.
+        results: by step, in ascending order; the run's last encoder is at the number of steps done.
+    """
+
+    run: str
+    label: str
+    results: dict[int, Result]
+
+
+def score_curves(runs: Sequence[Run]) -> dict[Column, list[ScoreCurve]]:
+    """The curves of all runs whose kept encoders (RUN@STEP) were evaluated, by column; other columns are left out."""
+    curves: dict[Column, list[ScoreCurve]] = {}
+    for run in runs:
+        along: dict[tuple[Column, str], dict[int, Result]] = {}
+        last = {(_column(result), _settings(result)): result for result in run.results if _is_last(result)}
+        for result in run.results:
+            if result.step is not None:
+                along.setdefault((_column(result), _settings(result)), {})[result.step] = result
+        for (column, settings), results in along.items():
+            if run.log and (column, settings) in last:
+                results[run.num_steps_done] = last[column, settings]
+            curve = ScoreCurve(run.name, _label(run.name, settings), dict(sorted(results.items())))
+            curves.setdefault(column, []).append(curve)
+    return {column: curves[column] for column in sorted(curves, key=_order)}
+
+
+def _is_last(result: Result) -> bool:
+    """Whether it is of a run's last encoder, and not of one that was kept along the run, nor of a baseline."""
+    return result.features == ENCODER and result.step is None
 
 
 def overlap(one: Result, other: Result) -> bool:
@@ -128,7 +171,7 @@ def _label(name: str, settings: str) -> str:
 
 def _cells(run: Run, features: str, settings: str) -> dict[Column, Result]:
     """A run's lines with these features and settings, by column."""
-    kept = [one for one in run.results if one.features == features and _settings(one) == settings]
+    kept = [one for one in run.results if one.features == features and _settings(one) == settings and one.step is None]
     return {_column(result): result for result in kept}
 
 

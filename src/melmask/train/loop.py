@@ -25,7 +25,7 @@ from melmask.train.masker import Masker
 from melmask.train.monitors import effective_rank, feature_deviation
 from melmask.train.optimiser import clip_gradients, learning_rate, make_optimiser
 from melmask.train.recipe import Recipe
-from melmask.train.run_folder import CHECKPOINT, LOG, MASKING, LogEntry, open_run, read_log
+from melmask.train.run_folder import CHECKPOINT, LOG, MASKING, LogEntry, kept_encoder, open_run, read_log
 from melmask.train.signals import stop_requests
 from melmask.types import Batch
 
@@ -105,6 +105,8 @@ class Trainer:
                     now = time.monotonic()
                     log(self.log_entry(step, loss, grad_norm, done - logged[0], now - logged[1], now - started))
                     logged = (done, now)
+                if recipe.keep_every and done % recipe.keep_every == 0:
+                    self.keep(done)
                 stopping = self.world.any(stop_requested())
                 if done % recipe.save_every == 0 or done == self.num_steps or stopping:
                     self.save(done)
@@ -188,12 +190,24 @@ class Trainer:
         """Write checkpoint and encoder file, in the first process."""
         self.check_finite(step)
         if self.world.is_first:
-            store = self.loader.store
             masking = {f"{MASKING}{name}": tensor for name, tensor in self.masker.state().items()}
             save_training(self.run / CHECKPOINT, self.model, self.optimiser, masking, {"step": str(step)})
-            front_end = FrontEnd(store.spec, store.mean, store.std)
-            EncoderFile(self.model.encoders()["online"], front_end, self.recipe.crop_frames).save(self.run / ENCODER)
+            self.save_encoder(self.run / ENCODER)
         self.world.wait()
+
+    def keep(self, step: int) -> None:
+        """Write the encoder of that step beside those of other steps, in the first process."""
+        self.check_finite(step)
+        if self.world.is_first:
+            path = kept_encoder(self.run, step)
+            path.parent.mkdir(exist_ok=True)
+            self.save_encoder(path)
+
+    def save_encoder(self, path: Path) -> None:
+        """Write the encoder with its front end."""
+        store = self.loader.store
+        front_end = FrontEnd(store.spec, store.mean, store.std)
+        EncoderFile(self.model.encoders()["online"], front_end, self.recipe.crop_frames).save(path)
 
     def restore(self) -> int:
         """Restore the state of the last checkpoint; returns its number of steps."""

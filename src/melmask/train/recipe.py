@@ -72,6 +72,7 @@ class Recipe:
         seed: of the weights, the crops and the masks.
         log_every: steps between two entries of the log.
         save_every: steps between two checkpoints.
+        keep_every: steps between two encoders that are kept along the run, for `melmask evaluate RUN@STEP`; 0 for none.
     """
 
     framework: str = "m2d"
@@ -108,6 +109,7 @@ class Recipe:
     seed: int = 0
     log_every: int = 20
     save_every: int = 500
+    keep_every: int = 0
 
     def __post_init__(self) -> None:
         if self.size not in SIZES:
@@ -125,6 +127,8 @@ class Recipe:
         ):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        if self.keep_every < 0:
+            raise ValueError(f"keep_every must be at least 1, or 0 to keep none, got {self.keep_every}")
         if self.crops_per_clip < 0:
             raise ValueError(f"crops_per_clip must be at least 1, or 0 for its length, got {self.crops_per_clip}")
         if not 0.0 <= self.warmup < 1.0:

@@ -5,6 +5,7 @@ recipe.json             every setting of the run
 data.json               the store: its path, fingerprint, mean and standard deviation
 checkpoint.safetensors  the training's state after the last saved step, to resume from
 encoder.safetensors     the encoder with its front end (`melmask.nn.encoder_file`)
+encoders/N.safetensors  the encoder after step N, every `keep_every` steps
 log.jsonl               a `LogEntry` a line; the same numbers are in TensorBoard's events.out.tfevents.*
 ======================  ====================================================================================
 """
@@ -18,7 +19,9 @@ from melmask.data.store import Store
 from melmask.files import remove_temporaries, write_json
 from melmask.train.recipe import Recipe
 
+KEPT = "encoders"  # folder of the encoders that are kept along a run
 RECIPE, DATA, CHECKPOINT, LOG = "recipe.json", "data.json", "checkpoint.safetensors", "log.jsonl"
+SUFFIX = ".safetensors"
 MASKING = "masking."  # prefix of the masking strategy's state in a checkpoint
 
 
@@ -71,11 +74,42 @@ def open_run(run: Path, recipe: Recipe, store: Store, resume: bool) -> None:
         if read_data(run)["fingerprint"] != store.fingerprint:
             raise ValueError(f"{run} was trained on other data than {store.folder}: resume it with its own store")
         remove_temporaries(run)
+        remove_temporaries(run / KEPT)
         return
     run.mkdir(parents=True, exist_ok=True)
     data = {"store": str(store.folder.resolve()), "fingerprint": store.fingerprint}
     write_json(run / DATA, data | {"mean": store.mean, "std": store.std})
     recipe.save(run / RECIPE)
+
+
+def kept_encoder(run: Path, step: int) -> Path:
+    """The file of the encoder that a run keeps of that step."""
+    return run / KEPT / f"{step}{SUFFIX}"
+
+
+def kept_steps(run: Path) -> list[int]:
+    """The steps whose encoders a run keeps, in ascending order."""
+    return sorted(int(file.stem) for file in (run / KEPT).glob(f"*{SUFFIX}") if file.stem.isdigit())
+
+
+def split_step(path: Path) -> tuple[Path, int | None]:
+    """A run's folder and the step, of RUN@STEP; any other path, and one that exists, with None.
+
+    Raises:
+        ValueError: the run keeps no encoder of that step.
+
+    >>> split_step(Path("run")), split_step(Path("a@b"))
+    ((PosixPath('run'), None), (PosixPath('a@b'), None))
+    """
+    name, at, step = path.name.rpartition("@")
+    run = path.with_name(name) if name else path
+    if not at or not step.isdigit() or path.exists() or not run.is_dir():
+        return path, None
+    steps = kept_steps(run)
+    if int(step) not in steps:
+        kept = f"it keeps: {', '.join(map(str, steps))}" if steps else "it keeps none: pretrain with --keep-every"
+        raise ValueError(f"{run} keeps no encoder of step {step}; {kept}")
+    return run, int(step)
 
 
 def read_data(run: Path) -> dict[str, Any]:

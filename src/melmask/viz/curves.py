@@ -12,7 +12,7 @@ from torch import Tensor
 
 from melmask.logmel import LogMelSpec
 from melmask.study.runs import Run
-from melmask.study.table import Table
+from melmask.study.table import Column, ScoreCurve, Table
 from melmask.viz import style
 from melmask.viz.masks import random_share
 from melmask.viz.spectrogram import label_axes, row_centres
@@ -58,6 +58,35 @@ def results_figure(table: Table, colours: Mapping[str, str]) -> Figure:
         axes.spines["left"].set_visible(False)
         axes.grid(axis="x")
     panels[0, 0].invert_yaxis()
+    return figure
+
+
+@style.in_style
+def scores_figure(curves: Mapping[Column, Sequence[ScoreCurve]], colours: Mapping[str, str]) -> Figure:
+    """Scores over the steps of the runs: a panel for every column, a line with its 95 % intervals for every run.
+
+    Args:
+        curves: of `melmask.study.table.score_curves`, at least one.
+        colours: of the runs, by name.
+    """
+    num_across = min(3, len(curves))
+    num_down = math.ceil(len(curves) / num_across)
+    figure = style.new_figure(0.3 + 2.2 * num_down)
+    panels = figure.subplots(num_down, num_across, squeeze=False).flat
+    for axes in panels[len(curves) :]:
+        axes.set_axis_off()
+    for axes, (column, of_runs) in zip(panels, curves.items(), strict=False):
+        for curve in of_runs:
+            steps, results = list(curve.results), list(curve.results.values())
+            score, low, high = (100 * np.array([getattr(one, k) for one in results]) for k in ("score", "low", "high"))
+            axes.plot(steps, score, "o-", color=colours[curve.run], markersize=3)
+            axes.fill_between(steps, low, high, color=colours[curve.run], alpha=0.15, linewidth=0)
+        axes.set_title(column.title, fontweight="bold")
+        axes.set_ylabel(f"{column.metric}, %")
+        axes.set_xlabel("optimiser steps", loc="right", labelpad=1)
+        axes.grid(axis="y")
+    labels = {curve.label: colours[curve.run] for of_runs in curves.values() for curve in of_runs}
+    _legend(figure, list(labels), labels)
     return figure
 
 

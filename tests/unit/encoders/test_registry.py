@@ -16,6 +16,7 @@ from melmask.encoders.waveform import WaveformEncoder, wrap
 from melmask.logmel import LogMelSpec
 from melmask.nn.encoder_file import ENCODER, EncoderFile, FrontEnd
 from melmask.nn.vit import SIZES, Encoder
+from melmask.train.run_folder import kept_encoder
 
 OUTSIDE = """
 class Loudness:
@@ -53,6 +54,22 @@ def test_a_run_is_named_by_its_folder_as_str_or_path_or_file(run):
         assert encoder.run == (run if Path(name) == run else None)
     assert load(run).identity == load(str(run / ENCODER)).identity
     assert load(run, (1, 2), "mean+max").settings == FeatureSettings((1, 2), "mean+max")
+
+
+def test_an_encoder_that_was_kept_along_a_run_is_named_by_its_step(run):
+    kept = kept_encoder(run, 20)
+    kept.parent.mkdir(exist_ok=True)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(2)
+        EncoderFile(Encoder(SIZES["micro"], (16, 16)), FrontEnd(LogMelSpec(), -7.1, 4.2), 96).save(kept)
+    encoder = load(f"{run}@20")
+    assert (encoder.name, encoder.run, encoder.step, load(run).step) == ("birds@20", run, 20, None)
+    assert encoder.identity == load(str(kept)).identity != load(run).identity
+    named = with_baselines([f"{run}@20", str(run)])
+    assert [one.name for one in named] == ["birds@20", "birds", "birds@20 untrained", "log-mel statistics"]
+    assert {path for one in named for path in one.runs} == {run}
+    with pytest.raises(ValueError, match="birds keeps no encoder of step 30; it keeps: 20"):
+        load(f"{run}@30")
 
 
 def test_the_untrained_form_of_a_run_has_its_front_end_and_none_of_its_weights(run):

@@ -167,3 +167,5 @@ def test_unknown_names_and_options_are_refused(as_for_users):
         make_framework("mae", Size(32, 1, 2), Size(16, 1, 2), (4, 4))
     with pytest.raises(ValueError, match='over a "patch" or the "batch", got \'feature\''):
         make_framework("m2d", Size(32, 1, 2), Size(16, 1, 2), (4, 4), {"standardise": "feature"})
+    with pytest.raises(ValueError, match='is an "encoder" or "blocks" of its own, got \'norm\''):
+        make_framework("m2d", Size(32, 1, 2), Size(16, 1, 2), (4, 4), {"target": "norm"})

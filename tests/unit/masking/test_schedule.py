@@ -47,6 +47,11 @@ def test_a_delayed_strategy_is_random_until_its_start_and_pure_from_then_on():
     assert [schedule(epoch / 300) for epoch in range(300)] == [1.0] * 50 + [0.0] * 250
 
 
+def test_an_unknown_shape_is_refused(as_for_users):
+    with pytest.raises(ValueError, match='in the shape "power", "cosine" or "delayed", got \'linear\''):
+        HintSchedule(shape="linear")
+
+
 @pytest.mark.parametrize(("num_patches", "num_masked"), [(190, 133), (65, 48), (7, 3), (190, 1), (10, 9)])
 def test_no_number_of_hints_comes_nearer_to_the_wanted_guidance(num_patches, num_masked):
     reached = [guidance(num_patches, num_masked, u / num_masked) for u in range(num_masked + 1)]

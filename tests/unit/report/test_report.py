@@ -75,6 +75,15 @@ def test_figures_are_files_beside_the_page_and_in_it(page: Path) -> None:
     assert text.count("<img ") == len(written) and text.count("<figcaption>") == len(written)
 
 
+def test_scores_of_kept_encoders_are_a_curve(trained: list[Path], tmp_path: Path) -> None:
+    run = tmp_path / "plain"
+    shutil.copytree(trained[1], run)
+    append_results(run, [result("encoder", 0.2, step=2), result("encoder", 0.4, step=4)])
+    text = report([run, trained[0]], tmp_path / "out").read_text()
+    assert (tmp_path / "out" / "scores-over-steps.png").exists() and "were kept along the runs" in text
+    assert "20.0" not in text.split("<table>")[1].split("</table>")[0]
+
+
 def test_names_are_escaped(page: Path) -> None:
     text = page.read_text()
     assert "<script" not in text and "&lt;script&gt;alert(1)&lt;/script&gt;" in text

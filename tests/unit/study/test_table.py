@@ -1,10 +1,11 @@
 """The table of evaluations: what may stand in one column, and which rows there are."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from evaluations import result, run_with
 from melmask.evaluation.results import append_results, read_results
-from melmask.study.table import tabulate
+from melmask.study.table import score_curves, tabulate
 
 
 def test_only_scores_on_the_same_test_clips_share_a_column() -> None:
@@ -22,6 +23,18 @@ def test_scores_on_clips_of_other_lengths_share_no_column() -> None:
     table = tabulate([one, run_with("two", result("encoder", 0.6), result("encoder", 0.3, clip_s=2.5))])
     assert [column.clip_s for column in table.columns] == [0, 2.5] and "clips of 2.5 s," in table.columns[1].note
     assert [[row.cells[column].score for row in table.rows] for column in table.columns] == [[0.5, 0.6], [0.4, 0.3]]
+
+
+def test_encoders_kept_along_a_run_are_a_curve_and_no_row(tmp_path: Path) -> None:
+    lines = [result("encoder", 0.3, step=200), result("encoder", 0.2, step=100), result("encoder", 0.1, step=100)]
+    append_results(tmp_path, [*lines, result("encoder", 0.5), result("encoder", 0.4, probe="knn")])
+    run = replace(run_with("a", *read_results(tmp_path)), log=[{"step": 300, "num_steps": 300}])
+    table = tabulate([run])
+    assert [[cell.score for cell in row.cells.values()] for row in table.rows] == [[0.5, 0.4]]
+    ((column, (curve,)),) = score_curves([run, run_with("b", result("encoder", 0.6))]).items()
+    assert column.probe == "logistic" and (curve.run, curve.label) == ("a", "a")
+    assert {step: one.score for step, one in curve.results.items()} == {100: 0.1, 200: 0.3, 300: 0.5}
+    assert list(curve.results) == [100, 200, 300]
 
 
 def test_baselines_with_other_scores_are_rows_of_their_own() -> None:

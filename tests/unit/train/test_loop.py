@@ -10,11 +10,11 @@ import torch
 
 from melmask.files import read_tensors
 from melmask.frameworks import FRAMEWORKS, Framework
-from melmask.nn.encoder_file import EncoderFile
+from melmask.nn.encoder_file import ENCODER, EncoderFile
 from melmask.train import loop
 from melmask.train.monitors import effective_rank, feature_deviation
 from melmask.train.recipe import RECIPES, Recipe
-from melmask.train.run_folder import CHECKPOINT
+from melmask.train.run_folder import CHECKPOINT, KEPT, kept_encoder, kept_steps, split_step
 
 
 def micro(framework="m2d", **changes):
@@ -71,6 +71,45 @@ def test_hints_guidance_and_exponent_are_scheduled_for_any_strategy(store, tmp_p
     loop.pretrain(recipe, store, tmp_path / "annealed")
     exponents = [line["exponent"] for line in loop.read_log(tmp_path / "annealed")]
     assert exponents == pytest.approx([(step / 12) ** 2 for step in range(12)])
+
+
+def test_encoders_are_kept_along_a_run_that_is_resumed(store, tmp_path):
+    """As they were: the last one kept is the encoder of a run that ends with that step."""
+    recipe, run = micro(steps=10, keep_every=4, save_every=3), tmp_path / "run"
+
+    def stop_at_nine(line):
+        if line.step == 9:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    loop.pretrain(recipe, store, run, report=stop_at_nine)
+    assert kept_steps(run) == [4, 8]
+    half_written = run / KEPT / "4.safetensors.1.tmp"
+    half_written.touch()
+    loop.pretrain(recipe, store, run, resume=True)
+    assert kept_steps(run) == [4, 8] and not half_written.exists()
+    loop.pretrain(dataclasses.replace(recipe, keep_every=5), store, tmp_path / "other")
+    last, at_ten = (EncoderFile.load(tmp_path / "other" / name) for name in (ENCODER, f"{KEPT}/10.safetensors"))
+    at_four = EncoderFile.load(kept_encoder(run, 4))
+    assert at_four.front_end == last.front_end and at_four.crop_frames == last.crop_frames
+    for name, value in last.encoder.state_dict().items():
+        assert torch.equal(value, at_ten.encoder.state_dict()[name])
+    assert not torch.equal(last.encoder.norm.weight, at_four.encoder.norm.weight)
+
+
+def test_a_kept_encoder_is_named_by_its_step(tmp_path):
+    run = tmp_path / "run"
+    (run / KEPT).mkdir(parents=True)
+    kept_encoder(run, 100).touch()
+    kept_encoder(run, 20).touch()
+    assert split_step(tmp_path / "run@20") == (run, 20) and kept_steps(run) == [20, 100]
+    with pytest.raises(ValueError, match=r"run keeps no encoder of step 50; it keeps: 20, 100"):
+        split_step(tmp_path / "run@50")
+    (tmp_path / "none").mkdir()
+    with pytest.raises(ValueError, match=r"it keeps none: pretrain with --keep-every"):
+        split_step(tmp_path / "none@50")
+    (tmp_path / "run@20").mkdir()
+    for path in (run, tmp_path / "run@20", tmp_path / "missing@20", tmp_path / "run@last"):
+        assert split_step(path) == (path, None)
 
 
 def test_a_run_is_not_overwritten(store, tmp_path):
