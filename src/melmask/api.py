@@ -9,9 +9,9 @@ from typing import Any
 from melmask.data.prepare import prepare as prepare_sources
 from melmask.data.store import Store
 from melmask.logmel import LogMelSpec
-from melmask.registry import lookup
 from melmask.train import loop
-from melmask.train.recipe import RECIPES, Recipe
+from melmask.train.paper import named_recipe
+from melmask.train.recipe import Recipe
 from melmask.train.run_folder import LogEntry
 
 DEFAULT_SPEC = LogMelSpec()
@@ -42,20 +42,22 @@ def prepare(
     return prepare_sources([Path(source) for source in several], Path(out), spec=spec, num_workers=num_workers)
 
 
-def recipe(name: str, **changes: Any) -> Recipe:
+def recipe(name: str, *, variant: str | None = None, **changes: Any) -> Recipe:
     """A named recipe, with some of its settings changed.
 
     Args:
-        name: a name in `melmask.train.recipe.RECIPES`, such as "tiny-msm-mae".
+        name: a name in `melmask.train.recipe.RECIPES`, such as "tiny-msm-mae". In "paper-m2d" and "paper-msm-mae" a
+            strategy brings its schedule with it (`melmask.train.paper`).
+        variant: an ablation of these two.
         changes: settings of `Recipe` by name.
 
     Raises:
-        ValueError: no such recipe or setting, or a setting is out of range.
+        ValueError: no such recipe, variant or setting, or a setting is out of range.
 
     >>> recipe("tiny-msm-mae", strategy="dwm").strategy
     'dwm'
     """
-    named = lookup(name, RECIPES, "recipe")
+    named = named_recipe(name, changes.get("strategy"), variant)
     settings = [field.name for field in fields(named)]
     for setting in changes:
         if setting not in settings:

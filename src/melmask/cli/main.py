@@ -36,6 +36,11 @@ RECIPES = {
     "plan": ("melmask.train.recipe", "RECIPES"),
     "finetune": ("melmask.finetune.recipe", "FINETUNE_RECIPES"),
 }
+# Those of them whose recipes depend on other options too, and the module and function that makes one of them all.
+CHOSEN = {
+    "pretrain": ("melmask.train.paper", "named_recipe", ("strategy", "variant")),
+    "plan": ("melmask.train.paper", "named_recipe", ("strategy", "variant")),
+}
 HELP = """\
 usage: melmask COMMAND [OPTIONS]
 
@@ -110,23 +115,31 @@ def run(name: str, arguments: Sequence[str]) -> None:
     # Of functions, unlike of dataclasses, tyro would print the lines of an argument's help as they stand in the source.
     command.__doc__ = re.sub(r"\n {12,}", " ", command.__doc__ or "")
     if name in RECIPES:
-        module, recipes = RECIPES[name]
-        command = from_recipe(command, getattr(import_module(module), recipes), arguments)
+        command = from_recipe(command, name, arguments)
     tyro.cli(command, prog=f"melmask {name}", args=arguments)
 
 
-def from_recipe(
-    command: Callable[..., None], recipes: Mapping[str, Any], arguments: Sequence[str]
-) -> Callable[..., None]:
-    """The command, with the settings of the recipe that ``arguments`` name as its defaults.
+def from_recipe(command: Callable[..., None], name: str, arguments: Sequence[str]) -> Callable[..., None]:
+    """The command of that name, with the settings of the recipe that ``arguments`` name as its defaults.
 
     The recipe is found before the arguments are parsed, so that --help shows its settings. A name that is no recipe's
     changes nothing here, and is refused when they are parsed.
+
+    Raises:
+        ValueError: options that choose a recipe contradict each other.
     """
+    module, recipes = RECIPES[name]
+    known: Mapping[str, Any] = getattr(import_module(module), recipes)
+    module, function, options = CHOSEN.get(name, ("", "", ()))
     parser = ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--recipe", nargs="?")
-    named = parser.parse_known_args(arguments)[0].recipe
-    return partial(command, settings=recipes[named]) if named in recipes else command
+    for option in ("recipe", *options):
+        parser.add_argument(f"--{option}", nargs="?")
+    given = vars(parser.parse_known_args(arguments)[0])
+    recipe = given.pop("recipe")
+    if recipe not in known:
+        return command
+    settings = getattr(import_module(module), function)(recipe, **given) if function else known[recipe]
+    return partial(command, settings=settings)
 
 
 def _print_error(message: str) -> None:

@@ -11,7 +11,7 @@ NUM_CORES = os.cpu_count() or 1
 
 # What help calls an argument.
 Run = Annotated[Path, arg(metavar="RUN")]
-StoreFolder = Annotated[Path, arg(metavar="STORE")]
+OptionalStore = Annotated[Path | None, arg(metavar="STORE", help_behavior_hint="(required, but for --dry-run)")]
 Runs = Annotated[tuple[Path, ...], arg(metavar="RUN [RUN ...]", help_behavior_hint="(required)")]
 File = Annotated[Path, arg(metavar="FILE")]
 Folder = Annotated[Path, arg(metavar="FOLDER")]
@@ -20,6 +20,7 @@ Tables = Annotated[tuple[Path, ...], arg(name="task", metavar="TABLE [TABLE ...]
 Encoder = Annotated[str, arg(metavar="ENCODER")]
 Encoders = Annotated[tuple[str, ...], arg(metavar="ENCODER [ENCODER ...]", help_behavior_hint="(required)")]
 Probes = Annotated[tuple[str, ...], arg(metavar="PROBE [PROBE ...]")]
+NewRun = Annotated[Path | None, arg(metavar="RUN", help_behavior_hint="(required, but for --dry-run)")]
 OptionalRun = Annotated[Path | None, arg(metavar="RUN", help_behavior_hint="(optional)")]
 OptionalFile = Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="(optional)")]
 OptionalFolder = Annotated[Path | None, arg(metavar="FOLDER", help_behavior_hint="(optional)")]

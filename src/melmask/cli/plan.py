@@ -12,6 +12,7 @@ from melmask.cli.options import DEFAULT_RECIPE
 from melmask.masking import STRATEGIES
 from melmask.plan.devices import DEVICES
 from melmask.plan.plan import USABLE, Data, Plan, make_plan, remedies, strategy_costs
+from melmask.train.paper import VARIANTS, named_recipe
 from melmask.train.recipe import RECIPES, Recipe
 
 BUSY = 0.5  # other processes on the whole, above which they are mentioned
@@ -45,6 +46,7 @@ def plan(
     clips: int,
     settings: OmitArgPrefixes[Recipe] = RECIPES[DEFAULT_RECIPE],
     recipe: Literal[tuple(RECIPES)] = DEFAULT_RECIPE,  # type: ignore[valid-type]
+    variant: Literal[tuple(VARIANTS)] | None = None,  # type: ignore[valid-type]
     clip_s: float = 10.0,
     device: Literal[tuple(DEVICES)] | None = None,  # type: ignore[valid-type]
     devices: int = 1,
@@ -57,16 +59,18 @@ def plan(
     Args:
         clips: number of recordings to train on.
         settings: the recipe's settings, each of which can be changed.
-        recipe: the named settings to start from.
+        recipe: the named settings to start from; in paper-m2d and paper-msm-mae the strategy brings its schedule.
+        variant: an ablation of these two: weights of dwm, or hints of dwm and sgim.
         clip_s: length of a recording, in seconds.
         device: an accelerator, by its data sheet; without one this machine is measured, which takes some seconds.
         devices: number of devices that share the work.
         utilisation: share of the peak that training reaches, instead of the assumed or measured one.
     """
+    named_recipe(recipe, settings.strategy, variant)  # so that a variant that is none of the recipe's is named
     chosen = None if device is None else DEVICES[device]
     with console.status("measuring this machine" if chosen is None else "counting"):
         made = make_plan(settings, Data(clips, clip_s), chosen, devices, utilisation)
-    show_plan(made, recipe)
+    show_plan(made, recipe if variant is None else f"{recipe}, variant {variant}")
 
 
 def show_plan(plan: Plan, recipe_name: str) -> None:
@@ -190,6 +194,25 @@ def strategies_table(plan: Plan) -> Table:
             f"+{si(cost.history_bytes)}B" if cost.history_bytes else "",
         )
         table.add_row(*row, style="bold" if cost is own else None)
+    return table
+
+
+def devices_table(recipe: Recipe, data: Data) -> Table:
+    """What a run takes on one of each known device: time and memory, or the options with which it fits."""
+    plans = [make_plan(recipe, data, device) for device in DEVICES.values()]
+    run, store = plans[0], f"{si(data.store_bytes)}B"
+    flops = f"{si(run.flops.per_step * run.num_steps)}FLOP"
+    caption = (
+        f"on {data.num_clips:,} clips of {data.clip_s:.3g} s ({store} of packed log-mels): {run.num_steps:,} steps of "
+        f"{recipe.batch_size:,} crops, {flops}. By data sheets and assumed utilisations (docs/planning.md); several "
+        "devices share the time. In full, and for this machine: melmask plan"
+    )
+    table = Table(title="cost on one device", caption=caption, title_justify="left", caption_justify="left")
+    for column in ("device", "time", "memory", "fits"):
+        table.add_column(column, justify="left" if column in ("device", "fits") else "right", overflow="fold")
+    for name, plan in zip(DEVICES, plans, strict=True):
+        fits = "yes" if plan.fits else " or ".join(remedies(plan)) or "no"
+        table.add_row(name, duration(plan.run_s), in_bytes(plan.footprint.peak), fits)
     return table
 
 

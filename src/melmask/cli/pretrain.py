@@ -2,24 +2,30 @@
 
 import shlex
 import sys
+from pathlib import Path
 from typing import Literal
 
+from rich.markup import escape
+from rich.table import Table
 from tyro.conf import OmitArgPrefixes, Positional
 
 from melmask.cli.console import bar, console, print_path
 from melmask.cli.main import EXIT_INTERRUPTED
-from melmask.cli.options import DEFAULT_RECIPE, Run, StoreFolder
-from melmask.train.recipe import RECIPES, Recipe
+from melmask.cli.options import DEFAULT_RECIPE, NewRun, OptionalStore
+from melmask.train.paper import VARIANTS, named_recipe, settings_of
+from melmask.train.recipe import RECIPES, Recipe, as_text
 
 MENTIONED_SHARE = 0.01  # of the time, above which the cost of masks is shown
 
 
 def pretrain(
-    store: Positional[StoreFolder],
-    out: Run,
+    store: Positional[OptionalStore] = None,
+    out: NewRun = None,
     settings: OmitArgPrefixes[Recipe] = RECIPES[DEFAULT_RECIPE],
     recipe: Literal[tuple(RECIPES)] = DEFAULT_RECIPE,  # type: ignore[valid-type]
+    variant: Literal[tuple(VARIANTS)] | None = None,  # type: ignore[valid-type]
     resume: bool = False,
+    dry_run: bool = False,
 ) -> None:
     """Train an encoder on a store, by a recipe with any setting changed.
 
@@ -27,12 +33,21 @@ def pretrain(
         store: the folder that `melmask prepare` wrote.
         out: the run's folder.
         settings: the recipe's settings, each of which can be changed.
-        recipe: the named settings to start from.
+        recipe: the named settings to start from; in paper-m2d and paper-msm-mae the strategy brings its schedule.
+        variant: an ablation of these two: weights of dwm, or hints of dwm and sgim.
         resume: resume the run in that folder, with its own recipe.
+        dry_run: train nothing; print every setting with its source, and what the run would take on the store, or
+            without one on AudioSet.
     """
     from melmask.data.store import Store
     from melmask.train import loop, run_folder
 
+    named_recipe(recipe, settings.strategy, variant)  # so that a variant that is none of the recipe's is named
+    if dry_run:
+        show_dry_run(settings, recipe, variant, store)
+        return
+    if store is None or out is None:
+        raise ValueError("pretrain needs a store and a folder for the run: melmask pretrain STORE --out RUN")
     own = out / run_folder.RECIPE
     if resume and settings == RECIPES[recipe] and own.exists():
         settings = Recipe.load(own)
@@ -53,3 +68,34 @@ def pretrain(
         console.print(f"interrupted; the run was saved. Resume with:\n  {command}", soft_wrap=True)
         sys.exit(EXIT_INTERRUPTED)
     print_path(out, after=f" is complete: {settings.size} {settings.framework}, {settings.strategy} masking")
+
+
+def show_dry_run(settings: Recipe, recipe: str, variant: str | None, store: Path | None) -> None:
+    """Print every setting with its source, and what the run would take on each known device."""
+    from melmask.cli.plan import devices_table
+    from melmask.data.store import Store
+    from melmask.plan.plan import AUDIOSET, Data
+
+    data = AUDIOSET
+    if store is not None:
+        opened = Store.open(store)
+        clip_s = opened.info["duration_s"] / len(opened.clips)
+        data = Data(len(settings.make_loader(opened).rows), clip_s, opened.spec)
+    console.print(settings_table(settings, recipe, variant))
+    console.print(devices_table(settings, data))
+
+
+def settings_table(settings: Recipe, recipe: str, variant: str | None) -> Table:
+    """Every setting of a recipe: its value, who states it, and where or why."""
+    named = f"{recipe}, {settings.strategy} masking" + (f", variant {variant}" if variant else "")
+    caption = (
+        "paper: arXiv 2603.23810; published default: the code or the papers that it builds on (docs/paper.md); ours: "
+        "melmask's choice; yours: changed in this call"
+    )
+    table = Table(title=named, caption=caption, title_justify="left", caption_justify="left")
+    for column in ("setting", "value", "source", "note"):
+        table.add_column(column, overflow="fold")
+    for one in settings_of(settings, recipe, variant):
+        style = "bold" if one.source == "yours" else None
+        table.add_row(one.name, escape(as_text(one.value)), one.source, escape(one.note), style=style)
+    return table

@@ -10,7 +10,6 @@ from html import escape
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import torch
 
@@ -31,7 +30,7 @@ from melmask.report.crops import (
 from melmask.report.formats import html_table
 from melmask.study.runs import Run, random_masks
 from melmask.study.table import Table, score_curves
-from melmask.train.recipe import Recipe
+from melmask.train.recipe import Recipe, as_text
 from melmask.viz import curves
 from melmask.viz.masks import NUM_DRAWS
 from melmask.viz.predictions import error_figure, reconstruction_figure, schedule_figure
@@ -153,7 +152,7 @@ def evaluations(material: Material) -> list[str]:
 def recipes(material: Material) -> list[str]:
     """The settings in which the runs differ, and all settings in a fold."""
     names = [field.name for field in dataclasses.fields(Recipe)]
-    settings = [[name, *(_shown(getattr(run.recipe, name)) for run in material.runs)] for name in names]
+    settings = [[name, *(as_text(getattr(run.recipe, name)) for run in material.runs)] for name in names]
     header = ["setting", *(run.name for run in material.runs)]
     folded = f"<details><summary>All {len(settings)} settings</summary>{html_table(header, settings)}</details>"
     if len(material.runs) == 1:
@@ -163,17 +162,6 @@ def recipes(material: Material) -> list[str]:
         return ["<p>The runs have the same recipe.</p>", folded]
     words = f"<p>The runs differ in these settings; the other {len(settings) - len(different)} are the same.</p>"
     return [words, html_table(header, different), folded]
-
-
-def _shown(value: Any) -> str:
-    """A setting as text."""
-    if isinstance(value, Mapping):
-        return ", ".join(f"{name} = {_shown(item)}" for name, item in value.items()) or "–"
-    if isinstance(value, (tuple, list)):
-        return ", ".join(map(_shown, value)) or "–"
-    if value is None:
-        return "–"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def training(material: Material) -> list[str]:

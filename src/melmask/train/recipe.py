@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import math
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -279,6 +279,21 @@ class Recipe:
             raise ValueError(f"{path} is no recipe of this version of melmask: {error}") from error
 
 
+def as_text(value: Any) -> str:
+    """A setting as text.
+
+    >>> as_text({"statistic": "mad"}), as_text((0.9, 0.95)), as_text(1 / 6), as_text(())
+    ('statistic = mad', '0.9, 0.95', '0.1667', '–')
+    """
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} = {as_text(item)}" for name, item in value.items()) or "–"
+    if isinstance(value, (tuple, list)):
+        return ", ".join(map(as_text, value)) or "–"
+    if value is None:
+        return "–"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
 def _drop_patch_time(saved: dict[str, Any]) -> None:
     """Leave out the frames of a patch among a strategy's options: recipes of earlier versions may name them.
 
@@ -329,4 +344,7 @@ RECIPES: dict[str, Recipe] = {
     "small-msm-mae": _msm_mae(_PAPER, size="small", decoder_dim=384, decoder_depth=4, decoder_heads=6),
     "base-m2d": _PAPER,
     "base-msm-mae": _msm_mae(_PAPER, decoder_dim=384, decoder_depth=4, decoder_heads=6),
+    # The base recipes with the paper's strategy: `melmask.train.paper` gives them the schedule of any other.
+    "paper-m2d": dataclasses.replace(_PAPER, strategy="dwm"),
+    "paper-msm-mae": _msm_mae(_PAPER, strategy="dwm", decoder_dim=384, decoder_depth=4, decoder_heads=6),
 }

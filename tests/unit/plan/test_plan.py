@@ -60,7 +60,7 @@ def test_more_devices_take_less_time_and_memory_and_the_same_hours():
 @pytest.mark.parametrize(("clip_s", "crop_frames"), [(0.3, 96), (1.3, 96), (1.3, 608), (2.4, 96)])
 def test_data_is_counted_as_stores_and_loaders_have_it(clip_s, crop_frames, crops_per_clip, tmp_path):
     store, data = noise_store(tmp_path, LogMelSpec(), clip_s), Data(NUM_CLIPS, clip_s)
-    changes = {"crop_frames": crop_frames, "crops_per_clip": crops_per_clip, "steps": 0, "epochs": 5}
+    changes = {"crop_frames": crop_frames, "crops_per_clip": crops_per_clip, "steps": 0, "epochs": 5.0}
     recipe = dataclasses.replace(RECIPES["micro-m2d"], batch_size=NUM_CLIPS - 1, **changes)
     assert sum(np.load(shard).nbytes for shard in (store.folder / "shards").glob("*.npy")) == data.store_bytes
     loader, plan = recipe.make_loader(store), make_plan(recipe, data, A100)
