@@ -3,6 +3,8 @@
 The public names are listed here and described in docs/api.md; each is imported when it is first used.
 """
 
+import os
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +17,11 @@ if TYPE_CHECKING:
     from melmask.types import PatchGrid
 
     __version__: str
+
+# Read by OpenMP as torch loads. A thread that waits for the others of an operation spins so often before it sleeps; ten
+# times as often by default, which costs more beside other processes and gains nothing on an idle machine.
+if "torch" not in sys.modules and "OMP_WAIT_POLICY" not in os.environ:
+    os.environ.setdefault("GOMP_SPINCOUNT", "30000")
 
 __all__ = [
     "PatchGrid", "__version__", "compare", "evaluate", "load", "masking", "prepare", "pretrain", "recipe",

@@ -71,6 +71,7 @@ def pretrain(
     run: str | Path,
     *,
     resume: bool = False,
+    num_threads: int | None = None,
     report: Callable[[LogEntry], None] = lambda entry: None,
 ) -> Path:
     """Train an encoder on a store, and write a run folder: recipe, checkpoint, encoder, log and TensorBoard events.
@@ -82,7 +83,8 @@ def pretrain(
         store: what `prepare` returned, or its folder.
         run: the folder to write.
         resume: continue the run in that folder from its last checkpoint; it ends with the same weights as a run that
-            was never interrupted.
+            was never interrupted, if both compute on the same number of threads all the time.
+        num_threads: that torch computes on; None follows what else keeps the cores busy, unless OMP_NUM_THREADS is set.
         report: called with each entry of the log.
 
     Returns:
@@ -93,6 +95,6 @@ def pretrain(
         RuntimeError: the loss is not finite; the last good checkpoint is kept.
     """
     opened = store if isinstance(store, Store) else Store.open(Path(store))
-    if not loop.pretrain(recipe, opened, Path(run), resume=resume, report=report):
+    if not loop.pretrain(recipe, opened, Path(run), resume=resume, num_threads=num_threads, report=report):
         warnings.warn(f"the training in {run} was interrupted and saved: resume=True continues it", stacklevel=2)
     return Path(run)

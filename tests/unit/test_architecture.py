@@ -14,7 +14,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 MAX_LINES = 400
 
 # Each room and the rooms it may import from; none from itself upwards. A room is a module or folder of melmask.
-GROUND = {"types", "files", "runtime", "registry"}
+GROUND = {"types", "files", "runtime", "registry", "threads"}
 FRONT = GROUND | {"audio", "patches", "logmel"}
 NETWORKS = FRONT | {"nn"}
 DATA = FRONT | {"data"}
@@ -26,6 +26,7 @@ MAY_IMPORT = {
     "types": set(),
     "files": set(),
     "runtime": set(),
+    "threads": set(),
     "registry": set(),
     "audio": GROUND,
     "patches": GROUND,

@@ -26,6 +26,7 @@ def pretrain(
     variant: Literal[tuple(VARIANTS)] | None = None,  # type: ignore[valid-type]
     resume: bool = False,
     dry_run: bool = False,
+    threads: int | None = None,
 ) -> None:
     """Train an encoder on a store, by a recipe with any setting changed.
 
@@ -38,6 +39,8 @@ def pretrain(
         resume: resume the run in that folder, with its own recipe.
         dry_run: train nothing; print every setting with its source, and what the run would take on the store, or
             without one on AudioSet.
+        threads: that torch computes on, always; None uses those that other processes leave free, at any time. Only with
+            a fixed number do equal runs end with equal bits. OMP_NUM_THREADS fixes it too.
     """
     from melmask.data.store import Store
     from melmask.train import loop, run_folder
@@ -62,7 +65,7 @@ def pretrain(
             if not console.is_terminal:
                 console.print(f"step {line.step}/{line.num_steps}  {note}  {line.elapsed_s:.0f} s")
 
-        complete = loop.pretrain(settings, data, out, resume=resume, report=show)
+        complete = loop.pretrain(settings, data, out, resume=resume, num_threads=threads, report=show)
     if not complete:
         command = shlex.join(["melmask", "pretrain", str(store), "--out", str(out), "--resume"])
         console.print(f"interrupted; the run was saved. Resume with:\n  {command}", soft_wrap=True)

@@ -22,6 +22,7 @@ from melmask.nn.encoder_file import ENCODER, EncoderFile, FrontEnd
 from melmask.nn.vit import LAYER_NORM_EPS, Encoder, Size
 from melmask.patches import grid_of, patchify
 from melmask.runtime import keep_freed_memory, this_device
+from melmask.threads import following_load
 from melmask.train.run_folder import kept_encoder, split_step
 from melmask.types import PatchGrid
 
@@ -327,13 +328,17 @@ class PretrainedEncoder:
             for first, last in pairwise(self._edges(frames)):
                 chunks[last - first].append((i, first))
         step, num_rows = self.encoder.patch_shape[1], self.spec.num_mels // self.encoder.patch_shape[0]
-        for length in sorted(chunks):
-            size = max(1, TOKENS_PER_BATCH // (num_rows * length))
-            for first in range(0, len(chunks[length]), size):
-                batch = chunks[length][first : first + size]
-                stops = [min((column + length) * step, num_frames[i]) for i, column in batch]
-                crops = [read(i, column * step, stop) for (i, column), stop in zip(batch, stops, strict=True)]
-                yield batch, self._encode(np.stack([self._normalised(crop, length * step) for crop in crops]))
+        with following_load(self.device) as threads:
+            for length in sorted(chunks):
+                size = max(1, TOKENS_PER_BATCH // (num_rows * length))
+                for first in range(0, len(chunks[length]), size):
+                    batch = chunks[length][first : first + size]
+                    with threads.step(work=len(batch) * length):
+                        stops = [min((column + length) * step, num_frames[i]) for i, column in batch]
+                        crops = [read(i, column * step, stop) for (i, column), stop in zip(batch, stops, strict=True)]
+                        crops = [self._normalised(crop, length * step) for crop in crops]
+                        encoded = self._encode(np.stack(crops))
+                    yield batch, encoded
 
     def _edges(self, num_frames: int) -> list[int]:
         """Where a clip is cut, in time steps, from 0 to its end."""

@@ -16,6 +16,7 @@ from melmask.encoders.base import ClipEncoder, Progress, no_progress
 from melmask.encoders.fixed_length import waveform
 from melmask.encoders.recordings import Audio, is_one, waveforms
 from melmask.logmel import LogMelSpec
+from melmask.threads import following_load
 
 BATCH_S = 40.0  # of audio in one batch
 MIN_S = 0.15  # of audio: many encoders take nothing shorter, so that it is zero-padded
@@ -102,11 +103,14 @@ class WaveformEncoder(ClipEncoder):
     ) -> Float32[np.ndarray, "clip dim"]:
         """The mean vector of each recording's windows, in the order of the recordings' numbers."""
         vectors: dict[int, list[np.ndarray]] = defaultdict(list)
-        for batch in batches:
-            encoded = self._encode(np.stack([window for _, window in batch]))
-            for (number, _), vector in zip(batch, encoded, strict=True):
-                vectors[number].append(vector)
-            report(len(vectors))
+        with following_load() as threads:
+            for batch in batches:
+                windows = np.stack([window for _, window in batch])
+                with threads.step(work=windows.size):
+                    encoded = self._encode(windows)
+                for (number, _), vector in zip(batch, encoded, strict=True):
+                    vectors[number].append(vector)
+                report(len(vectors))
         lengths = {len(vector) for windows in vectors.values() for vector in windows}
         if len(lengths) > 1:
             raise ValueError(f"{self.name} gives vectors of different lengths: {sorted(lengths)}; it must give one")

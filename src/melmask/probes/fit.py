@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.optim import Adam, Optimizer
 
 from melmask.probes.base import check_ranges
+from melmask.threads import following_load
 
 
 @dataclass(frozen=True)
@@ -71,25 +72,31 @@ def fit(
         The best validation score.
     """
     best_score, best, num_worse = float("-inf"), _copy(state), 0
-    for number in range(1, max_epochs + 1):
-        for loss in epoch():
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-        if number % check_every and number < max_epochs:
-            continue
-        with torch.no_grad():
-            reached = score()
-        if reached > best_score:
-            best_score, best, num_worse = reached, _copy(state), 0
-        else:
-            num_worse += 1
-            if num_worse == patience:
-                break
+    with following_load() as threads:
+        for number in range(1, max_epochs + 1):
+            with threads.step():
+                _train_epoch(optimiser, epoch())
+            if number % check_every and number < max_epochs:
+                continue
+            with torch.no_grad():
+                reached = score()
+            if reached > best_score:
+                best_score, best, num_worse = reached, _copy(state), 0
+            else:
+                num_worse += 1
+                if num_worse == patience:
+                    break
     with torch.no_grad():
         for tensor, kept in zip(state, best, strict=True):
             tensor.copy_(kept)
     return best_score
+
+
+def _train_epoch(optimiser: Optimizer, losses: Iterable[Tensor]) -> None:
+    for loss in losses:
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
 
 
 def _copy(state: Sequence[Tensor]) -> list[Tensor]:

@@ -18,6 +18,7 @@ from melmask.probes.base import (
     probabilities,
     with_one,
 )
+from melmask.threads import following_load
 
 
 @dataclass(frozen=True)
@@ -84,10 +85,12 @@ class LogisticProbe(Probe):
         )
 
         def objective() -> Tensor:
-            solver.zero_grad()
-            loss = loss_of(x @ weight, y) + decay * weight[:-1].square().sum()
-            loss.backward()
-            return loss
+            with threads.step():
+                solver.zero_grad()
+                loss = loss_of(x @ weight, y) + decay * weight[:-1].square().sum()
+                loss.backward()
+                return loss
 
-        solver.step(objective)
+        with following_load() as threads:
+            solver.step(objective)
         return weight.detach()

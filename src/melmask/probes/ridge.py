@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Float, Float32
 
 from melmask.probes.base import Features, Probe, ScoreFunction, Targets, check_ranges
+from melmask.threads import following_load
 
 
 @dataclass(frozen=True)
@@ -35,10 +36,13 @@ class RidgeProbe(Probe):
     ) -> Float32[np.ndarray, "test num_classes"]:  # fmt: skip
         """See `Probe`; the probabilities are least-squares estimates, which may leave 0..1 a little."""
         train_flags, valid_flags = _flags(train_y, num_classes), _flags(valid_y, num_classes)
-        scores = [score(valid_y, p) for p in self._predict(train_x, train_flags, valid_x, self.strengths)]
-        best = self.strengths[int(np.argmax(scores))]
-        both_x, both_flags = np.concatenate([train_x, valid_x]), np.concatenate([train_flags, valid_flags])
-        return next(self._predict(both_x, both_flags, test_x, (best,)))
+        with following_load() as threads:
+            with threads.step(len(train_x)):
+                scores = [score(valid_y, p) for p in self._predict(train_x, train_flags, valid_x, self.strengths)]
+            best = self.strengths[int(np.argmax(scores))]
+            both_x, both_flags = np.concatenate([train_x, valid_x]), np.concatenate([train_flags, valid_flags])
+            with threads.step(len(both_x)):
+                return next(self._predict(both_x, both_flags, test_x, (best,)))
 
     def _predict(
         self, x: Features, flags: Float[np.ndarray, "clip num_classes"], test_x: Features, strengths: Sequence[float]

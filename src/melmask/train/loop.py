@@ -19,6 +19,7 @@ from melmask.frameworks import Loss
 from melmask.nn.encoder_file import ENCODER, EncoderFile, FrontEnd
 from melmask.patches import grid_of, patchify, valid_patches
 from melmask.runtime import autocast_for, keep_freed_memory
+from melmask.threads import following_load
 from melmask.train.checkpoint import load_training, save_training
 from melmask.train.distributed import World, join_world
 from melmask.train.masker import Masker
@@ -40,6 +41,7 @@ def pretrain(
     run: Path,
     *,
     resume: bool = False,
+    num_threads: int | None = None,
     report: Callable[[LogEntry], None] = lambda entry: None,
 ) -> bool:
     """Train by the recipe and leave a run folder (`melmask.train.run_folder`).
@@ -49,7 +51,9 @@ def pretrain(
         store: the packed data set.
         run: the folder to make or, with ``resume``, that of the run to resume.
         resume: start from the last checkpoint if there is one; the run ends with the weights of an uninterrupted one,
-            to the bit.
+            to the bit if both compute on the same number of threads all the time.
+        num_threads: that torch computes on; None follows what else keeps the cores busy (`melmask.threads`), unless
+            OMP_NUM_THREADS is set.
         report: called with every entry of the log, in the first process.
 
     Returns:
@@ -64,7 +68,7 @@ def pretrain(
         if world.is_first:
             open_run(run, recipe, store, resume)
         world.wait()
-        return Trainer(recipe, loader, run, world, report).train(resume, stop_requested)
+        return Trainer(recipe, loader, run, world, report).train(resume, stop_requested, num_threads)
 
 
 class Trainer:
@@ -92,13 +96,17 @@ class Trainer:
         self.autocast = autocast_for(recipe.precision, world.device)
         self.finite = torch.ones((), dtype=torch.bool, device=world.device)
 
-    def train(self, resume: bool, stop_requested: Callable[[], bool]) -> bool:
-        """Run the remaining steps; False if a stop was requested before the last."""
+    def train(self, resume: bool, stop_requested: Callable[[], bool], num_threads: int | None = None) -> bool:
+        """Run the remaining steps, see `pretrain`; False if a stop was requested before the last."""
         first = self.restore() if resume and self.has_checkpoint() else 0
         recipe, started, logged = self.recipe, time.monotonic(), (first, time.monotonic())
-        with self._log(first) as log, closing(self.parts(first)) as parts:
+        if self.world.size > 1 and num_threads is None:  # its ranks wait for each other, which would pass for load
+            num_threads = torch.get_num_threads()
+        following = following_load(self.world.device, num_threads)
+        with self._log(first) as log, closing(self.parts(first)) as parts, following as threads:
             for step in range(first, self.num_steps):
-                loss, grad_norm = self.step(step, parts)
+                with threads.step():
+                    loss, grad_norm = self.step(step, parts)
                 done = step + 1
                 if done % recipe.log_every == 0 or done == self.num_steps:
                     self.check_finite(done)
@@ -175,6 +183,7 @@ class Trainer:
             mask_share=self.masker.timer.take() / taken_s,
             samples_per_s=num_steps * self.recipe.batch_size / taken_s,
             elapsed_s=elapsed_s,
+            num_threads=torch.get_num_threads(),
         )
 
     def check_finite(self, step: int) -> None:

@@ -43,6 +43,7 @@ class LogEntry:
         mask_share: share of the time since the last entry that guides and masks took.
         samples_per_s: crops a second since the last entry, over all processes.
         elapsed_s: seconds since the run was started or resumed.
+        num_threads: that the last step, or the next, computes on.
     """
 
     step: int
@@ -58,6 +59,7 @@ class LogEntry:
     mask_share: float
     samples_per_s: float
     elapsed_s: float
+    num_threads: int
 
 
 def open_run(run: Path, recipe: Recipe, store: Store, resume: bool) -> None:
