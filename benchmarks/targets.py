@@ -40,6 +40,11 @@ def of(key: str, worst: Callable[..., float] = min, **fields: str) -> Callable[[
     return measure
 
 
+def others(key: str) -> Callable[[Rows], float | None]:
+    """The worst figure ``key`` of all work but training."""
+    return lambda rows: min((row[key] for row in rows if row["work"] != "train"), default=None)
+
+
 def peak_gib(recipe: str) -> Callable[[Rows], float | None]:
     """The most memory that the process of a recipe held."""
     return lambda rows: next((row["peak_bytes"] / 2**30 for row in rows if row["recipe"] == recipe), None)
@@ -88,6 +93,22 @@ TARGETS = (
         why="MSM-MAE tiny in bf16: AdamW and the norm of the gradient take 6 ms for 200 tensors of 7 M values in "
         "all, which a step of 100 ms does not hide; in one flat tensor they took 4, of which 1.5 for putting the "
         "gradients there, but at base size longer than now. All rows of float32 and of base size are below",
+    ),
+    Target(
+        "busy", "training on an idle machine, times the rate of all threads as before", 0.95,
+        of("idle_ratio", work="train"),
+    ),
+    Target(
+        "busy", "training beside a busy process, times the rate of one thread", 0.90, of("busy_ratio", work="train")
+    ),
+    Target("busy", "the same of embeddings, probes and prepare, the worst, idle", 0.95, others("idle_ratio")),
+    Target(
+        "busy", "the same of embeddings, probes and prepare, the worst, beside a busy process", 0.90,
+        others("busy_ratio"),
+    ),
+    Target("start", "melmask --help, seconds", 0.5, of("seconds", command="melmask --help"), at_most=True),
+    Target(
+        "start", "melmask embed of one file of 5 s, seconds", 2.5, of("seconds", command="melmask embed"), at_most=True
     ),
     Target("memory", "M2D base in bf16 with 8 crops, GiB at the peak", 3.0, peak_gib("base-m2d"), at_most=True),
     Target(

@@ -7,7 +7,7 @@ from rich.table import Table
 from tyro.conf import Positional
 
 from melmask.cli.console import command_line, console, noted_bar, print_notes, print_path
-from melmask.cli.options import NUM_CORES, File, Run, Seeds, TableFile, TestFolds, Workers
+from melmask.cli.options import File, Run, Seeds, TableFile, TestFolds, Workers
 from melmask.detect.run import Detection
 from melmask.encoders.features import FeatureSettings, Layers
 from melmask.evaluation.results import Result
@@ -21,7 +21,7 @@ def detect(
     test_folds: TestFolds = (),
     seeds: Seeds = 3,
     baselines: bool = True,
-    workers: Workers = NUM_CORES,
+    workers: Workers = None,
 ) -> None:
     """Detect events with a frozen encoder and a probe of its time steps.
 

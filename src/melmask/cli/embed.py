@@ -7,7 +7,7 @@ import numpy as np
 from tyro.conf import OmitArgPrefixes, Positional
 
 from melmask.cli.console import console, counted_bar, print_path
-from melmask.cli.options import NUM_CORES, Encoder, File, Sources, Workers
+from melmask.cli.options import Encoder, File, Sources, Workers
 from melmask.encoders.features import DEFAULT_SETTINGS, FeatureSettings
 
 
@@ -17,7 +17,7 @@ def embed(
     out: File,
     features: OmitArgPrefixes[FeatureSettings] = DEFAULT_SETTINGS,
     clip_s: float = 0.0,
-    workers: Workers = NUM_CORES,
+    workers: Workers = None,
 ) -> None:
     """Write embeddings of recordings to an .npz file.
 

@@ -7,7 +7,6 @@ from tyro.conf import OmitArgPrefixes, Positional
 
 from melmask.cli.console import command_line, console, noted_bar
 from melmask.cli.options import (
-    NUM_CORES,
     Encoders,
     OptionalFile,
     OptionalFolder,
@@ -41,7 +40,7 @@ class TaskOptions:
     clip_s: ClipLength = "task"
     test_folds: TestFolds = ()
     seeds: Seeds = 3
-    workers: Workers = NUM_CORES
+    workers: Workers = None
 
     @property
     def settings(self) -> "EvaluationSettings":

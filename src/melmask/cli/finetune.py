@@ -7,7 +7,7 @@ from typing import Literal
 from tyro.conf import OmitArgPrefixes, Positional
 
 from melmask.cli.console import bar, command_line, console
-from melmask.cli.options import NUM_CORES, Run, Seeds, TableFile, TestFolds, Workers
+from melmask.cli.options import Run, Seeds, TableFile, TestFolds, Workers
 from melmask.finetune.recipe import FINETUNE_RECIPES, FinetuneRecipe
 from melmask.finetune.trainer import Epoch
 
@@ -22,7 +22,7 @@ def finetune(
     test_folds: TestFolds = (),
     seeds: Seeds = 3,
     untrained: bool = False,
-    workers: Workers = NUM_CORES,
+    workers: Workers = None,
 ) -> None:
     """Fine-tune a run's encoder on a labelled task.
 

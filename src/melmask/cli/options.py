@@ -1,13 +1,11 @@
 """Options that several commands share, each declared once. Nothing here imports torch: help must come at once."""
 
-import os
 from pathlib import Path
 from typing import Annotated
 
 from tyro.conf import arg
 
 DEFAULT_RECIPE = "tiny-msm-mae"
-NUM_CORES = os.cpu_count() or 1
 
 # What help calls an argument.
 Run = Annotated[Path, arg(metavar="RUN")]
@@ -39,4 +37,7 @@ TestFolds = Annotated[
     arg(metavar="FOLD [FOLD ...]", help="test on these folds only.", help_behavior_hint="(default: each in turn)"),
 ]
 Seeds = Annotated[int, arg(help="trainings per fold, where a result depends on the seed.")]
-Workers = Annotated[int, arg(help="processes that decode recordings.", help_behavior_hint="(default: one a core)")]
+Workers = Annotated[
+    int | None,
+    arg(help="processes that decode recordings.", help_behavior_hint="(default: one a core, none for few recordings)"),
+]

@@ -3,10 +3,10 @@
 from tyro.conf import Positional
 
 from melmask.cli.console import print_path
-from melmask.cli.options import NUM_CORES, Folder, Sources, Workers
+from melmask.cli.options import Folder, Sources, Workers
 
 
-def prepare(sources: Positional[Sources], out: Folder, workers: Workers = NUM_CORES) -> None:
+def prepare(sources: Positional[Sources], out: Folder, workers: Workers = None) -> None:
     """Turn recordings into a packed store of log-mel spectrograms.
 
     Args:

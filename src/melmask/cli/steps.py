@@ -17,7 +17,7 @@ DEFAULT_SPEC = LogMelSpec()
 PROBE_WIDTH = 20
 
 
-def prepare_shown(sources: Sequence[Path], out: Path, workers: int, spec: LogMelSpec = DEFAULT_SPEC) -> Store:
+def prepare_shown(sources: Sequence[Path], out: Path, workers: int | None, spec: LogMelSpec = DEFAULT_SPEC) -> Store:
     """Prepare under a progress bar."""
     with bar("preparing") as (progress, task):
 
@@ -28,7 +28,7 @@ def prepare_shown(sources: Sequence[Path], out: Path, workers: int, spec: LogMel
         return prepare(sources, out, spec=spec, num_workers=workers, progress=show)
 
 
-def prepare_task(table: Path, spec: LogMelSpec, workers: int) -> Store:
+def prepare_task(table: Path, spec: LogMelSpec, workers: int | None) -> Store:
     """A task's recordings, prepared in the cache, where the next command finds them."""
     store = prepare_shown([table], task_store_folder(table, spec), workers, spec)
     print_rejections(store)

@@ -27,6 +27,7 @@ from melmask.logmel import LogMelSpec
 # memory map and waits for the disk twice (10 ms, in which 16 clips of 5 s could be prepared), so few are better.
 MEAN_SHARD_FILES, MAX_SHARD_FILES = 256, 512
 MAX_SHARD_BYTES = 64 * 2**20  # of the audio files in it
+LITTLE_BYTES = 8 * 2**20  # of recordings, in less time than a process takes to import torch
 DEFAULT_SPEC = LogMelSpec()
 SHARD_VERSION = "short recordings kept"  # other words whenever a recording is decoded otherwise: shards are made again
 
@@ -50,15 +51,15 @@ def prepare(
         sources: CSV manifests and folders, see `melmask.data.manifest`.
         out: folder of the store: new, empty, or an existing store, whose unchanged shards are reused.
         spec: the front end.
-        num_workers: processes that decode; 0 decodes in this process, None uses one per core.
+        num_workers: processes that decode; 0 decodes in this process, None uses one per core, or none for few
+            recordings, which are decoded by the time that a process has started.
         progress: called with (clips done, clips in total, seconds of audio done, clips rejected).
 
     Raises:
         ValueError: a source or argument is wrong, out holds something else, or no recording is usable.
         RuntimeError: another process is writing to out, or workers cannot start.
     """
-    num_workers = _num_cores() if num_workers is None else num_workers
-    if num_workers < 0:
+    if num_workers is not None and num_workers < 0:
         raise ValueError(f"num_workers must not be negative, got {num_workers}: 0 decodes in this process")
     clips, rejected = list_sources(sources)
     with _locked(out):
@@ -66,12 +67,21 @@ def prepare(
         rejected += missing
         job = Job(out / "shards", spec)
         shards = _plan_shards(dict.fromkeys(recordings.values()), job)
+        num_workers = _num_workers(job, shards) if num_workers is None else num_workers
         num_listings = Counter(recordings[clip.path] for clip in clips if clip.path in recordings)
         _make(job, shards, num_workers, num_listings, len(rejected), progress)
         inputs = _digest([*(shard.key for shard in shards), *map(repr, clips), *map(repr, rejected)])
         if not _is_current(out, inputs):
             _write_store(out, inputs, job, shards, clips, recordings, rejected)
         return Store.open(out)
+
+
+def _num_workers(job: Job, shards: Sequence[Shard]) -> int:
+    """Processes for what is still to be decoded: none if it is little, unless decoding it killed a process before."""
+    todo = [shard for shard in shards if not job.is_done(shard)]
+    size_bytes = sum(recording.size_bytes for shard in todo for recording in shard.recordings)
+    is_little = size_bytes <= LITTLE_BYTES and not any(job.marker(shard).exists() for shard in todo)
+    return 0 if is_little else _num_cores()
 
 
 def _num_cores() -> int:

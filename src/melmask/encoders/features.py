@@ -1,7 +1,7 @@
 """Which features are read from an encoder, and how the time steps of a clip are pooled."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import numpy as np
@@ -9,8 +9,11 @@ import torch
 from jaxtyping import Float, Float32
 from torch import Tensor
 
+from melmask.runtime import computes_in_bf16
+
 Layers = Literal["last", "all"] | tuple[int, ...]
 Pooling = Literal["mean", "mean+max", "mean+std"]
+Precision = Literal["float32", "bf16", "auto"]
 
 
 @dataclass(frozen=True)
@@ -21,9 +24,11 @@ class FeatureSettings:
         layers: "last"; "all", concatenated from the first to the last; or some by number, 1 for the first block's
             output. The last passes through the encoder's own norm, others through one without weights.
         pooling: statistics over all time steps of the whole clip, concatenated.
+        precision: of the encoder's matrix products; "auto" is bf16 where the hardware computes in it, else float32, so
+            that features differ between machines, by about a hundredth of their deviation.
 
     Raises:
-        ValueError: no such layers or pooling.
+        ValueError: no such layers, pooling or precision.
 
     >>> str(FeatureSettings((3, 6), "mean+std"))
     'layers 3, 6, mean+std'
@@ -31,10 +36,13 @@ class FeatureSettings:
 
     layers: Layers = "last"
     pooling: Pooling = "mean"
+    precision: Precision = "float32"
 
     def __post_init__(self) -> None:
         if self.pooling not in get_args(Pooling):
             raise ValueError(f"no pooling {self.pooling!r}: choose from {list(get_args(Pooling))}")
+        if self.precision not in get_args(Precision):
+            raise ValueError(f"no precision {self.precision!r}: choose from {list(get_args(Precision))}")
         if isinstance(self.layers, str):
             if self.layers not in ("last", "all"):
                 raise ValueError(f"no layers {self.layers!r}: choose last, all, or numbers from 1 on")
@@ -55,11 +63,18 @@ class FeatureSettings:
             raise ValueError(f"layer {self.layers[-1]} of an encoder of {depth} layers: choose from 1 to {depth}")
         return self.layers
 
+    def on(self, device: torch.device) -> "FeatureSettings":
+        """These settings with the precision that "auto" means on a device."""
+        if self.precision != "auto":
+            return self
+        return replace(self, precision="bf16" if computes_in_bf16(device) else "float32")
+
     def __str__(self) -> str:
+        precision = "" if self.precision == "float32" else f", {self.precision}"
         if isinstance(self.layers, str):
-            return f"{self.layers} layer{'s' if self.layers == 'all' else ''}, {self.pooling}"
+            return f"{self.layers} layer{'s' if self.layers == 'all' else ''}, {self.pooling}{precision}"
         word = "layer" if len(self.layers) == 1 else "layers"
-        return f"{word} {', '.join(map(str, self.layers))}, {self.pooling}"
+        return f"{word} {', '.join(map(str, self.layers))}, {self.pooling}{precision}"
 
 
 DEFAULT_SETTINGS = FeatureSettings()

@@ -21,7 +21,7 @@ from melmask.logmel import LogMelSpec
 from melmask.nn.encoder_file import ENCODER, EncoderFile, FrontEnd
 from melmask.nn.vit import LAYER_NORM_EPS, Encoder, Size
 from melmask.patches import grid_of, patchify
-from melmask.runtime import keep_freed_memory, this_device
+from melmask.runtime import autocast_for, keep_freed_memory, this_device
 from melmask.threads import following_load
 from melmask.train.run_folder import kept_encoder, split_step
 from melmask.types import PatchGrid
@@ -79,7 +79,7 @@ class PretrainedEncoder:
         keep_freed_memory()
         self.encoder = encoder.eval().to(this_device())
         self.front_end, self.crop_frames = front_end, crop_frames
-        self.settings, self.called = settings, called
+        self.settings, self.called = settings.on(self.device), called
         self.run, self.step, self.has_untrained = run, step, has_untrained
         self.layers = settings.numbers(encoder.size.depth)
 
@@ -136,6 +136,8 @@ class PretrainedEncoder:
         """Hash of all that embeddings depend on but the recordings: weights, form, front end, crop and settings."""
         form = (self.encoder.size, self.encoder.patch_shape, self.crop_frames, self.layers, self.settings.pooling)
         digest = hashlib.sha256(repr((self.front_end, form)).encode())
+        if self.settings.precision != "float32":
+            digest.update(self.settings.precision.encode())
         for name, tensor in sorted(self.encoder.state_dict().items()):
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
             digest.update(tensor.cpu().contiguous().numpy().tobytes())
@@ -359,12 +361,13 @@ class PretrainedEncoder:
         grid = grid_of(tensor, self.encoder.patch_shape)
         patches = patchify(tensor, self.encoder.patch_shape)
         depth, dim = self.encoder.size.depth, self.encoder.size.dim
-        if self.layers == (depth,):
-            return [_by_step(self.encoder(patches, grid), grid)]
-        outputs = self.encoder.layers(patches, grid)
-        normed = [F.layer_norm(output, (dim,), eps=LAYER_NORM_EPS) for output in outputs[:-1]]
-        normed.append(self.encoder.norm(outputs[-1]))
-        return [_by_step(normed[number - 1], grid) for number in self.layers]
+        with autocast_for(self.settings.precision, self.device)():
+            if self.layers == (depth,):
+                return [_by_step(self.encoder(patches, grid), grid)]
+            outputs = self.encoder.layers(patches, grid)
+            normed = [F.layer_norm(output, (dim,), eps=LAYER_NORM_EPS) for output in outputs[:-1]]
+            normed.append(self.encoder.norm(outputs[-1]))
+            return [_by_step(normed[number - 1], grid) for number in self.layers]
 
 
 def random_encoder(size: Size, patch_shape: tuple[int, int], seed: int = 0) -> Encoder:

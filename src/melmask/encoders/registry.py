@@ -8,7 +8,7 @@ from typing import Any
 from melmask.encoders.base import AudioEncoder
 from melmask.encoders.baselines import LogMelStatistics
 from melmask.encoders.external import from_hear, from_huggingface, from_onnx
-from melmask.encoders.features import DEFAULT_SETTINGS, FeatureSettings, Layers, Pooling
+from melmask.encoders.features import DEFAULT_SETTINGS, FeatureSettings, Layers, Pooling, Precision
 from melmask.encoders.pretrained import PretrainedEncoder, random_encoder
 from melmask.encoders.waveform import EncodesWaveforms, wrap
 from melmask.logmel import LogMelSpec
@@ -27,7 +27,9 @@ ENCODER, UNTRAINED, LOGMEL_STATISTICS = "encoder", "untrained", LogMelStatistics
 EncoderLike = str | Path | AudioEncoder | EncodesWaveforms
 
 
-def load(spec: str | Path, layers: Layers = "last", pooling: Pooling = "mean") -> AudioEncoder:
+def load(
+    spec: str | Path, layers: Layers = "last", pooling: Pooling = "mean", precision: Precision = "float32"
+) -> AudioEncoder:
     """The encoder that a name stands for, ready to embed recordings.
 
     Args:
@@ -37,6 +39,7 @@ def load(spec: str | Path, layers: Layers = "last", pooling: Pooling = "mean") -
             with ``encode(batch, sample_rate)``. docs/peers.md says what each must hold.
         layers: of a melmask encoder: last, all, or numbers from 1 on.
         pooling: of a melmask encoder, over time.
+        precision: of a melmask encoder: float32, bf16, or "auto", which is bf16 where the hardware computes in it.
 
     Raises:
         ValueError: no such encoder, or it is damaged or does not keep its contract.
@@ -45,7 +48,7 @@ def load(spec: str | Path, layers: Layers = "last", pooling: Pooling = "mean") -
     >>> load("untrained:micro").name
     'micro untrained'
     """
-    return as_encoder(spec, FeatureSettings(layers, pooling))
+    return as_encoder(spec, FeatureSettings(layers, pooling, precision))
 
 
 def as_encoder(encoder: EncoderLike, settings: FeatureSettings = DEFAULT_SETTINGS) -> AudioEncoder:

@@ -1,10 +1,12 @@
 """The benchmarks of speed: what they compare with computes the same, and what they write is what they measured."""
 
 import importlib
+import io
 import json
 import math
 import subprocess
 import textwrap
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ import soundfile
 import torch
 
 from bounds import assert_chain_close, assert_features_close, log_mel_with_bound
+from melmask.cli import main as cli
 from melmask.encoders.pretrained import PretrainedEncoder
 from melmask.frameworks import FRAMEWORKS, M2D
 from melmask.logmel import LogMel, LogMelSpec
@@ -38,16 +41,21 @@ def script(monkeypatch):
     return importlib.import_module
 
 
-def written(benchmark, folder: Path) -> tuple[list[dict], str]:
+def what_it_writes(benchmark, folder: Path) -> tuple[list[dict], str]:
     """The rows and the page of a quick run."""
     benchmark.main(["--quick", "--json", str(folder / "rows.json"), "--markdown", str(folder / "page.md")])
-    rows = json.loads((folder / "rows.json").read_text())
+    return json.loads((folder / "rows.json").read_text()), (folder / "page.md").read_text()
+
+
+def written(benchmark, folder: Path) -> tuple[list[dict], str]:
+    """The same of a benchmark that compares with the plain form."""
+    rows, page = what_it_writes(benchmark, folder)
     for row in rows:
         assert set(row) >= KEYS
         figures = [value for value in row.values() if isinstance(value, int | float)]
         assert all(math.isfinite(value) and value >= 0 for value in figures)
         assert min(row[key] for key in KEYS - {"framework", "size", "dtype"}) > 0
-    return rows, (folder / "page.md").read_text()
+    return rows, page
 
 
 # What is compared with
@@ -224,6 +232,52 @@ def test_embed_writes_a_row_for_every_encoder(script, tmp_path, monkeypatch):
     rows, page = written(embed, tmp_path)
     assert [(row["size"], row["clips"]) for row in rows] == [("micro", 3), ("shallow", 2)]
     assert "| micro | 3 |" in page and "| shallow | 2 |" in page
+
+
+def test_busy_asks_every_form_in_turns_idle_and_beside_a_busy_process(script, tmp_path, monkeypatch):
+    busy = script("busy")
+    idle, beside = {"all": 4.0, "ours": 3.0}, {"all": 0.5, "one": 2.0, "ours": 1.5}
+    others = []
+
+    @contextmanager
+    def process(work, form):
+        yield lambda seconds: (beside if others else idle)[form]
+
+    @contextmanager
+    def busy_process():
+        others.append(1)
+        yield
+        others.pop()
+
+    monkeypatch.setattr(busy, "process", process)
+    monkeypatch.setattr(busy, "busy_process", busy_process)
+    rows, page = what_it_writes(busy, tmp_path)
+    assert [row["work"] for row in rows] == list(busy.WORK)
+    assert all(row["idle_ratio"] == row["busy_ratio"] == 0.75 for row in rows)
+    assert "| train | crops | 4 | 3 | 0.75 | 0.5 | 2 | 1.5 | 0.75 |" in page and "missed" in page
+
+
+@pytest.mark.parametrize("work", ["embed", "probes"])
+def test_a_worker_of_busy_does_its_work_and_answers_with_the_rate(script, work):
+    busy, answers = script("busy"), io.StringIO()
+    busy.worker(work, io.StringIO("0.01\n0.01\n"), answers)
+    assert len(answers.getvalue().split()) == 2 and all(float(rate) > 0 for rate in answers.getvalue().split())
+
+
+def test_start_takes_the_median_of_every_command(script, tmp_path, monkeypatch):
+    start, given = script("start"), []
+
+    def seconds_of(arguments):
+        given.append(arguments)
+        if "embed" in arguments:
+            cli.main(arguments[2:])  # the command is one that works
+        return float(len(given))
+
+    monkeypatch.setattr(start, "seconds_of", seconds_of)
+    rows, page = what_it_writes(start, tmp_path)
+    assert [row["command"] for row in rows] == ["melmask --help", "melmask pretrain --help", "melmask embed"]
+    assert [row["seconds"] for row in rows] == [8.0, 9.0, 10.0]  # of the second turn and the third, 4 later
+    assert "| melmask --help | 8.00 | 7.00 |" in page
 
 
 def test_the_ceiling_is_the_product_with_the_best_rate(script, monkeypatch):

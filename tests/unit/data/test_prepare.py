@@ -449,3 +449,26 @@ def test_other_format_version(folder: Path, tmp_path: Path) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | {"format_version": 0}))
     with pytest.raises(ValueError, match="has format 0"):
         Store.open(tmp_path / "store")
+
+
+def test_few_recordings_are_decoded_without_processes(folder, tmp_path, decoded, monkeypatch):
+    store = prepare([folder], tmp_path / "store")
+    assert sum(decoded.values()) == len(store.clips) == 7
+    monkeypatch.setattr("melmask.data.prepare.LITTLE_BYTES", 1000)
+    assert len(prepare([folder], tmp_path / "by-processes").clips) == 7
+    assert sum(decoded.values()) == 7  # all others were decoded elsewhere
+
+
+def test_what_killed_this_process_is_decoded_by_another(folder, tmp_path, decoded, monkeypatch):
+    made = shards.make_shard
+
+    def killed(job, shard, crashed=frozenset()):
+        job.marker(shard).write_text("0")
+        raise KeyboardInterrupt  # stands for the end of the process: nothing is cleaned up
+
+    monkeypatch.setattr(shards, "make_shard", killed)
+    with pytest.raises(KeyboardInterrupt):
+        prepare([folder], tmp_path / "store")
+    monkeypatch.setattr(shards, "make_shard", made)
+    assert len(prepare([folder], tmp_path / "store").clips) == 7
+    assert not decoded

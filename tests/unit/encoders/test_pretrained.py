@@ -10,7 +10,7 @@ import torch
 from bounds import assert_features_close
 from melmask.data.prepare import prepare
 from melmask.data.store import Store
-from melmask.encoders import pretrained
+from melmask.encoders import features, pretrained
 from melmask.encoders.features import Pool
 from melmask.encoders.pretrained import FeatureSettings, PretrainedEncoder
 from melmask.nn.encoder_file import ENCODER, EncoderFile, FrontEnd
@@ -191,6 +191,22 @@ def test_names_and_settings_travel(clips, tmp_path):
     assert PretrainedEncoder.load(tmp_path / "birds" / ENCODER).name == "birds"
     assert PretrainedEncoder.load(tmp_path / "birds").untrained(0).name == "birds untrained"
     assert np.array_equal(loaded.embed_store(clips), frozen(clips, settings).embed_store(clips))
+
+
+def test_in_bf16_features_differ_by_its_rounding_and_have_an_identity_of_their_own(clips):
+    exact, rounded = frozen(clips), frozen(clips, FeatureSettings(precision="bf16"))
+    a, b = exact.embed_store(clips), rounded.embed_store(clips)
+    assert a.dtype == b.dtype == np.float32 and not np.array_equal(a, b)
+    assert np.abs(a - b).max() < 0.1 * a.std()  # of values near 1, each rounded by 2^-9 a few times
+    assert exact.identity != rounded.identity and "bf16" in rounded.name and "float32" not in exact.name
+
+
+def test_precision_auto_is_what_the_hardware_computes_in(clips, monkeypatch, as_for_users):
+    for is_fast, precision in ((True, "bf16"), (False, "float32")):
+        monkeypatch.setattr(features, "computes_in_bf16", lambda device, is_fast=is_fast: is_fast)
+        assert frozen(clips, FeatureSettings(precision="auto")).settings == FeatureSettings(precision=precision)
+    with pytest.raises(ValueError, match=r"no precision 'half'.*bf16"):
+        FeatureSettings(precision="half")
 
 
 @pytest.mark.parametrize(
