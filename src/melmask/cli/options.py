@@ -37,7 +37,20 @@ TestFolds = Annotated[
     arg(metavar="FOLD [FOLD ...]", help="test on these folds only.", help_behavior_hint="(default: each in turn)"),
 ]
 Seeds = Annotated[int, arg(help="trainings per fold, where a result depends on the seed.")]
+Threads = Annotated[
+    int | None,
+    arg(
+        metavar="INT",
+        help="threads to compute on. Only on a fixed number do equal runs end with equal bits; OMP_NUM_THREADS fixes it "
+        "too.",
+        help_behavior_hint="(default: those that others leave free)",
+    ),
+]
 Workers = Annotated[
     int | None,
-    arg(help="processes that decode recordings.", help_behavior_hint="(default: one a core, none for few recordings)"),
+    arg(
+        metavar="INT",
+        help="processes that decode recordings.",
+        help_behavior_hint="(default: one a core, none for few)",
+    ),
 ]

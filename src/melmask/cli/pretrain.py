@@ -11,7 +11,7 @@ from tyro.conf import OmitArgPrefixes, Positional
 
 from melmask.cli.console import bar, console, print_path
 from melmask.cli.main import EXIT_INTERRUPTED
-from melmask.cli.options import DEFAULT_RECIPE, NewRun, OptionalStore
+from melmask.cli.options import DEFAULT_RECIPE, NewRun, OptionalStore, Threads
 from melmask.train.paper import VARIANTS, named_recipe, settings_of
 from melmask.train.recipe import RECIPES, Recipe, as_text
 
@@ -26,7 +26,7 @@ def pretrain(
     variant: Literal[tuple(VARIANTS)] | None = None,  # type: ignore[valid-type]
     resume: bool = False,
     dry_run: bool = False,
-    threads: int | None = None,
+    threads: Threads = None,
 ) -> None:
     """Train an encoder on a store, by a recipe with any setting changed.
 
@@ -39,8 +39,6 @@ def pretrain(
         resume: resume the run in that folder, with its own recipe.
         dry_run: train nothing; print every setting with its source, and what the run would take on the store, or
             without one on AudioSet.
-        threads: that torch computes on, always; None uses those that other processes leave free, at any time. Only with
-            a fixed number do equal runs end with equal bits. OMP_NUM_THREADS fixes it too.
     """
     from melmask.data.store import Store
     from melmask.train import loop, run_folder
