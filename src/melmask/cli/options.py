@@ -41,8 +41,8 @@ Threads = Annotated[
     int | None,
     arg(
         metavar="INT",
-        help="threads to compute on. Only on a fixed number do equal runs end with equal bits; OMP_NUM_THREADS fixes it "
-        "too.",
+        help="threads to compute on; OMP_NUM_THREADS fixes them too. Equal runs end with equal bits on a fixed number "
+        "only.",
         help_behavior_hint="(default: those that others leave free)",
     ),
 ]

@@ -119,7 +119,7 @@ class M2D(Framework):
         decay = start + (end - start) * progress
         torch._foreach_lerp_(self._moved(self.target), self._moved(self.encoder), 1.0 - decay)
 
-    def _moved(self, encoder: Encoder) -> list[nn.Parameter]:
+    def _moved(self, encoder: Encoder) -> list[Tensor]:
         """The parameters of either encoder that the EMA concerns."""
         if self.options.target == "encoder":
             return list(encoder.parameters())

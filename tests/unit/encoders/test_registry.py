@@ -95,7 +95,7 @@ def test_a_class_from_outside_is_loaded_by_its_name(tmp_path, monkeypatch):
     for name in ("encoders_of_a_test:Loudness", "encoders_of_a_test:quiet"):
         encoder = load(name)
         assert isinstance(encoder, WaveformEncoder) and (encoder.name, encoder.sample_rate_hz) == ("Loudness", 8_000)
-        assert encoder.embed(np.full(800, 0.25, np.float32), 8_000) == pytest.approx([0.25])
+        assert encoder.embed(np.full(1600, 0.25, np.float32), 8_000) == pytest.approx([0.25])
 
 
 def test_objects_are_wrapped_and_encoders_left_as_they_are(run, as_for_users):
