@@ -78,6 +78,24 @@ def test_the_report_is_one_page_about_all_runs(way, recordings, tmp_path):
     assert "data:image/" in text and 'src="http' not in text
 
 
+def test_encoders_along_a_run_are_evaluated_and_drawn(way, recordings, tmp_path, capsys):
+    run = tmp_path / "run"
+    settings = ["--recipe", "micro-msm-mae", "--steps", "4", "--keep-every", "2", "--log-every", "1"]
+    main.main(["pretrain", str(way / "store"), *settings, "--out", str(run)])
+    assert sorted(path.name for path in (run / "encoders").iterdir()) == ["2.safetensors", "4.safetensors"]
+    main.main(["evaluate", f"{run}@2", str(run), "--task", str(recordings), "--workers", "1", "--no-baselines"])
+    assert "run@2" in capsys.readouterr().out
+    lines = [json.loads(line) for line in (run / "results.jsonl").read_text().splitlines()]
+    assert [(line["encoder"], line["step"]) for line in lines] == [("run@2", 2), ("run", None)]
+    main.main(["report", str(run), "--out", str(tmp_path / "report")])
+    assert (tmp_path / "report" / "scores-over-steps.png").exists()
+    for command, message in (("evaluate", "keeps no encoder of step 3; it keeps: 2, 4"), ("finetune", "name the run")):
+        with pytest.raises(SystemExit):
+            main.main([command, f"{run}@{3 if command == 'evaluate' else 2}", "--task", str(recordings)])
+        assert message in capsys.readouterr().err
+    assert not list(tmp_path.glob("run@*"))
+
+
 def test_mask_draws_a_picture(recordings, way, tmp_path):
     main.main(["mask", str(recordings.parent / "00.wav"), "--out", str(tmp_path / "plain.png")])
     of_run = ["mask", str(recordings.parent / "00.wav"), "--run", str(way / "micro-m2d")]

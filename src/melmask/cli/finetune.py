@@ -47,6 +47,10 @@ def finetune(
 
     name = recipe if settings == FINETUNE_RECIPES[recipe] else f"{recipe}-changed"
     encoder = PretrainedEncoder.load(run)
+    if encoder.step is not None:
+        raise ValueError(
+            f"{run} is an encoder from within a run, and finetune writes into a run's folder: name the run"
+        )
     store = prepare_task(task, encoder.spec, workers)
     starts = {registry.ENCODER: encoder}
     if untrained:
