@@ -37,7 +37,7 @@ RECIPES = {
     "finetune": ("melmask.finetune.recipe", "FINETUNE_RECIPES"),
 }
 # Those of them whose recipes depend on other options too, and the module and function that makes one of them all.
-CHOSEN = {
+CHOSEN: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "pretrain": ("melmask.train.paper", "named_recipe", ("strategy", "variant")),
     "plan": ("melmask.train.paper", "named_recipe", ("strategy", "variant")),
 }

@@ -71,7 +71,7 @@ def named_recipe(name: str, strategy: str | None = None, variant: str | None = N
     """
     recipe = lookup(name, RECIPES, "recipe")
     changes: dict[str, Any] = {}
-    if name.startswith(PAPER) and strategy in STRATEGY_SETTINGS:
+    if strategy is not None and name.startswith(PAPER) and strategy in STRATEGY_SETTINGS:
         changes = {"strategy": strategy, **STRATEGY_SETTINGS[strategy]}
     if variant is not None:
         changes |= _variant(variant, name, strategy or recipe.strategy).changes
