@@ -3,14 +3,18 @@
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from inspect import signature
 from typing import Any, Literal
 
+from melmask.frameworks import make_options
+from melmask.masking import STRATEGIES
 from melmask.registry import lookup
 from melmask.train.recipe import RECIPES, Recipe, as_text
 
 PAPER = "paper-"  # what the names of the paper's recipes start with
 DELAYED = {"hint_strategies": "all", "hint_shape": "delayed"}  # random masks until hint_start, then the strategy alone
 
+COMPARED = ("random", "ibm", "sgim", "dwm")  # the strategies of the paper
 # What a strategy brings with it in the paper's recipes; the schedule of all others is the paper's for dwm and sgim.
 STRATEGY_SETTINGS: dict[str, Mapping[str, Any]] = {
     "random": {},
@@ -97,7 +101,7 @@ SOURCES: dict[str, tuple[Source, str]] = {
     "framework": ("paper", "MSM-MAE (arXiv 2204.12260) and M2D (2210.14648)"),
     "framework_options": (
         "published default",
-        "M2D: EMA .99995 to .99999; the target's own start, EMA of blocks and norm only",
+        "of M2D: EMA linearly over the run; the target's own start, EMA of blocks and norm only",
     ),
     "size": ("paper", "ViT-Base: 768 wide, 12 deep, 12 heads"),
     "patch_shape": ("paper", "16 mel bands x 16 frames"),
@@ -106,7 +110,10 @@ SOURCES: dict[str, tuple[Source, str]] = {
     "decoder_depth": ("published default", "M2D 8, MSM-MAE 4"),
     "decoder_heads": ("published default", "M2D 16, MSM-MAE 6"),
     "strategy": ("paper", "random, ibm, sgim and dwm are compared"),
-    "strategy_options": ("paper", "dwm: MAD, sampled; ibm: side 5 and adjust .07, EAT's (2401.03497)"),
+    "strategy_options": (
+        "paper",
+        "of dwm; those of ibm are EAT's (2401.03497). At these values options of ours do nothing",
+    ),
     "mask_ratio": ("paper", "M2D .7, MSM-MAE .75"),
     "hint_strategies": ("paper", "sgim and dwm; all, so that ibm is delayed, in the published code"),
     "hint_shape": ("paper", "1 - (e/E)^k, in steps; delayed for ibm in the published code"),
@@ -153,7 +160,7 @@ class Setting:
 
 
 def settings_of(recipe: Recipe, name: str, variant: str | None = None) -> list[Setting]:
-    """Every setting of a recipe with its source.
+    """Every setting of a recipe with its source; options of framework and strategy with those at their defaults.
 
     Args:
         recipe: the settings, some of them perhaps changed.
@@ -168,19 +175,31 @@ def settings_of(recipe: Recipe, name: str, variant: str | None = None) -> list[S
     return [_setting(field.name, recipe, name, named, in_paper, variant) for field in fields(Recipe)]
 
 
+def _value(recipe: Recipe, field: str) -> Any:
+    """A setting; of options all, whether they are set or not."""
+    if field == "framework_options":
+        return dataclasses.asdict(make_options(recipe.framework, recipe.framework_options))
+    if field == "strategy_options":
+        options = signature(lookup(recipe.strategy, STRATEGIES, "masking strategy")).parameters
+        return {name: option.default for name, option in options.items()} | dict(recipe.strategy_options)
+    return getattr(recipe, field)
+
+
 def _setting(
     field: str, recipe: Recipe, name: str, named: Recipe, in_paper: Recipe | None, variant: str | None
 ) -> Setting:
     """One setting: changed by the caller, of the recipe and not of the paper, or the paper's."""
-    value, default = getattr(recipe, field), getattr(named, field)
-    if value != default:
-        return Setting(field, value, "yours", f"{name} has {as_text(default)}")
+    value, own = _value(recipe, field), getattr(recipe, field)
+    if own != getattr(named, field):
+        return Setting(field, value, "yours", f"{name} has {as_text(getattr(named, field))}")
     if in_paper is None:
         return Setting(field, value, "ours", f"the paper has no {recipe.framework}")
-    if value != getattr(in_paper, field):
+    if own != getattr(in_paper, field):
         return Setting(field, value, "ours", f"{PAPER}{recipe.framework} has {as_text(getattr(in_paper, field))}")
     if variant is not None and field in VARIANTS[variant].changes:
         return Setting(field, value, "paper", f"ablation {variant}: {VARIANTS[variant].meaning}")
+    if field.startswith("strategy") and recipe.strategy not in COMPARED:
+        return Setting(field, value, "ours", f"the paper does not compare {recipe.strategy}")
     if field.startswith("hint_") and not recipe.takes_hints:
         return Setting(field, value, "paper", f"not used: {recipe.strategy} takes no hints")
     source, note = SOURCES[field]

@@ -282,8 +282,8 @@ class Recipe:
 def as_text(value: Any) -> str:
     """A setting as text.
 
-    >>> as_text({"statistic": "mad"}), as_text((0.9, 0.95)), as_text(1 / 6), as_text(())
-    ('statistic = mad', '0.9, 0.95', '0.1667', '–')
+    >>> as_text({"statistic": "mad"}), as_text((0.9, 0.99995)), as_text(1 / 6), as_text(())
+    ('statistic = mad', '0.9, 0.99995', '0.166667', '–')
     """
     if isinstance(value, Mapping):
         return ", ".join(f"{name} = {as_text(item)}" for name, item in value.items()) or "–"
@@ -291,7 +291,7 @@ def as_text(value: Any) -> str:
         return ", ".join(map(as_text, value)) or "–"
     if value is None:
         return "–"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def _drop_patch_time(saved: dict[str, Any]) -> None:

@@ -29,7 +29,7 @@ SMALL = [
 
 
 def printed(capsys, monkeypatch, *arguments: str) -> str:
-    monkeypatch.setattr("melmask.cli.pretrain.console.width", 160)
+    monkeypatch.setattr("melmask.cli.pretrain.console.width", 260)
     main(["pretrain", *arguments])
     return capsys.readouterr().out
 
@@ -42,7 +42,9 @@ def test_a_dry_run_prints_every_setting_with_its_source_and_the_cost_and_makes_n
     assert set(settings) == set(SOURCES)
     assert {row[1] for row in settings.values()} == {"paper", "published default", "ours"}
     assert settings["strategy"][0] == "dwm" and settings["epochs"][:2] == ["300", "paper"]
-    assert settings["framework_options"][:2] == ["target = blocks", "published default"]
+    options = "ema_start = 0.99995, ema_end = 0.99999, standardise = patch, target = blocks"
+    assert settings["framework_options"][:2] == [options, "published default"]
+    assert settings["strategy_options"][0].startswith("statistic = mad, exponent = 1, ")
     assert "2,042,985 clips of 10 s" in shown and "299,100 steps of 2,048" in re.sub(r"\s+", " ", shown)
     assert re.search(r"a100-80gb +│ +[\d.]+ days", shown) and "--accumulate" in shown
     assert not list(tmp_path.iterdir())

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from melmask.masking import STRATEGIES
+from melmask.frameworks import make_options
+from melmask.masking import STRATEGIES, make_strategy
 from melmask.train.paper import PAPER, SOURCES, STRATEGY_SETTINGS, VARIANTS, named_recipe, settings_of
 from melmask.train.recipe import RECIPES, Recipe
 from melmask.types import PatchGrid
@@ -82,9 +83,11 @@ def test_every_setting_of_a_recipe_has_a_source():
     for name in NAMES:
         for strategy in STRATEGY_SETTINGS:
             recipe = named_recipe(name, strategy)
-            assert {one.name: one.value for one in settings_of(recipe, name)} == {
-                key: getattr(recipe, key) for key in SOURCES
-            }
+            values = {one.name: one.value for one in settings_of(recipe, name)}
+            options = {key: values.pop(key) for key in ("framework_options", "strategy_options")}
+            assert values == {key: getattr(recipe, key) for key in SOURCES if key not in options}
+            made = make_strategy(strategy, options["strategy_options"])
+            assert make_options(recipe.framework, options["framework_options"]) and made == recipe.make_strategy()
             stated = by_name(recipe, name).values()
             assert all(source in ("paper", "published default", "ours") and note for source, note in stated)
 
@@ -97,6 +100,7 @@ def test_what_is_changed_or_is_not_the_papers_is_stated():
     ablation = by_name(named_recipe("paper-m2d", "dwm", "k4"), "paper-m2d", "k4")
     assert ablation["hint_power"] == ("paper", "ablation k4: hints fall as 1 - progress^4")
     assert by_name(named_recipe("paper-m2d", "random"), "paper-m2d")["hint_power"][1].startswith("not used: random")
+    assert by_name(named_recipe("paper-m2d", "cluster"), "paper-m2d")["strategy"][0] == "ours"
     assert len(VARIANTS) == 9
 
 
