@@ -115,8 +115,8 @@ SOURCES: dict[str, tuple[Source, str]] = {
         "of dwm; those of ibm are EAT's (2401.03497). At these values options of ours do nothing",
     ),
     "mask_ratio": ("paper", "M2D .7, MSM-MAE .75"),
-    "hint_strategies": ("paper", "sgim and dwm; all, so that ibm is delayed, in the published code"),
-    "hint_shape": ("paper", "1 - (e/E)^k, in steps; delayed for ibm in the published code"),
+    "hint_strategies": ("paper", "sgim and dwm take hints"),
+    "hint_shape": ("paper", "1 - (e/E)^k from hint_start on, here in steps"),
     "hint_power": ("paper", "k = 2; ablations 1, 4, 8"),
     "hint_start": ("paper", "epoch 50 of 300"),
     "hint_constant": ("paper", "none; ablations .5 and 0, here throughout the run"),
@@ -200,7 +200,9 @@ def _setting(
         return Setting(field, value, "paper", f"ablation {variant}: {VARIANTS[variant].meaning}")
     if field.startswith("strategy") and recipe.strategy not in COMPARED:
         return Setting(field, value, "ours", f"the paper does not compare {recipe.strategy}")
+    if field in STRATEGY_SETTINGS.get(recipe.strategy, {}):
+        source: Source = "published default" if recipe.strategy in COMPARED else "ours"
+        return Setting(field, value, source, f"random masks until hint_start, then {recipe.strategy} alone")
     if field.startswith("hint_") and not recipe.takes_hints:
         return Setting(field, value, "paper", f"not used: {recipe.strategy} takes no hints")
-    source, note = SOURCES[field]
-    return Setting(field, value, source, note)
+    return Setting(field, value, *SOURCES[field])

@@ -101,6 +101,8 @@ def test_what_is_changed_or_is_not_the_papers_is_stated():
     assert ablation["hint_power"] == ("paper", "ablation k4: hints fall as 1 - progress^4")
     assert by_name(named_recipe("paper-m2d", "random"), "paper-m2d")["hint_power"][1].startswith("not used: random")
     assert by_name(named_recipe("paper-m2d", "cluster"), "paper-m2d")["strategy"][0] == "ours"
+    ibm = by_name(named_recipe("paper-m2d", "ibm"), "paper-m2d")
+    assert ibm["hint_shape"] == ("published default", "random masks until hint_start, then ibm alone")
     assert len(VARIANTS) == 9
 
 
