@@ -14,7 +14,7 @@ BASE ?=
 ONLY ?=
 RUN ?=
 OUT ?= docs/masking
-BENCHMARKS := train lengths prepare embed masking memory busy start
+BENCHMARKS := train profile_step lengths prepare embed masking memory busy start
 
 .PHONY: setup quickstart test test-slow test-processors test-adapters lint format bench bench-compare docs-pictures clean
 

@@ -234,6 +234,40 @@ def test_embed_writes_a_row_for_every_encoder(script, tmp_path, monkeypatch):
     assert "| micro | 3 |" in page and "| shallow | 2 |" in page
 
 
+def test_the_shares_of_a_step_add_up(script, tmp_path, monkeypatch):
+    train, profile_step = script("train"), script("profile_step")
+    micro = {"size": "micro", "crop_frames": 96, "batch_size": 4, "decoder_dim": 32, "decoder_depth": 1}
+    monkeypatch.setitem(train.SETTINGS, "base-m2d", micro | {"decoder_heads": 2})
+    for name in [name for name in train.SETTINGS if name != "base-m2d"]:
+        monkeypatch.delitem(train.SETTINGS, name)
+    monkeypatch.setattr(profile_step, "NUM_CLIPS", 6)
+    monkeypatch.setattr(profile_step, "CLIP_S", 1.0)
+    monkeypatch.setitem(profile_step.QUICK_STEPS, "micro", 1)
+    rows, page = what_it_writes(profile_step, tmp_path)
+    assert [(row["size"], row["dtype"]) for row in rows] == [("micro", "float32"), ("micro", "bf16")]
+    kinds = [*profile_step.KINDS, profile_step.OTHER, profile_step.OUTSIDE]
+    for row in rows:
+        assert sum(row[kind] for kind in kinds) == pytest.approx(1) and row["step_s"] > 0
+        assert all(row[kind] > 0 for kind in ("products", "softmax", "GELU", "norms", "optimiser"))
+    assert "| m2d | micro | bf16 |" in page
+
+
+@pytest.mark.parametrize(
+    ("operation", "kind"),
+    [
+        ("aten::addmm", "products"),
+        ("aten::add_", "sums and products by element"),
+        ("aten::native_layer_norm_backward", "norms"),
+        ("aten::linalg_vector_norm", "optimiser"),
+        ("aten::_softmax_backward_data", "softmax"),
+        ("aten::copy_", "casts and copies"),
+        ("aten::view", "other operations"),
+    ],
+)
+def test_an_operation_is_known_by_its_name(script, operation, kind):
+    assert script("profile_step").kind_of(operation) == kind
+
+
 def test_busy_asks_every_form_in_turns_idle_and_beside_a_busy_process(script, tmp_path, monkeypatch):
     busy = script("busy")
     idle, beside = {"all": 4.0, "ours": 3.0}, {"all": 0.5, "one": 2.0, "ours": 1.5}
