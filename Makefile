@@ -16,7 +16,8 @@ RUN ?=
 OUT ?= docs/masking
 BENCHMARKS := train profile_step lengths prepare embed masking memory busy start
 
-.PHONY: setup quickstart test test-slow test-processors test-adapters lint format bench bench-compare docs-pictures clean
+.PHONY: setup quickstart test test-slow test-processors test-adapters lint format bench bench-compare device-wheels \
+	device-check docs-pictures clean
 
 setup: .venv/.ready
 
@@ -75,6 +76,20 @@ bench-compare: setup
 	@test -n "$(BASE)" || { echo "name the revision to compare with: make bench-compare BASE=rev"; exit 1; }
 	@echo "== the quick benchmarks here and at $(BASE), in alternation"
 	$(BIN)/python benchmarks/compare.py $(BASE) $(if $(ONLY),--only $(ONLY))
+
+# What a machine with an accelerator, but without a network, may lack; for several versions of Python.
+DEVICE_PACKAGES := soundfile cffi pycparser soxr tyro docstring-parser typeguard shtab tensorboard tensorboard-data-server \
+	absl-py grpcio markdown protobuf werkzeug markupsafe jaxtyping wadler-lindig beartype threadpoolctl typing-extensions rich
+
+device-wheels: setup
+	@echo "== the wheels that make device-check needs, into .device"
+	@for version in 3.11 3.12 3.13; do $(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps \
+		--only-binary :all: --python-version $$version --dest .device --constraint requirements.txt $(DEVICE_PACKAGES) \
+		|| exit 1; done
+
+device-check:
+	@echo "== an accelerator: the same numbers as on a CPU, and how fast (needs no network; takes under 9 minutes)"
+	@PYTHON="$(if $(wildcard $(BIN)/python),$(BIN)/python,python3)" bash tools/device_check.sh
 
 docs-pictures: setup
 	@echo "== the pictures of docs/masking.md (ONLY=\"dwm sgim\": some of them; RUN=folder: another model; OUT=folder)"

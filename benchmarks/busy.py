@@ -27,6 +27,7 @@ FORMS = {
 FORMED_BY = ("OMP_NUM_THREADS", "GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
 TURNS, QUICK_TURNS = 3, 1
 IDLE_S, BUSY_S, QUICK_SHARE = 6.0, 20.0, 0.3
+NUM_CLIPS = 96  # that are embedded
 
 ABOUT = (
     "Every form of a piece of work is a process of its own, and all take turns: first on an idle machine, then beside "
@@ -156,7 +157,7 @@ def embedding(folder: Path) -> Generator[float, None, None]:
     from melmask.nn.encoder_file import FrontEnd
     from melmask.nn.vit import SIZES
 
-    store = noise_store(folder, np.linspace(1.0, 6.0, 96).tolist())
+    store = noise_store(folder, np.linspace(1.0, 6.0, NUM_CLIPS).tolist())
     encoder = random_encoder(SIZES["tiny"], (16, 16))
     frozen = PretrainedEncoder(encoder, FrontEnd(store.spec, store.mean, store.std), 208)
     while True:

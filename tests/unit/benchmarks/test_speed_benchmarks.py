@@ -268,6 +268,43 @@ def test_an_operation_is_known_by_its_name(script, operation, kind):
     assert script("profile_step").kind_of(operation) == kind
 
 
+def test_the_check_of_a_device_agrees_with_itself_on_a_cpu(script, tmp_path, monkeypatch):
+    device = script("device")
+    monkeypatch.setattr(device, "STRATEGIES", ["random", "dwm", "sgim", "hard"])
+    monkeypatch.setattr(device, "BATCHES", {"small": 2})
+    monkeypatch.setattr(device, "FRAMEWORKS", ["m2d"])
+    arguments = ["--device", "cpu", "--json", str(tmp_path / "rows.json"), "--markdown", str(tmp_path / "page.md")]
+    device.main(arguments)
+    rows = json.loads((tmp_path / "rows.json").read_text())
+    assert not [row for row in rows if "error" in row]
+    of = {part: [row for row in rows if row["part"] == part] for part in ("masks", "losses", "resume", "speed")}
+    assert [row["equal_share"] for row in of["masks"]] == [1.0] * 4
+    assert all(row["loss_error"] <= row["bound"] for row in of["losses"]) and len(of["losses"]) == 2
+    assert [row["different"] for row in of["resume"]] == [0]
+    assert [row["form"] for row in of["speed"]] == ["ours", "plain"]
+    assert all(row["samples_per_s"] > 0 and 0 <= row["mask_share"] < 1 for row in of["speed"])
+    assert "| m2d | small | plain |" in (tmp_path / "page.md").read_text()
+
+
+def test_a_part_of_the_check_that_fails_stops_no_other(script, tmp_path, monkeypatch):
+    device = script("device")
+
+    def broken(*args):
+        raise RuntimeError("no kernel image is available")
+        yield
+
+    for part in ("losses", "speeds"):
+        monkeypatch.setattr(device, part, broken)
+    monkeypatch.setattr(device, "STRATEGIES", ["random"])
+    monkeypatch.setattr(device, "resumes", lambda store, folder: iter([]))
+    device.main(["--device", "cpu", "--json", str(tmp_path / "rows.json"), "--markdown", str(tmp_path / "page.md")])
+    rows = json.loads((tmp_path / "rows.json").read_text())
+    assert [row["part"] for row in rows] == ["masks", "losses", "speed"]
+    assert (
+        "no kernel image is available" in rows[1]["error"] and "no kernel image" in (tmp_path / "page.md").read_text()
+    )
+
+
 def test_busy_asks_every_form_in_turns_idle_and_beside_a_busy_process(script, tmp_path, monkeypatch):
     busy = script("busy")
     idle, beside = {"all": 4.0, "ours": 3.0}, {"all": 0.5, "one": 2.0, "ours": 1.5}
@@ -292,8 +329,9 @@ def test_busy_asks_every_form_in_turns_idle_and_beside_a_busy_process(script, tm
 
 
 @pytest.mark.parametrize("work", ["embed", "probes"])
-def test_a_worker_of_busy_does_its_work_and_answers_with_the_rate(script, work):
+def test_a_worker_of_busy_does_its_work_and_answers_with_the_rate(script, work, monkeypatch):
     busy, answers = script("busy"), io.StringIO()
+    monkeypatch.setattr(busy, "NUM_CLIPS", 3)
     busy.worker(work, io.StringIO("0.01\n0.01\n"), answers)
     assert len(answers.getvalue().split()) == 2 and all(float(rate) > 0 for rate in answers.getvalue().split())
 
