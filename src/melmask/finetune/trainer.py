@@ -22,6 +22,7 @@ from melmask.finetune.batches import ClipBatches, SubBatch, prefetch
 from melmask.finetune.model import FinetunedModel, soft_cross_entropy
 from melmask.finetune.recipe import FinetuneRecipe
 from melmask.runtime import autocast_for
+from melmask.threads import following_load
 from melmask.train.checkpoint import load_training, save_training
 from melmask.train.loop import Diverged
 from melmask.train.optimiser import clip_gradients, learning_rate
@@ -176,24 +177,26 @@ def _epochs(
     num_steps = recipe.epochs * batches.steps_per_epoch
     losses: list[Tensor] = []
     steps = range(num_done * batches.steps_per_epoch, num_steps)
-    for step, sub_batches in zip(steps, prefetch(batches.batch, steps), strict=True):
-        rate = learning_rate(step, num_steps, recipe.learning_rate, recipe.warmup_epochs / recipe.epochs)
-        for group in optimiser.param_groups:
-            group["lr"] = rate * group["share"]
-        losses.append(_backward(model, sub_batches, recipe, autocast))
-        clip_gradients(model, recipe.grad_clip)
-        optimiser.step()
-        optimiser.zero_grad(set_to_none=True)
-        if (step + 1) % batches.steps_per_epoch:
-            continue
-        number, loss = (step + 1) // batches.steps_per_epoch, float(torch.stack(losses).sum()) / len(batches.rows)
-        losses.clear()
-        if not np.isfinite(loss):
-            raise Diverged(
-                f"the loss is not finite in epoch {number} of fold {split.name}, seed {training.seed}: try a lower "
-                "learning rate, a longer warm-up or a grad_clip"
-            )
-        yield finish(number, loss)
+    with following_load(model.device) as threads:
+        for step, sub_batches in zip(steps, prefetch(batches.batch, steps), strict=True):
+            rate = learning_rate(step, num_steps, recipe.learning_rate, recipe.warmup_epochs / recipe.epochs)
+            for group in optimiser.param_groups:
+                group["lr"] = rate * group["share"]
+            with threads.step(sum(part.patches.numel() for part in sub_batches)):
+                losses.append(_backward(model, sub_batches, recipe, autocast))
+                clip_gradients(model, recipe.grad_clip)
+                optimiser.step()
+                optimiser.zero_grad(set_to_none=True)
+            if (step + 1) % batches.steps_per_epoch:
+                continue
+            number, loss = (step + 1) // batches.steps_per_epoch, float(torch.stack(losses).sum()) / len(batches.rows)
+            losses.clear()
+            if not np.isfinite(loss):
+                raise Diverged(
+                    f"the loss is not finite in epoch {number} of fold {split.name}, seed {training.seed}: try a lower "
+                    "learning rate, a longer warm-up or a grad_clip"
+                )
+            yield finish(number, loss)
 
 
 def _backward(
