@@ -56,3 +56,16 @@ def recordings(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def store(recordings: Path, tmp_path_factory: pytest.TempPathFactory) -> Store:
     """The recordings, prepared."""
     return prepare([recordings], tmp_path_factory.mktemp("stores") / "chirps", num_workers=0)
+
+
+@pytest.fixture(scope="session")
+def real_audio() -> Path:
+    """The folder of labelled recordings beside the checkout, ``shared/audio``; tests that need it are skipped without.
+
+    Recordings are not part of the repository.
+    """
+    found = [parent / "shared" / "audio" for parent in Path(__file__).parents]
+    folders = [folder for folder in found if (folder / "esc50.csv").is_file()]
+    if not folders:
+        pytest.skip("there are no real recordings: no shared/audio/esc50.csv beside the checkout")
+    return folders[0]

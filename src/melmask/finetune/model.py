@@ -19,12 +19,14 @@ from melmask.evaluation.task import Split, Task
 from melmask.files import read_tensors, write_tensors
 from melmask.finetune.augment import Lines
 from melmask.finetune.batches import equal_chunks
+from melmask.finetune.recipe import ClassLoss, Frequency
 from melmask.nn.encoder_file import ENCODER, EncoderFile
 from melmask.probes.base import as_tensor, loss_of, probabilities, with_one
 from melmask.probes.logistic import LogisticProbe
 from melmask.types import PatchGrid
 
 HEAD = "head.safetensors"
+HEAD_FORMATS = ("melmask-head-1", "melmask-head-2")  # the first has stacked rows and the cross-entropy's probabilities
 VARIANCE_EPS = 1e-5  # as in batch normalisation, so that constant features are not amplified
 
 
@@ -32,13 +34,14 @@ class FinetunedModel(nn.Module):
     """A copy of an encoder, and a linear head from its clip embedding to the classes.
 
     The embedding is that of `PretrainedEncoder`: class token dropped, patches of a time step stacked over frequency,
-    pooled over time. The head is initialised with zeros or with a probe's weights, never at random, so that seeds
-    differ only in the order of clips, crops and augmentation.
+    pooled over time; or its mean over the rows of patches. The head is initialised with zeros or with a probe's
+    weights, never at random, so that seeds differ only in the order of clips, crops and augmentation.
 
     Args:
         start: the encoder to start from, with its front end, maximum input length and pooling.
         classes: their names, in the order of the outputs.
         is_multilabel: whether a clip may have any number of classes.
+        loss, frequency, batch_norm: see `FinetuneRecipe`.
     """
 
     mean: Tensor
@@ -46,18 +49,30 @@ class FinetunedModel(nn.Module):
     probe_weight: Tensor
     probe_bias: Tensor
 
-    def __init__(self, start: PretrainedEncoder, classes: Sequence[str], is_multilabel: bool) -> None:
+    def __init__(
+        self,
+        start: PretrainedEncoder,
+        classes: Sequence[str],
+        is_multilabel: bool,
+        *,
+        loss: ClassLoss = "cross-entropy",
+        frequency: Frequency = "stacked",
+        batch_norm: bool = False,
+    ) -> None:
         super().__init__()
         self.front_end, self.crop_frames, self.device = start.front_end, start.crop_frames, start.device
         self.settings = FeatureSettings(pooling=start.settings.pooling)
         self.classes, self.is_multilabel = tuple(classes), is_multilabel
+        self.is_binary = is_multilabel or loss == "binary"
         self.encoder = copy.deepcopy(start.encoder)
-        num_dims = self.as_encoder().num_dims
+        self.frequency = frequency
+        num_dims = num_head_dims(start, frequency)
         self.head = nn.Linear(num_dims, len(self.classes))
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
         self.register_buffer("mean", torch.zeros(num_dims))
         self.register_buffer("scale", torch.ones(num_dims))
+        self.batch_norm = BatchNorm(num_dims) if batch_norm else None
         self.register_buffer("probe_weight", torch.zeros_like(self.head.weight))
         self.register_buffer("probe_bias", torch.zeros_like(self.head.bias))
         self.to(self.device)
@@ -120,10 +135,16 @@ class FinetunedModel(nn.Module):
     def forward(
         self, patches: Float[Tensor, "b n p"], grid: PatchGrid, lines: Lines | None = None
     ) -> Float[Tensor, "b num_classes"]:
-        """Logits of the classes.
+        """Logits of the classes; arguments as of `features`."""
+        return self.classify(*self.features(patches, grid, lines))
 
-        The features of a masked row of patches are zero for the head, and those of the visible rows are scaled up, as
-        in dropout, so that the expected input of the head is the same.
+    def features(
+        self, patches: Float[Tensor, "b n p"], grid: PatchGrid, lines: Lines | None = None
+    ) -> tuple[Float[Tensor, "b dim"], Float[Tensor, "b dim"] | None]:
+        """Clip embeddings, and their weights in the head's input if there are any.
+
+        Of stacked rows, those that are masked are zero for the head, and the visible ones are scaled up, as in dropout,
+        so that the expected input of the head is the same. The mean over rows is over the visible ones.
 
         Args:
             patches: of whole inputs, without padding.
@@ -139,13 +160,15 @@ class FinetunedModel(nn.Module):
         num_rows = grid.freq if lines is None else lines.rows.shape[1]
         by_time = tokens.unflatten(1, (num_rows, -1)).unflatten(0, (-1, num_chunks)).transpose(1, 2).flatten(2, 3)
         by_row = pool(by_time, self.settings.pooling)
+        if self.frequency == "mean":
+            return by_row.mean(dim=2).flatten(1), None
         if lines is None:
-            return self.classify(by_row.flatten(1))
+            return by_row.flatten(1), None
         row_index = lines.rows[:, None, :, None]
         features = by_row.new_zeros(*by_row.shape[:2], grid.freq, by_row.shape[3])
         features = features.scatter(2, row_index.expand_as(by_row), by_row)
         weight = by_row.new_zeros(len(by_row), 1, grid.freq, 1).scatter(2, row_index, grid.freq / num_rows)
-        return self.classify(features.flatten(1), weight.expand_as(features).flatten(1))
+        return features.flatten(1), weight.expand_as(features).flatten(1)
 
     def classify(
         self, features: Float[Tensor, "b dim"], weight: Float[Tensor, "b dim"] | None = None
@@ -156,7 +179,7 @@ class FinetunedModel(nn.Module):
 
     @torch.no_grad()
     def predict(self, store: Store, rows: Sequence[int] | None = None) -> Float32[np.ndarray, "clip num_classes"]:
-        """Class probabilities of a store's clips, of any length.
+        """Class probabilities of a store's clips, of any length; each class on its own with the binary loss.
 
         Args:
             store: packed log-mels, made with this encoder's log-mel settings.
@@ -165,16 +188,19 @@ class FinetunedModel(nn.Module):
         Raises:
             ValueError: the store was made with other log-mel settings.
         """
-        return probabilities(self.classify(self._embed(store, rows)).float().cpu(), self.is_multilabel)
+        self.eval()
+        return probabilities(self.classify(self._embed(store, rows)).float().cpu(), self.is_binary)
 
     def save(self, folder: Path) -> None:
         """Write encoder and head into a folder, which `FinetunedModel.load` and `PretrainedEncoder.load` read."""
         folder.mkdir(parents=True, exist_ok=True)
         EncoderFile(self.encoder, self.front_end, self.crop_frames).save(folder / ENCODER)
-        tensors = {"weight": self.head.weight, "bias": self.head.bias, "mean": self.mean, "scale": self.scale}
+        mean, scale = (self.mean, self.scale) if self.batch_norm is None else self.batch_norm.as_standardisation()
+        tensors = {"weight": self.head.weight, "bias": self.head.bias, "mean": mean, "scale": scale}
         form = {"classes": json.dumps(self.classes), "is_multilabel": json.dumps(self.is_multilabel)}
-        form["pooling"] = self.settings.pooling
-        write_tensors(folder / HEAD, tensors, {"format": "melmask-head-1", **form})
+        form |= {"pooling": self.settings.pooling, "frequency": self.frequency}
+        form["loss"] = "binary" if self.is_binary else "cross-entropy"
+        write_tensors(folder / HEAD, tensors, {"format": HEAD_FORMATS[-1], **form})
 
     @staticmethod
     def load(folder: Path) -> "FinetunedModel":
@@ -184,12 +210,18 @@ class FinetunedModel(nn.Module):
             ValueError: a file is missing, damaged or of another format.
         """
         tensors, metadata = read_tensors(folder / HEAD)
-        if metadata.get("format") != "melmask-head-1":
+        if metadata.get("format") not in HEAD_FORMATS:
             raise ValueError(f"{folder / HEAD} is not a melmask head (format {metadata.get('format')!r})")
         settings = FeatureSettings(pooling=metadata.get("pooling", "mean"))  # type: ignore[arg-type]
         saved = EncoderFile.load(folder / ENCODER)
         start = PretrainedEncoder(saved.encoder, saved.front_end, saved.crop_frames, settings)
-        model = FinetunedModel(start, json.loads(metadata["classes"]), json.loads(metadata["is_multilabel"]))
+        model = FinetunedModel(
+            start,
+            json.loads(metadata["classes"]),
+            json.loads(metadata["is_multilabel"]),
+            loss=metadata.get("loss", "cross-entropy"),  # type: ignore[arg-type]
+            frequency=metadata.get("frequency", "stacked"),  # type: ignore[arg-type]
+        )
         if tensors["weight"].shape != model.head.weight.shape:
             raise ValueError(f"{folder / HEAD} is of another encoder than {folder / ENCODER}: copy both together")
         model.head.load_state_dict({"weight": tensors["weight"], "bias": tensors["bias"]})
@@ -198,10 +230,41 @@ class FinetunedModel(nn.Module):
         return model
 
     def _embed(self, store: Store, rows: Sequence[int] | None) -> Float[Tensor, "clip dim"]:
-        return torch.from_numpy(self.as_encoder().embed_store(store, rows)).to(self.device)
+        features = torch.from_numpy(self.as_encoder().embed_store(store, rows)).to(self.device)
+        if self.frequency == "stacked":
+            return features
+        num_rows = self.front_end.spec.num_mels // self.encoder.patch_shape[0]
+        return features.unflatten(1, (-1, num_rows, self.encoder.size.dim)).mean(dim=2).flatten(1)
 
     def _standardised(self, features: Float[Tensor, "b dim"]) -> Float[Tensor, "b dim"]:
+        if self.batch_norm is not None:
+            return self.batch_norm(features)
         return (features - self.mean) * self.scale
+
+
+class BatchNorm(nn.BatchNorm1d):
+    """Batch normalisation without weights; a batch of a single clip, which has no variance, has the running one."""
+
+    def __init__(self, num_dims: int) -> None:
+        super().__init__(num_dims, eps=VARIANCE_EPS, affine=False)
+
+    def forward(self, input: Float[Tensor, "b dim"]) -> Float[Tensor, "b dim"]:
+        """Normalise by the batch in training, by running statistics in evaluation."""
+        if self.training and len(input) > 1:
+            return super().forward(input)
+        mean, scale = self.as_standardisation()
+        return (input - mean) * scale
+
+    def as_standardisation(self) -> tuple[Float[Tensor, " dim"], Float[Tensor, " dim"]]:
+        """The running mean, and one over the running standard deviation."""
+        assert self.running_mean is not None and self.running_var is not None
+        return self.running_mean, (self.running_var + self.eps).rsqrt()
+
+
+def num_head_dims(start: PretrainedEncoder, frequency: Frequency) -> int:
+    """Length of the head's input: that of an embedding, or a row's share of it if rows are averaged."""
+    num_rows = start.spec.num_mels // start.encoder.patch_shape[0]
+    return start.num_dims if frequency == "stacked" else start.num_dims // num_rows
 
 
 def pool(steps: Float[Tensor, "b row time d"], pooling: Pooling) -> Float[Tensor, "b statistic row d"]:
@@ -222,23 +285,23 @@ def pool(steps: Float[Tensor, "b row time d"], pooling: Pooling) -> Float[Tensor
 def soft_cross_entropy(
     logits: Float[Tensor, "b num_classes"],
     targets: Float[Tensor, "b num_classes"] | Bool[Tensor, "b num_classes"],
-    is_multilabel: bool,
+    is_binary: bool,
     smoothing: float = 0.0,
 ) -> Float[Tensor, " b"]:
-    """Cross-entropy of each clip with soft targets; binary cross-entropy, averaged over classes, for multi-label tasks.
+    """Cross-entropy of each clip with soft targets, or binary cross-entropy, averaged over classes.
 
     Args:
         logits: of the classes.
         targets: each clip's shares of the classes.
-        is_multilabel: whether a clip may have any number of classes.
+        is_binary: whether the loss is the binary one, of each class on its own.
         smoothing: share of the targets that is spread over all classes.
 
-    >>> soft_cross_entropy(torch.zeros(1, 4), torch.tensor([[0.5, 0.5, 0.0, 0.0]]), is_multilabel=False).exp().item()
+    >>> soft_cross_entropy(torch.zeros(1, 4), torch.tensor([[0.5, 0.5, 0.0, 0.0]]), is_binary=False).exp().item()
     4.0
     """
     num_classes = logits.shape[1]
     targets = targets.float()
-    targets = targets + smoothing * ((0.5 if is_multilabel else 1 / num_classes) - targets)
-    if is_multilabel:
+    targets = targets + smoothing * ((0.5 if is_binary else 1 / num_classes) - targets)
+    if is_binary:
         return nn.functional.binary_cross_entropy_with_logits(logits, targets, reduction="none").mean(dim=1)
     return nn.functional.cross_entropy(logits, targets, reduction="none")

@@ -18,6 +18,7 @@ from melmask.evaluation.metrics import Score, score_with_interval
 from melmask.evaluation.results import Result, result_of
 from melmask.evaluation.task import Split, Task, group_notes, group_numbers, make_task, splits_of
 from melmask.files import read_tensors, remove_temporaries, write_json, write_tensors
+from melmask.finetune.model import num_head_dims
 from melmask.finetune.recipe import FinetuneRecipe
 from melmask.finetune.trainer import Epoch, Training, train, with_recipe
 
@@ -77,16 +78,17 @@ def finetune(
         for seed in range(num_seeds):
             training = Training(start, store, task, split, recipe, seed)
             scores[seed, split.test] = _predictions(training, folder / f"fold-{split.name}-seed-{seed}", report)
-    tested = np.flatnonzero(fold_of >= 0)
+    encoder, tested = with_recipe(start, recipe), np.flatnonzero(fold_of >= 0)
     score = score_with_interval(
         task.targets[tested], scores[:, tested], folds=fold_of[tested], groups=group_numbers(task)[tested]
     )
     return _result(
         start,
-        with_recipe(start, recipe),
+        encoder,
         store,
         task,
         score,
+        num_dims=num_head_dims(encoder, recipe.frequency),
         task_path=str(table),
         features=features,
         test_folds=tuple(test_folds),
@@ -142,7 +144,6 @@ def _result(
         probe="finetune",
         metric=task.metric,
         num_classes=len(task.classes),
-        num_dims=encoder.num_dims,
         rejected=len(store.rejected),
         encoder=encoder.name,
         identity=start.identity,

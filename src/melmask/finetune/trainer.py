@@ -117,7 +117,14 @@ def train(
     recipe, task = training.recipe, training.task
     start = with_recipe(training.start, recipe)
     with torch.random.fork_rng(devices=[]):  # nn.Linear draws initial weights, although zeros replace them
-        model = FinetunedModel(start, task.classes, task.is_multilabel)
+        model = FinetunedModel(
+            start,
+            task.classes,
+            task.is_multilabel,
+            loss=recipe.loss,
+            frequency=recipe.frequency,
+            batch_norm=recipe.batch_norm,
+        )
     flags = torch.from_numpy(task.flags[training.rows]).float()
     batches = ClipBatches(training.store, training.rows, flags, recipe, start, training.seed)
     optimiser = make_optimiser(model, recipe)
@@ -202,26 +209,38 @@ def _epochs(
 def _backward(
     model: FinetunedModel, sub_batches: Sequence[SubBatch], recipe: FinetuneRecipe, autocast: Callable[[], object]
 ) -> Float[Tensor, ""]:
-    """Accumulate the gradients of a batch's mean loss; returns the loss summed over its clips."""
+    """Accumulate the gradients of a batch's mean loss; returns the loss summed over its clips.
+
+    Each sub-batch has a backward pass of its own, unless batch normalisation needs the features of all of them.
+    """
     num_clips = sum(len(part.flags) for part in sub_batches)
     total = torch.zeros((), device=model.device)
-    for part in sub_batches:
-        patches, flags, lines = part.patches.to(model.device), part.flags.to(model.device), part.lines
-        if lines is not None:
-            lines = replace(lines, rows=lines.rows.to(model.device), columns=lines.columns.to(model.device))
+    model.train()
+    for parts in [sub_batches] if recipe.batch_norm else [[part] for part in sub_batches]:
+        flags = torch.cat([part.flags for part in parts]).to(model.device)
         with autocast():  # type: ignore[attr-defined]
-            logits = model(patches, part.grid, lines)
-        loss = soft_cross_entropy(logits.float(), flags, model.is_multilabel, recipe.label_smoothing).sum()
+            read = [_features(model, part) for part in parts]
+            weights = [weight for _, weight in read if weight is not None]
+            logits = model.classify(torch.cat([of for of, _ in read]), torch.cat(weights) if weights else None)
+        loss = soft_cross_entropy(logits.float(), flags, model.is_binary, recipe.label_smoothing).sum()
         (loss / num_clips).backward()
         total += loss.detach()
     return total
+
+
+def _features(model: FinetunedModel, part: SubBatch) -> tuple[Float[Tensor, "b dim"], Float[Tensor, "b dim"] | None]:
+    """The head's input for one sub-batch, on the model's device, and its weights if there are any."""
+    lines = part.lines
+    if lines is not None:
+        lines = replace(lines, rows=lines.rows.to(model.device), columns=lines.columns.to(model.device))
+    return model.features(part.patches.to(model.device), part.grid, lines)
 
 
 def _validate(training: Training, model: FinetunedModel) -> tuple[float, float]:
     """Score and cross-entropy of the validation clips."""
     task, rows = training.task, training.split.valid
     predicted, flags = model.predict(training.store, rows.tolist()), task.flags[rows]
-    likelihood = np.where(flags, predicted, 1 - predicted if model.is_multilabel else 1.0)
+    likelihood = np.where(flags, predicted, 1 - predicted if model.is_binary else 1.0)
     loss = -np.log(np.maximum(likelihood, MIN_PROBABILITY)).sum(axis=1).mean()
     return score_of(task.targets[rows], predicted), float(loss)
 
@@ -248,7 +267,8 @@ def make_optimiser(model: FinetunedModel, recipe: FinetuneRecipe) -> Optimizer:
     ]
     if recipe.optimiser == "sgd":
         return SGD(settings, recipe.learning_rate, momentum=MOMENTUM, fused=True)
-    return AdamW(settings, recipe.learning_rate, fused=True)
+    betas = (MOMENTUM, recipe.beta2)
+    return AdamW(settings, recipe.learning_rate, betas=betas, amsgrad=recipe.amsgrad, fused=True)
 
 
 def _layers_below_head(name: str, model: FinetunedModel) -> int:
