@@ -42,7 +42,7 @@ def compare(
     from melmask.report.per_class import save_per_class
 
     encoders = registry.name_encoders((a, b), features)
-    for table in task.tables:
+    for table in task.given_tables:
         with noted_bar(table.stem) as show:
             pairs = paired(evaluate_table(encoders, table, task.settings, num_workers=task.workers, progress=show))
         print_task_rejections(table, registry.specs_of(encoders))

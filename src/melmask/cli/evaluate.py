@@ -1,11 +1,13 @@
 """The command evaluate: encoders on labelled tasks."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 from tyro.conf import OmitArgPrefixes, Positional
 
-from melmask.cli.console import command_line, console, noted_bar
+from melmask.cli.console import command_line, console, noted_bar, print_notes
 from melmask.cli.options import (
     Encoders,
     OptionalFile,
@@ -20,6 +22,8 @@ from melmask.encoders.features import DEFAULT_SETTINGS, FeatureSettings
 from melmask.encoders.fixed_length import ClipLength
 
 if TYPE_CHECKING:
+    from melmask.encoders.registry import NamedEncoder
+    from melmask.evaluation.results import Result
     from melmask.evaluation.run import EvaluationSettings
 
 
@@ -31,12 +35,15 @@ class TaskOptions:
         tables: CSV files with path,label[,fold][,group].
         probe: what predicts labels from frozen embeddings: linear, logistic, ridge, knn, mlp, fewshot, attentive or a
             package.module:Class; settings follow a colon, as in linear:learning_rate=3e-5.
-        clip_s: length of each clip in seconds, for all encoders: longer clips are cropped to their middle, shorter ones
-            zero-padded; 0: whole clips; task: the length that `melmask tasks make` recorded.
+        protocol: melmask reads the middle of longer clips; evar, after the evaluation package of M2D, a random crop in
+            training and validation and the head in testing, and its probe is linear.
+        clip_s: length of each clip in seconds, for all encoders: longer clips are cropped, shorter ones zero-padded; 0:
+            whole clips; task: the length that `melmask tasks make` recorded.
     """
 
-    tables: Tables
-    probe: Probes = ("logistic",)
+    tables: Tables = ()
+    probe: Probes = ()
+    protocol: Literal["melmask", "evar"] = "melmask"
     clip_s: ClipLength = "task"
     test_folds: TestFolds = ()
     seeds: Seeds = 3
@@ -47,12 +54,24 @@ class TaskOptions:
         """The same without what concerns preparation."""
         from melmask.evaluation.run import EvaluationSettings
 
-        return EvaluationSettings(self.probe, self.clip_s, self.test_folds, self.seeds)
+        return EvaluationSettings(self.probe, self.clip_s, self.test_folds, self.seeds, self.protocol)
+
+    @property
+    def given_tables(self) -> tuple[Path, ...]:
+        """The tables that are named.
+
+        Raises:
+            ValueError: there are none.
+        """
+        if not self.tables:
+            raise ValueError("no task is given: name its table with --task")
+        return self.tables
 
 
 def evaluate(
     encoders: Positional[Encoders],
     task: OmitArgPrefixes[TaskOptions],
+    tasks: OptionalFolder = None,
     features: OmitArgPrefixes[FeatureSettings] = DEFAULT_SETTINGS,
     baselines: bool = True,
     out: OptionalFile = None,
@@ -66,11 +85,42 @@ def evaluate(
         encoders: runs' folders, RUN@STEP for encoders kept along a run, encoder files, logmel-stats, untrained:SIZE,
             onnx:FILE[@RATE], hear:MODULE[@WEIGHTS] or hf:FOLDER; see docs/peers.md.
         task: tasks and probes.
+        tasks: in place of --task, a folder with the tables of EVAR's nine tasks: all of them, in one table beside
+            published scores.
         features: of melmask encoders only.
         baselines: also evaluate log-mel statistics and the runs' encoders untrained.
         out: a file that the results of all encoders are appended to as well.
         details: a folder for scores by class, confusions and calibration, as tables and figures.
     """
+    from melmask.cli import steps
+    from melmask.encoders import registry
+    from melmask.evaluation import evar
+
+    named = registry.with_baselines(encoders, features, baselines=baselines)
+
+    def one(table: Path) -> "list[Result]":
+        return _evaluate_one(named, table, task, out, details)
+
+    if tasks is None:
+        for table in task.given_tables:
+            one(table)
+        return
+    if task.tables:
+        raise ValueError("--task and --tasks are both given: leave one out")
+    if len(task.probe) > 1:
+        raise ValueError(f"the table of nine tasks is of one probe, and {len(task.probe)} are given: name one")
+    folder = evar.find_tables(tasks)
+    nine = evar.evaluate_nine(folder, one, steps.print_fault)
+    steps.print_nine(nine, task.protocol)
+    print_notes(
+        f"{path} is none of EVAR's nine tasks, and is left out: evaluate it with --task" for path in folder.others
+    )
+
+
+def _evaluate_one(
+    named: "Sequence[NamedEncoder]", table: Path, task: TaskOptions, out: Path | None, details: Path | None
+) -> "list[Result]":
+    """Evaluate encoders on one task, print and keep the results."""
     from melmask.cli import steps
     from melmask.encoders import registry
     from melmask.evaluation.per_class import details_of
@@ -79,21 +129,20 @@ def evaluate(
     from melmask.files import file_name
     from melmask.report.per_class import save_per_class
 
-    named = registry.with_baselines(encoders, features, baselines=baselines)
-    for table in task.tables:
-        results = []
-        with noted_bar(table.stem) as show:
-            for evaluation in evaluate_table(
-                named, table, task.settings, command=command_line(), num_workers=task.workers, progress=show
-            ):
-                results.append(evaluation.result)
-                if details:
-                    found, labelled = evaluation.found, evaluation.task
-                    folder = details / file_name(labelled.name, evaluation.encoder.name, found.probe)
-                    save_per_class(details_of(found, labelled), folder)
-        steps.print_task_rejections(table, registry.specs_of(named))
-        steps.print_results(results)
-        written = keep_results(named, results, out)
-        steps.print_appended(written)
-        if not written:
-            console.print("[dim]not saved: no encoder is a run's folder, and no file is named by --out[/]")
+    results = []
+    with noted_bar(table.stem) as show:
+        for evaluation in evaluate_table(
+            named, table, task.settings, command=command_line(), num_workers=task.workers, progress=show
+        ):
+            results.append(evaluation.result)
+            if details:
+                found, labelled = evaluation.found, evaluation.task
+                folder = details / file_name(labelled.name, evaluation.encoder.name, found.probe)
+                save_per_class(details_of(found, labelled), folder)
+    steps.print_task_rejections(table, registry.specs_of(named))
+    steps.print_results(results)
+    written = keep_results(named, results, out)
+    steps.print_appended(written)
+    if not written:
+        console.print("[dim]not saved: no encoder is a run's folder, and no file is named by --out[/]")
+    return results

@@ -14,10 +14,13 @@ Runs = Annotated[tuple[Path, ...], arg(metavar="RUN [RUN ...]", help_behavior_hi
 File = Annotated[Path, arg(metavar="FILE")]
 Folder = Annotated[Path, arg(metavar="FOLDER")]
 TableFile = Annotated[Path, arg(metavar="TABLE")]
-Tables = Annotated[tuple[Path, ...], arg(name="task", metavar="TABLE [TABLE ...]")]
+Tables = Annotated[tuple[Path, ...], arg(name="task", metavar="TABLE [TABLE ...]", help_behavior_hint="(required)")]
 Encoder = Annotated[str, arg(metavar="ENCODER")]
 Encoders = Annotated[tuple[str, ...], arg(metavar="ENCODER [ENCODER ...]", help_behavior_hint="(required)")]
-Probes = Annotated[tuple[str, ...], arg(metavar="PROBE [PROBE ...]")]
+Probes = Annotated[
+    tuple[str, ...],
+    arg(metavar="PROBE [PROBE ...]", help_behavior_hint="(default: logistic, or with protocol evar linear)"),
+]
 NewRun = Annotated[Path | None, arg(metavar="RUN", help_behavior_hint="(required, but for --dry-run)")]
 OptionalRun = Annotated[Path | None, arg(metavar="RUN", help_behavior_hint="(optional)")]
 OptionalFile = Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="(optional)")]

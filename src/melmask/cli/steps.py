@@ -1,6 +1,6 @@
 """Steps that several commands share: prepare recordings under a progress bar, and print results."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.markup import escape
@@ -9,6 +9,8 @@ from rich.table import Table
 from melmask.cli.console import bar, console, print_notes, print_path
 from melmask.data.prepare import prepare
 from melmask.data.store import Store
+from melmask.datasets.base import OURS
+from melmask.evaluation.evar import EVAR_TASKS, PUBLISHED, NineTasks, average
 from melmask.evaluation.prepared import task_store_folder
 from melmask.evaluation.results import Result
 from melmask.logmel import LogMelSpec
@@ -82,7 +84,8 @@ def results_table(results: Sequence[Result]) -> Table:
     )
     if first.rejected:
         caption += f"; clips rejected: {first.rejected}"
-    table = Table(title=first.task, caption=caption, title_justify="left", caption_justify="left")
+    title = f"{first.task}: {first.split}, protocol {first.protocol}"
+    table = Table(title=escape(title), caption=caption, title_justify="left", caption_justify="left")
     probes = [probe_shown(result) for result in results]
     table.add_column("encoder", overflow="fold")  # long names wrap, so that all figures can be read
     table.add_column("probe", overflow="fold", min_width=min(PROBE_WIDTH, max(map(len, probes))))
@@ -100,6 +103,47 @@ def results_table(results: Sequence[Result]) -> Table:
             f"{100 * result.low:.1f} to {100 * result.high:.1f}",
         )
     return table
+
+
+def print_fault(task: str, results: Sequence[Result], fault: str) -> None:
+    """Why a task was not evaluated; nothing if it was."""
+    if fault:
+        console.print(f"[red]{task} failed:[/] {escape(fault)}", soft_wrap=True)
+
+
+def print_nine(nine: NineTasks, protocol: str) -> None:
+    """The table of EVAR's nine tasks, and under it splits, faults and the sources of published rows."""
+    console.print(nine_table(nine, protocol))
+    for task, fault in nine.faults.items():
+        console.print(f"[red]{EVAR_TASKS[task]} ({task}) has no score:[/] {escape(fault)}", soft_wrap=True)
+    splits = {task: results[0].split for task, results in nine.results.items() if results}
+    console.print(escape("splits: " + "; ".join(f"{task} {split}" for task, split in splits.items())), soft_wrap=True)
+    ours = [task for task, split in splits.items() if split == OURS]
+    if ours:
+        print_notes([f"published rows are on EVAR's split of {', '.join(ours)}, which is another than melmask's"])
+    for row in PUBLISHED if protocol == "evar" else ():
+        console.print(f"[dim]{escape(row.name)}: {escape(row.source)}[/]", soft_wrap=True)
+
+
+def nine_table(nine: NineTasks, protocol: str) -> Table:
+    """A row for every encoder, and under protocol evar for published ones, in EVAR's order of tasks."""
+    caption = f"accuracy in %, protocol {protocol}; an average only where all nine tasks have a score"
+    table = Table(title="EVAR's nine tasks", caption=caption, title_justify="left", caption_justify="left")
+    table.add_column("encoder", overflow="fold")
+    for name in (*EVAR_TASKS.values(), "average"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for (encoder, _), scores in nine.rows.items():
+        mean = average(scores)
+        table.add_row(escape(encoder), *_nine_cells(scores), "-" if mean is None else f"[bold]{mean:.1f}[/]")
+    if protocol == "evar":
+        table.add_section()
+        for row in PUBLISHED:
+            table.add_row(f"{escape(row.name)} (published)", *_nine_cells(row.scores), f"{row.average:.1f}")
+    return table
+
+
+def _nine_cells(scores: Mapping[str, float]) -> list[str]:
+    return [f"{scores[task]:.1f}" if task in scores else "-" for task in EVAR_TASKS]
 
 
 def probe_shown(result: Result) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from rich import box
 from rich.markup import escape
@@ -45,6 +45,8 @@ class Making:
         folder: the data set's folder, as released; with --download it need not exist yet.
         out: the table to write, a .csv; a record of what it was made from is written beside it.
         lists: a list, or the folder of lists, that is not part of the release; see `melmask tasks show`.
+        split: default, the official split or, where there is none, melmask's; evar, that of M2D's evaluation package,
+            whose split file is given by --lists where the release has no split.
         allow_missing: accept missing clips, and record them.
         download: fetch the data set's archives into the folder first, if its documentation links to plain ones.
     """
@@ -53,6 +55,7 @@ class Making:
     folder: Positional[Folder]
     out: File
     lists: OptionalFolder = None
+    split: Literal["default", "evar"] = "default"
     allow_missing: bool = False
     download: bool = False
 
@@ -102,7 +105,7 @@ def _description(dataset: Dataset) -> Table:
     lines = {
         "folder": dataset.layout,
         "lists": dataset.lists,
-        "splits": dataset.protocol,
+        "splits": f"{dataset.split_name}: {dataset.protocol}" if dataset.split_name else dataset.protocol,
         "groups": dataset.groups or "none",
         "clips": counts or "not published",
         "classes": f"{dataset.expected.classes:,}" if dataset.expected.classes else "not published",
@@ -131,18 +134,19 @@ def _make(do: Making) -> None:
         raise ValueError(
             f"{do.folder} does not exist: get {dataset.reference}, or add --download to fetch it into that folder"
         )
-    table = build_table(dataset, do.folder, lists=do.lists, allow_missing=do.allow_missing)
+    table = build_table(dataset, do.folder, lists=do.lists, split=do.split, allow_missing=do.allow_missing)
     record = write_table(table, do.out)
-    console.print(_counts_table(dataset, table.num_clips))
+    console.print(_counts_table(dataset, table.split_name, table.num_clips))
     for shortage in table.shortages:
         console.print(f"[yellow]missing:[/] {escape(shortage)}", soft_wrap=True)
     print_notes(table.notes)
     print_path(do.out, after=f": {len(table.rows):,} clips; what it is made from is in {record}")
 
 
-def _counts_table(dataset: Dataset, num_clips: Mapping[str, int]) -> Table:
+def _counts_table(dataset: Dataset, split_name: str, num_clips: Mapping[str, int]) -> Table:
     """Clips by fold or split, beside what was released."""
-    table = Table(title=dataset.title, title_justify="left")
+    title = f"{dataset.title}, {split_name}" if split_name else dataset.title
+    table = Table(title=escape(title), title_justify="left")
     table.add_column(dataset.split_column)
     table.add_column("clips", justify="right")
     table.add_column("of", justify="right")

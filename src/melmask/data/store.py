@@ -14,7 +14,7 @@ from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 import numpy as np
 from jaxtyping import Float16, Int
@@ -57,9 +57,11 @@ class Store:
 
     Attributes:
         clip_s: length in seconds that clips are cut or padded to as they are read; 0 for whole clips, as here.
+        cut: which part of a longer clip is read.
     """
 
     clip_s: float = 0.0
+    cut: Literal["middle", "head", "random"] = "middle"
 
     def __init__(self, folder: Path, info: dict[str, Any], clips: list[StoredClip], rejected: list[Rejected]) -> None:
         self.folder, self.info, self.clips, self.rejected = folder, info, clips, rejected

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from melmask.datasets.base import Dataset, Expected, Listing, Row
+from melmask.datasets.base import OFFICIAL, Dataset, Expected, Listing, Row
 from melmask.datasets.layouts import audio_below, find_list, read_table
 
 ID_CHARACTERS = 11  # of a YouTube video id
@@ -78,6 +78,7 @@ AUDIOSET_20K = Dataset(
     metric="mAP",
     split_column="split",
     splits="train/test",
+    split_name=OFFICIAL,
     protocol=(
         "official lists: balanced training segments as train, evaluation segments as test; a validation split is "
         "drawn from train. Videos disappear, so the clips that exist are counted: report the counts with the score"

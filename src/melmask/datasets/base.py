@@ -9,6 +9,9 @@ from melmask.data.download import Archive
 
 SPLITS = ("train", "valid", "test")
 
+OFFICIAL = "official split"  # what tables call a split that the release itself has
+OURS = "melmask split"  # that of a release that has none, where no list is given
+
 ALL = "all"  # in place of a fold or split in `Expected.clips`, if only the total number of clips is known
 
 
@@ -38,12 +41,14 @@ class Listing:
         classes: names of the classes, if a file of the release has them.
         unlisted: audio files in its folders that no list names.
         notes: what a user of the table has to know.
+        split_name: what tables call the split, if it is not the data set's usual one.
     """
 
     rows: Sequence[Row]
     classes: tuple[str, ...] = ()
     unlisted: tuple[Path, ...] = ()
     notes: tuple[str, ...] = ()
+    split_name: str = ""
 
 
 @dataclass(frozen=True)
@@ -79,6 +84,9 @@ class Dataset:
         metric: accuracy, or mean average precision if a clip can have several labels.
         split_column: "fold" if each fold is held out in turn, "split" if there is one official split.
         splits: which folds or splits there are, in words.
+        split_name: what tables call its split where no list of another is given; "" if it is not known whose it is.
+        collect_evar: reads its folder by the split file that EVAR, the evaluation package of M2D, publishes; None if
+            EVAR takes the same split, or none.
         protocol: which of the splits are official and which are not.
         groups: what the clips of a group share; "" if the data set does not say.
         expected: what was released.
@@ -100,6 +108,8 @@ class Dataset:
     metric: Literal["accuracy", "mAP"] = "accuracy"
     split_column: Literal["fold", "split"] = "split"
     splits: str = ""
+    split_name: str = ""
+    collect_evar: Callable[[Path, Path], Listing] | None = None
     protocol: str = ""
     groups: str = ""
     expected: Expected = NOT_PUBLISHED

@@ -12,10 +12,13 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, Literal
 
 from melmask.data.manifest import RECORD
 from melmask.datasets.base import ALL, Dataset, Expected, Listing, Row
 from melmask.files import atomic_write
+
+SplitSource = Literal["default", "evar"]
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,7 @@ class TaskTable:
     Args:
         dataset: the data set.
         folder: that it was read from.
+        split_name: what tables call its split.
         rows: the clips whose files exist.
         missing: listed files that do not exist.
         shortages: everything that is less than was released, in words.
@@ -33,6 +37,7 @@ class TaskTable:
 
     dataset: Dataset
     folder: Path
+    split_name: str
     rows: tuple[Row, ...]
     missing: tuple[Path, ...]
     shortages: tuple[str, ...]
@@ -54,6 +59,7 @@ def build_table(
     folder: Path,
     *,
     lists: Path | None = None,
+    split: SplitSource = "default",
     allow_missing: bool = False,
     expected: Expected | None = None,
 ) -> TaskTable:
@@ -63,6 +69,8 @@ def build_table(
         dataset: the data set.
         folder: the data set's own folder, or one that holds it.
         lists: a list, or the folder of lists, that is not part of the release.
+        split: "default", what `Dataset.protocol` says; or "evar", that of EVAR, the evaluation package of M2D. Where
+            this is not the release's own, ``lists`` is the split file that EVAR publishes.
         allow_missing: accept less than was released; `TaskTable.shortages` then says what is missing.
         expected: what was released, if not `Dataset.expected`.
 
@@ -72,19 +80,30 @@ def build_table(
     """
     if not folder.is_dir():
         raise ValueError(f"{folder} is no folder: give the folder of {dataset.reference}")
+    by_list = dataset.collect_evar if split == "evar" else None
+    if by_list and lists is None:
+        raise ValueError(
+            f"EVAR's split of {dataset.title} is a file that EVAR publishes, not part of melmask: give it with --lists"
+        )
+    if split == "evar" and not (by_list or dataset.split_name):
+        raise ValueError(f"EVAR's split of {dataset.title} is not known: leave --split out")
     try:
-        listing = dataset.collect(folder, lists)
+        listing = by_list(folder, lists) if by_list and lists else dataset.collect(folder, lists)
     except ValueError as error:
         raise ValueError(f"{error}\n  {dataset.reference} is laid out as {dataset.layout}") from error
     exists = [row.path.is_file() for row in listing.rows]
     rows, group_notes = separate_groups([row for row, found in zip(listing.rows, exists, strict=True) if found])
     missing = tuple(row.path for row, found in zip(listing.rows, exists, strict=True) if not found)
-    table = TaskTable(dataset, folder, rows, missing, (), (*listing.notes, *group_notes))
+    split_name = listing.split_name or dataset.split_name
+    table = TaskTable(dataset, folder, split_name, rows, missing, (), (*listing.notes, *group_notes))
     if listing.unlisted:
         names = first_few(listing.unlisted, folder)
         note = f"{len(listing.unlisted):,} audio files that no list names are left out: {names}"
         table = replace(table, notes=(*table.notes, note))
-    return _checked(table, listing, expected or dataset.expected, allow_missing)
+    released = expected or dataset.expected
+    if by_list:  # which need not list every clip of the release
+        released = replace(released, clips={})
+    return _checked(table, listing, released, allow_missing)
 
 
 def _checked(table: TaskTable, listing: Listing, expected: Expected, allow_missing: bool) -> TaskTable:
@@ -156,6 +175,7 @@ def write_table(table: TaskTable, path: Path) -> Path:
         "folder": str(table.folder.absolute()),
         "clip_s": dataset.clip_s,
         "metric": dataset.metric,
+        "split": table.split_name,
         "protocol": dataset.protocol,
         "num_clips": table.num_clips,
         "num_classes": {split: len(classes_of[split]) for split in table.num_clips},
@@ -178,17 +198,51 @@ def clip_s_of(table: Path) -> float:
     Raises:
         ValueError: the record is damaged, or its clip length is negative or not a number.
     """
+    record = _record(table)
+    clip_s = record.get("clip_s", record.get("unit_s", 0.0))  # earlier versions wrote unit_s
+    try:
+        if not 0 <= float(clip_s) < math.inf:
+            raise ValueError("not a length")
+    except (ValueError, TypeError) as error:
+        raise _damaged(table, f"clip_s {clip_s}") from error
+    return float(clip_s)
+
+
+def _record(table: Path) -> dict[str, Any]:
+    """The record beside a table; empty if there is none."""
     path = table.with_suffix(RECORD)
     if not path.is_file():
-        return 0.0
+        return {}
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-        clip_s = record.get("clip_s", record.get("unit_s", 0.0))  # earlier versions wrote unit_s
-        if not 0 <= float(clip_s) < math.inf:
-            raise ValueError(f"clip_s {clip_s}")
-    except (ValueError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} is no record of a task ({error}): make the task again, or remove the file") from error
-    return float(clip_s)
+    except ValueError as error:
+        raise _damaged(table, str(error)) from error
+    if not isinstance(record, dict):
+        raise _damaged(table, f"a {type(record).__name__}")
+    return record
+
+
+def _damaged(table: Path, why: str) -> ValueError:
+    path = table.with_suffix(RECORD)
+    return ValueError(f"{path} is no record of a task ({why}): make the task again, or remove the file")
+
+
+def split_of(table: Path) -> str:
+    """What the record beside a table calls its split; empty if there is no record, or one of an earlier version.
+
+    Raises:
+        ValueError: the record is damaged.
+    """
+    return str(_record(table).get("split", ""))
+
+
+def dataset_of(table: Path) -> str:
+    """The name of the data set that a table was made of, from the record beside it; the table's name without one.
+
+    Raises:
+        ValueError: the record is damaged.
+    """
+    return str(_record(table).get("task", table.stem))
 
 
 NUM_NAMED = 5  # missing or unexpected items that messages name

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from melmask.data.download import Archive
-from melmask.datasets.base import Dataset, Expected, Listing, Row
+from melmask.datasets.base import OFFICIAL, Dataset, Expected, Listing, Row
 from melmask.datasets.layouts import find_root, read_table, unlisted
 
 
@@ -22,6 +22,7 @@ ESC50 = Dataset(
     metric="accuracy",
     split_column="fold",
     splits="5 folds",
+    split_name=OFFICIAL,
     protocol="the five official folds, each held out in turn",
     groups="the recording on Freesound that a clip is cut from (src_file)",
     expected=Expected({str(fold): 400 for fold in range(1, 6)}, classes=50),

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from melmask.datasets.base import Dataset, Expected, Listing, Row
+from melmask.datasets.base import OFFICIAL, Dataset, Expected, Listing, Row
 from melmask.datasets.layouts import find_root, read_json, read_table, unlisted
 
 
@@ -38,6 +38,7 @@ FSD50K = Dataset(
     metric="mAP",
     split_column="split",
     splits="train/valid/test",
+    split_name=OFFICIAL,
     protocol="the official split: train and val of dev.csv, and eval.csv as test",
     groups="the uploader, if FSD50K.metadata exists",
     expected=Expected({"train": 36_796, "valid": 4_170, "test": 10_231}, classes=200, in_every_split=False),

@@ -30,6 +30,7 @@ GTZAN = Dataset(
     metric="accuracy",
     split_column="split",
     splits="train/valid/test",
+    split_name="fault-filtered lists",
     protocol=(
         "the fault-filtered lists of Kereliuk, Sturm and Larsen (2015): 930 of the 1,000 clips, without repetitions "
         "and with no artist in two splits; GTZAN itself has no split"

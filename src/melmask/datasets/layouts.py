@@ -69,6 +69,22 @@ def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
     return rows
 
 
+def first_columns(path: Path, names: Sequence[str]) -> str:
+    """The first of these names that is a column of a CSV.
+
+    Raises:
+        ValueError: the file is missing, or has none of them.
+    """
+    if not path.is_file():
+        raise ValueError(f"there is no {path}")
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        header = next(csv.reader(file), [])
+    found = [name for name in names if name in header]
+    if not found:
+        raise ValueError(f"{path} has no column {' or '.join(names)}: its columns are {', '.join(header) or 'none'}")
+    return found[0]
+
+
 def read_lines(path: Path) -> list[str]:
     """Read the non-empty lines of a list.
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from melmask.data.download import Archive
-from melmask.datasets.base import SPLITS, Dataset, Expected, Listing, Row
+from melmask.datasets.base import OFFICIAL, SPLITS, Dataset, Expected, Listing, Row
 from melmask.datasets.layouts import find_root, read_json, unlisted
 
 PITCHES = range(21, 109)  # MIDI keys of a piano
@@ -26,6 +26,7 @@ NSYNTH = Dataset(
     metric="accuracy",
     split_column="split",
     splits="train/valid/test",
+    split_name=OFFICIAL,
     protocol="the official split; its training instruments are in no other split, but valid and test share instruments",
     groups="the instrument",
     expected=Expected({"train": 289_205, "valid": 12_678, "test": 4_096}, classes=11, in_every_split=False),

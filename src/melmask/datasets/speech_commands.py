@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from melmask.data.download import Archive
-from melmask.datasets.base import Dataset, Expected, Listing, Row
+from melmask.datasets.base import OFFICIAL, Dataset, Expected, Listing, Row
 from melmask.datasets.layouts import audio_below, find_root, read_lines
 
 COMMANDS = (  # noqa: SIM905
@@ -34,6 +34,7 @@ SPEECH_COMMANDS = Dataset(
     metric="accuracy",
     split_column="split",
     splits="train/valid/test",
+    split_name=OFFICIAL,
     protocol="the official lists validation_list.txt and testing_list.txt, all others train; without background noise",
     groups="the speaker",
     expected=Expected({"train": 84_843, "valid": 9_981, "test": 11_005}, classes=35),

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from melmask.data.download import Archive
-from melmask.datasets.base import Dataset, Expected, Listing, Row
+from melmask.datasets.base import OFFICIAL, Dataset, Expected, Listing, Row
 from melmask.datasets.layouts import find_root, read_table, unlisted
 
 
@@ -25,6 +25,7 @@ URBANSOUND8K = Dataset(
     metric="accuracy",
     split_column="fold",
     splits="10 folds",
+    split_name=OFFICIAL,
     protocol="the ten official folds, each held out in turn",
     groups="the recording on Freesound that a clip is cut from (fsID)",
     # Its page has only the total.

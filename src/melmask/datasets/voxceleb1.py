@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from melmask.datasets.base import Dataset, Expected, Listing, Row
+from melmask.datasets.base import OFFICIAL, Dataset, Expected, Listing, Row
 from melmask.datasets.layouts import audio_below, find_list, read_lines, unlisted
 
 
@@ -32,6 +32,7 @@ VOXCELEB1 = Dataset(
     metric="accuracy",
     split_column="split",
     splits="train/valid/test",
+    split_name=OFFICIAL,
     protocol="the official split for identification, iden_split.txt",
     groups="the speaker's video",
     expected=Expected({"train": 138_361, "valid": 6_904, "test": 8_251}, classes=1_251),

@@ -13,6 +13,7 @@ from melmask.encoders.registry import EncoderLike, name_encoders
 from melmask.evaluation.bootstrap import bootstrap, interval
 from melmask.evaluation.metrics import Metric, Score, statistic_of
 from melmask.evaluation.prepared import ShowProgress, show_nothing
+from melmask.evaluation.protocol import ProtocolName
 from melmask.evaluation.run import Evaluation, EvaluationSettings, ProbeResult, as_sequence, evaluate_table
 from melmask.evaluation.task import FEW_GROUPS, Task, group_numbers
 from melmask.probes.base import Probe
@@ -93,7 +94,8 @@ def compare(
     b: EncoderLike,
     tables: str | Path | Sequence[str | Path],
     *,
-    probes: str | Probe | Sequence[str | Probe] = "logistic",
+    probes: str | Probe | Sequence[str | Probe] = (),
+    protocol: ProtocolName = "melmask",
     clip_length: ClipLength = "task",
     test_folds: Sequence[str] = (),
     num_seeds: int = 3,
@@ -106,7 +108,7 @@ def compare(
 
     Args:
         a, b: the encoders, see `melmask.evaluation.run.evaluate`.
-        tables, probes, clip_length, test_folds, num_seeds, layers, pooling, num_workers, progress: likewise.
+        tables, probes, protocol, clip_length, test_folds, num_seeds, layers, pooling, num_workers, progress: likewise.
 
     Returns:
         A comparison for each task and probe, in this order.
@@ -114,7 +116,7 @@ def compare(
     Raises:
         ValueError, ImportError: see `melmask.evaluation.run.evaluate`; or both encoders are the same.
     """
-    settings = EvaluationSettings(as_sequence(probes), clip_length, test_folds, num_seeds)
+    settings = EvaluationSettings(as_sequence(probes), clip_length, test_folds, num_seeds, protocol)
     named = name_encoders([a, b], FeatureSettings(layers, pooling))
     comparisons = []
     for table in as_sequence(tables):

@@ -10,10 +10,12 @@ from jaxtyping import Float32, Int
 
 from melmask.data.prepare import prepare
 from melmask.data.store import Store
+from melmask.datasets.build import split_of
 from melmask.encoders.cache import Reads, cache_folder, cached_features
 from melmask.encoders.fixed_length import ClipLength, at_clip_length
 from melmask.encoders.registry import NamedEncoder
 from melmask.encoders.timesteps import TimeSteps
+from melmask.evaluation.protocol import EXCERPTS, ProtocolName
 from melmask.evaluation.task import Task, make_task
 from melmask.logmel import LogMelSpec
 
@@ -64,7 +66,8 @@ class PreparedTask:
     Args:
         table: its CSV.
         task: labels, folds and groups of the clips that lie in all stores.
-        stores: with different log-mel settings, at the task's clip length.
+        stores: with different log-mel settings, at the task's clip length, as clips are trained on.
+        test_stores: the same, as clips are tested.
         rows: of each store the rows of these clips, in the task's order.
         clip_s: length of the clips in seconds; 0 for whole clips.
         num_rejected: clips of the table that could not be used.
@@ -73,38 +76,49 @@ class PreparedTask:
     table: Path
     task: Task
     stores: Sequence[Store]
+    test_stores: Sequence[Store]
     rows: Sequence[Int[np.ndarray, " clip"]]
     clip_s: float
     num_rejected: int
+    protocol: ProtocolName = "melmask"
 
     @staticmethod
-    def of(table: Path, stores: Sequence[Store], clip_length: ClipLength) -> "PreparedTask":
+    def of(
+        table: Path, stores: Sequence[Store], clip_length: ClipLength, protocol: ProtocolName = "melmask"
+    ) -> "PreparedTask":
         """Join the stores that a table was prepared to.
 
         Args:
             table: the task's CSV, for its name and its clip length.
             stores: at least one, each with other log-mel settings.
-            clip_length: see `EvaluationSettings`.
+            clip_length, protocol: see `EvaluationSettings`.
 
         Raises:
             ValueError: the table is no task, its record is damaged, or no clip lies in all stores.
         """
-        stores, clip_s = at_clip_length(stores, table, clip_length)
+        excerpts, whole = EXCERPTS[protocol], stores
+        stores, clip_s = at_clip_length(whole, table, clip_length, excerpts.train)
+        test_stores = at_clip_length(whole, table, clip_s, excerpts.test)[0]
         rows = _shared_rows(stores)
         first = stores[0]
         task = make_task(table.stem, [first.clips[row].clip for row in rows[0]])
         num_rejected = len(first) + len(first.rejected) - len(task.paths)
-        return PreparedTask(table, task, stores, rows, clip_s, num_rejected)
+        return PreparedTask(table, task, stores, test_stores, rows, clip_s, num_rejected, protocol)
+
+    @property
+    def split_name(self) -> str:
+        """What tables call its split."""
+        return split_name(self.table, self.task)
 
     @property
     def notes(self) -> tuple[str, ...]:
         """What a reader of the scores has to know of the clips."""
         if not self.clip_s:
             return ()
-        return (f"clips of {self.clip_s:g} s: the middle of longer ones; shorter ones zero-padded on both sides",)
+        return (EXCERPTS[self.protocol].note.format(self.clip_s),)
 
     def features(
-        self, encoder: NamedEncoder, reads: Reads, progress: ShowProgress = show_nothing
+        self, encoder: NamedEncoder, reads: Reads, progress: ShowProgress = show_nothing, *, tested: bool = False
     ) -> Float32[np.ndarray, "clip dim"] | TimeSteps:
         """Embed the clips, or read their features from the cache.
 
@@ -112,6 +126,7 @@ class PreparedTask:
             encoder: any, with one of the stores' log-mel settings or none.
             reads: what the probe reads.
             progress: called with the number of chunks done and in all.
+            tested: the clips as they are tested, not as they are trained on.
 
         Raises:
             ValueError: the encoder cannot embed these clips.
@@ -122,7 +137,22 @@ class PreparedTask:
         def show(done: int, total: int) -> None:
             progress(f"{encoder.name}: embedding", done, total)
 
-        return cached_features(reads, encoder.encoder, self.stores[number], progress=show)[self.rows[number]]
+        store = (self.test_stores if tested else self.stores)[number]
+        return cached_features(reads, encoder.encoder, store, progress=show)[self.rows[number]]
+
+    @property
+    def is_tested_as_trained(self) -> bool:
+        """Whether the same part of a clip is read in training and testing."""
+        return not self.clip_s or EXCERPTS[self.protocol].train == EXCERPTS[self.protocol].test
+
+
+def split_name(table: Path, task: Task) -> str:
+    """What tables call a task's split: what the record beside its table says, or whose the folds are.
+
+    Raises:
+        ValueError: the record is damaged.
+    """
+    return split_of(table) or ("random folds" if task.folds is None else "split of the table")
 
 
 def _shared_rows(stores: Sequence[Store]) -> list[Int[np.ndarray, " clip"]]:

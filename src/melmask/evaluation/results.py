@@ -39,6 +39,8 @@ class Result:
         settings: layers and pooling of a melmask encoder; empty for others, and in lines of earlier versions.
         clip_s: length that clips were cut or zero-padded to, in seconds; 0 for whole clips.
         step: of the run, for an encoder that was kept along it; None for a run's last one and for all others.
+        split: what tables call the split; empty in lines of earlier versions.
+        protocol: which part of each clip was read, see `melmask.evaluation.protocol`.
     """
 
     task: str
@@ -63,6 +65,8 @@ class Result:
     settings: str = ""
     clip_s: float = 0.0
     step: int | None = None
+    split: str = ""
+    protocol: str = "melmask"
 
 
 def keep_results(encoders: Sequence[NamedEncoder], results: Sequence[Result], out: Path | None = None) -> list[Path]:
@@ -102,8 +106,8 @@ def append_results(path: Path, results: Sequence[Result]) -> Path:
 def read_results(path: Path) -> list[Result]:
     """Read the results in a file, or in the results.jsonl of a run's folder: the newest of each kind.
 
-    A kind is a task, clip length, probe, features, settings and step, and in a file the encoder as well. Lines of all
-    earlier versions are read. A line that a killed process left incomplete is skipped.
+    A kind is a task, its split, protocol, clip length, probe, features, settings and step, and in a file the encoder as
+    well. Lines of all earlier versions are read. A line that a killed process left incomplete is skipped.
 
     Args:
         path: a file or folder; one that does not exist has no results.
@@ -121,7 +125,8 @@ def read_results(path: Path) -> list[Result]:
             continue
         except ValueError as error:
             raise ValueError(f"{path}, line {number}: {error}; delete this line and evaluate again") from error
-        kind = (result.features, result.settings, result.task, result.clip_s, result.probe, result.step)
+        clips = (result.task, result.split, result.protocol, result.clip_s)
+        kind = (result.features, result.settings, *clips, result.probe, result.step)
         newest[kind if in_run else (*kind, result.encoder)] = result
     return list(newest.values())
 

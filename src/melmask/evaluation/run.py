@@ -16,6 +16,7 @@ from melmask.encoders.registry import EncoderLike, NamedEncoder, specs_of, with_
 from melmask.encoders.timesteps import TimeSteps
 from melmask.evaluation.metrics import Metric, Score, score_of, score_with_interval
 from melmask.evaluation.prepared import PreparedTask, ShowProgress, prepare_task, show_nothing
+from melmask.evaluation.protocol import ProtocolName, default_probes
 from melmask.evaluation.results import Result, result_of
 from melmask.evaluation.task import Task, group_notes, group_numbers, splits_of
 from melmask.probes import label_of, make_probe
@@ -58,6 +59,7 @@ def run_probe(
     features: Float[np.ndarray, "clip dim"] | TimeSteps,
     task: Task,
     *,
+    test_features: Float[np.ndarray, "clip dim"] | TimeSteps | None = None,
     test_folds: Sequence[str] = (),
     num_seeds: int = 3,
     seed: int = 0,
@@ -68,6 +70,7 @@ def run_probe(
         name: what `make_probe` takes, or a probe.
         features: row i is clip i of the task; `TimeSteps` only for a probe that reads them.
         task: labels, folds and groups.
+        test_features: of the clips as they are tested, if that is not as they are trained on.
         test_folds: test on these folds only; empty for each in turn.
         num_seeds: trainings per split, with the seeds seed, seed + 1, ...; a deterministic probe is trained once, and
             a few-shot probe once for each of its draws.
@@ -84,8 +87,9 @@ def run_probe(
         raise ValueError(
             f"probe {label_of(probe)} reads one vector a clip, not time steps: pool them, or use attentive"
         )
-    _check_features(features, task)
-    data = LabelledFeatures(features, task.flags, task.classes, task.is_multilabel)
+    for given in (features,) if test_features is None else (features, test_features):
+        _check_features(given, task)
+    data = LabelledFeatures(features, task.flags, task.classes, task.is_multilabel, test_features)
     trainings = range(seed, seed + probe.num_trainings(num_seeds))
     scores = np.full((len(trainings), *task.flags.shape), np.nan, np.float32)
     fold_of, per_fold, notes = np.full(len(features), -1), {}, []
@@ -129,17 +133,20 @@ class EvaluationSettings:
     """How encoders are evaluated on a task, the same for all of them.
 
     Args:
-        probes: names as `make_probe` takes them, or probes.
-        clip_length: in seconds, 0 for whole clips; longer clips are cut to their middle, and shorter ones zero-padded.
+        probes: names as `make_probe` takes them, or probes; empty for those of the protocol.
+        clip_length: in seconds, 0 for whole clips; longer clips are cut, and shorter ones zero-padded.
             "task": what the record beside the table says, and whole clips where there is none.
         test_folds: test on these folds only; empty for each in turn.
         num_seeds: trainings per split of a probe that depends on its seed.
+        protocol: "melmask": the middle of longer clips, and logistic regression; "evar", after the evaluation package
+            of M2D: a random crop in training and validation, the head in testing, and its linear layer.
     """
 
     probes: Sequence[str | Probe] = ("logistic",)
     clip_length: ClipLength = "task"
     test_folds: Sequence[str] = ()
     num_seeds: int = 3
+    protocol: ProtocolName = "melmask"
 
 
 DEFAULT_SETTINGS = EvaluationSettings()
@@ -166,7 +173,8 @@ def evaluate(
     encoders: EncoderLike | Sequence[EncoderLike],
     tables: str | Path | Sequence[str | Path],
     *,
-    probes: str | Probe | Sequence[str | Probe] = "logistic",
+    probes: str | Probe | Sequence[str | Probe] = (),
+    protocol: ProtocolName = "melmask",
     clip_length: ClipLength = "task",
     test_folds: Sequence[str] = (),
     num_seeds: int = 3,
@@ -185,7 +193,7 @@ def evaluate(
         encoders: one or several: what `melmask.load` takes, what it returns, or Python objects with
             ``encode(batch, sample_rate)``.
         tables: one or several CSV files with path,label[,fold][,group].
-        probes, clip_length, test_folds, num_seeds: see `EvaluationSettings`; one probe or several.
+        probes, protocol, clip_length, test_folds, num_seeds: see `EvaluationSettings`; one probe or several.
         layers, pooling: see `FeatureSettings`; of melmask encoders that are given by name.
         baselines: also evaluate each melmask encoder untrained, and log-mel statistics.
         num_workers: processes that decode; 0 decodes in this process, None takes one per core.
@@ -198,7 +206,7 @@ def evaluate(
         ValueError: an encoder, probe, setting or fold does not exist, a table is no task, or an encoder fails on it.
         ImportError: the library that an encoder needs is not installed.
     """
-    settings = EvaluationSettings(as_sequence(probes), clip_length, test_folds, num_seeds)
+    settings = EvaluationSettings(as_sequence(probes), clip_length, test_folds, num_seeds, protocol)
     named = with_baselines(as_sequence(encoders), FeatureSettings(layers, pooling), baselines=baselines)
     results = []
     for table in as_sequence(tables):
@@ -259,16 +267,27 @@ def evaluate_stores(
     Raises:
         ValueError: see `evaluate`.
     """
-    probes = _probes_of(settings)
-    task = PreparedTask.of(table, stores, settings.clip_length)
+    named = _probes_of(settings)
+    task = PreparedTask.of(table, stores, settings.clip_length, settings.protocol)
     for encoder in encoders:
+        probes = named or default_probes(settings.protocol, encoder)
         features: dict[Reads, Float32[np.ndarray, "clip dim"] | TimeSteps] = {}
+        test_features: dict[Reads, Float32[np.ndarray, "clip dim"] | TimeSteps] = {}
         for number, probe in enumerate(probes):
             if probe.reads not in features:
                 features[probe.reads] = task.features(encoder, probe.reads, progress)
+                if not task.is_tested_as_trained:
+                    test_features[probe.reads] = task.features(encoder, probe.reads, progress, tested=True)
             progress(f"{encoder.name}: {label_of(probe)}", number, len(probes))
             own, folds = features[probe.reads], tuple(settings.test_folds)
-            found = run_probe(probe, own, task.task, test_folds=folds, num_seeds=settings.num_seeds)
+            found = run_probe(
+                probe,
+                own,
+                task.task,
+                test_features=test_features.get(probe.reads),
+                test_folds=folds,
+                num_seeds=settings.num_seeds,
+            )
             found = replace(found, notes=task.notes + found.notes)
             num_dims = own.num_dims if isinstance(own, TimeSteps) else own.shape[1]
             yield Evaluation(encoder, task.task, found, _result(encoder, task, found, num_dims, folds, command))
@@ -305,4 +324,6 @@ def _result(
         settings=encoder.settings,
         clip_s=task.clip_s,
         step=encoder.encoder.step,
+        split=task.split_name,
+        protocol=task.protocol,
     )

@@ -15,6 +15,7 @@ from melmask.data.store import Store
 from melmask.encoders.pretrained import PretrainedEncoder
 from melmask.encoders.registry import ENCODER
 from melmask.evaluation.metrics import Score, score_with_interval
+from melmask.evaluation.prepared import split_name
 from melmask.evaluation.results import Result, result_of
 from melmask.evaluation.task import Split, Task, group_notes, group_numbers, make_task, splits_of
 from melmask.files import read_tensors, remove_temporaries, write_json, write_tensors
@@ -90,6 +91,7 @@ def finetune(
         score,
         num_dims=num_head_dims(encoder, recipe.frequency),
         task_path=str(table),
+        split=split_name(table, task),
         features=features,
         test_folds=tuple(test_folds),
         command=command,

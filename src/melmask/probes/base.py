@@ -81,7 +81,7 @@ def check_ranges(probe: Any, *, may_be_zero: Container[str] = ()) -> None:
         if value == ():
             raise ValueError(f"{name} is empty: give at least one value")
         for number in value if isinstance(value, tuple) else (value,):
-            if number is None or (number == 0 and name in may_be_zero):
+            if number is None or isinstance(number, bool) or (number == 0 and name in may_be_zero):
                 continue
             if isinstance(number, int) and number < 1:
                 raise ValueError(f"{name}={number} is out of range: give 1 or more")

@@ -56,6 +56,7 @@ def fit(
     max_epochs: int,
     patience: int,
     check_every: int = 1,
+    ties_are_better: bool = False,
 ) -> float:
     """Train in place; what was trained ends in the state of the first best validation score.
 
@@ -67,6 +68,7 @@ def fit(
         max_epochs: epochs, at most.
         patience: training stops after so many validations without a better score.
         check_every: epochs from one validation to the next; the last epoch is always validated.
+        ties_are_better: a validation score as good as the best one is better, so that the last best state is kept.
 
     Returns:
         The best validation score.
@@ -80,7 +82,7 @@ def fit(
                 continue
             with torch.no_grad():
                 reached = score()
-            if reached > best_score:
+            if reached > best_score or (ties_are_better and reached == best_score):
                 best_score, best, num_worse = reached, _copy(state), 0
             else:
                 num_worse += 1

@@ -20,13 +20,18 @@ class LinearProbe(AdamSettings, Probe):
     those of `AdamSettings`; M2D's learning rate of 3e-5 on 3840 features is a ninth of the default, and on 2,000 clips
     does not converge in 200 epochs.
 
-    Source: EVAR, the evaluation package of M2D (arXiv 2404.06095). Deviates: the default learning rate, and
-    weights that start at 0.
+    Args:
+        ties_are_better: of epochs with equal validation scores the last is kept and not the first, and each counts as
+            better for ``patience``.
+
+    Source: EVAR, the evaluation package of M2D (arXiv 2404.06095). Deviates: the default learning rate; weights that
+    start at 0; and, unless ``ties_are_better``, the first of equal epochs is kept.
     """
 
     batch_size: int = 200
     max_epochs: int = 200
     patience: int = 20
+    ties_are_better: bool = False
 
     def num_trainings(self, num_seeds: int) -> int:
         """See `Probe`."""
@@ -53,5 +58,6 @@ class LinearProbe(AdamSettings, Probe):
             lambda: score(valid_y, (valid @ weight).numpy()),
             max_epochs=self.max_epochs,
             patience=self.patience,
+            ties_are_better=self.ties_are_better,
         )
         return probabilities(test @ weight.detach(), multilabel)

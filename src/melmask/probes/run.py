@@ -24,12 +24,14 @@ class LabelledFeatures:
         flags: class flags.
         classes: names of the classes, the columns of ``flags``.
         multilabel: whether a clip may have any number of classes.
+        test_features: of the clips as they are tested; None if they are those that a probe is trained on.
     """
 
     features: Float[np.ndarray, "clip dim"] | TimeSteps
     flags: Bool[np.ndarray, "clip num_classes"]
     classes: Sequence[str]
     multilabel: bool
+    test_features: Float[np.ndarray, "clip dim"] | TimeSteps | None = None
 
 
 def predict_split(
@@ -74,7 +76,8 @@ def predict_split(
         own = flags[clips][:, trained]
         return own if data.multilabel else own.argmax(axis=1)
 
-    train_x, valid_x, test_x = _standardise(*(data.features[part] for part in (train, valid, test)))
+    tested = data.features if data.test_features is None else data.test_features
+    train_x, valid_x, test_x = _standardise(data.features[train], data.features[valid], tested[test])
     scores = np.zeros((len(seeds), len(test), len(classes)), np.float32)
     for row, seed in enumerate(seeds):
         scores[row][:, trained] = probe.fit_predict(

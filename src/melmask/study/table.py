@@ -25,6 +25,8 @@ class Column:
         num_clips: test clips.
         num_classes: classes of the task.
         clip_s: length that each clip was cut or padded to, in seconds; 0 for whole clips.
+        split: what tables call the split; empty if not known.
+        protocol: which part of each clip was read.
     """
 
     task: str
@@ -34,6 +36,8 @@ class Column:
     num_clips: int
     num_classes: int
     clip_s: float = 0.0
+    split: str = ""
+    protocol: str = "melmask"
 
     @property
     def title(self) -> str:
@@ -41,10 +45,12 @@ class Column:
 
     @property
     def note(self) -> str:
-        """Test folds, number and length of the test clips, and number of classes."""
+        """Test folds, number and length of the test clips, number of classes, split and protocol."""
         folds = f"fold {', '.join(self.test_folds)}; " if self.test_folds else ""
         length = f" of {self.clip_s:g} s" if self.clip_s else ""
-        return f"{folds}{self.num_clips:,} test clips{length}, {self.num_classes} classes"
+        split = f"; {self.split}" if self.split else ""
+        protocol = "" if self.protocol == "melmask" else f"; protocol {self.protocol}"
+        return f"{folds}{self.num_clips:,} test clips{length}, {self.num_classes} classes{split}{protocol}"
 
 
 @dataclass(frozen=True)
@@ -115,7 +121,8 @@ def tabulate(runs: Sequence[Run]) -> Table:
 
 
 def _order(column: Column) -> tuple[Any, ...]:
-    return (column.task, column.probe, column.test_folds, column.num_clips, column.clip_s)
+    clips = (column.test_folds, column.num_clips, column.clip_s, column.split, column.protocol)
+    return (column.task, column.probe, *clips)
 
 
 @dataclass(frozen=True)

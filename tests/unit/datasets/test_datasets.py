@@ -173,8 +173,8 @@ def test_lists_from_elsewhere_are_checked_too(copy_of):
     with pytest.raises(ValueError, match=r"valid_filtered\.txt, line 3: 'rock.00001' is not GENRE"):
         made(copy, "gtzan")
     copy = copy_of("surge")
-    append(copy.lists, "Lead 3,dev\n")
-    with pytest.raises(ValueError, match=r"presets\.csv has the split 'dev': name them train, valid, test"):
+    append(copy.lists, "Lead 3,extra\n")
+    with pytest.raises(ValueError, match=r"presets\.csv has the split 'extra': name them train, valid, test"):
         made(copy, "surge")
 
 

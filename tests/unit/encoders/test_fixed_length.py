@@ -144,3 +144,36 @@ def test_a_record_that_is_none_is_named_with_the_remedy(record: str, store, tmp_
     entrants = [NamedEncoder(LogMelStatistics(), "statistics", "statistics")]
     with pytest.raises(ValueError, match=r"chirps\.task\.json is no record of a task .*make the task again"):
         list(evaluate_stores(entrants, tmp_path / "chirps.csv", [store]))
+
+
+@pytest.mark.parametrize("part_of", ["head", "random"])
+def test_other_parts_of_longer_clips_are_padded_at_the_tail(store, part_of):
+    cut, starts, num_longer = fixed_length(store, CLIP_S, part_of), set(), 0
+    waves = wrap(Samples(), 8_000).embed_store(cut)
+    for row, stored in enumerate(store.clips):
+        found, whole = cut.log_mel(row), store.log_mel(row)
+        if stored.num_frames >= 160:
+            places = range(len(whole) - 159)
+            starts.add(next(first for first in places if np.array_equal(found, whole[first : first + 160])))
+            num_longer += len(whole) > 161
+        else:
+            assert np.array_equal(found[: len(whole)], whole)
+            assert (found[len(whole) :] == np.float16(store.spec.silence)).all()
+        wave = read_audio(stored.clip.path, 8_000)
+        if len(wave) < 12_800:
+            assert np.array_equal(waves[row, : len(wave)], wave) and not waves[row, len(wave) :].any()
+        elif part_of == "head":
+            assert np.array_equal(waves[row], wave[:12_800])
+    assert starts == {0} if part_of == "head" else len(starts) > num_longer // 2
+    again = pickle.loads(pickle.dumps(cut))
+    assert again.fingerprint == cut.fingerprint and np.array_equal(again.log_mel(7), cut.log_mel(7))
+    assert cut.fingerprint not in {store.fingerprint, fixed_length(store, CLIP_S).fingerprint}
+
+
+def test_a_random_part_depends_on_the_recording_alone_and_reaches_both_ends():
+    from melmask.encoders.fixed_length import _place_of, part
+
+    places = [_place_of(Path(f"/some/where/set/speaker/{i}.wav")) for i in range(500)]
+    assert places == [_place_of(Path(f"/else/set/speaker/{i}.wav")) for i in range(500)]
+    starts = [int(part(np.arange(12), 10, 0, place)[0]) for place in places]
+    assert {start: starts.count(start) > 120 for start in starts} == {0: True, 1: True, 2: True}

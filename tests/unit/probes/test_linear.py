@@ -42,3 +42,19 @@ def test_linear_probe_stops_after_its_patience() -> None:
     calls.clear()
     LinearProbe(max_epochs=7).fit_predict(*parts, **keywords)
     assert len(calls) == 7
+
+
+def test_ties_count_as_better_if_asked_for() -> None:
+    """Of equal epochs the last is kept, and patience starts anew; by default the first is kept."""
+    parts, keywords = arrays(spread=2)
+    calls: list[int] = []
+    keywords["score"] = lambda targets, scores: calls.append(1) or 0.5
+    settings = {"max_epochs": 30, "patience": 5}
+    last = LinearProbe(**settings, ties_are_better=True).fit_predict(*parts, **keywords)
+    assert len(calls) == 30
+    keywords["score"] = lambda targets, scores: float(len(calls))
+    calls.clear()
+    assert same(last, LinearProbe(max_epochs=30, patience=30, ties_are_better=True).fit_predict(*parts, **keywords))
+    keywords["score"] = lambda targets, scores: 0.5
+    first = LinearProbe(**settings).fit_predict(*parts, **keywords)
+    assert same(first, LinearProbe(max_epochs=1).fit_predict(*parts, **keywords)) and not same(first, last)
