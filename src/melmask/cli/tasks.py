@@ -136,17 +136,18 @@ def _make(do: Making) -> None:
         )
     table = build_table(dataset, do.folder, lists=do.lists, split=do.split, allow_missing=do.allow_missing)
     record = write_table(table, do.out)
-    console.print(_counts_table(dataset, table.split_name, table.num_clips))
+    console.print(_counts_table(dataset, table.num_clips))
+    if table.split_name:
+        console.print(f"split: {escape(table.split_name)}", soft_wrap=True)
     for shortage in table.shortages:
         console.print(f"[yellow]missing:[/] {escape(shortage)}", soft_wrap=True)
     print_notes(table.notes)
     print_path(do.out, after=f": {len(table.rows):,} clips; what it is made from is in {record}")
 
 
-def _counts_table(dataset: Dataset, split_name: str, num_clips: Mapping[str, int]) -> Table:
+def _counts_table(dataset: Dataset, num_clips: Mapping[str, int]) -> Table:
     """Clips by fold or split, beside what was released."""
-    title = f"{dataset.title}, {split_name}" if split_name else dataset.title
-    table = Table(title=escape(title), title_justify="left")
+    table = Table(title=dataset.title, title_justify="left")
     table.add_column(dataset.split_column)
     table.add_column("clips", justify="right")
     table.add_column("of", justify="right")

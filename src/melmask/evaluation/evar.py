@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from melmask.data.csv_table import MANIFEST_EXTENSIONS
 from melmask.datasets.build import dataset_of
 from melmask.evaluation.results import Result
 
@@ -107,7 +108,7 @@ def average(scores: Mapping[str, float]) -> float | None:
 
 
 def find_tables(folder: Path) -> TaskFolder:
-    """The tables of the nine tasks in a folder: ``*.csv``, known by their records or by their names.
+    """The tables of the nine tasks in a folder: manifests known by their records or by their names.
 
     Raises:
         ValueError: the folder does not exist or has none of them, or two tables of one task, or a record is damaged.
@@ -116,7 +117,7 @@ def find_tables(folder: Path) -> TaskFolder:
         raise ValueError(f"{folder} is no folder: give the folder that holds the tables of the tasks")
     tables: dict[str, Path] = {}
     others = []
-    for path in sorted(folder.glob("*.csv")):
+    for path in sorted(path for path in folder.iterdir() if path.suffix.lower() in MANIFEST_EXTENSIONS):
         name = dataset_of(path).lower().replace("-", "_")
         task = ALIASES.get(name, name)
         if task not in EVAR_TASKS:

@@ -114,5 +114,5 @@ def test_the_command_reads_a_published_list_and_names_the_split(copy_of, tmp_pat
     lists.write_text("tone,split\nLead 0,train\nLead 1,valid\nLead 2,test\n")
     command = ["tasks", "make", "surge", str(copy.folder), "--split", "evar", "--lists", str(lists), "--out", str(out)]
     main.main([*command, "--allow-missing"])
-    assert "EVAR split (surge_split.csv)" in capsys.readouterr().out
+    assert "split: EVAR split (surge_split.csv)" in capsys.readouterr().out
     assert json.loads(out.with_suffix(".task.json").read_text())["split"] == "EVAR split (surge_split.csv)"
