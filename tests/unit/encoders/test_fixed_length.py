@@ -175,5 +175,5 @@ def test_a_random_part_depends_on_the_recording_alone_and_reaches_both_ends():
 
     places = [_place_of(Path(f"/some/where/set/speaker/{i}.wav")) for i in range(500)]
     assert places == [_place_of(Path(f"/else/set/speaker/{i}.wav")) for i in range(500)]
-    starts = [int(part(np.arange(12), 10, 0, place)[0]) for place in places]
+    starts = [int(part(np.arange(12), 10, 0.0, place)[0]) for place in places]
     assert {start: starts.count(start) > 120 for start in starts} == {0: True, 1: True, 2: True}
