@@ -180,8 +180,7 @@ class PretrainedEncoder:
             sample_rate_hz: of the waveforms, which are resampled as files are; files have their own.
 
         Returns:
-            [clip, dim] for several recordings, [dim] for one. For files, to the bit the features that `melmask embed`
-            writes for the same files in the same order.
+            [clip, dim] for several recordings, [dim] for one; of files, to the bit what `melmask embed` writes of them.
 
         Raises:
             ValueError: a file cannot be read, or is silent; a waveform comes without its rate, is empty, not finite, or
@@ -379,8 +378,7 @@ def random_encoder(size: Size, patch_shape: tuple[int, int], seed: int = 0) -> E
 
 def _by_step(tokens: Float[Tensor, "b t d"], grid: PatchGrid) -> Float[Tensor, "b time d2"]:
     """Features of each time step, frequencies side by side; the class token is dropped."""
-    patches = tokens[:, 1:].float().unflatten(1, (grid.freq, grid.time))
-    return patches.transpose(1, 2).flatten(2)
+    return tokens[:, 1:].float().unflatten(1, (grid.freq, grid.time)).transpose(1, 2).flatten(2)
 
 
 def _stored_frames(store: Store, rows: Sequence[int]) -> ReadFrames:
@@ -394,11 +392,9 @@ def _frames_of(clips: Sequence[Float[np.ndarray, "_ mel"]]) -> ReadFrames:
 def _grouped(clips: Iterable[Float16[np.ndarray, "_ mel"]]) -> Iterator[list[Float16[np.ndarray, "_ mel"]]]:
     """Clips that are pooled together: as many as of a store, and no more frames than fit into memory easily."""
     group: list[np.ndarray] = []
-    num_frames = 0
     for clip in clips:
-        num_frames += len(clip)
-        if group and (len(group) == CLIPS_AT_ONCE or num_frames > FRAMES_AT_ONCE):
+        if group and (len(group) == CLIPS_AT_ONCE or sum(map(len, group)) + len(clip) > FRAMES_AT_ONCE):
             yield group
-            group, num_frames = [], len(clip)
+            group = []
         group.append(clip)
     yield group
