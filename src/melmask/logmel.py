@@ -1,7 +1,7 @@
 """The front end: waveform -> log-mel spectrogram. Its constants are defined only here."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -141,48 +141,72 @@ class LogMel(nn.Module):
         return self._log_mel(self._pad(wave))
 
     def in_blocks(
-        self, wave: Float[Tensor, "b sample"], block_frames: int = 2**13
+        self, pieces: Iterable[Float[Tensor, "b _"]], block_frames: int = 2**13
     ) -> Iterator[Float[Tensor, "b mel frame"]]:
         """The same frames in blocks, so that an hour of audio needs no more memory than a minute.
 
         Args:
-            wave: waveforms.
+            pieces: of the waveforms, one after the other, of any lengths; how they are cut changes nothing.
             block_frames: frames of a block; the last may have fewer.
 
         Raises:
             ValueError: the waveform is too short for the padding.
         """
-        padded, hop_length = self._pad(wave), self.spec.hop_length
-        num_frames = self.spec.num_frames(wave.shape[1])
-        for start in range(0, num_frames, block_frames):
-            last = min(start + block_frames, num_frames) - 1
-            yield self._log_mel(padded[:, start * hop_length : last * hop_length + self.spec.n_fft])
+        pad, hop_length, n_fft = self.spec.n_fft // 2, self.spec.hop_length, self.spec.n_fft
+        num_samples, step = (block_frames - 1) * hop_length + n_fft, block_frames * hop_length
+        # After a block is cut off, enough is left to be reflected, should nothing follow.
+        enough = max(num_samples, step + pad + 1)
+        kept, is_padded = None, False
+        for piece in pieces:
+            kept = piece.float() if kept is None else torch.cat([kept, piece.float()], dim=1)
+            if not is_padded and kept.shape[1] > pad:
+                kept, is_padded = torch.cat([kept[:, 1 : pad + 1].flip(1), kept], dim=1), True
+            while is_padded and kept.shape[1] >= enough:
+                yield self._log_mel(kept[:, :num_samples])
+                kept = kept[:, step:]
+        if kept is None or not is_padded:
+            raise ValueError(self._too_short(0 if kept is None else kept.shape[1]))
+        kept = torch.cat([kept, kept[:, -pad - 1 : -1].flip(1)], dim=1)
+        for start in range(0, kept.shape[1] - n_fft + 1, step):
+            last = min(start + num_samples, start + (kept.shape[1] - start - n_fft) // hop_length * hop_length + n_fft)
+            yield self._log_mel(kept[:, start:last])
 
-    def for_store(self, wave: Float[np.ndarray, " sample"]) -> Iterator[Float16[np.ndarray, "frame mel"]]:
+    def for_store(self, pieces: Iterable[Float[np.ndarray, " _"]]) -> Iterator[Float16[np.ndarray, "frame mel"]]:
         """The frames of one waveform in blocks, as stores keep them: frame by frame, in half precision.
 
         A waveform of half a window or less, which leaves nothing to reflect, is zero-padded at its end to one window.
         This is the only place that decides what is too short: nothing but an empty waveform is.
 
+        Args:
+            pieces: of the waveform, one after the other.
+
         Raises:
             ValueError: the waveform is empty.
         """
-        if not len(wave):
-            raise ValueError("a waveform of 0 samples has no log-mels: leave it out")
-        if len(wave) <= self.spec.n_fft // 2:
-            wave = np.pad(wave, (0, self.spec.n_fft - len(wave)))
-        for block in self.in_blocks(torch.from_numpy(wave)[None]):
+        for block in self.in_blocks(torch.from_numpy(piece)[None] for piece in self._long_enough(pieces)):
             yield block[0].T.half().numpy()
+
+    def _long_enough(self, pieces: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        num_samples = 0
+        for piece in pieces:
+            num_samples += len(piece)
+            yield piece
+        if not num_samples:
+            raise ValueError("a waveform of 0 samples has no log-mels: leave it out")
+        if num_samples <= self.spec.n_fft // 2:
+            yield np.zeros(self.spec.n_fft - num_samples, np.float32)
 
     def _pad(self, wave: Tensor) -> Tensor:
         pad = self.spec.n_fft // 2
         if wave.shape[1] <= pad:
-            raise ValueError(
-                f"a waveform of {wave.shape[1]} samples is too short: reflect padding needs more than n_fft / 2 = {pad}"
-            )
+            raise ValueError(self._too_short(wave.shape[1]))
         wave = wave.float()
         # The same as F.pad with mode="reflect", in a sixth of its time.
         return torch.cat([wave[:, 1 : pad + 1].flip(1), wave, wave[:, -pad - 1 : -1].flip(1)], dim=1)
+
+    def _too_short(self, num_samples: int) -> str:
+        needed = f"reflect padding needs more than n_fft / 2 = {self.spec.n_fft // 2}"
+        return f"a waveform of {num_samples} samples is too short: {needed}"
 
     def _log_mel(self, padded: Tensor) -> Tensor:
         # Frame-major in memory, as log-mels are stored and as the transform returns them.

@@ -60,6 +60,8 @@ ONLY_IN = {
     "sklearn": {"adapters"},
     "sed_eval": {"detect"},
     "mteb": {"adapters"},
+    "av": {"audio"},
+    "h5py": {"audio"},
     "transformers": set(),
     "librosa": set(),
 }

@@ -80,7 +80,7 @@ def test_too_short_for_reflection(num_samples: int) -> None:
     with pytest.raises(ValueError, match=f"{num_samples} samples is too short"):
         front_end(torch.zeros(1, num_samples))
     with pytest.raises(ValueError, match="too short"):
-        list(front_end.in_blocks(torch.zeros(1, num_samples)))
+        list(front_end.in_blocks([torch.zeros(1, num_samples)]))
 
 
 def test_silence_has_its_value() -> None:
@@ -104,13 +104,22 @@ def test_tone_is_in_its_band() -> None:
 def test_blocks_equal_whole(block_frames: int) -> None:
     front_end = LogMel(LogMelSpec())
     wave = noise(16_000 + 77, 2)
-    blocks = list(front_end.in_blocks(wave, block_frames))
+    blocks = list(front_end.in_blocks([wave], block_frames))
     assert all(block.shape[2] == block_frames for block in blocks[:-1])
     whole = front_end(wave)
     assert torch.cat(blocks, dim=2).shape == whole.shape
     expected, bound = log_mel_with_bound(wave.numpy(), front_end.spec)
     for found in (torch.cat(blocks, dim=2), whole):
         assert (np.abs(found.numpy() - expected) < bound).all()
+
+
+@pytest.mark.parametrize("num_samples", [201, 1600, 16_077, 160 * 100 - 1, 160 * 100, 160 * 200 + 200])
+@pytest.mark.parametrize("piece", [1, 77, 160, 5000])
+def test_how_a_waveform_is_cut_changes_nothing(num_samples: int, piece: int) -> None:
+    front_end, wave = LogMel(LogMelSpec()), noise(num_samples)
+    whole, pieces = (list(front_end.in_blocks(wave.split(size, dim=1), 100)) for size in (num_samples, piece))
+    assert len(whole) == len(pieces) == -(-front_end.spec.num_frames(num_samples) // 100)
+    assert all(torch.equal(a, b) for a, b in zip(whole, pieces, strict=True))
 
 
 def test_each_frame_is_the_same_in_any_batch() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from tyro.conf import OmitArgPrefixes, Positional
 
-from melmask.cli.console import console, counted_bar, print_path
+from melmask.cli.console import console, counted_bar, print_notes, print_path
 from melmask.cli.options import Encoder, File, Sources, Workers
 from melmask.encoders.features import DEFAULT_SETTINGS, FeatureSettings
 
@@ -30,7 +30,8 @@ def embed(
         clip_s: length of each clip in seconds: longer clips are cropped to their middle, shorter ones zero-padded; 0:
             whole clips.
     """
-    from melmask.cli.steps import DEFAULT_SPEC, prepare_shown, rejections_table
+    from melmask.cli.steps import DEFAULT_SPEC, notes_of, prepare_shown, rejections_table
+    from melmask.data.store import write_notes
     from melmask.encoders.fixed_length import fixed_length
     from melmask.encoders.registry import as_encoder
 
@@ -41,7 +42,7 @@ def embed(
             console.print(rejections_table(store))
         with counted_bar("embedding") as show:
             vectors = made.embed_store(fixed_length(store, clip_s), progress=show)
-        clips = [stored.clip for stored in store.clips]
+        clips, notes = [stored.clip for stored in store.clips], store.notes
     out.parent.mkdir(parents=True, exist_ok=True)
     np.savez(
         out,
@@ -51,5 +52,9 @@ def embed(
         fold=np.array([clip.fold or "" for clip in clips]),
         group=np.array([clip.group or "" for clip in clips]),
     )
+    if notes:
+        listed = out.with_name(f"{out.name}.notes.csv")
+        write_notes(listed, notes)
+        print_notes(notes_of(notes, str(listed)))
     rejected = f"; files rejected: {len(store.rejected):,}, see above" if store.rejected else ""
     print_path(out, after=f": {vectors.shape[0]:,} embeddings of {vectors.shape[1]} dimensions{rejected}")

@@ -31,8 +31,16 @@ Sources = Annotated[
     tuple[Path, ...],
     arg(
         metavar="SOURCE [SOURCE ...]",
-        help="folders, searched recursively, and CSV manifests with path[,label][,fold][,group].",
+        help="folders, searched recursively, CSV manifests with path[,label][,fold][,group], .tar and .h5 archives.",
         help_behavior_hint="(required)",
+    ),
+]
+FrontEnd = Annotated[
+    tuple[str, ...],
+    arg(
+        metavar="NAME=VALUE [NAME=VALUE ...]",
+        help="settings of the log-mels: sample_rate_hz, n_fft, hop_length, num_mels, fmin_hz, fmax_hz.",
+        help_behavior_hint="(default: 16 kHz, see docs/recordings.md)",
     ),
 ]
 TestFolds = Annotated[

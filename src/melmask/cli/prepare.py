@@ -3,18 +3,18 @@
 from tyro.conf import Positional
 
 from melmask.cli.console import print_path
-from melmask.cli.options import Folder, Sources, Workers
+from melmask.cli.options import Folder, FrontEnd, Sources, Workers
 
 
-def prepare(sources: Positional[Sources], out: Folder, workers: Workers = None) -> None:
+def prepare(sources: Positional[Sources], out: Folder, workers: Workers = None, front_end: FrontEnd = ()) -> None:
     """Turn recordings into a packed store of log-mel spectrograms.
 
     Args:
         out: the store's folder; a store that is already there is completed or brought up to date.
     """
-    from melmask.cli.steps import prepare_shown, print_rejections
+    from melmask.cli.steps import front_end_of, prepare_shown, print_rejections
 
-    store = prepare_shown(sources, out, workers)
+    store = prepare_shown(sources, out, workers, front_end_of(front_end))
     print_rejections(store)
     frames = {(stored.shard, stored.start_frame): stored.num_frames for stored in store.clips}
     hours = sum(frames.values()) / store.spec.frames_per_s / 3600

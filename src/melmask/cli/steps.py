@@ -1,14 +1,17 @@
 """Steps that several commands share: prepare recordings under a progress bar, and print results."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 
 from rich.markup import escape
 from rich.table import Table
 
+from melmask.audio import Note
 from melmask.cli.console import bar, console, print_notes, print_path
+from melmask.data.notes import summed_up
 from melmask.data.prepare import prepare
-from melmask.data.store import Store
+from melmask.data.store import NOTES, NotedClip, Store
 from melmask.datasets.base import OURS
 from melmask.evaluation.evar import EVAR_TASKS, PUBLISHED, NineTasks, average
 from melmask.evaluation.prepared import task_store_folder
@@ -38,10 +41,35 @@ def prepare_task(table: Path, spec: LogMelSpec, workers: int | None) -> Store:
 
 
 def print_rejections(store: Store) -> None:
-    """How many files were rejected, by reason, and where they are listed; nothing if none were."""
+    """How many files were rejected, by reason, what was found about others, and where both are listed."""
+    print_notes(notes_of(store.notes, str(store.folder / NOTES)))
     if store.rejected:
         console.print(rejections_table(store))
         print_path(store.folder / "rejected.csv", "listed in ")
+
+
+def notes_of(notes: Sequence[NotedClip], listed: str) -> list[str]:
+    """One line for every kind of thing that was found about recordings that are used."""
+    return summed_up(((noted.path.name, Note(noted.kind, noted.detail)) for noted in notes), listed)
+
+
+def front_end_of(settings: Sequence[str]) -> LogMelSpec:
+    """The default front end with some of its settings changed, each given as NAME=VALUE.
+
+    Raises:
+        ValueError: no such setting, no number, or one out of range.
+    """
+    types = {field.name: type(getattr(DEFAULT_SPEC, field.name)) for field in fields(LogMelSpec)}
+    values = {}
+    for setting in settings:
+        name, _, value = setting.partition("=")
+        if name not in types:
+            raise ValueError(f"--front-end {setting!r}: give NAME=VALUE, with one of the names {', '.join(types)}")
+        try:
+            values[name] = types[name](value)
+        except ValueError as error:
+            raise ValueError(f"--front-end {setting!r}: {value!r} is no {types[name].__name__}") from error
+    return replace(DEFAULT_SPEC, **values)
 
 
 def print_task_rejections(table: Path, specs: Sequence[LogMelSpec]) -> None:

@@ -1,11 +1,12 @@
-"""CSV manifests and folders of recordings -> one list of clips, in a fixed order."""
+"""CSV manifests, folders and archives of recordings -> one list of clips, in a fixed order."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from melmask.audio import AUDIO_EXTENSIONS
+from melmask.audio import AUDIO_EXTENSIONS, AudioError
+from melmask.data.archives import RECORDING_EXTENSIONS, is_archive, recordings_in
 from melmask.data.csv_table import MANIFEST_EXTENSIONS, CsvTable, is_manifest, read_csv
 
 COLUMNS = ("path", "label", "fold", "split", "group")
@@ -66,7 +67,8 @@ def list_sources(sources: Sequence[Path]) -> tuple[list[Clip], list[Rejected]]:
     """List the clips of all sources, in their order; the files of a folder are sorted by path.
 
     Args:
-        sources: CSV manifests, and folders that are searched recursively.
+        sources: CSV manifests, folders that are searched recursively, and archives of recordings, which are found in
+            folders too: tars as of WebDataset, and HDF5 files.
 
     Returns:
         The clips, whose files are not opened yet, and the files in folders that have no audio extension. Hidden files
@@ -86,8 +88,14 @@ def list_sources(sources: Sequence[Path]) -> tuple[list[Clip], list[Rejected]]:
             rejected += passed
         elif source.suffix.lower() in MANIFEST_EXTENSIONS:
             clips += read_manifest(source, name)
+        elif is_archive(source) and source.exists():
+            found, passed = _list_archive(source.absolute(), name)
+            clips += found
+            rejected += passed
         elif source.exists():
-            raise ValueError(f"{source} is neither a folder nor a .csv manifest: name its folder, or list it in a CSV")
+            raise ValueError(
+                f"{source} is neither a folder nor a .csv manifest, .tar or .h5: name its folder, or list it in a CSV"
+            )
         else:
             raise ValueError(f"{source} does not exist: check the path")
     return clips, rejected
@@ -141,14 +149,28 @@ def _source_names(sources: Sequence[Path]) -> list[str]:
 def _list_folder(folder: Path, source: str) -> tuple[list[Clip], list[Rejected]]:
     clips, rejected = [], []
     for path in sorted(_walk(folder.absolute())):
-        if path.suffix.lower() in AUDIO_EXTENSIONS:
+        if path.suffix.lower() in RECORDING_EXTENSIONS:
             clips.append(Clip(path, None, None, None, source))
+        elif is_archive(path):
+            found, passed = _list_archive(path, source)
+            clips += found
+            rejected += passed
         elif not (path.name.endswith(RECORD) or is_manifest(path)):
             detail = "Convert it if it is audio; remove it, or list the wanted files in a manifest, if not."
             rejected.append(Rejected(path, NOT_AUDIO, detail, source))
     if not clips:
         raise ValueError(f"no audio files below {folder}: looked for {', '.join(sorted(AUDIO_EXTENSIONS))}")
     return clips, rejected
+
+
+def _list_archive(path: Path, source: str) -> tuple[list[Clip], list[Rejected]]:
+    try:
+        recordings, others = recordings_in(path)
+    except AudioError as error:
+        return [], [Rejected(path, error.reason, error.detail, source)]
+    detail = "It belongs to no recording in the archive. Name it like one that it belongs to, or leave it out."
+    rejected = [Rejected(other, NOT_AUDIO, detail, source) for other in others]
+    return [Clip(recording, label, None, None, source) for recording, label in recordings], rejected
 
 
 def _walk(top: Path) -> Iterator[Path]:

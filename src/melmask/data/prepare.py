@@ -17,9 +17,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from melmask.audio import AudioError, find_in_archive
 from melmask.data.manifest import STORE_MARK, Clip, Rejected, list_sources
 from melmask.data.shards import Job, Recording, Shard, make_shards
-from melmask.data.store import FORMAT_VERSION, Store, StoredClip, write_tables
+from melmask.data.store import FORMAT_VERSION, NotedClip, Store, StoredClip, write_tables
 from melmask.files import remove_temporaries, write_json
 from melmask.logmel import LogMelSpec
 
@@ -44,8 +45,9 @@ def prepare(
 ) -> Store:
     """Decode all sources and pack their log-mels into a store. A killed call resumes; a repeated one has nothing to do.
 
-    Every listed file ends up in clips.csv or, with the reason, in rejected.csv. A recording that is listed several
-    times is decoded and stored once.
+    Every listed file ends up in clips.csv or, with the reason, in rejected.csv; what was found about a file that is
+    used, such as channels that cancel each other, is in notes.csv. A recording that is listed several times is decoded
+    and stored once. One rejected for what may pass, such as too little memory, is tried again by the next call.
 
     Args:
         sources: CSV manifests and folders, see `melmask.data.manifest`.
@@ -70,7 +72,8 @@ def prepare(
         num_workers = _num_workers(job, shards) if num_workers is None else num_workers
         num_listings = Counter(recordings[clip.path] for clip in clips if clip.path in recordings)
         _make(job, shards, num_workers, num_listings, len(rejected), progress)
-        inputs = _digest([*(shard.key for shard in shards), *map(repr, clips), *map(repr, rejected)])
+        retried = [f"{shard.key} is to be retried" for shard in shards if job.retry_mark(shard).exists()]
+        inputs = _digest([*(shard.key for shard in shards), *map(repr, clips), *map(repr, rejected), *retried])
         if not _is_current(out, inputs):
             _write_store(out, inputs, job, shards, clips, recordings, rejected)
         return Store.open(out)
@@ -110,7 +113,7 @@ def _find_recordings(clips: Iterable[Clip]) -> tuple[dict[Path, Recording], list
     """The file behind every listed path with links resolved, and the listings whose file is missing."""
     recordings: dict[Path, Recording] = {}
     real_folder = cache(Path.resolve)  # for all files in it
-    missing = []
+    missing: list[Rejected] = []
     for clip in clips:
         if clip.path in recordings:
             continue
@@ -118,10 +121,24 @@ def _find_recordings(clips: Iterable[Clip]) -> tuple[dict[Path, Recording], list
             stat, path = clip.path.stat(), clip.path
             real = path.resolve() if path.is_symlink() else real_folder(path.parent) / path.name
             recordings[clip.path] = Recording(real, stat.st_size, stat.st_mtime_ns)
+        except NotADirectoryError:
+            _find_in_archive(clip, recordings, missing)
         except (OSError, ValueError) as error:  # ValueError: a name that is invalid everywhere, as with a null byte
             detail = f"{error}. Check the path, or remove the line."
             missing.append(Rejected(clip.path, "missing file", detail, clip.source))
     return recordings, missing
+
+
+def _find_in_archive(clip: Clip, recordings: dict[Path, Recording], missing: list[Rejected]) -> None:
+    try:
+        found = find_in_archive(clip.path)
+        recordings[clip.path] = Recording(found.path, found.size_bytes, found.modified_ns)
+    except OSError as error:
+        missing.append(
+            Rejected(clip.path, "missing file", f"{error}. Check the path, or remove the line.", clip.source)
+        )
+    except AudioError as error:
+        missing.append(Rejected(clip.path, error.reason, error.detail, clip.source))
 
 
 def _plan_shards(recordings: Iterable[Recording], job: Job) -> list[Shard]:
@@ -164,6 +181,9 @@ def _make(
     remove_temporaries(job.folder)
     for marker in job.folder.glob("*.now"):
         marker.unlink()
+    for mark in job.folder.glob("*.retry"):
+        mark.with_suffix(".json").unlink(missing_ok=True)  # first, so that a killed call does not forget to retry
+        mark.unlink()
     for shard in make_shards(job, shards, num_workers):
         for recording, entry in zip(shard.recordings, _read_description(job, shard)["entries"], strict=True):
             num_done += num_listings[recording]
@@ -196,16 +216,17 @@ def _write_store(
         total_of_squares += description["sum_of_squares"]
         for recording, entry in zip(shard.recordings, description["entries"], strict=True):
             entries[recording] = entry | {"shard": job.log_mels(shard).name}
-    stored, rejected = [], list(rejected)
+    stored, rejected, noted = [], list(rejected), []
     for clip in clips:
         entry = entries[recordings[clip.path]] if clip.path in recordings else {}
         if "reason" in entry:
             rejected.append(Rejected(clip.path, entry["reason"], entry["detail"], clip.source))
         elif entry:
             stored.append(StoredClip(clip, entry["shard"], entry["start_frame"], entry["num_frames"]))
+            noted += [NotedClip(clip.path, kind, detail, clip.source) for kind, detail in entry.get("notes", ())]
 
     (out / "store.json").unlink(missing_ok=True)  # until the new one is written, the store is incomplete
-    write_tables(out, stored, rejected)
+    write_tables(out, stored, rejected, noted)
     if not stored:
         most_common = Counter(r.reason for r in rejected).most_common(3)
         reasons = ", ".join(f"{reason} ({count})" for reason, count in most_common)
@@ -228,7 +249,7 @@ def _write_store(
         "inputs": inputs,
     }
     write_json(out / "store.json", info)
-    needed = {path for shard in shards for path in (job.log_mels(shard), job.description(shard))}
+    needed = {path for shard in shards for path in (job.log_mels(shard), job.description(shard), job.retry_mark(shard))}
     for path in set(job.folder.iterdir()) - needed:
         path.unlink()
 

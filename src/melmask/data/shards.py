@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator, Sequence, Set
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -16,10 +17,18 @@ from typing import Any, BinaryIO
 import numpy as np
 import torch
 
-from melmask.audio import AudioError, read_audio
+from melmask.audio import UNSUPPORTED, AudioError, Energy, Note, decode, is_out_of_memory, sha256_of
+from melmask.data.archives import LOG_MEL_EXTENSION
+from melmask.data.log_mel_files import log_mel_blocks
+from melmask.data.notes import unseen_note
 from melmask.files import atomic_write
 from melmask.logmel import LogMel, LogMelSpec
 from melmask.runtime import one_thread
+
+CRASHED = (
+    "the process that decoded it was killed or crashed, alone as well: memory may have run out. Prepare again to retry "
+    "it; if it fails again, convert it to WAV or FLAC, or remove it."
+)
 
 
 @dataclass(frozen=True)
@@ -75,14 +84,20 @@ class Job:
         return self.folder / f"{shard.key}.now"
 
     def is_done(self, shard: Shard) -> bool:
+        """Whether both files are there."""
         return self.description(shard).exists() and self.log_mels(shard).exists()
+
+    def retry_mark(self, shard: Shard) -> Path:
+        """A file that is there if the shard is done, but rejects a recording for what may pass."""
+        return self.folder / f"{shard.key}.retry"
 
 
 def make_shards(job: Job, shards: Sequence[Shard], num_workers: int) -> Iterator[Shard]:
     """Make all shards that are not finished yet, and yield each as it is done, in any order.
 
-    If a worker process crashes, for example in a decoder, the shards that were being made are made again one at a time,
-    each in a process of its own. If that crashes too, the recording that it was decoding is rejected.
+    If memory runs out, a disk does not answer, or a worker process is killed or crashes, the shards that were being
+    made are made again once all others are done, one at a time, each in a process of its own. A recording that fails
+    then too is rejected for now: the next call makes its shard again.
 
     Args:
         job: the settings.
@@ -94,60 +109,88 @@ def make_shards(job: Job, shards: Sequence[Shard], num_workers: int) -> Iterator
     """
     todo = {shard.key: shard for shard in shards if not job.is_done(shard)}
     yield from (shard for shard in shards if shard.key not in todo)
+    put_off: list[Shard] = []
     if num_workers == 0:
         with one_thread():  # as a worker does
             for shard in todo.values():
-                make_shard(job, shard)
+                if make_shard(job, shard):
+                    yield shard
+                else:
+                    put_off.append(shard)
+            for shard in put_off:
+                make_shard(job, shard, is_last_try=True)
                 yield shard
         return
     while todo:
+        num_left = len(todo)
         try:
-            for shard in _in_pool(job, list(todo.values()), num_workers):
-                yield todo.pop(shard.key)
+            for shard, is_made in _in_pool(job, list(todo.values()), num_workers):
+                del todo[shard.key]
+                if is_made:
+                    yield shard
+                else:
+                    put_off.append(shard)
         except BrokenProcessPool as error:
             suspects = [shard for shard in todo.values() if job.marker(shard).exists()]
-            if not suspects:
+            if not suspects and len(todo) == num_left:
                 raise RuntimeError(
                     "worker processes die before they read a file: call prepare below `if __name__ == '__main__':` "
                     "in scripts, or with num_workers=0 to see the error"
                 ) from error
             for shard in suspects:
-                _make_alone(job, shard)
-                yield todo.pop(shard.key)
+                job.marker(shard).unlink()
+                put_off.append(todo.pop(shard.key))
+    for shard in put_off:
+        _make_alone(job, shard)
+        yield shard
 
 
-def make_shard(job: Job, shard: Shard, crashed: Set[int] = frozenset()) -> None:
+def make_shard(job: Job, shard: Shard, crashed: Set[int] = frozenset(), is_last_try: bool = False) -> bool:
     """Decode a shard's recordings and write its two files, unless they are there.
 
     Args:
         job: the settings.
         shard: the recordings.
         crashed: indices of recordings that crashed a worker; they are rejected without being read.
+        is_last_try: reject recordings for which memory runs out or a disk does not answer.
+
+    Returns:
+        Whether it is made; if not, such a failure is likely to pass, and nothing was written.
     """
     if job.is_done(shard):
-        return
+        return True
     log_mel = LogMel(job.spec)
     entries: list[dict[str, Any]] = []
-    with (
-        atomic_write(job.log_mels(shard)) as temporary,
-        temporary.open("wb") as file,
-        job.marker(shard).open("wb", buffering=0) as marker,
-    ):
-        writer = _ShardWriter(file, job.spec.num_mels)
-        for index, recording in enumerate(shard.recordings):
-            os.pwrite(marker.fileno(), str(index).encode(), 0)  # indices only grow longer, so none needs truncating
-            try:
-                if index in crashed:
-                    detail = "the process that decoded it crashed. Convert it to WAV or FLAC, or remove it."
-                    raise AudioError("worker crash", recording.path, detail)
-                entries.append(_append_recording(writer, recording.path, log_mel))
-            except AudioError as error:
-                entries.append({"reason": error.reason, "detail": error.detail})
-        writer.finish()
+    is_to_be_retried = False
+    try:
+        with (
+            atomic_write(job.log_mels(shard)) as temporary,
+            temporary.open("wb") as file,
+            job.marker(shard).open("wb", buffering=0) as marker,
+        ):
+            writer = _ShardWriter(file, job.spec.num_mels)
+            for index, recording in enumerate(shard.recordings):
+                os.pwrite(marker.fileno(), str(index).encode(), 0)  # indices only grow longer: none needs truncating
+                try:
+                    if index in crashed:
+                        raise AudioError("worker crash", recording.path, CRASHED, is_transient=True)
+                    entries.append(_append_recording(writer, recording.path, log_mel))
+                except AudioError as error:
+                    if error.is_transient and error.reason != UNSUPPORTED and not is_last_try:
+                        raise
+                    entries.append({"reason": error.reason, "detail": error.detail})
+                    is_to_be_retried = is_to_be_retried or error.is_transient
+            writer.finish()
+    except AudioError:
+        job.marker(shard).unlink()
+        return False
+    if is_to_be_retried:
+        job.retry_mark(shard).touch()
     totals = {"sum": writer.sum, "sum_of_squares": writer.sum_of_squares}
     with atomic_write(job.description(shard)) as temporary:
         temporary.write_text(json.dumps(totals | {"entries": entries}))  # indenting would slow small shards by a tenth
     job.marker(shard).unlink()
+    return True
 
 
 def _append_recording(writer: "_ShardWriter", path: Path, log_mel: LogMel) -> dict[str, Any]:
@@ -156,34 +199,81 @@ def _append_recording(writer: "_ShardWriter", path: Path, log_mel: LogMel) -> di
     Raises:
         AudioError: the file cannot be used.
     """
+    start_frame, append = writer.num_frames, _append_sound
+    if path.suffix.lower() == LOG_MEL_EXTENSION:
+        append = _append_log_mels
+    try:
+        with torch.inference_mode(), _reported(path):
+            samples, notes = append(writer, path, log_mel)
+            sha256 = sha256_of(path)
+    except AudioError:
+        writer.rollback()
+        raise
+    writer.commit()
+    num_frames = writer.num_frames - start_frame
+    entry: dict[str, Any] = {
+        "start_frame": start_frame,
+        "num_frames": num_frames,
+        "duration_s": samples.number / log_mel.spec.sample_rate_hz,
+        "sha256": sha256,
+        "samples": samples.digest.hexdigest(),
+    }
+    return entry | {"notes": [[note.kind, note.detail] for note in notes]} if notes else entry
+
+
+def _append_sound(writer: "_ShardWriter", path: Path, log_mel: LogMel) -> tuple["_Samples", list[Note]]:
+    """Append the log-mels of an audio file; its samples, and what was found about it."""
     spec = log_mel.spec
-    wave = _read(path, spec.sample_rate_hz)
-    start_frame = writer.num_frames
-    with torch.inference_mode():
-        for frames in log_mel.for_store(wave):
+    notes: list[Note] = []
+    energy = Energy(spec.fmin_hz, spec.fmax_hz, spec.sample_rate_hz)
+
+    def append(pieces: Iterator[np.ndarray]) -> _Samples:
+        writer.rollback()  # of the same file, where its channels were mixed otherwise
+        samples = _Samples()
+        for frames in log_mel.for_store(samples.counted(pieces)):
             if not writer.append(frames):
-                writer.rollback()
                 detail = "its samples are so large that their power overflows. Export it again at a lower level."
                 raise AudioError("contains NaN or infinite samples", path, detail)
-    writer.commit()
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return {
-        "start_frame": start_frame,
-        "num_frames": writer.num_frames - start_frame,
-        "duration_s": len(wave) / spec.sample_rate_hz,
-        "sha256": digest,
-        "samples": hashlib.blake2b(wave.tobytes(), digest_size=16).hexdigest(),
-    }
+        return samples
+
+    samples = decode(path, spec.sample_rate_hz, append, notes.append, energy)
+    unseen = unseen_note(spec, energy)
+    return samples, [*notes, unseen] if unseen else notes
 
 
-def _read(path: Path, sample_rate_hz: int) -> np.ndarray:
-    """`read_audio`, with any unexpected error of a decoding library reported as an AudioError."""
+def _append_log_mels(writer: "_ShardWriter", path: Path, log_mel: LogMel) -> tuple["_Samples", list[Note]]:
+    """Append the log-mels of a .npy file."""
+    samples = _Samples()
+    for frames in samples.counted(log_mel_blocks(path, log_mel.spec)):
+        writer.append(frames)
+    samples.number *= log_mel.spec.hop_length
+    return samples, []
+
+
+class _Samples:
+    """How many samples a recording has, and their hash, as they pass by."""
+
+    def __init__(self) -> None:
+        self.number, self.digest = 0, hashlib.blake2b(digest_size=16)
+
+    def counted(self, pieces: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+        for piece in pieces:
+            self.number += len(piece)
+            self.digest.update(np.ascontiguousarray(piece).data)
+            yield piece
+
+
+@contextmanager
+def _reported(path: Path) -> Iterator[None]:
+    """Report memory that ran out, and any unexpected error of a decoding library, as an AudioError."""
     try:
-        return read_audio(path, sample_rate_hz)
-    except AudioError:
+        yield
+    except (AudioError, OSError):
         raise
     except Exception as error:
+        if is_out_of_memory(error):
+            detail = "memory ran out while it was decoded. Close other programs, or prepare with fewer workers."
+            raise AudioError("out of memory", path, detail, is_transient=True) from error
         raise AudioError("unreadable", path, f"{type(error).__name__}: {error}. Convert it to WAV or FLAC.") from error
 
 
@@ -241,26 +331,32 @@ def _make_alone(job: Job, shard: Shard) -> None:
     """Make a shard in a process of its own, repeatedly until all recordings that crash it are found."""
     crashed: set[int] = set()
     while True:
-        job.marker(shard).unlink(missing_ok=True)
         try:
-            list(_in_pool(job, [shard], 1, frozenset(crashed)))
+            list(_in_pool(job, [shard], 1, frozenset(crashed), is_last_try=True))
             return
         except BrokenProcessPool as error:
             culprit = int(job.marker(shard).read_text()) if job.marker(shard).exists() else None
             if culprit is None or culprit in crashed:
                 raise RuntimeError("worker processes crash whatever they read: see the messages above") from error
+            job.marker(shard).unlink()
             crashed.add(culprit)
 
 
-def _in_pool(job: Job, shards: Sequence[Shard], num_workers: int, crashed: Set[int] = frozenset()) -> Iterator[Shard]:
+def _in_pool(
+    job: Job,
+    shards: Sequence[Shard],
+    num_workers: int,
+    crashed: Set[int] = frozenset(),
+    is_last_try: bool = False,
+) -> Iterator[tuple[Shard, bool]]:
+    """Each shard as `make_shard` returned from it, and what it returned."""
     # Spawned, because forking a process that has run torch or holds locks can hang.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(min(num_workers, len(shards)), context, initializer=_start_worker) as pool:
-        shard_of = {pool.submit(make_shard, job, shard, crashed): shard for shard in shards}
+        shard_of = {pool.submit(make_shard, job, shard, crashed, is_last_try): shard for shard in shards}
         try:
             for future in as_completed(shard_of):
-                future.result()
-                yield shard_of[future]
+                yield shard_of[future], future.result()
         except BaseException:
             pool.shutdown(cancel_futures=True)  # waits for shards that are being made, not for all that are queued
             raise

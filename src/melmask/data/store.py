@@ -5,6 +5,7 @@ A store is a folder with
 * ``shards/*.npy``: log-mels as float16 [frame, mel]; a clip is a range of rows, so a crop is one contiguous read
 * ``clips.csv``: one row per listed clip, CLIP_COLUMNS; rows of the same recording share its frames
 * ``rejected.csv``: every listed file that is not in clips.csv, REJECTED_COLUMNS
+* ``notes.csv``: what was found about clips that are in clips.csv, NOTE_COLUMNS; only there if anything was
 * ``store.json``: front end, mean, standard deviation, counts, fingerprint; written last, so it marks a complete store
 """
 
@@ -12,7 +13,7 @@ import csv
 import json
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -26,6 +27,8 @@ from melmask.logmel import LogMelSpec
 FORMAT_VERSION = 1
 CLIP_COLUMNS = ("path", "label", "fold", "group", "source", "shard", "start_frame", "num_frames")
 REJECTED_COLUMNS = ("path", "reason", "detail", "source")
+NOTES = "notes.csv"
+NOTE_COLUMNS = ("path", "kind", "detail", "source")
 MAX_OPEN_SHARDS = 1024  # memory maps per process; Linux allows 65,530
 
 
@@ -44,6 +47,23 @@ class StoredClip:
     shard: str
     start_frame: int
     num_frames: int
+
+
+@dataclass(frozen=True)
+class NotedClip:
+    """Something found about a clip that is used all the same, see `melmask.audio.Note`.
+
+    Args:
+        path: the file.
+        kind: short, and the same for every file of which it is true.
+        detail: what was found, and what was done.
+        source: name of the manifest or folder that lists it.
+    """
+
+    path: Path
+    kind: str
+    detail: str
+    source: str
 
 
 class Store:
@@ -99,6 +119,13 @@ class Store:
             for path, reason, detail, source in _read_rows(folder / "rejected.csv")
         ]
         return cls(folder, info, clips, rejected)
+
+    @cached_property
+    def notes(self) -> list[NotedClip]:
+        """The rows of notes.csv: what was found about clips that are used all the same."""
+        path = self.folder / NOTES
+        rows = _read_rows(path) if path.exists() else []
+        return [NotedClip(Path(path), kind, detail, source) for path, kind, detail, source in rows]
 
     def log_mel(self, index: int, start: int = 0, stop: int | None = None) -> Float16[np.ndarray, "frame mel"]:
         """Log-mel frames of a clip (natural logarithm, not normalised), as a read-only view of the file.
@@ -164,8 +191,10 @@ def connected(names: Sequence[Iterable[Hashable]]) -> Int[np.ndarray, " item"]:
     return np.unique([root(item) for item in range(len(names))], return_inverse=True)[1]
 
 
-def write_tables(folder: Path, clips: Sequence[StoredClip], rejected: Sequence[Rejected]) -> None:
-    """Write clips.csv and rejected.csv."""
+def write_tables(
+    folder: Path, clips: Sequence[StoredClip], rejected: Sequence[Rejected], notes: Sequence[NotedClip] = ()
+) -> None:
+    """Write clips.csv, rejected.csv, and notes.csv if there are any."""
     clip_rows = (
         (c.clip.path, c.clip.label, c.clip.fold, c.clip.group, c.clip.source, c.shard, c.start_frame, c.num_frames)
         for c in clips
@@ -173,6 +202,15 @@ def write_tables(folder: Path, clips: Sequence[StoredClip], rejected: Sequence[R
     _write_rows(folder / "clips.csv", CLIP_COLUMNS, clip_rows)
     rejected_rows = ((r.path, r.reason, r.detail, r.source) for r in rejected)
     _write_rows(folder / "rejected.csv", REJECTED_COLUMNS, rejected_rows)
+    if notes:
+        write_notes(folder / NOTES, notes)
+    else:
+        (folder / NOTES).unlink(missing_ok=True)
+
+
+def write_notes(path: Path, notes: Sequence[NotedClip]) -> None:
+    """Write a table of notes."""
+    _write_rows(path, NOTE_COLUMNS, ((n.path, n.kind, n.detail, n.source) for n in notes))
 
 
 def _open_csv(path: Path, mode: str) -> IO[str]:
