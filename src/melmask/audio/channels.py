@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from melmask.audio.facts import OVERFLOWING, AudioError, Note, peak_fault
+from melmask.audio.facts import MAX_PEAK, OVERFLOWING, AudioError, Note, peak_fault
 
 DEAD = 1e-6  # a channel with less than this share of the loudest one's power, -60 dB, holds none of the sound
 CANCELLED = 0.2  # channels with less than this share of the power that independent ones would leave cancel each other
@@ -66,8 +66,10 @@ class Mix:
 
     def _check(self, mono: np.ndarray) -> None:
         self._low, self._high = min(self._low, float(mono.min())), max(self._high, float(mono.max()))
+        if self._low >= -MAX_PEAK and self._high <= MAX_PEAK:  # not so for NaN
+            return
         near = f"near {self.num_samples / self.rate_hz:.1f} s"
-        if not (np.isfinite(self._low) and np.isfinite(self._high)):
+        if not (math.isfinite(self._low) and math.isfinite(self._high)):
             detail = f"the first is {near}. Export it again."
             raise AudioError("contains NaN or infinite samples", self.path, detail)
         peak = max(-self._low, self._high)

@@ -5,6 +5,7 @@ import math
 import numpy as np
 
 DECIMATED = 8  # rate of the low-pass filtered sound, in multiples of the lowest frequency
+FEW_SAMPLES = 2000
 LOOKED_AT = 0.4  # share of the energy below half that rate, from which on its spectrum is looked at
 
 
@@ -38,6 +39,8 @@ class Energy:
 
     def add_after(self, block: np.ndarray) -> None:
         """Add samples as the front end gets them."""
+        if len(block) < FEW_SAMPLES and self._after.num_samples:
+            return  # the end of a resampled file: it is not worth the time
         if self.high_hz < self.rate_hz / 2 or not self.num_together or len(block) < self.num_together:
             self._after.add(block)
             if self.high_hz < self.rate_hz / 2:
