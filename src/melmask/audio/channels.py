@@ -65,18 +65,17 @@ class Mix:
             raise AudioError("silent", self.path, detail)
 
     def _check(self, mono: np.ndarray) -> None:
-        self._low, self._high = min(self._low, float(mono.min())), max(self._high, float(mono.max()))
-        if self._low >= -MAX_PEAK and self._high <= MAX_PEAK:  # not so for NaN
+        low, high = float(mono.min()), float(mono.max())
+        self._low, self._high = min(self._low, low), max(self._high, high)
+        if low >= -MAX_PEAK and high <= MAX_PEAK:  # not so for NaN
             return
         near = f"near {self.num_samples / self.rate_hz:.1f} s"
-        if not (math.isfinite(self._low) and math.isfinite(self._high)):
+        if not (math.isfinite(low) and math.isfinite(high)):
             detail = f"the first is {near}. Export it again."
             raise AudioError("contains NaN or infinite samples", self.path, detail)
-        peak = max(-self._low, self._high)
-        fault = peak_fault(peak)
-        if fault:
-            reason = "contains NaN or infinite samples" if peak > OVERFLOWING else "samples far outside -1 to 1"
-            raise AudioError(reason, self.path, f"{near}, {fault}")
+        peak = max(-low, high)
+        reason = "contains NaN or infinite samples" if peak > OVERFLOWING else "samples far outside -1 to 1"
+        raise AudioError(reason, self.path, f"{near}, {peak_fault(peak)}")
 
 
 class _Powers:

@@ -146,6 +146,14 @@ def test_nan_and_infinite_samples(tmp_path: Path, value: float) -> None:
     assert reason_of(tmp_path / "bad.wav") == "contains NaN or infinite samples"
 
 
+def test_nan_in_a_later_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("melmask.audio.sndfile.BLOCK_VALUES", 1000)
+    wave = tone(RATE_HZ)
+    wave[-5] = np.nan
+    soundfile.write(tmp_path / "bad.wav", wave, RATE_HZ, subtype="FLOAT")
+    assert reason_of(tmp_path / "bad.wav") == "contains NaN or infinite samples"
+
+
 @pytest.mark.parametrize("level", [0.0, 0.25])
 def test_constant_is_silent(tmp_path: Path, level: float) -> None:
     soundfile.write(tmp_path / "still.wav", np.full(RATE_HZ, level), 44_100)
