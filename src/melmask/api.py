@@ -71,6 +71,7 @@ def pretrain(
     run: str | Path,
     *,
     resume: bool = False,
+    init: str | Path | None = None,
     num_threads: int | None = None,
     report: Callable[[LogEntry], None] = lambda entry: None,
 ) -> Path:
@@ -84,6 +85,8 @@ def pretrain(
         run: the folder to write.
         resume: continue the run in that folder from its last checkpoint; it ends with the same weights as a run that
             was never interrupted, if both compute on the same number of threads all the time.
+        init: weights to start from, with an optimiser that starts anew: a run folder, an encoder file, or what others
+            published (docs/published-weights.md); None for random ones.
         num_threads: that torch computes on; None follows what else keeps the cores busy, unless OMP_NUM_THREADS is set.
         report: called with each entry of the log.
 
@@ -91,10 +94,13 @@ def pretrain(
         The run folder, which `melmask.load` takes.
 
     Raises:
-        ValueError: the folder is in use, or recipe or data differ from those of the run to be resumed.
+        ValueError: the folder is in use, recipe or data differ from those of the run to be resumed, or the weights to
+            start from are of another form than the recipe's.
         RuntimeError: the loss is not finite; the last good checkpoint is kept.
     """
+    start = None if init is None else Path(init)
     opened = store if isinstance(store, Store) else Store.open(Path(store))
-    if not loop.pretrain(recipe, opened, Path(run), resume=resume, num_threads=num_threads, report=report):
+    folder = Path(run)
+    if not loop.pretrain(recipe, opened, folder, resume=resume, init=start, num_threads=num_threads, report=report):
         warnings.warn(f"the training in {run} was interrupted and saved: resume=True continues it", stacklevel=2)
-    return Path(run)
+    return folder

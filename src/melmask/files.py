@@ -3,11 +3,14 @@
 import json
 import os
 import re
+from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PosixPath, PurePosixPath
+from pickle import UnpicklingError
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -65,6 +68,29 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             return {name: handle.get_tensor(name) for name in handle.keys()}, handle.metadata() or {}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise ValueError(f"{path} cannot be read as safetensors: {error}") from error
+
+
+def read_pickle(path: Path) -> Any:
+    """Read a file that torch.save wrote, on the CPU: tensors and plain values only, never a program.
+
+    Settings that argparse kept, as training scripts save them beside the weights, are read as well.
+
+    Raises:
+        ValueError: the file is missing or damaged, or holds objects that only running its code would restore.
+    """
+    try:
+        with torch.serialization.safe_globals([Namespace, PurePosixPath, PosixPath]):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except UnpicklingError as error:
+        found = re.search(r"GLOBAL (\S+)", str(error))
+        if not found:
+            raise ValueError(f"{path} cannot be read as weights that torch.save saved: {error}") from error
+        raise ValueError(
+            f"{path} holds an object of {found[1]}, which is not read since it could run code: if you trust the file, "
+            "save its weights alone, as torch.save({'model': state_dict}, 'weights.pth')"
+        ) from error
+    except (OSError, EOFError, RuntimeError, KeyError, IndexError, AttributeError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} cannot be read as weights that torch.save saved: {error}") from error
 
 
 def select_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

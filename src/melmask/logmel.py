@@ -258,3 +258,10 @@ def _hz_to_mel(hz: float) -> float:
 def _mel_to_hz(mel: np.ndarray) -> np.ndarray:
     above = _LOG_FROM_HZ * np.exp((mel - _LOG_FROM_MEL) / _MELS_PER_NEPER)
     return np.where(mel < _LOG_FROM_MEL, mel * _LINEAR_HZ_PER_MEL, above)
+
+
+# The front ends that MSM-MAE and M2D publish weights for, by sample rate in Hz.
+PUBLISHED_SPECS = {
+    16_000: LogMelSpec(),
+    32_000: LogMelSpec(sample_rate_hz=32_000, n_fft=800, hop_length=320, fmin_hz=50.0, fmax_hz=16_000.0),
+}

@@ -2,12 +2,15 @@
 
 import warnings
 from functools import cache
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from melmask.types import PatchGrid
+
+PositionOrder = Literal["freq-time", "time-freq"]
 
 
 def grid_of(log_mel: Tensor, patch_shape: tuple[int, int]) -> PatchGrid:
@@ -108,18 +111,19 @@ def valid_patches(num_valid_frames: Int[Tensor, " b"], grid: PatchGrid) -> Bool[
     return (start_frame < num_valid_frames[:, None]).repeat(1, grid.freq)
 
 
-def sincos_positions(grid: PatchGrid, dim: int) -> Float[Tensor, "n d"]:
-    """Fixed 2-D sine-cosine positions on the (freq, time) grid: the first half of the width says freq, the second time.
+def sincos_positions(grid: PatchGrid, dim: int, order: PositionOrder = "freq-time") -> Float[Tensor, "n d"]:
+    """Fixed 2-D sine-cosine positions on the (freq, time) grid: one half of the width says freq, the other time.
 
     Args:
         grid: the patches' grid; any length in time, so longer input only adds positions.
         dim: feature width, a multiple of 4.
+        order: which axis the first half of the width says.
 
     Raises:
         ValueError: dim is not a multiple of 4.
 
     Source: Vaswani et al. (2017), arXiv 1706.03762, in two dimensions as usual for ViTs (arXiv 2010.11929, 2111.06377).
-    Deviates: the order of the two axes is (freq, time).
+    Deviates: the first half says freq by default; in the published weights of MSM-MAE and M2D it says time.
     """
     if dim % 4:
         raise ValueError(f"2-D sine-cosine positions need a width that is a multiple of 4, got {dim}")
@@ -131,4 +135,5 @@ def sincos_positions(grid: PatchGrid, dim: int) -> Float[Tensor, "n d"]:
 
     freq = torch.arange(grid.freq, dtype=torch.float64).repeat_interleave(grid.time)
     time = torch.arange(grid.time, dtype=torch.float64).repeat(grid.freq)
-    return torch.cat([waves(freq), waves(time)], dim=1).float()
+    halves = (freq, time) if order == "freq-time" else (time, freq)
+    return torch.cat([waves(axis) for axis in halves], dim=1).float()

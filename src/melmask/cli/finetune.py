@@ -45,6 +45,8 @@ def finetune(
     from melmask.evaluation.results import append_results
     from melmask.finetune import run as tuning
 
+    if run.is_file():
+        raise ValueError(f"{run} is a file, and results go into a folder: name its run, or `melmask import` it")
     name = recipe if settings == FINETUNE_RECIPES[recipe] else f"{recipe}-changed"
     encoder = PretrainedEncoder.load(run)
     if encoder.step is not None:

@@ -11,14 +11,16 @@ from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from functools import partial
 from importlib import import_module
+from keyword import iskeyword
 from typing import Any
 
 EXIT_BAD_INPUT, EXIT_INTERRUPTED = 2, 130
 
-# Each is the function of that name in the module of that name beside this one; this is the first line of its docstring.
+# Each is the function of that name in the module of that name (`in_python`); this is the first line of its docstring.
 COMMANDS = {
     "prepare": "Turn recordings into a packed store of log-mel spectrograms.",
     "pretrain": "Train an encoder on a store, by a recipe with any setting changed.",
+    "import": "Make a run folder of weights that others published.",
     "plan": "Estimate the time, memory and operations of a training run.",
     "embed": "Write embeddings of recordings to an .npz file.",
     "evaluate": "Evaluate encoders on labelled tasks by probes, beside baselines.",
@@ -111,12 +113,21 @@ def run(name: str, arguments: Sequence[str]) -> None:
         raise ValueError(f"no command {name!r}: {nearest}`melmask --help` lists the commands")
     import tyro
 
-    command: Callable[..., None] = getattr(import_module(f"melmask.cli.{name}"), name)
+    command: Callable[..., None] = getattr(import_module(f"melmask.cli.{in_python(name)}"), in_python(name))
     # Of functions, unlike of dataclasses, tyro would print the lines of an argument's help as they stand in the source.
     command.__doc__ = re.sub(r"\n {12,}", " ", command.__doc__ or "")
     if name in RECIPES:
         command = from_recipe(command, name, arguments)
     tyro.cli(command, prog=f"melmask {name}", args=arguments)
+
+
+def in_python(name: str) -> str:
+    """The name of a command's module and function: its own, or with a ``_`` where Python has reserved it.
+
+    >>> in_python("import"), in_python("plan")
+    ('import_', 'plan')
+    """
+    return f"{name}_" if iskeyword(name) else name
 
 
 def from_recipe(command: Callable[..., None], name: str, arguments: Sequence[str]) -> Callable[..., None]:

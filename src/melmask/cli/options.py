@@ -11,6 +11,7 @@ DEFAULT_RECIPE = "tiny-msm-mae"
 Run = Annotated[Path, arg(metavar="RUN")]
 OptionalStore = Annotated[Path | None, arg(metavar="STORE", help_behavior_hint="(required, but for --dry-run)")]
 Runs = Annotated[tuple[Path, ...], arg(metavar="RUN [RUN ...]", help_behavior_hint="(required)")]
+Weights = Annotated[Path, arg(metavar="WEIGHTS", help="a .pth or safetensors file, or a Hugging Face folder.")]
 File = Annotated[Path, arg(metavar="FILE")]
 Folder = Annotated[Path, arg(metavar="FOLDER")]
 TableFile = Annotated[Path, arg(metavar="TABLE")]
@@ -20,6 +21,14 @@ Encoders = Annotated[tuple[str, ...], arg(metavar="ENCODER [ENCODER ...]", help_
 Probes = Annotated[
     tuple[str, ...],
     arg(metavar="PROBE [PROBE ...]", help_behavior_hint="(default: logistic, or with protocol evar linear)"),
+]
+Init = Annotated[
+    Path | None,
+    arg(
+        metavar="WEIGHTS",
+        help="weights to start from: of a run's folder, an encoder file, or what others published.",
+        help_behavior_hint="(optional)",
+    ),
 ]
 NewRun = Annotated[Path | None, arg(metavar="RUN", help_behavior_hint="(required, but for --dry-run)")]
 OptionalRun = Annotated[Path | None, arg(metavar="RUN", help_behavior_hint="(optional)")]

@@ -11,7 +11,7 @@ from tyro.conf import OmitArgPrefixes, Positional
 
 from melmask.cli.console import bar, console, print_path
 from melmask.cli.main import EXIT_INTERRUPTED
-from melmask.cli.options import DEFAULT_RECIPE, NewRun, OptionalStore, Threads
+from melmask.cli.options import DEFAULT_RECIPE, Init, NewRun, OptionalStore, Threads
 from melmask.train.paper import VARIANTS, named_recipe, settings_of
 from melmask.train.recipe import RECIPES, Recipe, as_text
 
@@ -25,6 +25,7 @@ def pretrain(
     recipe: Literal[tuple(RECIPES)] = DEFAULT_RECIPE,  # type: ignore[valid-type]
     variant: Literal[tuple(VARIANTS)] | None = None,  # type: ignore[valid-type]
     resume: bool = False,
+    init: Init = None,
     dry_run: bool = False,
     threads: Threads = None,
 ) -> None:
@@ -63,7 +64,13 @@ def pretrain(
             if not console.is_terminal:
                 console.print(f"step {line.step}/{line.num_steps}  {note}  {line.elapsed_s:.0f} s")
 
-        complete = loop.pretrain(settings, data, out, resume=resume, num_threads=threads, report=show)
+        def tell(started_from: str) -> None:
+            if started_from:
+                console.print(f"started from other weights: {escape(started_from)}", soft_wrap=True)
+
+        complete = loop.pretrain(
+            settings, data, out, resume=resume, init=init, num_threads=threads, report=show, note=tell
+        )
     if not complete:
         command = shlex.join(["melmask", "pretrain", str(store), "--out", str(out), "--resume"])
         console.print(f"interrupted; the run was saved. Resume with:\n  {command}", soft_wrap=True)

@@ -4,6 +4,7 @@ import hashlib
 import importlib
 import re
 import sys
+import warnings
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -12,6 +13,9 @@ import numpy as np
 import torch
 
 from melmask.encoders.waveform import WaveformEncoder, Waveforms, as_array
+from melmask.nn.foreign import IN_PICKLE
+from melmask.nn.published import read_audiomae
+from melmask.patches import grid_of, patchify
 from melmask.runtime import this_device
 
 WEIGHTS = ("*.json", "*.safetensors")  # of a Hugging Face folder: all that changes a vector
@@ -138,6 +142,39 @@ def from_huggingface(folder: Path) -> WaveformEncoder:
             return as_array(encoder(**inputs).last_hidden_state.mean(dim=1))
 
     files = [path for pattern in WEIGHTS for path in sorted(folder.glob(pattern))]
+    return WaveformEncoder(f"hf:{folder.name}", _hash("hf", *files), rate, encode, _longest(extractor, rate))
+
+
+def from_audiomae(folder: Path) -> WaveformEncoder:
+    """The encoder of an AudioMAE in a Hugging Face folder; the vector is the mean over patches, normed.
+
+    Its input is that of its model cards, and of AST: Kaldi's filterbank of 128 bands, zero-padded to 1,024 frames, less
+    -4.2677393 and divided by twice 4.5689974.
+
+    Args:
+        folder: config.json and weights in safetensors, under timm's names.
+
+    Raises:
+        ValueError: tensors are missing or unknown, which are named; see `melmask.nn.published.read_published`.
+        ImportError: transformers is not installed, whose front end of AST is used.
+
+    Source: arXiv 2207.06405. Deviates: not at all.
+    """
+    with warnings.catch_warnings(action="ignore", category=UserWarning):  # its lowest bands have no bin, as published
+        extractor = _library("transformers", "hf").ASTFeatureExtractor()
+    encoder, is_normed_after = read_audiomae(folder)
+    encoder.eval().to(this_device())
+    rate = int(extractor.sampling_rate)
+
+    def encode(waves: Waveforms) -> np.ndarray:
+        log_mel = extractor(list(waves), sampling_rate=rate, return_tensors="pt").input_values.mT.to(this_device())
+        patches, grid = patchify(log_mel, encoder.patch_shape), grid_of(log_mel, encoder.patch_shape)
+        with torch.inference_mode():
+            if is_normed_after:
+                return as_array(encoder.norm(encoder.layers(patches, grid)[-1][:, 1:].mean(dim=1)))
+            return as_array(encoder(patches, grid)[:, 1:].mean(dim=1))
+
+    files = [path for pattern in (*WEIGHTS, IN_PICKLE) for path in sorted(folder.glob(pattern))]
     return WaveformEncoder(f"hf:{folder.name}", _hash("hf", *files), rate, encode, _longest(extractor, rate))
 
 

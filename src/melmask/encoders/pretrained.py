@@ -19,7 +19,8 @@ from melmask.encoders.recordings import Audio, is_one, log_mels
 from melmask.encoders.timesteps import TimeSteps, half
 from melmask.logmel import LogMelSpec
 from melmask.nn.encoder_file import ENCODER, EncoderFile, FrontEnd
-from melmask.nn.vit import LAYER_NORM_EPS, Encoder, Size
+from melmask.nn.foreign import is_foreign
+from melmask.nn.vit import LAYER_NORM_EPS, Encoder, random_encoder
 from melmask.patches import grid_of, patchify
 from melmask.runtime import autocast_for, keep_freed_memory, this_device
 from melmask.threads import following_load
@@ -85,7 +86,7 @@ class PretrainedEncoder:
 
     @staticmethod
     def load(path: str | Path, settings: FeatureSettings = DEFAULT_SETTINGS) -> "PretrainedEncoder":
-        """The encoder of a run folder, named after it, or of an encoder file.
+        """The encoder of a run folder, named after it, of an encoder file, or of weights that others published.
 
         Args:
             path: the folder, RUN@STEP for an encoder that was kept along a run, or the file.
@@ -95,14 +96,14 @@ class PretrainedEncoder:
             ValueError: there is none, it is damaged, or it lacks a layer asked for.
         """
         path, step = split_step(Path(path))
-        run = path if path.is_dir() else None
+        run = path if path.is_dir() and not is_foreign(path) else None
         file = path / ENCODER if run or not path.exists() else path
-        called = file.resolve().parent.name if file.name == ENCODER else file.stem
+        called = file.resolve().parent.name if file.name == ENCODER or file.stem.startswith("checkpoint") else file.stem
         if run and step is not None:
             file, called = kept_encoder(run, step), f"{called}@{step}"
         saved = EncoderFile.load(file)
-        front_end, crop_frames = saved.front_end, saved.crop_frames
-        return PretrainedEncoder(saved.encoder, front_end, crop_frames, settings, called, run=run, step=step)
+        of_file = (saved.encoder, saved.front_end, saved.crop_frames)
+        return PretrainedEncoder(*of_file, settings, called, run=run, step=step)
 
     def untrained(self, seed: int = 0) -> "PretrainedEncoder":
         """The same form with random weights: the baseline that shows what training added.
@@ -112,7 +113,7 @@ class PretrainedEncoder:
         """
         if not self.has_untrained:
             raise ValueError(f"{self.name} has random weights itself: compare it with log-mel statistics")
-        fresh = random_encoder(self.encoder.size, self.encoder.patch_shape, seed)
+        fresh = random_encoder(self.encoder.size, self.encoder.patch_shape, seed, self.encoder.positions.order)
         called = f"{self.called} untrained"
         return PretrainedEncoder(fresh, self.front_end, self.crop_frames, self.settings, called, has_untrained=False)
 
@@ -134,11 +135,13 @@ class PretrainedEncoder:
     @property
     def identity(self) -> str:
         """Hash of all that embeddings depend on but the recordings: weights, form, front end, crop and settings."""
-        form = (self.encoder.size, self.encoder.patch_shape, self.crop_frames, self.layers, self.settings.pooling)
+        encoder, order = self.encoder, self.encoder.positions.order
+        other = () if order == "freq-time" else (order,)  # so that encoders of before there was another keep their hash
+        form = (encoder.size, encoder.patch_shape, self.crop_frames, self.layers, self.settings.pooling, *other)
         digest = hashlib.sha256(repr((self.front_end, form)).encode())
         if self.settings.precision != "float32":
             digest.update(self.settings.precision.encode())
-        for name, tensor in sorted(self.encoder.state_dict().items()):
+        for name, tensor in sorted(encoder.state_dict().items()):
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
             digest.update(tensor.cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()
@@ -367,13 +370,6 @@ class PretrainedEncoder:
             normed = [F.layer_norm(output, (dim,), eps=LAYER_NORM_EPS) for output in outputs[:-1]]
             normed.append(self.encoder.norm(outputs[-1]))
             return [_by_step(normed[number - 1], grid) for number in self.layers]
-
-
-def random_encoder(size: Size, patch_shape: tuple[int, int], seed: int = 0) -> Encoder:
-    """An encoder of random weights, drawn from the seed alone."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return Encoder(size, patch_shape)
 
 
 def _by_step(tokens: Float[Tensor, "b t d"], grid: PatchGrid) -> Float[Tensor, "b time d2"]:

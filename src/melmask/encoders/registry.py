@@ -7,17 +7,19 @@ from typing import Any
 
 from melmask.encoders.base import AudioEncoder
 from melmask.encoders.baselines import LogMelStatistics
-from melmask.encoders.external import from_hear, from_huggingface, from_onnx
+from melmask.encoders.external import from_audiomae, from_hear, from_huggingface, from_onnx
 from melmask.encoders.features import DEFAULT_SETTINGS, FeatureSettings, Layers, Pooling, Precision
-from melmask.encoders.pretrained import PretrainedEncoder, random_encoder
+from melmask.encoders.pretrained import PretrainedEncoder
 from melmask.encoders.waveform import EncodesWaveforms, wrap
 from melmask.logmel import LogMelSpec
+from melmask.nn.encoder_file import ENCODER as ENCODER_FILE
 from melmask.nn.encoder_file import FrontEnd
-from melmask.nn.vit import SIZES
+from melmask.nn.foreign import CONFIG, FRONT_END, holds_transformer, names_in, read_config
+from melmask.nn.published import AUDIOSET_MEAN, AUDIOSET_STD, is_audiomae
+from melmask.nn.vit import SIZES, random_encoder
 from melmask.registry import lookup
 from melmask.train.run_folder import split_step
 
-AUDIOSET_MEAN, AUDIOSET_STD = -7.1, 4.2  # of log-mels: the front end of encoders that were never trained
 UNTRAINED_PATCH_SHAPE, UNTRAINED_CROP_FRAMES = (16, 16), 608  # as in the papers
 DEFAULT_SPEC = LogMelSpec()
 
@@ -33,10 +35,11 @@ def load(
     """The encoder that a name stands for, ready to embed recordings.
 
     Args:
-        spec: a run folder or an encoder file; ``RUN@STEP``, an encoder that was kept along a run; ``untrained:SIZE``,
-            random weights; ``untrained-of:RUN``, random weights in the form of a run's encoder; ``logmel-stats``;
-            ``onnx:FILE[@RATE]``; ``hear:MODULE[@WEIGHTS]``; ``hf:FOLDER``; or ``package.module:Class``, a Python class
-            with ``encode(batch, sample_rate)``. docs/peers.md says what each must hold.
+        spec: a run folder, an encoder file, or weights that others published (docs/published-weights.md); ``RUN@STEP``,
+            an encoder that was kept along a run; ``untrained:SIZE``, random weights; ``untrained-of:RUN``, random
+            weights in the form of a run's encoder; ``logmel-stats``; ``onnx:FILE[@RATE]``;
+            ``hear:MODULE[@WEIGHTS]``; ``hf:FOLDER``; or ``package.module:Class``, a Python class with
+            ``encode(batch, sample_rate)``. docs/peers.md says what each must hold.
         layers: of a melmask encoder: last, all, or numbers from 1 on.
         pooling: of a melmask encoder, over time.
         precision: of a melmask encoder: float32, bf16, or "auto", which is bf16 where the hardware computes in it.
@@ -62,7 +65,7 @@ def as_encoder(encoder: EncoderLike, settings: FeatureSettings = DEFAULT_SETTING
         ValueError, ImportError: see `load` and `wrap`.
     """
     if isinstance(encoder, Path):
-        return PretrainedEncoder.load(encoder, settings)
+        return _of_path(encoder, settings)
     if isinstance(encoder, str):
         return _of_name(encoder, settings)
     if isinstance(encoder, AudioEncoder):
@@ -79,11 +82,28 @@ def _of_name(spec: str, settings: FeatureSettings) -> AudioEncoder:
     if colon and kind in KINDS:
         return KINDS[kind](rest, settings)
     if Path(spec).exists() or split_step(Path(spec))[1] is not None:
-        return PretrainedEncoder.load(spec, settings)
+        return _of_path(Path(spec), settings)
     if colon:
         found: Any = lookup(spec, {}, "encoder")
         return as_encoder(found() if isinstance(found, type) else found, settings)
     raise ValueError(f"no encoder {spec!r}: give {FORMS}")
+
+
+def _of_path(path: Path, settings: FeatureSettings) -> AudioEncoder:
+    """The encoder of a run folder, an encoder file, published weights or a Hugging Face folder."""
+    if (path / CONFIG).is_file() and not (path / ENCODER_FILE).exists():
+        return _of_huggingface(path, settings)
+    return PretrainedEncoder.load(path, settings)
+
+
+def _of_huggingface(folder: Path, settings: FeatureSettings) -> AudioEncoder:
+    """The encoder of a Hugging Face folder: by transformers, or of a masked autoencoder without a front end by us."""
+    config = read_config(folder) if (folder / CONFIG).is_file() else {}
+    if is_audiomae(config):
+        return from_audiomae(folder)
+    if config and not (folder / FRONT_END).exists() and holds_transformer(names_in(folder)):
+        return PretrainedEncoder.load(folder, settings)
+    return from_huggingface(folder)
 
 
 def _untrained(size: str, settings: FeatureSettings) -> PretrainedEncoder:
@@ -102,7 +122,7 @@ KINDS: dict[str, Callable[[str, FeatureSettings], AudioEncoder]] = {
     "untrained-of": lambda run, settings: PretrainedEncoder.load(run, settings).untrained(),
     "onnx": lambda file, settings: from_onnx(file),
     "hear": lambda module, settings: from_hear(module),
-    "hf": lambda folder, settings: from_huggingface(Path(folder)),
+    "hf": lambda folder, settings: _of_huggingface(Path(folder), settings),
 }
 FORMS = (
     f"a run folder, RUN@STEP, an encoder file, {LOGMEL_STATS}, {UNTRAINED}:SIZE, untrained-of:RUN, onnx:FILE, "

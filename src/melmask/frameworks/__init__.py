@@ -10,7 +10,8 @@ import torch
 from melmask.frameworks.base import Framework, Loss
 from melmask.frameworks.m2d import M2D
 from melmask.frameworks.msm_mae import MSMMAE
-from melmask.nn.vit import Blocks, Size
+from melmask.nn.vit import Blocks, Positions, Size
+from melmask.patches import PositionOrder
 from melmask.registry import lookup
 
 __all__ = [
@@ -68,6 +69,7 @@ def make_framework(
     patch_shape: tuple[int, int],
     options: Mapping[str, Any] | None = None,
     checkpoint_activations: bool = False,
+    position_order: PositionOrder = "freq-time",
 ) -> Framework:
     """A framework with freshly initialised weights, on torch's default device.
 
@@ -78,6 +80,7 @@ def make_framework(
         patch_shape: (freq, time) of a patch, in mel bands and frames.
         options: settings of the framework's own, fields of its ``Options``.
         checkpoint_activations: keep only the input of each block for the backward pass; see `melmask.nn.vit.Blocks`.
+        position_order: which axis the first half of all positions says.
 
     Raises:
         ValueError: there is no such framework or option, or a value is out of range.
@@ -86,6 +89,8 @@ def make_framework(
     for module in model.modules():
         if isinstance(module, Blocks):
             module.are_recomputed = checkpoint_activations
+        elif isinstance(module, Positions):
+            module.order = position_order
     return model
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from melmask.frameworks.cost import Cost, Pass, Product
 from melmask.nn.linear import Linear
-from melmask.nn.vit import LAYER_NORM_EPS, Blocks, Encoder, Size, init_weights, positions
+from melmask.nn.vit import LAYER_NORM_EPS, Blocks, Encoder, Positions, Size, init_weights
 from melmask.patches import place, take
 from melmask.types import Mask, PatchGrid
 
@@ -127,6 +127,7 @@ class MaskedDecoder(nn.Module):
     def __init__(self, size: Size, encoder_dim: int, out_dim: int) -> None:
         super().__init__()
         self.size, self.encoder_dim, self.out_dim = size, encoder_dim, out_dim
+        self.positions = Positions(size.dim)
         self.embed = Linear(encoder_dim, size.dim)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, size.dim))
         self.blocks = Blocks(size)
@@ -145,7 +146,7 @@ class MaskedDecoder(nn.Module):
         """
         latent = self.embed(latent)
         tokens = self.mask_token.to(latent.dtype).expand(len(latent), grid.num_patches, -1)
-        tokens = place(tokens, mask.visible, latent[:, 1:]) + positions(grid, self.size.dim, latent)
+        tokens = place(tokens, mask.visible, latent[:, 1:]) + self.positions(grid, latent)
         tokens = torch.cat([latent[:, :1].to(tokens.dtype), tokens], dim=1)
         return self.pred(self.norm(take(self.blocks(tokens)[:, 1:], mask.masked)))
 

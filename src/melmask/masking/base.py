@@ -260,8 +260,8 @@ def with_hints(
     Raises:
         ValueError: the hint ratio is outside [0, 1].
 
-    Source: arXiv 2603.23810 ("hints"). Deviates: the new masked patches may come from M0's given-back part too, so
-    that h = 1 is uniform random masking without a special case.
+    Source: arXiv 2603.23810 ("hints"). Deviates: not at all. As in its published code, the new masked patches may come
+    from M0's given-back part too, so that h = 1 is uniform random masking without a special case.
     """
     check_hint_ratio(hint_ratio)
     if hint_ratio == 0:

@@ -6,10 +6,16 @@ from pathlib import Path
 
 from melmask.files import read_tensors, write_tensors
 from melmask.logmel import LogMelSpec
+from melmask.nn.foreign import holds_transformer, is_foreign
+from melmask.nn.published import AS_PUBLISHED, Unstated, read_published
 from melmask.nn.vit import Encoder, Size
+from melmask.patches import PositionOrder
 
 ENCODER = "encoder.safetensors"  # its name in a run's folder
-FORMAT = "melmask-encoder-1"
+# Files of the second format have positions in another order, which versions that know only the first would not see.
+
+
+ORDERS: dict[str, PositionOrder] = {"melmask-encoder-1": "freq-time", "melmask-encoder-2": "time-freq"}
 
 
 @dataclass(frozen=True)
@@ -43,26 +49,49 @@ class EncoderFile:
 
     def save(self, path: Path) -> None:
         """Write it, atomically."""
-        size, shape = asdict(self.encoder.size), list(self.encoder.patch_shape)
+        size, shape, order = asdict(self.encoder.size), list(self.encoder.patch_shape), self.encoder.positions.order
         form = {"size": size, "patch_shape": shape, "crop_frames": self.crop_frames}
+        [written] = [name for name, known in ORDERS.items() if known == order]
         front_end = {"spec": self.front_end.spec.to_dict(), "mean": self.front_end.mean, "std": self.front_end.std}
-        metadata = {"format": FORMAT, "form": json.dumps(form), "front_end": json.dumps(front_end)}
+        metadata = {"format": written, "form": json.dumps(form), "front_end": json.dumps(front_end)}
         write_tensors(path, dict(self.encoder.state_dict()), metadata)
 
     @staticmethod
     def load(path: Path) -> "EncoderFile":
-        """Read an encoder file.
+        """Read an encoder file, or weights that others published (`melmask.nn.published`).
 
         Raises:
-            ValueError: the file is missing, damaged or no melmask encoder.
+            ValueError: the file is missing, damaged, or neither.
         """
         if not path.exists():
             raise ValueError(f"{path} does not exist: the run has not saved its first checkpoint, or is no run folder")
+        if is_foreign(path):
+            return EncoderFile.of_published(path)
         tensors, metadata = read_tensors(path)
-        if metadata.get("format") != FORMAT:
+        if metadata.get("format") not in ORDERS:
+            if holds_transformer(tensors):
+                return EncoderFile.of_published(path)
             raise ValueError(f"{path} is no melmask encoder (format {metadata.get('format')!r})")
         form, front_end = json.loads(metadata["form"]), json.loads(metadata["front_end"])
-        encoder = Encoder(Size(**form["size"]), tuple(form["patch_shape"]))
+        encoder = Encoder(Size(**form["size"]), tuple(form["patch_shape"]), ORDERS[metadata["format"]])
         encoder.load_state_dict(tensors)
         spec = LogMelSpec.from_dict(front_end["spec"])
         return EncoderFile(encoder, FrontEnd(spec, front_end["mean"], front_end["std"]), form["crop_frames"])
+
+    @staticmethod
+    def of_published(path: Path, unstated: Unstated = AS_PUBLISHED) -> "EncoderFile":
+        """Read the encoder of weights that others published; see `read_published`."""
+        found = read_published(path, unstated)
+        return EncoderFile(found.encoder, FrontEnd(found.spec, found.mean, found.std), found.crop_frames)
+
+
+def is_published(path: Path) -> bool:
+    """Whether a path holds weights that others published, and no melmask encoder.
+
+    Raises:
+        ValueError: it is a safetensors file that cannot be read.
+    """
+    if path.suffix != ".safetensors":
+        return is_foreign(path)
+    tensors, metadata = read_tensors(path)
+    return metadata.get("format") not in ORDERS and holds_transformer(tensors)

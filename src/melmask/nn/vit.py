@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from melmask.nn.linear import Linear
-from melmask.patches import sincos_positions, take
+from melmask.patches import PositionOrder, sincos_positions, take
 from melmask.types import PatchGrid
 
 LAYER_NORM_EPS = 1e-6
@@ -147,15 +147,27 @@ class PatchEmbed(nn.Module):
 
 
 @lru_cache(maxsize=64)
-def _positions(grid: PatchGrid, dim: int, device: torch.device) -> Tensor:
+def _positions(grid: PatchGrid, dim: int, order: PositionOrder, device: torch.device) -> Tensor:
     # A cached tensor made under inference mode could not be used for training later.
     with torch.inference_mode(False):
-        return sincos_positions(grid, dim).to(device)
+        return sincos_positions(grid, dim, order).to(device)
 
 
-def positions(grid: PatchGrid, dim: int, like: Tensor) -> Float[Tensor, "1 n d"]:
-    """The grid's fixed position embeddings, for one sample, on the device of ``like``."""
-    return _positions(grid, dim, like.device)[None]
+class Positions(nn.Module):
+    """Fixed 2-D position embeddings; nothing of them is learnt or saved.
+
+    Args:
+        dim: their width.
+        order: which axis the first half of the width says.
+    """
+
+    def __init__(self, dim: int, order: PositionOrder = "freq-time") -> None:
+        super().__init__()
+        self.dim, self.order = dim, order
+
+    def forward(self, grid: PatchGrid, like: Tensor) -> Float[Tensor, "1 n d"]:
+        """The positions of a grid, for one sample, on the device of ``like``."""
+        return _positions(grid, self.dim, self.order, like.device)[None]
 
 
 class Encoder(nn.Module):
@@ -167,11 +179,13 @@ class Encoder(nn.Module):
     Args:
         size: width, depth and heads.
         patch_shape: (freq, time) of a patch, in mel bands and frames.
+        position_order: which axis the first half of the positions says.
     """
 
-    def __init__(self, size: Size, patch_shape: tuple[int, int]) -> None:
+    def __init__(self, size: Size, patch_shape: tuple[int, int], position_order: PositionOrder = "freq-time") -> None:
         super().__init__()
         self.size, self.patch_shape = size, patch_shape
+        self.positions = Positions(size.dim, position_order)
         self.patch_embed = PatchEmbed(patch_shape[0] * patch_shape[1], size.dim)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, size.dim))
         self.blocks = Blocks(size)
@@ -219,11 +233,20 @@ class Encoder(nn.Module):
 
     def _embed(self, patches: Tensor, grid: PatchGrid, index: Tensor | None = None) -> Tensor:
         """The class token and the embedded patches at ``index``, with their positions."""
-        position = positions(grid, self.size.dim, patches).expand(len(patches), -1, -1)
+        position = self.positions(grid, patches).expand(len(patches), -1, -1)
         if index is not None:
             patches, position = take(patches, index), take(position, index)
         tokens = self.patch_embed(patches) + position
         return torch.cat([self.cls_token.to(tokens.dtype).expand(len(tokens), -1, -1), tokens], dim=1)
+
+
+def random_encoder(
+    size: Size, patch_shape: tuple[int, int], seed: int = 0, order: PositionOrder = "freq-time"
+) -> Encoder:
+    """An encoder of random weights, drawn from the seed alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return Encoder(size, patch_shape, order)
 
 
 def init_weights(module: nn.Module) -> None:

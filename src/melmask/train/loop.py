@@ -14,7 +14,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from melmask.data.loader import Loader
 from melmask.data.store import Store
-from melmask.files import atomic_write, select_prefix
+from melmask.files import atomic_write, select_prefix, write_json
 from melmask.frameworks import Loss
 from melmask.nn.encoder_file import ENCODER, EncoderFile, FrontEnd
 from melmask.patches import grid_of, patchify, valid_patches
@@ -22,6 +22,7 @@ from melmask.runtime import autocast_for, keep_freed_memory
 from melmask.threads import following_load
 from melmask.train.checkpoint import load_training, save_training
 from melmask.train.distributed import World, join_world
+from melmask.train.initial import INIT, Initial, find_initial
 from melmask.train.masker import Masker
 from melmask.train.monitors import effective_rank, feature_deviation
 from melmask.train.optimiser import clip_gradients, learning_rate, make_optimiser
@@ -41,8 +42,10 @@ def pretrain(
     run: Path,
     *,
     resume: bool = False,
+    init: Path | None = None,
     num_threads: int | None = None,
     report: Callable[[LogEntry], None] = lambda entry: None,
+    note: Callable[[str], None] = lambda text: None,
 ) -> bool:
     """Train by the recipe and leave a run folder (`melmask.train.run_folder`).
 
@@ -52,23 +55,31 @@ def pretrain(
         run: the folder to make or, with ``resume``, that of the run to resume.
         resume: start from the last checkpoint if there is one; the run ends with the weights of an uninterrupted one,
             to the bit if both compute on the same number of threads all the time.
+        init: weights to start from (`melmask.train.initial`), with a new optimiser; None for random ones.
         num_threads: that torch computes on; None follows what else keeps the cores busy (`melmask.threads`), unless
             OMP_NUM_THREADS is set.
         report: called with every entry of the log, in the first process.
+        note: called with what was taken of those weights, in words.
 
     Returns:
         True if the run is complete, False if it was interrupted and its state saved.
 
     Raises:
-        ValueError: the folder is in use, or its recipe or data are not those given.
+        ValueError: the folder is in use, its recipe or data are not those given, or the weights to start from are of
+            another form than the recipe's.
         Diverged: the loss is not finite; the last checkpoint with a finite loss is kept.
     """
     with join_world() as world, stop_requests() as stop_requested:
         loader = recipe.make_loader(store)
+        initial = find_initial(init, run, recipe, store.spec)
         if world.is_first:
             open_run(run, recipe, store, resume)
+            if initial:
+                write_json(run / INIT, {"path": str(initial.path.resolve()), "identity": initial.identity})
         world.wait()
-        return Trainer(recipe, loader, run, world, report).train(resume, stop_requested, num_threads)
+        trainer = Trainer(recipe, loader, run, world, report, initial)
+        note(trainer.started_from)
+        return trainer.train(resume, stop_requested, num_threads)
 
 
 class Trainer:
@@ -80,16 +91,28 @@ class Trainer:
         run: the run's folder.
         world: all processes of the run.
         report: called with every entry of the log, in the first process.
+        initial: weights to start from; None for random ones.
+
+    Attributes:
+        started_from: what was taken of those weights, in words; empty without any.
     """
 
     def __init__(
-        self, recipe: Recipe, loader: Loader, run: Path, world: World, report: Callable[[LogEntry], None]
+        self,
+        recipe: Recipe,
+        loader: Loader,
+        run: Path,
+        world: World,
+        report: Callable[[LogEntry], None],
+        initial: Initial | None = None,
     ) -> None:
         self.recipe, self.loader, self.run, self.world, self.report = recipe, loader, run, world, report
         self.num_steps = recipe.num_steps(loader.crops_per_epoch)
         keep_freed_memory()
         torch.manual_seed(recipe.seed)
-        self.model = recipe.make_model().to(world.device)
+        model = recipe.make_model()
+        self.started_from = initial.start(model) if initial else ""
+        self.model = model.to(world.device)
         self.wrapped = world.wrap(self.model)
         self.optimiser = make_optimiser(self.model, recipe)
         self.masker = Masker(recipe, loader, world)

@@ -105,6 +105,7 @@ SOURCES: dict[str, tuple[Source, str]] = {
     ),
     "size": ("paper", "ViT-Base: 768 wide, 12 deep, 12 heads"),
     "patch_shape": ("paper", "16 mel bands x 16 frames"),
+    "position_order": ("published default", "time has the first half"),
     "crop_frames": ("paper", "6.08 s at a hop of 10 ms: 5 x 38 patches"),
     "decoder_dim": ("published default", "M2D 512, MSM-MAE 384"),
     "decoder_depth": ("published default", "M2D 8, MSM-MAE 4"),

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from melmask.data.loader import Loader
 from melmask.data.store import Store
@@ -22,6 +22,7 @@ from melmask.masking import (
 from melmask.masking.base import can_mask, num_masked_of, num_visible_of
 from melmask.masking.schedule import HintShape, Schedule, check_points
 from melmask.nn.vit import SIZES, Size
+from melmask.patches import PositionOrder
 from melmask.types import PatchGrid
 
 # Not dict, of which tyro would make a flag for each key of the default value.
@@ -37,6 +38,8 @@ class Recipe:
         framework_options: the framework's own settings; when changed, they replace all of the recipe's.
         size: width and depth of the encoder, a name in `melmask.nn.vit.SIZES`.
         patch_shape: (freq, time) of a patch, in mel bands and frames.
+        position_order: which axis the first half of the positions says: "time-freq" in the weights that M2D and MSM-MAE
+            publish.
         crop_frames: length of the random crops, in frames.
         decoder_dim: width of the network that predicts masked patches.
         decoder_depth: number of its blocks.
@@ -79,6 +82,7 @@ class Recipe:
     framework_options: Options = field(default_factory=dict)
     size: str = "base"
     patch_shape: tuple[int, int] = (16, 16)
+    position_order: PositionOrder = "freq-time"
     crop_frames: int = 608
     decoder_dim: int = 512
     decoder_depth: int = 8
@@ -114,6 +118,8 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.size not in SIZES:
             raise ValueError(f"no size {self.size!r}; there are: {', '.join(SIZES)}")
+        if self.position_order not in get_args(PositionOrder):
+            raise ValueError(f'position_order is "freq-time" or "time-freq", got {self.position_order!r}')
         if (self.steps > 0) == (self.epochs > 0):
             raise ValueError(f"set one of steps and epochs, the other to 0: got {self.steps} and {self.epochs}")
         for name in (
@@ -186,7 +192,8 @@ class Recipe:
     def make_model(self) -> Framework:
         """The framework with freshly initialised weights."""
         sizes = (self.encoder_size, self.decoder_size, self.patch_shape)
-        return make_framework(self.framework, *sizes, self.framework_options, self.checkpoint_activations)
+        settings = (self.framework_options, self.checkpoint_activations, self.position_order)
+        return make_framework(self.framework, *sizes, *settings)
 
     def outline(self) -> Framework:
         """The framework with shapes but no weights, on torch's meta device."""
@@ -315,7 +322,9 @@ def _gather_framework_options(saved: dict[str, Any]) -> None:
         saved["framework_options"] = {k: v for k, v in options.items() if is_m2d and v != defaults[k]}
 
 
-_PAPER = Recipe(epochs=300.0, crops_per_clip=1, framework_options={"target": "blocks"})
+_PAPER = Recipe(
+    position_order="time-freq", epochs=300.0, crops_per_clip=1, framework_options={"target": "blocks"},
+)  # fmt: skip
 # Chosen with random masking, on folds that no reported score uses (LOG.md). Shallower than the papers' networks;
 # M2D's targets are standardised over the batch, so that its EMA can be fast enough for some thousand steps.
 _TINY = Recipe(

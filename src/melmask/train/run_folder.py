@@ -4,6 +4,7 @@
 recipe.json             every setting of the run
 data.json               the store: its path, fingerprint, mean and standard deviation
 checkpoint.safetensors  the training's state after the last saved step, to resume from
+init.json               the weights that the run started from, if not from random ones (`melmask.train.initial`)
 encoder.safetensors     the encoder with its front end (`melmask.nn.encoder_file`)
 encoders/N.safetensors  the encoder after step N, every `keep_every` steps
 log.jsonl               a `LogEntry` a line; the same numbers are in TensorBoard's events.out.tfevents.*

@@ -53,9 +53,9 @@ def test_light_commands_do_without_torch(arguments):
 
 def test_every_module_is_a_command_with_the_help_that_the_list_shows():
     names = {path.stem for path in Path(melmask.cli.__file__).parent.glob("*.py")}
-    assert names - NO_COMMANDS == set(main.COMMANDS)
+    assert names - NO_COMMANDS == set(map(main.in_python, main.COMMANDS))
     for name, text in main.COMMANDS.items():
-        command = getattr(import_module(f"melmask.cli.{name}"), name)
+        command = getattr(import_module(f"melmask.cli.{main.in_python(name)}"), main.in_python(name))
         assert inspect.getdoc(command).splitlines()[0] == text
 
 

@@ -8,7 +8,7 @@ import torch
 from transformers import ViTConfig, ViTModel
 
 from bounds import assert_sums_close
-from melmask.nn.vit import LAYER_NORM_EPS, SIZES, Encoder, Size, positions
+from melmask.nn.vit import LAYER_NORM_EPS, SIZES, Encoder, Positions, Size
 from melmask.patches import sincos_positions
 from melmask.types import PatchGrid
 
@@ -137,7 +137,7 @@ def test_positions_cached_in_inference_mode_can_be_trained_with(encoder):
     with torch.inference_mode():
         encoder(torch.randn(1, 51, 64), grid)
     encoder(torch.randn(1, 51, 64), grid).sum().backward()
-    assert not positions(grid, 32, torch.zeros(1)).is_inference()
+    assert not Positions(32)(grid, torch.zeros(1)).is_inference()
 
 
 def test_parameters_are_named_as_in_timm():

@@ -1,0 +1,192 @@
+"""A run that starts from other weights: which it takes, what is said of them, and what is refused."""
+
+import json
+
+import pytest
+import torch
+
+import melmask
+from melmask.files import read_tensors, select_prefix, write_tensors
+from melmask.logmel import LogMelSpec
+from melmask.nn.encoder_file import ENCODER, EncoderFile
+from melmask.nn.vit import SIZES, Size
+from melmask.train import loop
+from melmask.train.checkpoint import MODEL
+from melmask.train.initial import INIT, Initial
+from melmask.train.run_folder import CHECKPOINT
+from published import published_tensors, save_published
+
+
+@pytest.fixture(autouse=True)
+def narrow(monkeypatch):
+    """A size that published weights can have, and that trains quickly."""
+    monkeypatch.setitem(SIZES, "narrow", Size(64, 2, 1))
+
+
+def recipe(framework="m2d", **changes):
+    settings = {
+        "size": "narrow", "position_order": "time-freq", "decoder_dim": 32, "decoder_depth": 1, "steps": 2,
+        "batch_size": 4, "log_every": 1, "save_every": 1,
+    }  # fmt: skip
+    return melmask.recipe(f"micro-{framework}", **settings | changes)
+
+
+@pytest.fixture
+def published(tmp_path):
+    def make(kind, **changes):
+        tensors = published_tensors(kind, dim=64, decoder=(32, 1), **changes)
+        return save_published(tmp_path / f"{kind}-80x96p16x16.pth", tensors), tensors
+
+    return make
+
+
+def state_of(run):
+    return select_prefix(read_tensors(run / CHECKPOINT)[0], MODEL)
+
+
+def started(recipe, path, store):
+    """A fresh model that has started from the weights, and what is said."""
+    initial = Initial.read(path)
+    initial.check(recipe, store.spec)
+    model = recipe.make_model()
+    return model, initial.start(model)
+
+
+def test_all_of_a_published_model_is_taken(published, store):
+    path, tensors = published("m2d")
+    model, said = started(recipe(), path, store)
+    assert said.startswith("encoder, target, predictor from") and "new" not in said and "not used" not in said
+    state = model.state_dict()
+    for theirs, ours in {
+        "blocks.1.attn.qkv.weight": "encoder.blocks.1.attn.qkv.weight",
+        "target_blocks.0.norm2.bias": "target.blocks.0.norm2.bias",
+        "target_norm.weight": "target.norm.weight",
+        "cls_token": "target.cls_token",
+        "decoder_embed.weight": "predictor.embed.weight",
+        "decoder_blocks.0.mlp.fc1.bias": "predictor.blocks.0.mlp.fc1.bias",
+        "mask_token": "predictor.mask_token",
+        "decoder_pred.bias": "predictor.pred.bias",
+    }.items():
+        assert torch.equal(state[ours], tensors[theirs]), ours
+    assert torch.equal(state["target.patch_embed.proj.weight"], tensors["patch_embed.proj.weight"].flatten(1))
+
+
+def test_a_target_that_the_file_lacks_starts_from_the_encoder(published, store):
+    model, said = started(recipe(), published("encoder")[0], store)
+    assert "; new: predictor" in said
+    for name, tensor in model.encoder.state_dict().items():
+        assert torch.equal(model.target.state_dict()[name], tensor)
+
+
+def test_another_frameworks_decoder_is_not_used_and_named(published, store):
+    model, said = started(recipe(decoder_dim=16), published("msm-mae")[0], store)
+    assert "; new: predictor; not used: decoder" in said
+    assert model.predictor.size.dim == 16
+
+
+def test_training_starts_from_the_weights_with_a_new_optimiser(published, store, tmp_path):
+    path, _ = published("m2d")
+    notes = []
+    run = tmp_path / "run"
+    slow = recipe(learning_rate=1e-9)
+    assert loop.pretrain(slow, store, run, init=path, note=notes.append)
+    expected = Initial.read(path).saved.encoder.state_dict()
+    for name, tensor in EncoderFile.load(run / ENCODER).encoder.state_dict().items():
+        torch.testing.assert_close(tensor, expected[name], atol=1e-6, rtol=0)
+    assert EncoderFile.load(run / ENCODER).encoder.positions.order == "time-freq"
+    assert notes[0].startswith("encoder") and json.loads((run / INIT).read_text())["path"] == str(path)
+    assert int(read_tensors(run / CHECKPOINT)[0]["optimiser.step.encoder.norm.bias"]) == 2
+
+
+@pytest.mark.parametrize("framework", ["m2d", "msm-mae"])
+def test_a_run_starts_from_another_run_and_from_its_encoder_file(framework, store, tmp_path):
+    first = melmask.pretrain(recipe(framework), store, tmp_path / "first")
+    model, said = started(recipe(framework), first, store)
+    assert "new" not in said
+    for name, tensor in state_of(first).items():
+        assert torch.equal(model.state_dict()[name], tensor), name
+    second = melmask.pretrain(recipe(framework), store, tmp_path / "second", init=str(first / ENCODER))
+    assert "new: " in started(recipe(framework), first / ENCODER, store)[1]
+    assert json.loads((second / INIT).read_text())["path"] == str(first / ENCODER)
+
+
+def test_a_run_that_was_killed_before_its_first_checkpoint_starts_from_the_same_weights(published, store, tmp_path):
+    path, _ = published("m2d")
+    loop.pretrain(recipe(), store, tmp_path / "whole", init=path)
+    loop.pretrain(recipe(), store, tmp_path / "killed", init=path)
+    (tmp_path / "killed" / CHECKPOINT).unlink()
+    loop.pretrain(recipe(), store, tmp_path / "killed", resume=True)
+    whole, killed = state_of(tmp_path / "whole"), state_of(tmp_path / "killed")
+    assert all(torch.equal(whole[name], killed[name]) for name in whole)
+
+
+def test_a_run_is_not_resumed_from_other_weights(published, store, tmp_path):
+    path, _ = published("m2d")
+    loop.pretrain(recipe(), store, tmp_path / "run", init=path)
+    loop.pretrain(recipe(), store, tmp_path / "run", init=path, resume=True)
+    other, _ = published("m2d", seed=1)
+    with pytest.raises(ValueError, match=r"was not started from .* as it is now"):
+        loop.pretrain(recipe(), store, tmp_path / "run", init=other, resume=True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"size": "micro"}, "--size narrow"),
+        ({"position_order": "freq-time"}, "--position-order time-freq"),
+        ({"patch_shape": (8, 16)}, "--patch-shape 16 16"),
+        ({"decoder_dim": 64, "decoder_depth": 3}, "--decoder-dim 32 --decoder-depth 1 .or start from the encoder"),
+        ({"size": "micro", "position_order": "freq-time"}, "--size narrow --position-order time-freq"),
+    ],
+)
+def test_a_recipe_of_another_form_is_told_what_it_needs(changes, named, published, store, tmp_path):
+    path, _ = published("m2d")
+    with pytest.raises(ValueError, match=f"of another form than the recipe's. It needs {named}"):
+        melmask.pretrain(recipe(**changes), store, tmp_path / "run", init=path)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_store_of_another_front_end_is_refused(published, store, tmp_path):
+    path, _ = published("encoder")
+    with pytest.raises(ValueError, match="takes log-mels of LogMelSpec"):
+        Initial.read(path).check(recipe(), LogMelSpec(num_mels=96))
+    with pytest.raises(ValueError, match="no weights to start from at"):
+        melmask.pretrain(recipe(), store, tmp_path / "run", init="nothing.pth")
+
+
+def test_missing_weights_of_a_part_are_named(published, store):
+    path, tensors = published("m2d")
+    del tensors["decoder_norm.bias"]
+    with pytest.raises(ValueError, match=r"lacks weights of the recipe's model: predictor\.norm\.bias"):
+        started(recipe(), save_published(path, tensors), store)
+
+
+def test_a_safetensors_file_of_published_names_is_taken(published, store, tmp_path):
+    _, tensors = published("m2d")
+    write_tensors(tmp_path / "m2d.safetensors", tensors, {})
+    assert "new" not in started(recipe(), tmp_path / "m2d.safetensors", store)[1]
+
+
+def test_a_target_of_blocks_shares_the_online_encoders_embedding(published, store, tmp_path):
+    """Whatever target the weights come from: here one with a patch embedding of its own."""
+    first = melmask.pretrain(recipe(learning_rate=0.01), store, tmp_path / "first")
+    state = state_of(first)
+    name = "patch_embed.proj.weight"
+    assert not torch.equal(state[f"target.{name}"], state[f"encoder.{name}"])
+    of_blocks = recipe(framework_options={"target": "blocks"})
+    for path in (first, published("m2d")[0]):
+        model, said = started(of_blocks, path, store)
+        assert "new" not in said
+        assert torch.equal(model.state_dict()[f"target.{name}"], Initial.read(path).saved.encoder.state_dict()[name])
+    model = started(of_blocks, first, store)[0]
+    assert torch.equal(model.state_dict()["target.norm.bias"], state["target.norm.bias"])
+    second = melmask.pretrain(of_blocks, store, tmp_path / "second", init=first)
+    assert "new" not in started(of_blocks, second, store)[1]
+
+
+def test_a_run_starts_from_an_encoder_that_another_kept(store, tmp_path):
+    first = melmask.pretrain(recipe(keep_every=1), store, tmp_path / "first")
+    model, said = started(recipe(), tmp_path / "first@1", store)
+    assert said.startswith("encoder, target from") and "new: predictor" in said
+    kept = EncoderFile.load(first / "encoders" / "1.safetensors").encoder.state_dict()
+    assert all(torch.equal(tensor, kept[name]) for name, tensor in model.encoder.state_dict().items())
