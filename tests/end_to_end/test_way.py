@@ -45,12 +45,15 @@ def test_embed_writes_one_vector_a_clip_and_says_what_was_rejected(way, recordin
         samples, rate = soundfile.read(recordings.parent / f"{i:02}.wav")
         soundfile.write(folder / f"{i}.flac", samples, rate)
     (folder / "broken.wav").write_text("no audio")
-    main.main(["embed", str(way / "micro-m2d"), str(folder), "--out", str(tmp_path / "e.npz"), "--workers", "1"])
+    with pytest.raises(SystemExit) as exit_:
+        main.main(["embed", str(way / "micro-m2d"), str(folder), "--out", str(tmp_path / "e.npz"), "--workers", "1"])
+    assert exit_.value.code == 3
     written = np.load(tmp_path / "e.npz")
     assert written["features"].shape == (3, 5 * 32) and np.isfinite(written["features"]).all()
     assert [path.rsplit("/", 1)[1] for path in written["path"]] == ["0.flac", "1.flac", "2.flac"]
     printed = capsys.readouterr().out
-    assert "broken.wav" in printed and "files rejected: 1" in printed
+    assert "broken.wav" in printed and "4 found = 3 used + 1 rejected + 0 excluded" in printed
+    assert "broken.wav" in (tmp_path / "e.npz.rejected.csv").read_text()
 
 
 def test_evaluate_prints_both_floors_and_appends_the_figures(way, recordings, capsys):

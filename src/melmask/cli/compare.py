@@ -33,7 +33,9 @@ def compare(
         features: of melmask encoders only.
         out: a folder for scores by class, confusions and calibration, as tables and figures.
     """
-    from melmask.cli.steps import print_task_rejections
+    from melmask.cli.steps import exit_if_left_out, print_task_rejections
+    from melmask.data.manifest import source_names
+    from melmask.data.store import Store
     from melmask.encoders import registry
     from melmask.evaluation.compare import compare_evaluations, paired
     from melmask.evaluation.per_class import details_of
@@ -42,10 +44,12 @@ def compare(
     from melmask.report.per_class import save_per_class
 
     encoders = registry.name_encoders((a, b), features)
-    for table in task.given_tables:
-        with noted_bar(table.stem) as show:
-            pairs = paired(evaluate_table(encoders, table, task.settings, num_workers=task.workers, progress=show))
-        print_task_rejections(table, registry.specs_of(encoders))
+    stores: list[Store] = []
+    for table, name in zip(task.given_tables, source_names(task.given_tables), strict=True):
+        with noted_bar(name) as show:
+            found = evaluate_table(encoders, table, task.settings, name=name, num_workers=task.workers, progress=show)
+            pairs = paired(found)
+        stores += print_task_rejections(table, registry.specs_of(encoders))
         print_comparisons([compare_evaluations(*pair) for pair in pairs])
         if out is None:
             continue
@@ -53,6 +57,7 @@ def compare(
             for letter, one in zip("ab", pair, strict=True):
                 folder = out / file_name(one.task.name, one.found.probe, letter)
                 print_path(save_per_class(details_of(one.found, one.task), folder), "wrote ")
+    exit_if_left_out(stores)
 
 
 def print_comparisons(comparisons: Sequence[Comparison]) -> None:

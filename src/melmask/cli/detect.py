@@ -7,7 +7,7 @@ from rich.table import Table
 from tyro.conf import Positional
 
 from melmask.cli.console import command_line, console, noted_bar, print_notes, print_path
-from melmask.cli.options import File, Run, Seeds, TableFile, TestFolds, Workers
+from melmask.cli.options import AllowDuplicates, File, Run, Seeds, TableFile, TestFolds, Workers
 from melmask.detect.run import Detection
 from melmask.encoders.features import FeatureSettings, Layers
 from melmask.evaluation.results import Result
@@ -20,6 +20,7 @@ def detect(
     layers: Layers = "last",
     test_folds: TestFolds = (),
     seeds: Seeds = 3,
+    allow_duplicates: AllowDuplicates = False,
     baselines: bool = True,
     workers: Workers = None,
 ) -> None:
@@ -34,7 +35,7 @@ def detect(
         layers: layers to read: last, all, or numbers from 1 on.
         baselines: also score the encoder untrained and log-mels without one.
     """
-    from melmask.cli.steps import prepare_task, print_appended, results_table
+    from melmask.cli.steps import exit_if_left_out, prepare_task, print_appended, results_table
     from melmask.detect.events import write_events
     from melmask.detect.run import evaluate_detection
     from melmask.encoders.pretrained import PretrainedEncoder
@@ -49,6 +50,7 @@ def detect(
             store,
             test_folds=test_folds,
             num_seeds=seeds,
+            allow_duplicates=allow_duplicates,
             baselines=baselines,
             command=command_line(),
             progress=show,
@@ -60,6 +62,7 @@ def detect(
     print_path(out, after=f": {sum(map(len, detection.events.values())):,} events")
     if run.is_dir():
         print_appended([append_results(run, results)])
+    exit_if_left_out([store])
 
 
 def classes_table(name: str, results: Sequence[Result], detection: Detection) -> Table:

@@ -4,11 +4,14 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+from rich.markup import escape
 from tyro.conf import OmitArgPrefixes, Positional
 
 from melmask.cli.console import console, counted_bar, print_notes, print_path
 from melmask.cli.options import Encoder, File, Sources, Workers
 from melmask.encoders.features import DEFAULT_SETTINGS, FeatureSettings
+
+LIST = ".rejected.csv"  # added to the name of the output
 
 
 def embed(
@@ -23,38 +26,54 @@ def embed(
 
     The file holds features [clip, dim] and path, label, fold, group [clip].
 
+    Files that cannot be used are listed beside it, in FILE.rejected.csv.
+
     Args:
         encoder: a run's folder, an encoder file, or another encoder that `melmask evaluate` takes.
-        out: the .npz file to write.
+        out: the .npz file to write, under exactly this name.
         features: of melmask encoders only.
         clip_s: length of each clip in seconds: longer clips are cropped to their middle, shorter ones zero-padded; 0:
             whole clips.
     """
-    from melmask.cli.steps import DEFAULT_SPEC, notes_of, prepare_shown, rejections_table
-    from melmask.data.store import write_notes
+    from melmask.cli import steps
+    from melmask.data.prepare import NothingUsable
+    from melmask.data.store import write_notes, write_rejected
     from melmask.encoders.fixed_length import fixed_length
     from melmask.encoders.registry import as_encoder
+    from melmask.files import atomic_write
 
+    if out.is_dir():
+        raise ValueError(f"{out} is a folder: name the file to write, such as {out / 'embeddings.npz'}")
     made = as_encoder(encoder, features)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    listed = out.with_name(out.name + LIST)
     with tempfile.TemporaryDirectory(prefix="melmask-") as folder:
-        store = prepare_shown(sources, Path(folder) / "store", workers, made.spec or DEFAULT_SPEC)
+        try:
+            store = steps.prepare_shown(sources, Path(folder) / "store", workers, made.spec or steps.DEFAULT_SPEC)
+        except NothingUsable as error:
+            write_rejected(listed, error.rejected)
+            raise NothingUsable(error.rejected, listed) from error
+        listed.unlink(missing_ok=True)  # of an earlier call
         if store.rejected:
-            console.print(rejections_table(store))
+            write_rejected(listed, store.rejected)
+            console.print(steps.rejections_table(store))
         with counted_bar("embedding") as show:
             vectors = made.embed_store(fixed_length(store, clip_s), progress=show)
         clips, notes = [stored.clip for stored in store.clips], store.notes
-    out.parent.mkdir(parents=True, exist_ok=True)
-    np.savez(
-        out,
-        features=vectors,
-        path=np.array([str(clip.path) for clip in clips]),
-        label=np.array([clip.label or "" for clip in clips]),
-        fold=np.array([clip.fold or "" for clip in clips]),
-        group=np.array([clip.group or "" for clip in clips]),
-    )
+    # Into an open file, as NumPy would add .npz to another name.
+    with atomic_write(out) as temporary, temporary.open("wb") as file:
+        np.savez(
+            file,
+            features=vectors,
+            path=np.array([str(clip.path) for clip in clips]),
+            label=np.array([clip.label or "" for clip in clips]),
+            fold=np.array([clip.fold or "" for clip in clips]),
+            group=np.array([clip.group or "" for clip in clips]),
+        )
     if notes:
-        listed = out.with_name(f"{out.name}.notes.csv")
-        write_notes(listed, notes)
-        print_notes(notes_of(notes, str(listed)))
-    rejected = f"; files rejected: {len(store.rejected):,}, see above" if store.rejected else ""
-    print_path(out, after=f": {vectors.shape[0]:,} embeddings of {vectors.shape[1]} dimensions{rejected}")
+        noted = out.with_name(f"{out.name}.notes.csv")
+        write_notes(noted, notes)
+        print_notes(steps.notes_of(notes, str(noted)))
+    print_path(out, after=f": {vectors.shape[0]:,} embeddings of {vectors.shape[1]} dimensions")
+    console.print(escape(steps.accounted(store, listed)), soft_wrap=True)
+    steps.exit_if_left_out([store])

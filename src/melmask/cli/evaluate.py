@@ -9,6 +9,7 @@ from tyro.conf import OmitArgPrefixes, Positional
 
 from melmask.cli.console import command_line, console, noted_bar, print_notes
 from melmask.cli.options import (
+    AllowDuplicates,
     Encoders,
     OptionalFile,
     OptionalFolder,
@@ -22,6 +23,7 @@ from melmask.encoders.features import DEFAULT_SETTINGS, FeatureSettings
 from melmask.encoders.fixed_length import ClipLength
 
 if TYPE_CHECKING:
+    from melmask.data.store import Store
     from melmask.encoders.registry import NamedEncoder
     from melmask.evaluation.results import Result
     from melmask.evaluation.run import EvaluationSettings
@@ -47,6 +49,7 @@ class TaskOptions:
     clip_s: ClipLength = "task"
     test_folds: TestFolds = ()
     seeds: Seeds = 3
+    allow_duplicates: AllowDuplicates = False
     workers: Workers = None
 
     @property
@@ -54,7 +57,9 @@ class TaskOptions:
         """The same without what concerns preparation."""
         from melmask.evaluation.run import EvaluationSettings
 
-        return EvaluationSettings(self.probe, self.clip_s, self.test_folds, self.seeds, self.protocol)
+        return EvaluationSettings(
+            self.probe, self.clip_s, self.test_folds, self.seeds, self.protocol, self.allow_duplicates
+        )
 
     @property
     def given_tables(self) -> tuple[Path, ...]:
@@ -93,17 +98,23 @@ def evaluate(
         details: a folder for scores by class, confusions and calibration, as tables and figures.
     """
     from melmask.cli import steps
+    from melmask.data.manifest import source_names
     from melmask.encoders import registry
     from melmask.evaluation import evar
 
     named = registry.with_baselines(encoders, features, baselines=baselines)
 
-    def one(table: Path) -> "list[Result]":
-        return _evaluate_one(named, table, task, out, details)
+    stores: list[Store] = []
+
+    def one(table: Path, name: str = "") -> "list[Result]":
+        results, prepared = _evaluate_one(named, table, name or table.stem, task, out, details)
+        stores.extend(prepared)
+        return results
 
     if tasks is None:
-        for table in task.given_tables:
-            one(table)
+        for table, name in zip(task.given_tables, source_names(task.given_tables), strict=True):
+            one(table, name)
+        steps.exit_if_left_out(stores)
         return
     if task.tables:
         raise ValueError("--task and --tasks are both given: leave one out")
@@ -115,12 +126,18 @@ def evaluate(
     print_notes(
         f"{path} is none of EVAR's nine tasks, and is left out: evaluate it with --task" for path in folder.others
     )
+    steps.exit_if_left_out(stores)
 
 
 def _evaluate_one(
-    named: "Sequence[NamedEncoder]", table: Path, task: TaskOptions, out: Path | None, details: Path | None
-) -> "list[Result]":
-    """Evaluate encoders on one task, print and keep the results."""
+    named: "Sequence[NamedEncoder]",
+    table: Path,
+    name: str,
+    task: TaskOptions,
+    out: Path | None,
+    details: Path | None,
+) -> "tuple[list[Result], list[Store]]":
+    """Evaluate encoders on one task, print and keep the results; also what the task was prepared to."""
     from melmask.cli import steps
     from melmask.encoders import registry
     from melmask.evaluation.per_class import details_of
@@ -130,19 +147,19 @@ def _evaluate_one(
     from melmask.report.per_class import save_per_class
 
     results = []
-    with noted_bar(table.stem) as show:
+    with noted_bar(name) as show:
         for evaluation in evaluate_table(
-            named, table, task.settings, command=command_line(), num_workers=task.workers, progress=show
+            named, table, task.settings, name=name, command=command_line(), num_workers=task.workers, progress=show
         ):
             results.append(evaluation.result)
             if details:
                 found, labelled = evaluation.found, evaluation.task
                 folder = details / file_name(labelled.name, evaluation.encoder.name, found.probe)
                 save_per_class(details_of(found, labelled), folder)
-    steps.print_task_rejections(table, registry.specs_of(named))
+    stores = steps.print_task_rejections(table, registry.specs_of(named))
     steps.print_results(results)
     written = keep_results(named, results, out)
     steps.print_appended(written)
     if not written:
         console.print("[dim]not saved: no encoder is a run's folder, and no file is named by --out[/]")
-    return results
+    return results, stores

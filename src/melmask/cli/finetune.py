@@ -7,7 +7,7 @@ from typing import Literal
 from tyro.conf import OmitArgPrefixes, Positional
 
 from melmask.cli.console import bar, command_line, console
-from melmask.cli.options import Run, Seeds, TableFile, TestFolds, Workers
+from melmask.cli.options import AllowDuplicates, Run, Seeds, TableFile, TestFolds, Workers
 from melmask.finetune.recipe import FINETUNE_RECIPES, FinetuneRecipe
 from melmask.finetune.trainer import Epoch
 
@@ -21,6 +21,7 @@ def finetune(
     recipe: Literal[tuple(FINETUNE_RECIPES)] = DEFAULT_RECIPE,  # type: ignore[valid-type]
     test_folds: TestFolds = (),
     seeds: Seeds = 3,
+    allow_duplicates: AllowDuplicates = False,
     untrained: bool = False,
     workers: Workers = None,
 ) -> None:
@@ -39,7 +40,7 @@ def finetune(
         recipe: the named settings to start from.
         untrained: also train the same encoder from random weights, as the control.
     """
-    from melmask.cli.steps import prepare_task, print_appended, print_results
+    from melmask.cli.steps import exit_if_left_out, prepare_task, print_appended, print_results
     from melmask.encoders import registry
     from melmask.encoders.pretrained import PretrainedEncoder
     from melmask.evaluation.results import append_results
@@ -71,12 +72,14 @@ def finetune(
                     features=features,
                     test_folds=test_folds,
                     num_seeds=seeds,
+                    allow_duplicates=allow_duplicates,
                     command=command_line(),
                     report=show,
                 )
             )
     print_results(results)
     print_appended([append_results(run, results)])
+    exit_if_left_out([store])
 
 
 @contextmanager

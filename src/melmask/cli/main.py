@@ -14,7 +14,7 @@ from importlib import import_module
 from keyword import iskeyword
 from typing import Any
 
-EXIT_BAD_INPUT, EXIT_INTERRUPTED = 2, 130
+EXIT_BAD_INPUT, EXIT_LEFT_OUT, EXIT_INTERRUPTED = 2, 3, 130
 
 # Each is the function of that name in the module of that name (`in_python`); this is the first line of its docstring.
 COMMANDS = {
@@ -57,6 +57,9 @@ options:
   -h, --help  show this help
   --version   show the version
 
+Exit status: 0 done; 2 bad input; 3 done, but recordings were left out, and the
+last lines say how many and where they are listed; 130 interrupted.
+
 `melmask COMMAND --help` describes a command and its options.
 """
 
@@ -64,11 +67,13 @@ options:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command; bad input ends with one clear line and exit status 2 (a traceback with MELMASK_DEBUG=1).
 
+    A command that did its work but had to leave recordings out says where they are listed, and ends with status 3.
+
     Args:
         arguments: the command and its options; None for those of the process.
 
     Raises:
-        SystemExit: the input is bad, a run was interrupted, or help was asked for.
+        SystemExit: the input is bad, recordings were left out, a run was interrupted, or help was asked for.
     """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     if not arguments:

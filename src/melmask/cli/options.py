@@ -57,6 +57,9 @@ TestFolds = Annotated[
     arg(metavar="FOLD [FOLD ...]", help="test on these folds only.", help_behavior_hint="(default: each in turn)"),
 ]
 Seeds = Annotated[int, arg(help="trainings per fold, where a result depends on the seed.")]
+AllowDuplicates = Annotated[
+    bool, arg(help="test on recordings that are in training too, as copies or under another name, and note it.")
+]
 Threads = Annotated[
     int | None,
     arg(

@@ -1,8 +1,9 @@
 """The command prepare: recordings to a packed store."""
 
+from rich.markup import escape
 from tyro.conf import Positional
 
-from melmask.cli.console import print_path
+from melmask.cli.console import console, print_notes, print_path
 from melmask.cli.options import Folder, FrontEnd, Sources, Workers
 
 
@@ -12,10 +13,13 @@ def prepare(sources: Positional[Sources], out: Folder, workers: Workers = None, 
     Args:
         out: the store's folder; a store that is already there is completed or brought up to date.
     """
-    from melmask.cli.steps import front_end_of, prepare_shown, print_rejections
+    from melmask.cli import steps
+    from melmask.data.store import NOTES, REJECTED
 
-    store = prepare_shown(sources, out, workers, front_end_of(front_end))
-    print_rejections(store)
+    store = steps.prepare_shown(sources, out, workers, steps.front_end_of(front_end))
+    print_notes(steps.notes_of(store.notes, str(out / NOTES)))
+    if store.rejected:
+        console.print(steps.rejections_table(store))
     frames = {(stored.shard, stored.start_frame): stored.num_frames for stored in store.clips}
     hours = sum(frames.values()) / store.spec.frames_per_s / 3600
     print_path(
@@ -23,3 +27,5 @@ def prepare(sources: Positional[Sources], out: Folder, workers: Workers = None, 
         after=f": {len(store.clips):,} clips, {hours:.2f} h, log-mel mean {store.mean:.3f}, "
         f"standard deviation {store.std:.3f}",
     )
+    console.print(escape(steps.accounted(store, out / REJECTED)), soft_wrap=True)
+    steps.exit_if_left_out([store])

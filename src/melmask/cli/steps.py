@@ -1,6 +1,7 @@
 """Steps that several commands share: prepare recordings under a progress bar, and print results."""
 
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -9,9 +10,10 @@ from rich.table import Table
 
 from melmask.audio import Note
 from melmask.cli.console import bar, console, print_notes, print_path
+from melmask.cli.main import EXIT_LEFT_OUT
 from melmask.data.notes import summed_up
 from melmask.data.prepare import prepare
-from melmask.data.store import NOTES, NotedClip, Store
+from melmask.data.store import NOTES, REJECTED, NotedClip, Store
 from melmask.datasets.base import OURS
 from melmask.evaluation.evar import EVAR_TASKS, PUBLISHED, NineTasks, average
 from melmask.evaluation.prepared import task_store_folder
@@ -33,6 +35,20 @@ def prepare_shown(sources: Sequence[Path], out: Path, workers: int | None, spec:
         return prepare(sources, out, spec=spec, num_workers=workers, progress=show)
 
 
+def accounted(store: Store, listed: Path) -> str:
+    """What became of all that was found, in a sum, and where the rest is listed."""
+    num_excluded = sum(rejected.is_excluded for rejected in store.rejected)
+    num_rejected = len(store.rejected) - num_excluded
+    line = f"{len(store) + len(store.rejected):,} found = {len(store):,} used + {num_rejected:,} rejected"
+    return f"{line} + {num_excluded:,} excluded" + (f"; listed in {listed}" if store.rejected else "")
+
+
+def exit_if_left_out(stores: Iterable[Store]) -> None:
+    """End with the exit status that says so if recordings could not be used; other files in folders do not count."""
+    if any(not rejected.is_excluded for store in stores for rejected in store.rejected):
+        sys.exit(EXIT_LEFT_OUT)
+
+
 def prepare_task(table: Path, spec: LogMelSpec, workers: int | None) -> Store:
     """A task's recordings, prepared in the cache, where the next command finds them."""
     store = prepare_shown([table], task_store_folder(table, spec), workers, spec)
@@ -45,7 +61,7 @@ def print_rejections(store: Store) -> None:
     print_notes(notes_of(store.notes, str(store.folder / NOTES)))
     if store.rejected:
         console.print(rejections_table(store))
-        print_path(store.folder / "rejected.csv", "listed in ")
+        console.print(escape(accounted(store, store.folder / REJECTED)), soft_wrap=True)
 
 
 def notes_of(notes: Sequence[NotedClip], listed: str) -> list[str]:
@@ -72,10 +88,12 @@ def front_end_of(settings: Sequence[str]) -> LogMelSpec:
     return replace(DEFAULT_SPEC, **values)
 
 
-def print_task_rejections(table: Path, specs: Sequence[LogMelSpec]) -> None:
-    """What was rejected of a task that was prepared with each of these log-mel settings."""
-    for spec in specs:
-        print_rejections(Store.open(task_store_folder(table, spec)))
+def print_task_rejections(table: Path, specs: Sequence[LogMelSpec]) -> list[Store]:
+    """What was rejected of a task that was prepared with each of these log-mel settings, and these stores."""
+    stores = [Store.open(task_store_folder(table, spec)) for spec in specs]
+    for store in stores:
+        print_rejections(store)
+    return stores
 
 
 def rejections_table(store: Store) -> Table:

@@ -79,9 +79,12 @@ def list_sources(sources: Sequence[Path]) -> tuple[list[Clip], list[Rejected]]:
     """
     if not sources:
         raise ValueError("no sources given: name at least one folder or CSV manifest")
+    for path, times in Counter(source.resolve() for source in sources).items():
+        if times > 1:
+            raise ValueError(f"the source {path} is given {times} times: name it once")
     clips: list[Clip] = []
     rejected: list[Rejected] = []
-    for source, name in zip(sources, _source_names(sources), strict=True):
+    for source, name in zip(sources, source_names(sources), strict=True):
         if source.is_dir():
             found, passed = _list_folder(source, name)
             clips += found
@@ -132,18 +135,19 @@ def clips_of(table: CsvTable, source: str | None = None) -> list[Clip]:
     return clips
 
 
-def _source_names(sources: Sequence[Path]) -> list[str]:
-    """Stem of a manifest or name of a folder; of equal ones, the parent folder is prepended, or the whole path used."""
-    full = [source.absolute() for source in sources]
+def source_names(sources: Sequence[Path]) -> list[str]:
+    """Stem of a manifest or name of a folder; of equal ones, the parent folder is prepended, or the whole path used.
+
+    A source that is given twice has the same name twice.
+    """
+    full = [source.absolute() for source in dict.fromkeys(sources)]
     names = [path.stem if path.suffix.lower() in MANIFEST_EXTENSIONS else path.resolve().name for path in full]
     longer = [f"{path.resolve().parent.name}/{name}" for path, name in zip(full, names, strict=True)]
-    for path, times in Counter(path.resolve() for path in full).items():
-        if times > 1:
-            raise ValueError(f"the source {path} is given {times} times: name it once")
     for candidates in (longer, [str(path) for path in full]):
         count = Counter(names)
         names = [name if count[name] == 1 else other for name, other in zip(names, candidates, strict=True)]
-    return names
+    name_of = dict(zip(full, names, strict=True))
+    return [name_of[source.absolute()] for source in sources]
 
 
 def _list_folder(folder: Path, source: str) -> tuple[list[Clip], list[Rejected]]:

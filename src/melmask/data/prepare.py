@@ -20,7 +20,7 @@ from typing import Any
 from melmask.audio import AudioError, find_in_archive
 from melmask.data.manifest import STORE_MARK, Clip, Rejected, list_sources
 from melmask.data.shards import Job, Recording, Shard, make_shards
-from melmask.data.store import FORMAT_VERSION, NotedClip, Store, StoredClip, write_tables
+from melmask.data.store import FORMAT_VERSION, REJECTED, NotedClip, Store, StoredClip, write_tables
 from melmask.files import remove_temporaries, write_json
 from melmask.logmel import LogMelSpec
 
@@ -31,6 +31,25 @@ MAX_SHARD_BYTES = 64 * 2**20  # of the audio files in it
 LITTLE_BYTES = 8 * 2**20  # of recordings, in less time than a process takes to import torch
 DEFAULT_SPEC = LogMelSpec()
 SHARD_VERSION = "short recordings kept"  # other words whenever a recording is decoded otherwise: shards are made again
+
+
+class NothingUsable(ValueError):
+    """None of the recordings can be used.
+
+    Args:
+        rejected: all of them, with the reasons.
+        listed: the file that lists them.
+    """
+
+    def __init__(self, rejected: Sequence[Rejected], listed: Path) -> None:
+        super().__init__(rejected, listed)
+        self.rejected, self.listed = rejected, listed
+
+    def __str__(self) -> str:
+        most_common = Counter(r.reason for r in self.rejected).most_common(3)
+        reasons = ", ".join(f"{reason} ({count})" for reason, count in most_common)
+        return f"none of {len(self.rejected)} files is usable: {reasons}: see {self.listed}"
+
 
 PrepareProgress = Callable[[int, int, float, int], None]  # (clips done, clips in total, seconds done, clips rejected)
 
@@ -228,9 +247,7 @@ def _write_store(
     (out / "store.json").unlink(missing_ok=True)  # until the new one is written, the store is incomplete
     write_tables(out, stored, rejected, noted)
     if not stored:
-        most_common = Counter(r.reason for r in rejected).most_common(3)
-        reasons = ", ".join(f"{reason} ({count})" for reason, count in most_common)
-        raise ValueError(f"none of {len(rejected)} files is usable: {reasons}: see {out / 'rejected.csv'}")
+        raise NothingUsable(rejected, out / REJECTED)
     usable = [entry for entry in entries.values() if "reason" not in entry]
     num_frames = sum(entry["num_frames"] for entry in usable)
     mean = total / (num_frames * job.spec.num_mels)

@@ -25,6 +25,7 @@ from melmask.files import atomic_write
 from melmask.logmel import LogMelSpec
 
 FORMAT_VERSION = 1
+REJECTED = "rejected.csv"
 CLIP_COLUMNS = ("path", "label", "fold", "group", "source", "shard", "start_frame", "num_frames")
 REJECTED_COLUMNS = ("path", "reason", "detail", "source")
 NOTES = "notes.csv"
@@ -116,7 +117,7 @@ class Store:
         ]
         rejected = [
             Rejected(Path(path), reason, detail, source)
-            for path, reason, detail, source in _read_rows(folder / "rejected.csv")
+            for path, reason, detail, source in _read_rows(folder / REJECTED)
         ]
         return cls(folder, info, clips, rejected)
 
@@ -150,13 +151,17 @@ class Store:
         Clips have the same number if they are of one file, whatever its names and links, of files with equal content,
         or of files whose decoded samples are equal, such as a WAV and the FLAC made of it.
         """
+        return connected(self.contents())
+
+    def contents(self) -> list[tuple[str, str]]:
+        """Hashes of each clip's file and of its decoded samples."""
         ids: dict[tuple[str, int], tuple[str, str]] = {}
         for name in {stored.shard for stored in self.clips}:
             description = (self.folder / "shards" / name).with_suffix(".json").read_text(encoding="utf-8")
             for entry in json.loads(description)["entries"]:
-                if "sha256" in entry:  # stores of earlier versions do not have the hash of the samples
+                if "reason" not in entry:  # shards of earlier versions do not have the hash of the samples
                     ids[name, entry["start_frame"]] = (entry["sha256"], entry.get("samples", entry["sha256"]))
-        return connected([ids[stored.shard, stored.start_frame] for stored in self.clips])
+        return [ids[stored.shard, stored.start_frame] for stored in self.clips]
 
     def _open_shard(self, name: str) -> np.ndarray:
         # asarray, because slicing numpy.memmap itself is several times slower.
@@ -200,8 +205,7 @@ def write_tables(
         for c in clips
     )
     _write_rows(folder / "clips.csv", CLIP_COLUMNS, clip_rows)
-    rejected_rows = ((r.path, r.reason, r.detail, r.source) for r in rejected)
-    _write_rows(folder / "rejected.csv", REJECTED_COLUMNS, rejected_rows)
+    write_rejected(folder / REJECTED, rejected)
     if notes:
         write_notes(folder / NOTES, notes)
     else:
@@ -211,6 +215,11 @@ def write_tables(
 def write_notes(path: Path, notes: Sequence[NotedClip]) -> None:
     """Write a table of notes."""
     _write_rows(path, NOTE_COLUMNS, ((n.path, n.kind, n.detail, n.source) for n in notes))
+
+
+def write_rejected(path: Path, rejected: Iterable[Rejected]) -> None:
+    """Write a CSV of listings that could not be used, with the reasons."""
+    _write_rows(path, REJECTED_COLUMNS, ((r.path, r.reason, r.detail, r.source) for r in rejected))
 
 
 def _open_csv(path: Path, mode: str) -> IO[str]:

@@ -1,8 +1,9 @@
 """Sound events: tables of them, tasks, and the conversion between events and active time steps."""
 
 import csv
+import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,8 @@ from jaxtyping import Bool, Float
 from melmask.data.csv_table import read_csv
 from melmask.data.manifest import COLUMNS, Clip, clips_of
 from melmask.data.store import Store
-from melmask.evaluation.task import Task
+from melmask.evaluation.prepared import rows_in_table
+from melmask.evaluation.task import ALONE, Task, usable_part
 from melmask.files import atomic_write
 
 EVENT_COLUMNS = ("onset_s", "offset_s", "label")
@@ -173,47 +175,72 @@ class EventTask:
     num_rejected: int
 
 
-def make_event_task(table: Path, store: Store) -> EventTask:
+def make_event_task(table: Path, store: Store, *, allow_duplicates: bool = False) -> EventTask:
     """Make the task of a CSV of strong labels, see `read_events`.
 
     Args:
         table: the CSV.
         store: the table, prepared.
+        allow_duplicates: see `melmask.evaluation.run.EvaluationSettings`.
 
     Raises:
-        ValueError: the table has a fault, no events, a recording with and another without fold, or an event that begins
-            after its recording's end.
+        ValueError: the table has a fault, no events, a recording with and another without fold, a class or fold without
+            a usable recording, or an event that ends after its recording.
     """
     clips, events = read_events(table)
     row_of: dict[Path, int] = {}
     for row, stored in enumerate(store.clips):
         row_of.setdefault(stored.clip.path, row)
-    kept = [(clip, found) for clip, found in zip(clips, events, strict=True) if clip.path in row_of]
-    rows = [row_of[clip.path] for clip, _ in kept]
-    durations_s = [(store.clips[row].num_frames - 1) / store.spec.frames_per_s for row in rows]
-    for (clip, found), duration_s in zip(kept, durations_s, strict=True):
-        if found and found[-1].onset_s > duration_s:
-            raise ValueError(
-                f"{table}: an event of {clip.path} begins at {found[-1].onset_s} s, but it lasts {duration_s:.2f} s: "
-                "check that times are in seconds from its start"
-            )
-    classes = sorted({event.label for _, found in kept for event in found})
-    folds = [clip.fold for clip, _ in kept]
+    whole = _event_task(table, clips, events)
+    rows = [row_of[path] for path in whole.paths if path in row_of]
+    kept, contents, listed = rows_in_table(whole.paths, table, store, rows)
+    task = usable_part(whole, kept, contents, listed)
+    of_rows = tuple(events[row] for row in kept)
+    content = hashlib.sha256(repr((task.content, of_rows)).encode()).hexdigest()
+    durations_s = tuple((store.clips[row].num_frames - 1) / store.spec.frames_per_s for row in rows)
+    _check_ends(table, task.paths, of_rows, durations_s, 1 / store.spec.frames_per_s)
+    task = replace(task, content=content, allow_duplicates=allow_duplicates)
+    return EventTask(task, tuple(rows), of_rows, durations_s, task.num_lost)
+
+
+def _event_task(table: Path, clips: Sequence[Clip], events: Sequence[tuple[Event, ...]]) -> Task:
+    """The task of all recordings in a table, usable or not."""
+    classes = sorted({event.label for found in events for event in found})
+    folds = [clip.fold for clip in clips]
     if not classes:
-        raise ValueError(f"{table} has no events in usable recordings: detection needs some for training")
+        raise ValueError(f"{table} has no events: detection needs some for training")
     if any(folds) and not all(folds):
-        lacking = kept[folds.index(None)][0].path
+        lacking = clips[folds.index(None)].path
         raise ValueError(f"{lacking} in {table} has no fold but others have: give all recordings one, or none")
-    present = np.array([[any(event.label == label for event in found) for label in classes] for _, found in kept])
-    groups = np.array([clip.group or f"alone: {clip.path}" for clip, _ in kept])
-    task = Task(
+    groups = np.array([clip.group or f"{ALONE}{clip.path}" for clip in clips])
+    return Task(
         name=table.stem,
-        paths=tuple(clip.path for clip, _ in kept),
+        paths=tuple(clip.path for clip in clips),
         classes=tuple(classes),
-        targets=present,
+        targets=np.array([[any(event.label == label for event in found) for label in classes] for found in events]),
         folds=np.array(folds) if any(folds) else None,
-        groups=groups if any(clip.group for clip, _ in kept) else None,
+        groups=groups if any(clip.group for clip in clips) else None,
     )
-    return EventTask(
-        task, tuple(rows), tuple(found for _, found in kept), tuple(durations_s), num_rejected=len(clips) - len(kept)
-    )
+
+
+def _check_ends(
+    table: Path,
+    paths: Sequence[Path],
+    events: Sequence[tuple[Event, ...]],
+    durations_s: Sequence[float],
+    tolerance_s: float,
+) -> None:
+    """Refuse events that end after their recordings, whose durations are known to a frame."""
+    late = [
+        (path, event, duration_s)
+        for path, found, duration_s in zip(paths, events, durations_s, strict=True)
+        for event in found
+        if event.offset_s > duration_s + tolerance_s
+    ]
+    if late:
+        path, event, duration_s = late[0]
+        raise ValueError(
+            f"{table}: the event {event.label!r} of {path} ends at {event.offset_s:g} s, but the recording lasts "
+            f"{duration_s:.2f} s ({len(late):,} such events): check that times are in seconds from its start, and that "
+            "the recording is whole"
+        )

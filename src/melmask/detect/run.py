@@ -45,6 +45,7 @@ def evaluate_detection(
     *,
     test_folds: Sequence[str] = (),
     num_seeds: int = 3,
+    allow_duplicates: bool = False,
     baselines: bool = True,
     command: str = "",
     progress: ShowProgress = show_nothing,
@@ -59,6 +60,7 @@ def evaluate_detection(
         store: the table, prepared with the encoder's log-mel settings.
         test_folds: test on these folds only; empty for each in turn.
         num_seeds: trainings per fold.
+        allow_duplicates: see `melmask.evaluation.run.EvaluationSettings`.
         baselines: False leaves the baselines out.
         command: recorded with the results.
         progress: called with (what is being done, number done, number in all).
@@ -70,7 +72,7 @@ def evaluate_detection(
         ValueError: the table has a fault, or a fold does not exist.
         ImportError: sed_eval is not installed.
     """
-    task, folds = make_event_task(table, store), tuple(test_folds)
+    task, folds = make_event_task(table, store, allow_duplicates=allow_duplicates), tuple(test_folds)
     results: list[Result] = []
     detections: list[Detection] = []
     for source in _sources(encoder, store, task, baselines, progress):
@@ -134,6 +136,7 @@ def _results(
             num_classes=len(task.task.classes),
             num_dims=num_dims,
             rejected=task.num_rejected,
+            content=task.task.content,
             test_folds=folds,
             command=command,
             notes=detection.notes,

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Int
 
+from melmask.data.manifest import source_names
 from melmask.encoders.features import FeatureSettings, Layers, Pooling
 from melmask.encoders.fixed_length import ClipLength
 from melmask.encoders.registry import EncoderLike, name_encoders
@@ -99,6 +100,7 @@ def compare(
     clip_length: ClipLength = "task",
     test_folds: Sequence[str] = (),
     num_seeds: int = 3,
+    allow_duplicates: bool = False,
     layers: Layers = "last",
     pooling: Pooling = "mean",
     num_workers: int | None = None,
@@ -108,7 +110,8 @@ def compare(
 
     Args:
         a, b: the encoders, see `melmask.evaluation.run.evaluate`.
-        tables, probes, protocol, clip_length, test_folds, num_seeds, layers, pooling, num_workers, progress: likewise.
+        tables, probes, protocol, clip_length, test_folds, num_seeds, allow_duplicates, layers, pooling, num_workers,
+            progress: likewise.
 
     Returns:
         A comparison for each task and probe, in this order.
@@ -116,11 +119,12 @@ def compare(
     Raises:
         ValueError, ImportError: see `melmask.evaluation.run.evaluate`; or both encoders are the same.
     """
-    settings = EvaluationSettings(as_sequence(probes), clip_length, test_folds, num_seeds, protocol)
+    settings = EvaluationSettings(as_sequence(probes), clip_length, test_folds, num_seeds, protocol, allow_duplicates)
     named = name_encoders([a, b], FeatureSettings(layers, pooling))
     comparisons = []
-    for table in as_sequence(tables):
-        found = evaluate_table(named, Path(table), settings, num_workers=num_workers, progress=progress)
+    paths = [Path(table) for table in as_sequence(tables)]
+    for table, name in zip(paths, source_names(paths), strict=True):
+        found = evaluate_table(named, table, settings, name=name, num_workers=num_workers, progress=progress)
         comparisons += [compare_evaluations(*pair) for pair in paired(found)]
     return comparisons
 

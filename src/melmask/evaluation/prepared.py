@@ -2,21 +2,21 @@
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float32, Int
 
 from melmask.data.prepare import prepare
-from melmask.data.store import Store
+from melmask.data.store import REJECTED, Store
 from melmask.datasets.build import split_of
 from melmask.encoders.cache import Reads, cache_folder, cached_features
 from melmask.encoders.fixed_length import ClipLength, at_clip_length
 from melmask.encoders.registry import NamedEncoder
 from melmask.encoders.timesteps import TimeSteps
 from melmask.evaluation.protocol import EXCERPTS, ProtocolName
-from melmask.evaluation.task import Task, make_task
+from melmask.evaluation.task import Task, read_task, usable_part
 from melmask.logmel import LogMelSpec
 
 ShowProgress = Callable[[str, int, int], None]  # called with (what is being done, number done, number in all)
@@ -70,7 +70,6 @@ class PreparedTask:
         test_stores: the same, as clips are tested.
         rows: of each store the rows of these clips, in the task's order.
         clip_s: length of the clips in seconds; 0 for whole clips.
-        num_rejected: clips of the table that could not be used.
     """
 
     table: Path
@@ -79,31 +78,35 @@ class PreparedTask:
     test_stores: Sequence[Store]
     rows: Sequence[Int[np.ndarray, " clip"]]
     clip_s: float
-    num_rejected: int
     protocol: ProtocolName = "melmask"
 
     @staticmethod
     def of(
-        table: Path, stores: Sequence[Store], clip_length: ClipLength, protocol: ProtocolName = "melmask"
+        table: Path,
+        stores: Sequence[Store],
+        clip_length: ClipLength,
+        protocol: ProtocolName = "melmask",
+        *,
+        name: str = "",
+        allow_duplicates: bool = False,
     ) -> "PreparedTask":
         """Join the stores that a table was prepared to.
 
         Args:
-            table: the task's CSV, for its name and its clip length.
+            table: the task's CSV.
             stores: at least one, each with other log-mel settings.
-            clip_length, protocol: see `EvaluationSettings`.
+            clip_length, protocol, allow_duplicates: see `EvaluationSettings`.
+            name: of the task; the table's if empty.
 
         Raises:
-            ValueError: the table is no task, its record is damaged, or no clip lies in all stores.
+            ValueError: the table is no task, its record is damaged, or a class or fold has no clip in all stores.
         """
         excerpts, whole = EXCERPTS[protocol], stores
         stores, clip_s = at_clip_length(whole, table, clip_length, excerpts.train)
         test_stores = at_clip_length(whole, table, clip_s, excerpts.test)[0]
         rows = _shared_rows(stores)
-        first = stores[0]
-        task = make_task(table.stem, [first.clips[row].clip for row in rows[0]])
-        num_rejected = len(first) + len(first.rejected) - len(task.paths)
-        return PreparedTask(table, task, stores, test_stores, rows, clip_s, num_rejected, protocol)
+        task = task_in_store(table, stores[0], rows[0].tolist(), name=name, allow_duplicates=allow_duplicates)
+        return PreparedTask(table, task, stores, test_stores, rows, clip_s, protocol)
 
     @property
     def split_name(self) -> str:
@@ -155,12 +158,55 @@ def split_name(table: Path, task: Task) -> str:
     return split_of(table) or ("random folds" if task.folds is None else "split of the table")
 
 
+def task_in_store(
+    table: Path, store: Store, rows: Sequence[int] | None = None, *, name: str = "", allow_duplicates: bool = False
+) -> Task:
+    """The task of the clips that a store has of a table, in the store's order.
+
+    Args:
+        table: the task's CSV.
+        store: the table, prepared.
+        rows: of the store; None for all.
+        name: of the task; the table's if empty.
+        allow_duplicates: see `EvaluationSettings`.
+
+    Raises:
+        ValueError: the table is no task, the store was made of another table, or a class or fold has no usable clip.
+    """
+    whole = read_task(table, name)
+    part = usable_part(whole, *rows_in_table(whole.paths, table, store, rows))
+    return replace(part, allow_duplicates=allow_duplicates)
+
+
+def rows_in_table(
+    paths: Sequence[Path], table: Path, store: Store, rows: Sequence[int] | None = None
+) -> tuple[list[int], list[tuple[str, str]], str]:
+    """What `usable_part` needs: the rows of a table that lie in a store, their contents, and where the rest is listed.
+
+    Args:
+        paths: of the recordings in the table.
+        table: the CSV.
+        store: the table, prepared.
+        rows: of the store; None for all.
+
+    Raises:
+        ValueError: the store has a clip that the table does not have.
+    """
+    number = {path: row for row, path in enumerate(paths)}
+    contents, rows = store.contents(), range(len(store)) if rows is None else rows
+    found = [store.clips[row].clip.path for row in rows]
+    for path in found:
+        if path not in number:
+            raise ValueError(f"{path} in {store.folder} is not in {table}: the table has changed, so prepare it again")
+    return [number[path] for path in found], [contents[row] for row in rows], str(store.folder / REJECTED)
+
+
 def _shared_rows(stores: Sequence[Store]) -> list[Int[np.ndarray, " clip"]]:
     """Of each store the rows of the clips that all of them hold, in the order of the first."""
     row_of = [{stored.clip.path: row for row, stored in enumerate(store.clips)} for store in stores]
     shared = [stored.clip.path for stored in stores[0].clips if all(stored.clip.path in rows for rows in row_of)]
     if not shared:
         raise ValueError(
-            "no recording is long enough for the log-mel settings of all encoders: evaluate them on longer ones"
+            "no recording can be used with the log-mel settings of all encoders: see the lists of rejected files"
         )
     return [np.array([rows[path] for path in shared]) for rows in row_of]

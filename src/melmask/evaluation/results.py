@@ -41,6 +41,8 @@ class Result:
         step: of the run, for an encoder that was kept along it; None for a run's last one and for all others.
         split: what tables call the split; empty in lines of earlier versions.
         protocol: which part of each clip was read, see `melmask.evaluation.protocol`.
+        content: a hash of the recordings, labels, folds and groups of the task, which tells tasks of one name apart;
+            empty in lines of earlier versions.
     """
 
     task: str
@@ -67,6 +69,12 @@ class Result:
     step: int | None = None
     split: str = ""
     protocol: str = "melmask"
+    content: str = ""
+
+    @property
+    def task_key(self) -> str:
+        """What is equal for results on the same task."""
+        return self.content or f"the task {self.task}"
 
 
 def keep_results(encoders: Sequence[NamedEncoder], results: Sequence[Result], out: Path | None = None) -> list[Path]:
@@ -107,7 +115,9 @@ def read_results(path: Path) -> list[Result]:
     """Read the results in a file, or in the results.jsonl of a run's folder: the newest of each kind.
 
     A kind is a task, its split, protocol, clip length, probe, features, settings and step, and in a file the encoder as
-    well. Lines of all earlier versions are read. A line that a killed process left incomplete is skipped.
+    well. Tasks are told apart by their content, so that two tables of one name, or one table with other labels, do not
+    replace each other. Lines of all earlier versions are read; as they have no content, a newer line on a task of that
+    name replaces them. A line that a killed process left incomplete is skipped.
 
     Args:
         path: a file or folder; one that does not exist has no results.
@@ -125,9 +135,11 @@ def read_results(path: Path) -> list[Result]:
             continue
         except ValueError as error:
             raise ValueError(f"{path}, line {number}: {error}; delete this line and evaluate again") from error
-        clips = (result.task, result.split, result.protocol, result.clip_s)
-        kind = (result.features, result.settings, *clips, result.probe, result.step)
-        newest[kind if in_run else (*kind, result.encoder)] = result
+        kind: tuple[Any, ...] = (result.features, result.settings, result.protocol, result.clip_s, result.probe)
+        kind = (*kind, result.step) if in_run else (*kind, result.step, result.encoder)
+        if result.content:
+            newest.pop((*kind, "", f"the task {result.task}"), None)
+        newest[*kind, result.split, result.task_key] = result
     return list(newest.values())
 
 

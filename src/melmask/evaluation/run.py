@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Float32, Int
 
+from melmask.data.manifest import source_names
 from melmask.data.store import Store
 from melmask.encoders.cache import Reads
 from melmask.encoders.features import FeatureSettings, Layers, Pooling
@@ -140,6 +141,8 @@ class EvaluationSettings:
         num_seeds: trainings per split of a probe that depends on its seed.
         protocol: "melmask": the middle of longer clips, and logistic regression; "evar", after the evaluation package
             of M2D: a random crop in training and validation, the head in testing, and its linear layer.
+        allow_duplicates: test on recordings that are in training too, under another name or as a copy, and note how
+            many there are. Otherwise they are an error.
     """
 
     probes: Sequence[str | Probe] = ("logistic",)
@@ -147,6 +150,7 @@ class EvaluationSettings:
     test_folds: Sequence[str] = ()
     num_seeds: int = 3
     protocol: ProtocolName = "melmask"
+    allow_duplicates: bool = False
 
 
 DEFAULT_SETTINGS = EvaluationSettings()
@@ -178,6 +182,7 @@ def evaluate(
     clip_length: ClipLength = "task",
     test_folds: Sequence[str] = (),
     num_seeds: int = 3,
+    allow_duplicates: bool = False,
     layers: Layers = "last",
     pooling: Pooling = "mean",
     baselines: bool = True,
@@ -193,7 +198,8 @@ def evaluate(
         encoders: one or several: what `melmask.load` takes, what it returns, or Python objects with
             ``encode(batch, sample_rate)``.
         tables: one or several CSV files with path,label[,fold][,group].
-        probes, protocol, clip_length, test_folds, num_seeds: see `EvaluationSettings`; one probe or several.
+        probes, protocol, clip_length, test_folds, num_seeds, allow_duplicates: see `EvaluationSettings`; one probe or
+            several.
         layers, pooling: see `FeatureSettings`; of melmask encoders that are given by name.
         baselines: also evaluate each melmask encoder untrained, and log-mel statistics.
         num_workers: processes that decode; 0 decodes in this process, None takes one per core.
@@ -206,11 +212,12 @@ def evaluate(
         ValueError: an encoder, probe, setting or fold does not exist, a table is no task, or an encoder fails on it.
         ImportError: the library that an encoder needs is not installed.
     """
-    settings = EvaluationSettings(as_sequence(probes), clip_length, test_folds, num_seeds, protocol)
+    settings = EvaluationSettings(as_sequence(probes), clip_length, test_folds, num_seeds, protocol, allow_duplicates)
     named = with_baselines(as_sequence(encoders), FeatureSettings(layers, pooling), baselines=baselines)
     results = []
-    for table in as_sequence(tables):
-        found = evaluate_table(named, Path(table), settings, num_workers=num_workers, progress=progress)
+    paths = [Path(table) for table in as_sequence(tables)]
+    for table, name in zip(paths, source_names(paths), strict=True):
+        found = evaluate_table(named, table, settings, name=name, num_workers=num_workers, progress=progress)
         results += [evaluation.result for evaluation in found]
     return results
 
@@ -220,6 +227,7 @@ def evaluate_table(
     table: Path,
     settings: EvaluationSettings = DEFAULT_SETTINGS,
     *,
+    name: str = "",
     command: str = "",
     num_workers: int | None = None,
     progress: ShowProgress = show_nothing,
@@ -230,6 +238,7 @@ def evaluate_table(
         encoders: with their names in tables.
         table: a CSV with path,label[,fold][,group].
         settings: probes, clip length, folds and seeds.
+        name: of the task; the table's if empty.
         command: recorded with the results.
         num_workers, progress: see `evaluate`.
 
@@ -241,7 +250,7 @@ def evaluate_table(
     """
     _probes_of(settings)  # so that a wrong name is found before anything long begins
     stores = [prepare_task(table, spec, num_workers=num_workers, progress=progress) for spec in specs_of(encoders)]
-    yield from evaluate_stores(encoders, table, stores, settings, command=command, progress=progress)
+    yield from evaluate_stores(encoders, table, stores, settings, name=name, command=command, progress=progress)
 
 
 def evaluate_stores(
@@ -250,6 +259,7 @@ def evaluate_stores(
     stores: Sequence[Store],
     settings: EvaluationSettings = DEFAULT_SETTINGS,
     *,
+    name: str = "",
     command: str = "",
     progress: ShowProgress = show_nothing,
 ) -> Iterator[Evaluation]:
@@ -257,9 +267,9 @@ def evaluate_stores(
 
     Args:
         encoders: with their names in tables; their embeddings are cached.
-        table: the task's CSV, for its name and its clip length.
+        table: the task's CSV.
         stores: the table, prepared with each of the log-mel settings in `specs_of`.
-        settings, command, progress: see `evaluate_table`.
+        settings, name, command, progress: see `evaluate_table`.
 
     Yields:
         See `evaluate_table`.
@@ -268,7 +278,14 @@ def evaluate_stores(
         ValueError: see `evaluate`.
     """
     named = _probes_of(settings)
-    task = PreparedTask.of(table, stores, settings.clip_length, settings.protocol)
+    task = PreparedTask.of(
+        table,
+        stores,
+        settings.clip_length,
+        settings.protocol,
+        name=name,
+        allow_duplicates=settings.allow_duplicates,
+    )
     for encoder in encoders:
         probes = named or default_probes(settings.protocol, encoder)
         features: dict[Reads, Float32[np.ndarray, "clip dim"] | TimeSteps] = {}
@@ -315,7 +332,8 @@ def _result(
         metric=found.metric,
         num_classes=len(task.task.classes),
         num_dims=num_dims,
-        rejected=task.num_rejected,
+        rejected=task.task.num_lost,
+        content=task.task.content,
         test_folds=folds,
         command=command,
         notes=found.notes,

@@ -15,9 +15,9 @@ from melmask.data.store import Store
 from melmask.encoders.pretrained import PretrainedEncoder
 from melmask.encoders.registry import ENCODER
 from melmask.evaluation.metrics import Score, score_with_interval
-from melmask.evaluation.prepared import split_name
+from melmask.evaluation.prepared import split_name, task_in_store
 from melmask.evaluation.results import Result, result_of
-from melmask.evaluation.task import Split, Task, group_notes, group_numbers, make_task, splits_of
+from melmask.evaluation.task import Split, Task, group_notes, group_numbers, splits_of
 from melmask.files import read_tensors, remove_temporaries, write_json, write_tensors
 from melmask.finetune.model import num_head_dims
 from melmask.finetune.recipe import FinetuneRecipe
@@ -38,6 +38,7 @@ def finetune(
     features: str = ENCODER,
     test_folds: Sequence[str] = (),
     num_seeds: int = 3,
+    allow_duplicates: bool = False,
     command: str = "",
     report: Callable[[Epoch], None] = lambda epoch: None,
 ) -> Result:
@@ -49,7 +50,7 @@ def finetune(
 
     Args:
         start: the encoder to start from.
-        table: the task's CSV, for its name.
+        table: the task's CSV.
         store: the table, prepared with the encoder's log-mel settings.
         recipe: all settings.
         run: the folder whose subfolder "finetune" holds the trainings.
@@ -57,6 +58,7 @@ def finetune(
         features: name of the kind of encoder in results.
         test_folds: folds to test on; empty for each in turn.
         num_seeds: trainings per fold, with the seeds 0, 1, ...
+        allow_duplicates: see `melmask.evaluation.run.EvaluationSettings`.
         command: recorded with the result.
         report: called after every epoch.
 
@@ -69,7 +71,7 @@ def finetune(
     """
     if num_seeds < 1:
         raise ValueError(f"{num_seeds} seeds: at least one training is needed")
-    task = make_task(table.stem, [stored.clip for stored in store.clips])
+    task = task_in_store(table, store, allow_duplicates=allow_duplicates)
     splits = splits_of(task, test_folds=test_folds)
     folder = training_folder(run, start, store, recipe, name=f"{task.name}-{recipe_name}", features=features)
     scores = np.full((num_seeds, *task.flags.shape), np.nan, np.float32)
@@ -146,7 +148,8 @@ def _result(
         probe="finetune",
         metric=task.metric,
         num_classes=len(task.classes),
-        rejected=len(store.rejected),
+        rejected=task.num_lost,
+        content=task.content,
         encoder=encoder.name,
         identity=start.identity,
         **other,

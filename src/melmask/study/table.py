@@ -1,7 +1,8 @@
 """Evaluations of several runs as one table: runs and baselines against tasks and probes."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import Any
 
 from melmask.encoders.features import FeatureSettings
@@ -18,7 +19,7 @@ class Column:
     """One task and one probe on the same test clips: only the scores of one column are comparable.
 
     Args:
-        task: name of the task.
+        task: name of the task, with its folder or its number where tasks of different content have one name.
         probe: name of the probe, with its settings where they are not the defaults.
         metric: accuracy or mAP.
         test_folds: folds that were tested on; empty for all.
@@ -108,7 +109,7 @@ def tabulate(runs: Sequence[Run]) -> Table:
     A run has a row for each of its feature settings. Baselines of several runs with equal scores share one row.
     Encoders that were kept along a run are in `score_curves`.
     """
-    rows = []
+    rows, runs = [], with_task_names(runs)
     for run in runs:
         for settings in dict.fromkeys(_settings(result) for result in run.results if _is_last(result)):
             rows.append(Row(_label(run.name, settings), [run.name], True, _cells(run, ENCODER, settings), settings))
@@ -143,7 +144,7 @@ class ScoreCurve:
 def score_curves(runs: Sequence[Run]) -> dict[Column, list[ScoreCurve]]:
     """The curves of all runs whose kept encoders (RUN@STEP) were evaluated, by column; other columns are left out."""
     curves: dict[Column, list[ScoreCurve]] = {}
-    for run in runs:
+    for run in with_task_names(runs):
         along: dict[tuple[Column, str], dict[int, Result]] = {}
         last = {(_column(result), _settings(result)): result for result in run.results if _is_last(result)}
         for result in run.results:
@@ -165,6 +166,44 @@ def _is_last(result: Result) -> bool:
 def overlap(one: Result, other: Result) -> bool:
     """Whether the two 95 % intervals overlap."""
     return one.low <= other.high and other.low <= one.high
+
+
+def with_task_names(runs: Sequence[Run]) -> list[Run]:
+    """The runs with a name of its own for each task in their results, see `task_names`."""
+    names = task_names([result for run in runs for result in run.results])
+    return [
+        replace(run, results=[replace(result, task=names[result.task_key]) for result in run.results]) for run in runs
+    ]
+
+
+def task_names(results: Sequence[Result]) -> dict[str, str]:
+    """A name for each task, by `Result.task_key`: its own, and its table's folder where others have that name too.
+
+    Tasks that share folder and name, as one table does that was given other labels, are numbered from the oldest on.
+    """
+    first: dict[str, Result] = {}
+    for result in results:
+        first.setdefault(result.task_key, result)
+    named: dict[str, list[str]] = {}  # the keys of each name
+    for key, result in first.items():
+        # Lines of earlier versions have no content: they are of the one task of their name, if there is one.
+        if result.content or not any(one.content and one.task == result.task for one in first.values()):
+            named.setdefault(Path(result.task).name, []).append(key)
+    for name, keys in list(named.items()):
+        if len(keys) > 1:
+            del named[name]
+            for key in keys:
+                folder = Path(first[key].task_path).absolute().parent.name
+                named.setdefault(f"{folder}/{name}", []).append(key)
+    names = {
+        key: f"{name} ({number})" if len(keys) > 1 else name
+        for name, keys in named.items()
+        for number, key in enumerate(keys, start=1)
+    }
+    for key, result in first.items():
+        same = [other for other, one in first.items() if one.content and one.task == result.task]
+        names.setdefault(key, names[same[0]] if len(same) == 1 else f"{result.task} (earlier version)")
+    return names
 
 
 def _settings(result: Result) -> str:

@@ -5,10 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 
+from melmask.data.prepare import prepare
+from melmask.data.store import Store
 from melmask.detect.decoding import Decoder, best_threshold, choose_decoder, smooth
-from melmask.detect.events import Event, activity, merge, read_events, write_events
+from melmask.detect.events import Event, activity, make_event_task, merge, read_events, write_events
 from melmask.detect.scoring import onset_counts, segment_counts
+from melmask.evaluation.task import splits_of
 
 HEADER = "path,onset_s,offset_s,label,fold,group\n"
 
@@ -206,3 +210,44 @@ def test_weighted_files_count_as_often_as_they_weigh():
     twice = onset_counts([REFERENCE[0]] * 2 + [REFERENCE[1]], [DETECTED[0]] * 2 + [DETECTED[1]], ["dog", "none"])
     assert counts.f_score(np.array([[2.0], [1.0], [0.0]]))[:, 0] == pytest.approx(twice.f_score()[:, 0])
     assert np.isnan(counts.f_score(np.array([[0.0], [0.0], [1.0]]))).all()
+
+
+def _store(folder: Path, table: Path, num: int = 4, length_s: float = 2.0) -> Store:
+    rng = np.random.default_rng(0)
+    for i in range(num):
+        soundfile.write(folder / f"{i}.wav", 0.1 * rng.standard_normal(int(16_000 * length_s)), 16_000)
+    return prepare([table], folder / "store", num_workers=0)
+
+
+@pytest.mark.parametrize("end", [2.0, 2.005])
+def test_an_event_may_end_with_its_recording(tmp_path, end):
+    table = _table(tmp_path, *(f"{i}.wav,0.5,{end},dog,{i % 2}," for i in range(4)))
+    assert len(make_event_task(table, _store(tmp_path, table)).events) == 4
+
+
+@pytest.mark.parametrize(("onset", "end"), [(0.5, 2.1), (1.9, 1000), (3, 4)])
+def test_an_event_that_ends_after_its_recording_is_an_error(tmp_path, onset, end):
+    lines = [f"{i}.wav,0.5,1,dog,{i % 2}," for i in range(4)]
+    table = _table(tmp_path, *lines, f"1.wav,{onset},{end},cat,1,")
+    message = rf"events.csv: the event 'cat' of .*1\.wav ends at {end} s, but the recording lasts 2\.00 s \(1 such"
+    with pytest.raises(ValueError, match=message):
+        make_event_task(table, _store(tmp_path, table))
+
+
+def test_a_class_of_events_in_unusable_recordings_only_is_an_error(tmp_path):
+    table = _table(tmp_path, *(f"{i}.wav,0.5,1,dog,{i % 2}," for i in range(4)), "gone.wav,0.5,1,cat,1,")
+    with pytest.raises(ValueError, match="class 'cat' of task events has no clip that can be used"):
+        make_event_task(table, _store(tmp_path, table))
+
+
+def test_recordings_that_were_lost_are_counted_and_copies_refused(tmp_path):
+    lines = [f"{i}.wav,0.5,1,dog,{i % 2}," for i in range(4)]
+    table = _table(tmp_path, *lines, "gone.wav,0.5,1,dog,1,")
+    task = make_event_task(table, _store(tmp_path, table)).task
+    assert "1 of 5 test clips could not be used: dog 1; listed in" in splits_of(task)[0].notes[0]
+    (tmp_path / "copy.wav").write_bytes((tmp_path / "0.wav").read_bytes())
+    table = _table(tmp_path, *lines, "copy.wav,0.5,1,dog,1,")
+    store = prepare([table], tmp_path / "store", num_workers=0)
+    with pytest.raises(ValueError, match="are one recording"):
+        splits_of(make_event_task(table, store).task)
+    assert len(splits_of(make_event_task(table, store, allow_duplicates=True).task)) == 2

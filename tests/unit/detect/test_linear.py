@@ -170,8 +170,8 @@ def test_a_class_without_training_or_validation_events_is_noted(steps):
 def test_tables_that_cannot_be_trained_on_are_refused(labels, store, tmp_path):
     folder = labels.parent
     for lines, message in (
-        ([f"{folder}/0.wav,,,,"], "no events in usable recordings"),
-        ([f"{folder}/0.wav,6.5,7,beep,1"], r"0\.wav begins at 6\.5 s, but it lasts 6\.00 s.*in seconds"),
+        ([f"{folder}/0.wav,,,,"], "has no events: detection needs some"),
+        ([f"{folder}/0.wav,6.5,7,beep,1"], r"0\.wav ends at 7 s, but the recording lasts 6\.00 s.*in seconds"),
         ([f"{folder}/0.wav,1,2,beep,1", f"{folder}/1.wav,1,2,beep,"], r"1\.wav .* has no fold but others have"),
     ):
         table = tmp_path / "faulty.csv"

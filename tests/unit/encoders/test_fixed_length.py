@@ -116,8 +116,10 @@ def test_no_length_is_the_store_itself_and_no_other_is_out_of_range(store):
             fixed_length(store, wrong)
 
 
-def test_a_task_has_the_clip_length_of_its_record_unless_another_is_asked_for(store, tmp_path, monkeypatch):
+def test_a_task_has_the_clip_length_of_its_record_unless_another_is_asked_for(recordings, store, tmp_path, monkeypatch):
     monkeypatch.setenv("MELMASK_CACHE", str(tmp_path))
+    header, *rows = recordings.read_text().splitlines()
+    (tmp_path / "chirps.csv").write_text("\n".join([header, *(f"{recordings.parent}/{row}" for row in rows)]) + "\n")
     entrants, table = [NamedEncoder(LogMelStatistics(), "statistics", "statistics")], tmp_path / "chirps.csv"
 
     def evaluated(**clip_length):

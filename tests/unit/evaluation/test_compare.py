@@ -167,19 +167,19 @@ def test_words_for_encoders(tmp_path) -> None:
         as_encoder(f"untrained-of:{tmp_path / 'nowhere'}", settings)
 
 
-def test_both_are_evaluated_alike(store, tmp_path, monkeypatch) -> None:
+def test_both_are_evaluated_alike(recordings, store, tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("MELMASK_CACHE", str(tmp_path))
     encoders = name_encoders(["untrained:micro", "logmel-stats"], FeatureSettings())
     probes = ["knn", "fewshot:num_per_class=2,num_draws=3"]
     settings = EvaluationSettings(probes, test_folds=["1"])
-    pairs = paired(evaluate_stores(encoders, Path("chirps.csv"), [store], settings))
+    pairs = paired(evaluate_stores(encoders, recordings, [store], settings))
     assert [one.found.probe for one, _ in pairs] == probes
     for one, other in pairs:
         found = compare_evaluations(one, other)
         assert (found.name_a, found.name_b) == (encoders[0].name, encoders[1].name)
         assert found.difference.value == pytest.approx(one.result.score - other.result.score)
         assert found.difference.num_seeds == len(one.found.per_training)
-    again = paired(evaluate_stores(encoders, Path("chirps.csv"), [store], settings))
+    again = paired(evaluate_stores(encoders, recordings, [store], settings))
     assert all(
         np.array_equal(one[0].found.per_training, two[0].found.per_training, equal_nan=True)
         for one, two in zip(pairs, again, strict=True)

@@ -105,3 +105,12 @@ def test_results_go_to_their_runs_and_all_of_them_to_the_file(tmp_path: Path) ->
     kept = [[json.loads(line)["encoder"] for line in (run / RESULTS).read_text().splitlines()] for run in runs]
     assert kept == [["one", "s"], ["two", "s"]]
     assert [found.encoder for found in read_results(tmp_path / "new" / "all.jsonl")] == ["one", "two", "s", "other"]
+
+
+def test_tasks_of_one_name_and_other_content_do_not_replace_each_other(tmp_path: Path) -> None:
+    one, relabelled = _result(content="1", score=0.9), _result(content="2", score=0.4)
+    append_results(tmp_path, [_result(score=0.1), one, relabelled])
+    assert read_results(tmp_path) == [one, relabelled]  # the first line is of an earlier version
+    again = _result(content="1", score=0.8, task="b/birds")
+    append_results(tmp_path, [again])
+    assert sorted(found.score for found in read_results(tmp_path)) == [0.4, 0.8]

@@ -57,3 +57,35 @@ def test_features_of_other_layers_are_rows_of_their_own(tmp_path: Path) -> None:
     assert [row.cells[column].score for row in table.rows] == [0.6, 0.8, 0.3, 0.2, 0.5]
     baselines = [row.label for row in table.baselines(table.rows[1], column)]
     assert baselines == [f"untrained encoder ({label})", "log-mel statistics"]
+
+
+def test_tasks_of_one_name_are_told_apart_by_content_and_named_by_folder() -> None:
+    a = result("encoder", 0.9, content="1", task_path="a/labels.csv", task="labels")
+    b = result("encoder", 0.35, content="2", task_path="b/labels.csv", task="labels")
+    table = tabulate([run_with("r1", a), run_with("r2", b)])
+    assert [column.task for column in table.columns] == ["a/labels", "b/labels"]
+    assert [[row.label for row in table.rows if column in row.cells] for column in table.columns] == [["r1"], ["r2"]]
+    both = tabulate([run_with("r1", a, b)])
+    assert [both.rows[0].cells[column].score for column in both.columns] == [0.9, 0.35]
+
+
+def test_one_table_with_other_labels_is_numbered_and_one_content_under_two_names_is_one_column() -> None:
+    a = result("encoder", 0.9, content="1", task="labels", task_path="a/labels.csv")
+    relabelled = result("encoder", 0.5, content="2", task="labels", task_path="a/labels.csv")
+    moved = result("encoder", 0.7, content="1", task="b/labels", task_path="b/labels.csv")
+    table = tabulate([run_with("r1", a, relabelled), run_with("r2", moved)])
+    assert [column.task for column in table.columns] == ["a/labels (1)", "a/labels (2)"]
+    assert [[row.cells[column].score for row in table.rows if column in row.cells] for column in table.columns] == [
+        [0.9, 0.7], [0.5],
+    ]  # fmt: skip
+
+
+def test_lines_of_earlier_versions_are_of_the_one_task_of_their_name() -> None:
+    old, new = result("encoder", 0.5), result("encoder", 0.6, content="1")
+    [column] = tabulate([run_with("r1", old), run_with("r2", new)]).columns
+    assert column.task == "chirps"
+    other = result("encoder", 0.7, content="2", task_path="b/chirps.csv")
+    names = {
+        column.task for column in tabulate([run_with("r1", old), run_with("r2", new), run_with("r3", other)]).columns
+    }
+    assert len(names) == 3 and "chirps (earlier version)" in names
