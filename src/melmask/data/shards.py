@@ -310,7 +310,9 @@ class _ShardWriter:
         self._num_committed = self.num_frames
 
     def rollback(self) -> None:
-        """Remove what was appended since the last commit."""
+        """Remove what was appended since the last commit; nothing is written where nothing was."""
+        if self.num_frames == self._num_committed:
+            return
         self.file.seek(self._data_start + self._num_committed * self.num_mels * np.dtype(np.float16).itemsize)
         self.file.truncate()
         self.num_frames = self._num_committed
