@@ -16,8 +16,7 @@ RUN ?=
 OUT ?= docs/masking
 BENCHMARKS := train profile_step lengths prepare embed masking memory busy start
 
-.PHONY: setup quickstart test test-slow test-processors test-adapters lint format bench bench-compare device-wheels \
-	device-check docs-pictures clean
+.PHONY: setup quickstart test test-slow test-processors test-adapters lint format bench bench-compare device-wheels device-check docs-pictures clean
 
 setup: .venv/.ready
 
