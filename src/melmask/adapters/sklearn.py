@@ -63,7 +63,7 @@ class MelmaskEmbedder(TransformerMixin, BaseEstimator):
         if not _is_files(X) and not _is_ragged(X):
             X = validate_data(self, X, dtype=np.float32, reset=False)
         rate_hz = self.encoder_.sample_rate_hz
-        return np.stack([self._embed(wave) for _, wave in waveforms(X, rate_hz, rate_hz)])
+        return np.stack([self._embed(wave) for _, wave in waveforms(list(X), rate_hz, rate_hz)])
 
     def _embed(self, wave: Float32[np.ndarray, " sample"]) -> Float32[np.ndarray, " dim"]:
         missing = max(0, self.encoder_.spec.n_fft - len(wave))
