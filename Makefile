@@ -38,7 +38,7 @@ test: setup
 
 test-slow: setup test-processors test-adapters
 	@echo "== the slow tests"
-	$(BIN)/python -m pytest -q -m slow --timeout=1800
+	$(BIN)/python -m pytest -q -n 0 -m slow --timeout=1800
 
 test-processors: setup
 	@echo "== the numerical tests as on other processors, and on one and two threads"
@@ -52,7 +52,7 @@ test-processors: setup
 
 test-adapters: setup .adapters/.ready
 	@echo "== our adapters under the packages that they are for"
-	PYTHONPATH="$(CURDIR)/$(ADAPTERS)" $(BIN)/python -m pytest -q -m adapters tests/end_to_end
+	PYTHONPATH="$(CURDIR)/$(ADAPTERS)" $(BIN)/python -m pytest -q -n 0 -m adapters tests/end_to_end
 
 lint: setup
 	@echo "== style, types and spelling"

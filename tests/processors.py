@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 CPU_INFO = Path("/proc/cpuinfo")
 ROOT = Path(__file__).parents[1]
-PYTEST = [sys.executable, "-m", "pytest", "-q", "--no-header", "-m", "numerical and not slow"]
+PYTEST = [sys.executable, "-m", "pytest", "-q", "--no-header", "-n", "0", "-m", "numerical and not slow"]
 FILES = [str(path) for path in sorted(ROOT.glob("tests/**/test_*.py")) if "mark.numerical" in path.read_text()]
 AVX2 = {"avx2", "fma"}
 AVX512 = AVX2 | {"avx512f", "avx512bw", "avx512dq", "avx512vl"}

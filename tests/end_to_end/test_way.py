@@ -48,9 +48,9 @@ def test_embed_writes_one_vector_a_clip_and_says_what_was_rejected(way, recordin
     with pytest.raises(SystemExit) as exit_:
         main.main(["embed", str(way / "micro-m2d"), str(folder), "--out", str(tmp_path / "e.npz"), "--workers", "1"])
     assert exit_.value.code == 3
-    written = np.load(tmp_path / "e.npz")
-    assert written["features"].shape == (3, 5 * 32) and np.isfinite(written["features"]).all()
-    assert [path.rsplit("/", 1)[1] for path in written["path"]] == ["0.flac", "1.flac", "2.flac"]
+    with np.load(tmp_path / "e.npz") as written:
+        assert written["features"].shape == (3, 5 * 32) and np.isfinite(written["features"]).all()
+        assert [path.rsplit("/", 1)[1] for path in written["path"]] == ["0.flac", "1.flac", "2.flac"]
     printed = capsys.readouterr().out
     assert "broken.wav" in printed and "4 found = 3 used + 1 rejected + 0 excluded" in printed
     assert "broken.wav" in (tmp_path / "e.npz.rejected.csv").read_text()

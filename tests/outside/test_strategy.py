@@ -79,7 +79,8 @@ def test_a_strategy_with_state_from_outside_runs_the_whole_way(
 
     assert_resumes_to_the_bit(folder, recipe)
     main(["embed", "whole", str(recordings), "--out", "embeddings.npz", "--workers", "1"])
-    assert np.load(folder / "embeddings.npz")["features"].shape == (24, 5 * 32)
+    with np.load(folder / "embeddings.npz") as written:
+        assert written["features"].shape == (24, 5 * 32)
     main(["evaluate", "whole", "--task", str(recordings), "--probe", "ridge", "--workers", "1"])
     assert len((folder / "whole/results.jsonl").read_text().splitlines()) == 3
     main(["report", "whole", "killed", "--out", "report"])

@@ -49,7 +49,7 @@ def trained(store: Store, tmp_path_factory: pytest.TempPathFactory) -> list[Path
         assert pretrain(dataclasses.replace(RECIPES[name], **STEPS, **changes), store, run)
         append_results(run, [result("encoder", 0.1), result("encoder", 0.6123 + gain), result("untrained", 0.5055)])
         append_results(run, [result("log-mel statistics", 0.58)])
-        append_results(run, [result("encoder", 0.3, task="<script>alert(1)</script>", metric="mAP", num_classes=7)])
+        append_results(run, [result("encoder", 0.3, task="<script>alert(1)", metric="mAP", num_classes=7)])
     return made
 
 
@@ -86,7 +86,7 @@ def test_scores_of_kept_encoders_are_a_curve(trained: list[Path], tmp_path: Path
 
 def test_names_are_escaped(page: Path) -> None:
     text = page.read_text()
-    assert "<script" not in text and "&lt;script&gt;alert(1)&lt;/script&gt;" in text
+    assert "<script" not in text and "&lt;script&gt;alert(1)" in text
     assert "a <b>&" not in text and "a &lt;b&gt;&amp;&#x27;run $1_x$" in text
 
 
