@@ -29,6 +29,8 @@ RECENT = 5  # steps whose median is the present one
 
 TASKS, SCHEDULING = Path("/proc/self/task"), "schedstat"  # seconds computed and waited in nanoseconds, see proc(5)
 CAN_TELL_WAITING = Path("/proc/self/schedstat").exists()
+CORES = Path("/proc/stat")  # what all cores did, in ticks, see proc(5)
+IDLE = 0.5  # of a core, above which more threads are tried
 
 
 def waited_s(num_threads: int) -> float:
@@ -51,6 +53,14 @@ def waited_s(num_threads: int) -> float:
     return waited_ns / 1e9
 
 
+def idle_s() -> float:
+    """Seconds that the cores of this machine were idle, in sum; as if one always were if the system is silent."""
+    if not CORES.exists():
+        return time.perf_counter()
+    all_cores = CORES.read_text().split("\n", 1)[0].split()
+    return (int(all_cores[4]) + int(all_cores[5])) / os.sysconf("SC_CLK_TCK")
+
+
 def use_threads(num_threads: int) -> None:
     """Have torch compute on that many threads, and NumPy on as many of its own at most."""
     torch.set_num_threads(num_threads)
@@ -69,13 +79,14 @@ class ThreadChooser:
     """Chooses the number of threads for a loop whose steps are alike.
 
     It starts with all threads. Where they waited for a core, something else runs there, and fewer threads are tried for
-    three steps; on fewer threads, more are tried from time to time. What is faster stays, for the next loop too. On an
-    idle machine nothing is ever tried.
+    three steps; on fewer threads, more are tried once a core is idle. What is faster stays, for the next loop too. On
+    an idle machine nothing is ever tried.
 
     Args:
         levels: numbers of threads to choose from, descending; with one of them there is nothing to choose.
         clock: the time in seconds.
         waited: seconds that the threads of this process have waited for a core, see `waited_s`.
+        idle: seconds that cores were idle, see `idle_s`.
         use: sets the number of threads.
     """
 
@@ -85,10 +96,11 @@ class ThreadChooser:
         *,
         clock: Callable[[], float] = time.perf_counter,
         waited: Callable[[int], float] = waited_s,
+        idle: Callable[[], float] = idle_s,
         use: Callable[[int], None] = use_threads,
     ) -> None:
         assert levels == tuple(sorted(set(levels), reverse=True))
-        self.levels, self._clock, self._waited, self.use = levels, clock, waited, use
+        self.levels, self._clock, self._waited, self._idle, self.use = levels, clock, waited, idle, use
         self._home, self._next_trial_s = 0, 0.0
         self.begin()
 
@@ -98,6 +110,7 @@ class ThreadChooser:
         self._recent: list[tuple[float, float]] = []  # seconds for a unit of work, and seconds, at the present level
         self._contended: list[tuple[float, float]] = []  # those of the last steps, while the cores were contended
         self._trial: list[tuple[float, float]] = []
+        self._looked = (self._clock(), self._idle())  # when idle cores were last looked for, and what they had been
         self._go_to(self._home)
 
     @property
@@ -147,8 +160,16 @@ class ThreadChooser:
             return
         if sum(taken for _, taken in self._contended) >= SURE_S and self._home + 1 < len(self.levels):
             self._go_to(self._home + 1)
-        elif self._home > 0 and not self._contended and len(self._recent) == RECENT:
+        elif self._home > 0 and not self._contended and self._is_idle(now_s):
             self._go_to(self._home - 1)
+
+    def _is_idle(self, now_s: float) -> bool:
+        """Whether a core has been idle for long enough to be seen."""
+        (looked_s, before_s), idle = self._looked, self._idle()
+        if now_s - looked_s < SURE_S:
+            return False
+        self._looked = (now_s, idle)
+        return idle - before_s > IDLE * (now_s - looked_s)
 
     def _pace(self) -> float:
         """The present one: of the contended steps if the last were, since those before them say nothing now."""

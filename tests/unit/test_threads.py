@@ -9,18 +9,20 @@ import pytest
 import torch
 
 from melmask import threads
-from melmask.threads import FIXED_BY, ThreadChooser, following_load, levels_of, waited_s
+from melmask.threads import FIXED_BY, ThreadChooser, following_load, idle_s, levels_of, waited_s
 
 
 class Machine:
     """Two cores, and what a step takes on them: threads that wait for each other collapse beside a busy process."""
 
     def __init__(self, levels=(2, 1), waits_when_idle=0.0, seconds=None):
-        self.now_s = self.waited_s = 0.0
-        self.is_busy, self.waits_when_idle = False, waits_when_idle
+        self.now_s = self.waited_s = self.idle_s = 0.0
+        self.is_busy, self.waits_when_idle, self.seems_idle = False, waits_when_idle, False
         self.seconds = seconds or {(1, False): 0.4, (2, False): 0.25, (1, True): 0.42, (2, True): 1.5}
         self.num_threads, self.used = levels[0], []
-        self.chooser = ThreadChooser(levels, clock=lambda: self.now_s, waited=lambda _: self.waited_s, use=self.use)
+        self.chooser = ThreadChooser(
+            levels, clock=lambda: self.now_s, waited=lambda _: self.waited_s, idle=lambda: self.idle_s, use=self.use
+        )
 
     def use(self, num_threads):
         self.num_threads = num_threads
@@ -33,6 +35,7 @@ class Machine:
             with self.chooser.step():
                 taken = self.seconds[self.num_threads, self.is_busy]
                 self.now_s += taken
+                self.idle_s += 0.0 if self.is_busy and not self.seems_idle else taken
                 if self.num_threads > 1:
                     self.waited_s += taken * (0.7 if self.is_busy else self.waits_when_idle)
             num_steps += 1
@@ -55,6 +58,28 @@ def test_beside_a_busy_process_it_reaches_nine_tenths_of_the_rate_of_one_thread(
     assert machine.num_threads == 1
 
 
+def test_nothing_is_tried_as_long_as_no_core_is_idle():
+    machine = Machine()
+    machine.is_busy = True
+    machine.run(600)
+    assert machine.used == [2, 1, 1]  # at the start, the trial, and what it decided
+
+
+def test_an_idle_core_is_used_within_ten_seconds():
+    machine = Machine()
+    machine.is_busy = True
+    machine.run(60)
+    machine.is_busy = False
+    machine.run(10)
+    assert machine.num_threads == 2
+
+
+def test_idle_time_passes():
+    before_s = idle_s()
+    time.sleep(0.1)
+    assert idle_s() >= before_s >= 0
+
+
 def test_it_returns_to_all_threads_when_the_other_process_has_ended():
     machine = Machine()
     machine.is_busy = True
@@ -67,7 +92,7 @@ def test_it_returns_to_all_threads_when_the_other_process_has_ended():
 
 def test_trials_that_are_lost_cost_three_hundredths_of_the_time():
     machine = Machine(seconds={(1, True): 0.4, (2, True): 0.39})  # busy, and yet two threads are as fast
-    machine.is_busy = True
+    machine.is_busy = machine.seems_idle = True  # as in a container, which sees the cores of its host
     lost = 1 - machine.run(600) * 0.39 / 600
     assert set(machine.used) == {1, 2}
     assert 0 <= lost <= 0.03
