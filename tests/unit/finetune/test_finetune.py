@@ -336,7 +336,6 @@ def test_losses_equal_torch_s():
         ({"head": "probe", "pooling": "mean+std"}, 60.0, 0),
         ({"head": "probe", "pooling": "mean+std"}, 0.0, 2),
         ({"head": "probe", "train_on_valid": True}, 0.0, 2),
-        ({"loss": "binary", "batch_norm": True, "amsgrad": True, "beta2": 0.95}, 0.0, 2),
     ],
 )
 def test_a_killed_fine_tuning_resumes(tones, table, tmp_path, monkeypatch, changes, every_s, again_from):
