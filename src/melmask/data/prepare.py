@@ -99,11 +99,12 @@ def prepare(
 
 
 def _num_workers(job: Job, shards: Sequence[Shard]) -> int:
-    """Processes for what is still to be decoded: none if it is little, unless decoding it killed a process before."""
+    """Processes for what is still to be decoded: none if it is little, unless that failed or killed a process."""
+    if any(job.marker(shard).exists() or job.retry_mark(shard).exists() for shard in shards):
+        return _num_cores()
     todo = [shard for shard in shards if not job.is_done(shard)]
     size_bytes = sum(recording.size_bytes for shard in todo for recording in shard.recordings)
-    is_little = size_bytes <= LITTLE_BYTES and not any(job.marker(shard).exists() for shard in todo)
-    return 0 if is_little else _num_cores()
+    return 0 if size_bytes <= LITTLE_BYTES else _num_cores()
 
 
 def _num_cores() -> int:

@@ -473,3 +473,15 @@ def test_what_killed_this_process_is_decoded_by_another(folder, tmp_path, decode
     monkeypatch.setattr(shards, "make_shard", made)
     assert len(prepare([folder], tmp_path / "store").clips) == 7
     assert not decoded
+
+
+def test_what_is_retried_is_retried_by_another_process(folder, tmp_path, decoded, monkeypatch):
+    """It may have killed the process that decoded it, which must not be this one."""
+    monkeypatch.setattr("melmask.data.prepare.LITTLE_BYTES", 0)
+    monkeypatch.setattr("melmask.data.prepare.MAX_SHARD_FILES", 100)
+    store = prepare([folder], tmp_path / "store")
+    [description] = (store.folder / "shards").glob("*.json")
+    description.with_suffix(".retry").touch()
+    monkeypatch.setattr("melmask.data.prepare.LITTLE_BYTES", 2**20)
+    assert len(prepare([folder], tmp_path / "store").clips) == 7
+    assert not decoded
