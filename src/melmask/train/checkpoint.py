@@ -34,8 +34,8 @@ def save_training(
     state, first = model.state_dict(), first_names(model)
     tensors = dict(extra) | {MODEL + name: state[name] for name in dict.fromkeys(first.values())}
     for name, parameter in model.named_parameters():
-        state = optimiser.state.get(parameter, {})
-        tensors |= {f"{OPTIMISER}{key}.{name}": value for key, value in state.items() if value is not None}
+        own = optimiser.state.get(parameter, {})
+        tensors |= {f"{OPTIMISER}{key}.{name}": value for key, value in own.items() if value is not None}
     write_tensors(path, tensors, dict(metadata))
 
 

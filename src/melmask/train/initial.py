@@ -20,9 +20,7 @@ from melmask.nn.published import read_published
 from melmask.nn.vit import SIZES, Encoder
 from melmask.train.checkpoint import MODEL
 from melmask.train.recipe import Recipe
-from melmask.train.run_folder import CHECKPOINT, RECIPE, kept_encoder, split_step
-
-INIT = "init.json"  # of a run that started from other weights: which, and what was taken of them
+from melmask.train.run_folder import CHECKPOINT, INIT, RECIPE, kept_encoder, split_step
 
 
 @dataclass(frozen=True)
@@ -60,6 +58,11 @@ class Initial:
             return _of_published(path)
         saved = EncoderFile.load(path)
         return Initial(path, saved, {}, _form(saved.encoder))
+
+    @property
+    def named(self) -> dict[str, str]:
+        """What init.json says of them: path and identity."""
+        return {"path": str(self.path.resolve()), "identity": self.identity}
 
     @property
     def identity(self) -> str:
@@ -135,7 +138,7 @@ def find_initial(init: Path | None, run: Path, recipe: Recipe, spec: LogMelSpec)
     Raises:
         ValueError: they cannot be read, are of another form than the recipe's, or not those the run was started from.
     """
-    before = read_initial(run)
+    before = read_initial(run) if (run / RECIPE).exists() else {}
     if (run / CHECKPOINT).exists() and not init:
         return None
     path = init or (Path(before["path"]) if before else None)

@@ -14,7 +14,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from melmask.data.loader import Loader
 from melmask.data.store import Store
-from melmask.files import atomic_write, select_prefix, write_json
+from melmask.files import atomic_write, select_prefix
 from melmask.frameworks import Loss
 from melmask.nn.encoder_file import ENCODER, EncoderFile, FrontEnd
 from melmask.patches import grid_of, patchify, valid_patches
@@ -22,7 +22,7 @@ from melmask.runtime import autocast_for, keep_freed_memory
 from melmask.threads import following_load
 from melmask.train.checkpoint import load_training, save_training
 from melmask.train.distributed import World, join_world
-from melmask.train.initial import INIT, Initial, find_initial
+from melmask.train.initial import Initial, find_initial
 from melmask.train.masker import Masker
 from melmask.train.monitors import effective_rank, feature_deviation
 from melmask.train.optimiser import clip_gradients, learning_rate, make_optimiser
@@ -72,10 +72,9 @@ def pretrain(
     with join_world() as world, stop_requests() as stop_requested:
         loader = recipe.make_loader(store)
         initial = find_initial(init, run, recipe, store.spec)
+        world.wait()  # no process looks at the folder while the first one makes it
         if world.is_first:
-            open_run(run, recipe, store, resume)
-            if initial:
-                write_json(run / INIT, {"path": str(initial.path.resolve()), "identity": initial.identity})
+            open_run(run, recipe, store, resume, initial.named if initial else None)
         world.wait()
         trainer = Trainer(recipe, loader, run, world, report, initial)
         note(trainer.started_from)

@@ -12,6 +12,7 @@ log.jsonl               a `LogEntry` a line; the same numbers are in TensorBoard
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from melmask.train.recipe import Recipe
 
 KEPT = "encoders"  # folder of the encoders that are kept along a run
 RECIPE, DATA, CHECKPOINT, LOG = "recipe.json", "data.json", "checkpoint.safetensors", "log.jsonl"
+INIT = "init.json"  # of a run that started from other weights: which
 SUFFIX = ".safetensors"
 MASKING = "masking."  # prefix of the masking strategy's state in a checkpoint
 
@@ -63,8 +65,14 @@ class LogEntry:
     num_threads: int
 
 
-def open_run(run: Path, recipe: Recipe, store: Store, resume: bool) -> None:
+def open_run(run: Path, recipe: Recipe, store: Store, resume: bool, initial: Mapping[str, str] | None = None) -> None:
     """Make a run's folder, or check that an existing one can be resumed.
+
+    Args:
+        run: the folder.
+        recipe, store: of the run.
+        resume: whether it may hold a run.
+        initial: what init.json says of the weights that the run starts from; None for random ones.
 
     Raises:
         ValueError: the folder holds a run and ``resume`` is False, or its recipe or data are others.
@@ -78,11 +86,17 @@ def open_run(run: Path, recipe: Recipe, store: Store, resume: bool) -> None:
             raise ValueError(f"{run} was trained on other data than {store.folder}: resume it with its own store")
         remove_temporaries(run)
         remove_temporaries(run / KEPT)
+        if initial:  # the same weights, perhaps in another place
+            write_json(run / INIT, dict(initial))
         return
     run.mkdir(parents=True, exist_ok=True)
     data = {"store": str(store.folder.resolve()), "fingerprint": store.fingerprint}
     write_json(run / DATA, data | {"mean": store.mean, "std": store.std})
-    recipe.save(run / RECIPE)
+    if initial:
+        write_json(run / INIT, dict(initial))
+    else:
+        (run / INIT).unlink(missing_ok=True)  # of a start that was cut off
+    recipe.save(run / RECIPE)  # last, as it says that the folder holds a run
 
 
 def kept_encoder(run: Path, step: int) -> Path:

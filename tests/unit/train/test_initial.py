@@ -12,8 +12,10 @@ from melmask.nn.encoder_file import ENCODER, EncoderFile
 from melmask.nn.vit import SIZES, Size
 from melmask.train import loop
 from melmask.train.checkpoint import MODEL
-from melmask.train.initial import INIT, Initial
-from melmask.train.run_folder import CHECKPOINT
+from melmask.train.distributed import World
+from melmask.train.initial import Initial
+from melmask.train.recipe import Recipe
+from melmask.train.run_folder import CHECKPOINT, INIT, RECIPE
 from published import published_tensors, save_published
 
 
@@ -118,6 +120,32 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_starts_from_the_same_
     loop.pretrain(recipe(), store, tmp_path / "killed", resume=True)
     whole, killed = state_of(tmp_path / "whole"), state_of(tmp_path / "killed")
     assert all(torch.equal(whole[name], killed[name]) for name in whole)
+
+
+def test_a_start_that_is_cut_off_leaves_no_run_without_its_weights(published, store, tmp_path, monkeypatch):
+    """recipe.json says that the folder holds a run, so init.json must be there before."""
+
+    def die(self, path):
+        raise KeyboardInterrupt
+
+    path, run = published("m2d")[0], tmp_path / "run"
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(Recipe, "save", die)
+        loop.pretrain(recipe(), store, run, init=path)
+    assert (run / INIT).exists() and not (run / RECIPE).exists()
+    assert loop.pretrain(recipe(), store, run)  # from random weights, as nothing else is asked for
+    assert not (run / INIT).exists()
+
+
+def test_no_process_looks_at_the_folder_while_another_makes_it(published, store, tmp_path, monkeypatch):
+    """A second process that saw the recipe of the first would take its start for a resumption from other weights."""
+    calls = []
+    monkeypatch.setattr(World, "wait", lambda world: calls.append("wait"))
+    monkeypatch.setattr(loop, "find_initial", lambda *given: calls.append("look"))
+    monkeypatch.setattr(loop, "open_run", lambda *given: calls.append("make"))
+    monkeypatch.setattr(loop.Trainer, "train", lambda *given: True)
+    loop.pretrain(recipe(), store, tmp_path / "run")
+    assert calls == ["look", "wait", "make", "wait"]
 
 
 def test_a_run_is_not_resumed_from_other_weights(published, store, tmp_path):
