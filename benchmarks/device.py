@@ -28,7 +28,9 @@ from melmask.data.store import Store
 from melmask.files import read_tensors
 from melmask.frameworks import FRAMEWORKS
 from melmask.masking import STRATEGIES, draw, make_strategy
+from melmask.plan.devices import gemm_ceiling
 from melmask.plan.flops import step_flops
+from melmask.plan.trial import peak_memory, reset_peak_memory
 from melmask.train.distributed import World
 from melmask.train.loop import Trainer, pretrain
 from melmask.train.masker import guide_of
@@ -42,7 +44,6 @@ BATCHES = {"tiny": 512, "small": 512, "base": 256}
 QUICK = {"size": "micro", "crop_frames": 96, "decoder_dim": 32, "decoder_depth": 1, "decoder_heads": 2}
 QUICK_BATCH = 4
 WARM_UP, NUM_TIMED, QUICK_TIMED, BUDGET_S = 4, 20, 2, 20.0
-SQUARE, QUICK_SQUARE = 8192, 256
 BF16_ROUNDING = 2.0**-8  # of a loss, against float32's
 FLOAT32_ROUNDING = 1e-4
 
@@ -179,7 +180,7 @@ def stop_after(step: int, recipe: Recipe, store: Store, run: Path) -> None:
 def speeds(device: torch.device, store: Store, clips: Path, quick: bool) -> Iterator[dict[str, Any]]:
     """Samples a second of whole steps, of ours, compiled and not, and of the plain form."""
     write_clip_files(store, clips)
-    ceiling = ceiling_of(device, QUICK_SQUARE if quick else SQUARE)
+    ceiling = gemm_ceiling(device, torch.bfloat16)
     for framework in FRAMEWORKS:
         for size in BATCHES:
             recipe = recipe_of(framework, size, quick)
@@ -202,7 +203,7 @@ def timed(
     try:
         if device.type == "cuda":
             torch.cuda.empty_cache()
-            torch.cuda.reset_peak_memory_stats()
+        reset_peak_memory(device)
         if form == "plain":
             step, made = plain_step(recipe, store, clips, device), None
         else:
@@ -222,7 +223,7 @@ def timed(
         "ceiling_share": flops * recipe.batch_size / step_s / ceiling,
         "ceiling_tflops": ceiling / 1e12,
         "mask_share": mask_share,
-        "peak_bytes": torch.cuda.max_memory_allocated() if device.type == "cuda" else 0,
+        "peak_bytes": peak_memory(device),
     }
 
 
@@ -259,19 +260,6 @@ def plain_step(recipe: Recipe, store: Store, clips: Path, device: torch.device) 
 
     plain.batches = on_device()
     return plain.step
-
-
-def ceiling_of(device: torch.device, side: int) -> float:
-    """Operations a second of a product of large squares in bf16."""
-    a, b = (torch.randn(side, side, device=device).bfloat16() for _ in range(2))
-    out, best_s = torch.empty_like(a), float("inf")
-    for _ in range(10):
-        synchronise(device)
-        start = time.perf_counter()
-        torch.matmul(a, b, out=out)
-        synchronise(device)
-        best_s = min(best_s, time.perf_counter() - start)
-    return 2 * side**3 / best_s
 
 
 # What they share
