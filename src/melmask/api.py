@@ -32,7 +32,8 @@ def prepare(
         sources: one or several folders, searched recursively, or CSV manifests with path[,label][,fold][,group].
         out: the folder of the store.
         spec: the front end: sample rate, window, hop and mel bands.
-        num_workers: processes that decode; 0 decodes in this process, None uses one per core.
+        num_workers: processes that decode; 0 decodes in this process, None uses one per core,
+            or none for few recordings.
 
     Raises:
         ValueError: a source or setting is wrong, out holds something else, or no recording is usable.

@@ -45,7 +45,7 @@ def prepare_task(
     Args:
         table: a CSV with path,label[,fold][,group].
         spec: the log-mel settings.
-        num_workers: processes that decode; 0 decodes in this process, None takes one per core.
+        num_workers: processes that decode; 0 decodes in this process; None: as of `prepare`.
         progress: called with what is being done, and the number of clips done and in all.
 
     Raises:

@@ -202,7 +202,7 @@ def evaluate(
             several.
         layers, pooling: see `FeatureSettings`; of melmask encoders that are given by name.
         baselines: also evaluate each melmask encoder untrained, and log-mel statistics.
-        num_workers: processes that decode; 0 decodes in this process, None takes one per core.
+        num_workers: processes that decode; 0 decodes in this process; None: as of `prepare`.
         progress: called with (what is being done, number done, number in all).
 
     Returns:
