@@ -25,19 +25,20 @@ FORMS = {
     "ours": {},
 }
 FORMED_BY = ("OMP_NUM_THREADS", "GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
-TURNS, QUICK_TURNS = 1, 1  # one more takes 7 minutes
-IDLE_S, BUSY_S, QUICK_SHARE = 12.0, 20.0, 0.3
-SETTLE_S = 8.0  # for which it runs on an idle machine before that is measured
+IDLE_TURNS, BUSY_TURNS, QUICK_TURNS = 6, 1, 1
+IDLE_S, BUSY_S, QUICK_SHARE = 5.0, 20.0, 0.3
+SETTLE_S = 3.0  # before anything is measured
 NUM_CLIPS = 96  # that are embedded
 
 ABOUT = (
-    "Every form of a piece of work is a process of its own, and all take turns: first on an idle machine, then beside "
+    "Every form of a piece of work is a process of its own, and they take turns: first on an idle machine, then beside "
     "one process that computes without end on one core. `all` is as it was before the number of threads followed the "
     "load: all threads, waiting as long as OpenMP does by default; `one` is one thread; `ours` is melmask as it is, "
-    "and what it takes to notice the other process is counted, but not that it has ended. train: steps of "
+    "and what it takes to notice the other process is counted. train: steps of "
     "quick-msm-mae; embed: a tiny encoder on a store; probes: logistic, ridge and k-NN on 1,000 clips of 1,920 "
-    "features and 50 classes; prepare: WAV files into a store, by one worker process a core, or by one. Turns of "
-    f"{IDLE_S:.0f} s idle and {BUSY_S:.0f} s beside the other process: {TURNS}."
+    "features and 50 classes; prepare: WAV files into a store, by one worker process a core, or by one. A ratio "
+    f"is the median of those within a turn; turns of {IDLE_S:.0f} s idle: {IDLE_TURNS}, of {BUSY_S:.0f} s beside "
+    f"the other process: {BUSY_TURNS}."
 )
 COLUMNS = {
     "work": "",
@@ -70,10 +71,12 @@ def measure(work: str, quick: bool) -> dict[str, Any]:
     share, rates = QUICK_SHARE if quick else 1.0, {}
     with ExitStack() as stack:
         ask = {form: stack.enter_context(process(work, form)) for form in FORMS}
-        for _ in range(QUICK_TURNS if quick else TURNS):
+        for form in FORMS:
+            ask[form](SETTLE_S * share)
+        for _ in range(QUICK_TURNS if quick else IDLE_TURNS):
             for form in ("all", "ours"):
-                ask[form](SETTLE_S * share)
                 rates.setdefault(f"{form}_idle", []).append(ask[form](IDLE_S * share))
+        for _ in range(QUICK_TURNS if quick else BUSY_TURNS):
             for form in FORMS:
                 with busy_process():
                     rates.setdefault(f"{form}_busy", []).append(ask[form](BUSY_S * share))

@@ -106,7 +106,7 @@ class ThreadChooser:
 
     def begin(self) -> None:
         """Start another loop: what steps took in the last one says nothing of its own."""
-        self._open = (0.0, 0.0, 0.0)  # seconds, seconds waited and work of steps that are measured together
+        self._seconds = self._work = self._waited_before_s = 0.0  # of steps that are measured together
         self._recent: list[tuple[float, float]] = []  # seconds for a unit of work, and seconds, at the present level
         self._contended: list[tuple[float, float]] = []  # those of the last steps, while the cores were contended
         self._trial: list[tuple[float, float]] = []
@@ -128,17 +128,18 @@ class ThreadChooser:
         if len(self.levels) == 1:
             yield
             return
-        start_s, start_waited_s = self._clock(), self._waited(self.num_threads)
+        if not self._seconds:
+            self._waited_before_s = self._waited(self.num_threads)
+        start_s = self._clock()
         yield
         now_s = self._clock()
-        seconds, waited, done = self._open
-        seconds += now_s - start_s
-        waited += self._waited(self.num_threads) - start_waited_s
-        done += work
-        self._open = (seconds, waited, done)
-        if seconds >= OBSERVED_S and done > 0:
-            self._open = (0.0, 0.0, 0.0)
-            self._observe(seconds / done, seconds, waited, now_s)
+        self._seconds += now_s - start_s
+        self._work += work
+        if self._seconds < OBSERVED_S or not self._work:
+            return
+        seconds, pace = self._seconds, self._seconds / self._work
+        self._seconds = self._work = 0.0
+        self._observe(pace, seconds, self._waited(self.num_threads) - self._waited_before_s, now_s)
 
     def _observe(self, pace: float, seconds: float, waited: float, now_s: float) -> None:
         """Take in one measurement, and decide on how many threads to go on.

@@ -307,7 +307,7 @@ def test_a_part_of_the_check_that_fails_stops_no_other(script, tmp_path, monkeyp
 
 def test_busy_asks_every_form_in_turns_idle_and_beside_a_busy_process(script, tmp_path, monkeypatch):
     busy = script("busy")
-    idle, beside = {"all": 4.0, "ours": 3.0}, {"all": 0.5, "one": 2.0, "ours": 1.5}
+    idle, beside = {"all": 4.0, "one": 2.0, "ours": 3.0}, {"all": 0.5, "one": 2.0, "ours": 1.5}
     others = []
 
     @contextmanager
