@@ -64,8 +64,14 @@ def memory_of(device: torch.device) -> int:
 
 def autocast_for(precision: str, device: torch.device) -> Callable[[], Any]:
     """A maker of autocast contexts: bfloat16 if asked for, or with "auto" if the hardware computes in it."""
-    use_bf16 = precision == "bf16" or (precision == "auto" and computes_in_bf16(device))
+    use_bf16 = precision_of(precision, device) == torch.bfloat16
     return lambda: torch.autocast(device.type, torch.bfloat16, enabled=use_bf16)
+
+
+def precision_of(precision: str, device: torch.device) -> torch.dtype:
+    """The type of matrix products: bfloat16 if asked for, or with "auto" if the hardware computes in it."""
+    use_bf16 = precision == "bf16" or (precision == "auto" and computes_in_bf16(device))
+    return torch.bfloat16 if use_bf16 else torch.float32
 
 
 def computes_in_bf16(device: torch.device) -> bool:

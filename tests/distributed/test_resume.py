@@ -68,6 +68,24 @@ def test_killed_between_checkpoints(framework, strategy, store, tmp_path):
     assert_same(tmp_path / "killed", tmp_path / "whole")
 
 
+@pytest.mark.numerical
+def test_a_run_by_muon_is_resumed(store, tmp_path):
+    settings = recipe("msm-mae", optimiser="muon")
+    loop.pretrain(settings, store, tmp_path / "whole")
+    saved, _ = read_tensors(tmp_path / "whole" / CHECKPOINT)
+    assert "optimiser.momentum_buffer.encoder.blocks.0.attn.qkv.weight" in saved
+    assert "optimiser.exp_avg.encoder.blocks.0.attn.qkv.weight" not in saved
+
+    def kill_at_ten(line):
+        if line.step == 10:
+            raise Killed
+
+    with pytest.raises(Killed):
+        loop.pretrain(settings, store, tmp_path / "killed", report=kill_at_ten)
+    assert loop.pretrain(settings, store, tmp_path / "killed", resume=True)
+    assert_same(tmp_path / "killed", tmp_path / "whole")
+
+
 def test_killed_by_a_signal(store, tmp_path):
     settings = recipe("m2d", steps=60, save_every=5)
     loop.pretrain(settings, store, tmp_path / "whole")

@@ -1,23 +1,46 @@
 """The optimiser of pre-training, and the clipping of its gradients."""
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import AdamW
 
+from melmask.runtime import precision_of
+from melmask.train.muon import Muon
 from melmask.train.recipe import Recipe
 
+QKV = 3  # query, key and value, one above the other in the parameter "qkv"
 LARGE = 2**18  # values; for fewer, starting the threads takes longer than it saves
 
 
 def make_optimiser(model: nn.Module, recipe: Recipe) -> AdamW:
-    """AdamW with weight decay on matrices, and none on norms, biases and tokens."""
+    """The recipe's optimiser, with weight decay on matrices, and none on norms, biases and tokens.
+
+    With "muon", `Muon` moves the matrices of transformer blocks, which are those with "blocks" in their names, and
+    AdamW all else: patch embedding, the layers before and after a decoder's blocks, norms, biases and tokens.
+    """
     trained = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
-    decayed = [p for name, p in trained if p.ndim == 2]
-    rest = [p for name, p in trained if p.ndim != 2]
-    groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": rest, "weight_decay": 0.0}]
-    return AdamW(groups, lr=recipe.learning_rate, betas=recipe.betas, fused=True)
+    settings: dict[str, Any] = {"lr": recipe.learning_rate, "betas": recipe.betas, "fused": True}
+    rest = {"params": [p for name, p in trained if p.ndim != 2], "weight_decay": 0.0}
+    matrices = [(name, p) for name, p in trained if p.ndim == 2]
+    if recipe.optimiser == "adamw":
+        return AdamW([{"params": [p for _, p in matrices], "weight_decay": recipe.weight_decay}, rest], **settings)
+    parts = {name: _num_parts(name) for name, _ in matrices}
+    groups = [
+        {"params": [p for name, p in matrices if parts[name] == number], "weight_decay": recipe.weight_decay}
+        | ({"num_parts": number} if number else {})
+        for number in (0, 1, QKV)
+    ]
+    dtype = precision_of(recipe.precision, next(model.parameters()).device)
+    return Muon([*groups, rest], num_iterations=recipe.muon_iterations, dtype=dtype, **settings)
+
+
+def _num_parts(name: str) -> int:
+    """How many matrices, one above the other, a parameter of a transformer's block is; 0 for any other matrix."""
+    *path, layer, _ = name.split(".")
+    return 0 if "blocks" not in path else QKV if layer == "qkv" else 1
 
 
 def clip_gradients(model: nn.Module, max_norm: float) -> Tensor:

@@ -128,6 +128,8 @@ SOURCES: dict[str, tuple[Source, str]] = {
     "crops_per_clip": ("published default", "one crop a clip an epoch, whole batches"),
     "batch_size": ("paper", "2,048, over all devices"),
     "accumulate": ("ours", "changes memory, and results by rounding only"),
+    "optimiser": ("published default", "AdamW"),
+    "muon_iterations": ("ours", "not used: AdamW"),
     "learning_rate": ("published default", "3e-4 for each 256 of a batch"),
     "warmup": ("published default", "20 of 300 epochs, linear, then a cosine to 0"),
     "weight_decay": ("published default", "on matrices only"),

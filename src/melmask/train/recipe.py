@@ -63,9 +63,12 @@ class Recipe:
         batch_size: crops in one optimiser step, over all processes and accumulated parts.
         accumulate: parts into which a process splits its share of the batch, by length: takes less memory, and pads
             short recordings less.
+        optimiser: "adamw", or "muon" (`melmask.train.muon`): Muon for matrices of transformer blocks, AdamW for all
+            else.
+        muon_iterations: by which Muon orthogonalises an update; more are more exact and take longer.
         learning_rate: peak of the schedule, for this batch size.
         warmup: share of the run in which the learning rate rises linearly; a cosine to zero follows.
-        weight_decay: AdamW's, on matrices only.
+        weight_decay: AdamW's and Muon's, on matrices only.
         betas: AdamW's.
         grad_clip: largest norm of the gradient.
         checkpoint_activations: keep only the input of each transformer block and compute the rest again in the backward
@@ -102,6 +105,8 @@ class Recipe:
     crops_per_clip: int = 0
     batch_size: int = 2048
     accumulate: int = 1
+    optimiser: Literal["adamw", "muon"] = "adamw"
+    muon_iterations: int = 3
     learning_rate: float = 2.4e-3
     warmup: float = 1 / 15
     weight_decay: float = 0.05
@@ -125,6 +130,7 @@ class Recipe:
         for name in (
             "batch_size",
             "accumulate",
+            "muon_iterations",
             "crop_frames",
             "log_every",
             "save_every",
@@ -133,6 +139,8 @@ class Recipe:
         ):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        if self.optimiser not in ("adamw", "muon"):
+            raise ValueError(f'optimiser is "adamw" or "muon", got {self.optimiser!r}')
         if self.keep_every < 0:
             raise ValueError(f"keep_every must be at least 1, or 0 to keep none, got {self.keep_every}")
         if self.crops_per_clip < 0:
