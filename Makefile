@@ -14,9 +14,13 @@ BASE ?=
 ONLY ?=
 RUN ?=
 OUT ?= docs/masking
+AUDIO ?= ../shared/audio
+LAYERS ?= last
+POOLING ?= mean
+COMMAND ?=
 BENCHMARKS := train profile_step lengths prepare embed masking memory busy start
 
-.PHONY: setup quickstart test test-slow test-processors test-adapters lint format bench bench-compare device-wheels device-check docs-pictures clean
+.PHONY: setup quickstart test test-slow test-processors test-adapters lint format bench bench-compare device-wheels device-check tiny-encoder model-card docs-pictures clean
 
 setup: .venv/.ready
 
@@ -89,6 +93,15 @@ device-wheels: setup
 device-check:
 	@echo "== an accelerator: the same numbers as on a CPU, and how fast (needs no network; takes under 9 minutes)"
 	@PYTHON="$(if $(wildcard $(BIN)/python),$(BIN)/python,python3)" bash tools/device_check.sh
+
+tiny-encoder: setup
+	@test -n "$(RUN)" || { echo "name the run: make tiny-encoder RUN=folder LAYERS=last POOLING=mean+std COMMAND=..."; exit 1; }
+	@echo "== a run's encoder, in half precision, as the one that comes with melmask"
+	PYTHONPATH=tools $(BIN)/python -m model_card.ship "$(RUN)" --layers $(LAYERS) --pooling $(POOLING) --command "$(COMMAND)"
+
+model-card: setup
+	@echo "== the figures of MODEL_CARD.md, measured on the tables in $(AUDIO) (half an hour on two cores)"
+	PYTHONPATH=tools $(BIN)/python -m model_card --audio "$(AUDIO)"
 
 docs-pictures: setup
 	@echo "== the pictures of docs/masking.md (ONLY=\"dwm sgim\": some of them; RUN=folder: another model; OUT=folder)"

@@ -11,6 +11,11 @@ import torch
 
 from melmask.data.prepare import prepare
 from melmask.data.store import Store
+from melmask.logmel import LogMelSpec
+from melmask.nn import shipped
+from melmask.nn.encoder_file import EncoderFile, FrontEnd
+from melmask.nn.shipped import SHIPPED
+from melmask.nn.vit import Size, random_encoder
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -56,6 +61,17 @@ def recordings(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def store(recordings: Path, tmp_path_factory: pytest.TempPathFactory) -> Store:
     """The recordings, prepared."""
     return prepare([recordings], tmp_path_factory.mktemp("stores") / "chirps", num_workers=0)
+
+
+@pytest.fixture
+def shipped_tiny(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A stand-in for the encoder ``tiny`` that comes with melmask: random weights in a form that computes quickly."""
+    folder = tmp_path_factory.mktemp("weights")
+    encoder = random_encoder(Size(32, 2, 2), (16, 16), seed=1)
+    file = EncoderFile(encoder, FrontEnd(LogMelSpec(), -7.1, 4.2), 208, layers=(1, 2), pooling="mean+std")
+    file.save(folder / SHIPPED["tiny"], torch.float16)
+    monkeypatch.setattr(shipped, "WEIGHTS", folder)
+    return folder / SHIPPED["tiny"]
 
 
 @pytest.fixture(scope="session")

@@ -86,8 +86,8 @@ def pretrain(
         run: the folder to write.
         resume: continue the run in that folder from its last checkpoint; it ends with the same weights as a run that
             was never interrupted, if both compute on the same number of threads all the time.
-        init: weights to start from, with an optimiser that starts anew: a run folder, an encoder file, or what others
-            published (docs/published-weights.md); None for random ones.
+        init: weights to start from, with an optimiser that starts anew: a run folder, an encoder file, ``"tiny"``
+            (docs/encoder.md), or what others published (docs/published-weights.md); None for random ones.
         num_threads: that torch computes on; None follows what else keeps the cores busy, unless OMP_NUM_THREADS is set.
         report: called with each entry of the log.
 
@@ -99,9 +99,8 @@ def pretrain(
             start from are of another form than the recipe's.
         RuntimeError: the loss is not finite; the last good checkpoint is kept.
     """
-    start = None if init is None else Path(init)
     opened = store if isinstance(store, Store) else Store.open(Path(store))
     folder = Path(run)
-    if not loop.pretrain(recipe, opened, folder, resume=resume, init=start, num_threads=num_threads, report=report):
+    if not loop.pretrain(recipe, opened, folder, resume=resume, init=init, num_threads=num_threads, report=report):
         warnings.warn(f"the training in {run} was interrupted and saved: resume=True continues it", stacklevel=2)
     return folder

@@ -22,15 +22,15 @@ class MelmaskEmbedder(TransformerMixin, BaseEstimator):
 
     Args:
         run: a run folder, or an encoder file.
-        layers: of the encoder: last, all, or numbers from 1 on.
-        pooling: over time.
+        layers: of the encoder: last, all, or numbers from 1 on; "auto" is what its file states, else last.
+        pooling: over time; "auto" likewise, or the mean.
 
     Attributes:
         encoder_: the encoder.
         n_features_in_: samples of a waveform if `fit` was given one array; `transform` then asks for as many.
     """
 
-    def __init__(self, run: str | Path, layers: Layers = "last", pooling: Pooling = "mean") -> None:
+    def __init__(self, run: str | Path, layers: Layers = "auto", pooling: Pooling = "auto") -> None:
         self.run, self.layers, self.pooling = run, layers, pooling
 
     def fit(self, X: Any, y: Any = None) -> "MelmaskEmbedder":

@@ -1,23 +1,24 @@
 """The command detect: events in recordings."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from rich.markup import escape
 from rich.table import Table
 from tyro.conf import Positional
 
 from melmask.cli.console import command_line, console, noted_bar, print_notes, print_path
-from melmask.cli.options import AllowDuplicates, File, Run, Seeds, TableFile, TestFolds, Workers
+from melmask.cli.options import AllowDuplicates, Encoder, File, Seeds, TableFile, TestFolds, Workers
 from melmask.detect.run import Detection
 from melmask.encoders.features import FeatureSettings, Layers
 from melmask.evaluation.results import Result
 
 
 def detect(
-    run: Positional[Run],
+    run: Positional[Encoder],
     labels: Positional[TableFile],
     out: File,
-    layers: Layers = "last",
+    layers: Layers = "auto",
     test_folds: TestFolds = (),
     seeds: Seeds = 3,
     allow_duplicates: AllowDuplicates = False,
@@ -29,10 +30,10 @@ def detect(
     Events detected in the test folds are written to a table, and scored.
 
     Args:
-        run: the run's folder, or an encoder file.
+        run: the run's folder, an encoder file, or tiny, which comes with melmask.
         labels: a CSV with path,onset_s,offset_s,label[,fold][,group], one line an event.
         out: the CSV for detected events, of the same form.
-        layers: layers to read: last, all, or numbers from 1 on.
+        layers: layers to read: last, all, or numbers from 1 on; auto is what the encoder's file states, else last.
         baselines: also score the encoder untrained and log-mels without one.
     """
     from melmask.cli.steps import exit_if_left_out, prepare_task, print_appended, results_table
@@ -60,8 +61,8 @@ def detect(
     print_notes(detection.notes)
     write_events(out, detection.events)
     print_path(out, after=f": {sum(map(len, detection.events.values())):,} events")
-    if run.is_dir():
-        print_appended([append_results(run, results)])
+    if Path(run).is_dir():
+        print_appended([append_results(Path(run), results)])
     exit_if_left_out([store])
 
 

@@ -8,29 +8,31 @@ from rich.markup import escape
 from tyro.conf import OmitArgPrefixes, Positional
 
 from melmask.cli.console import console, counted_bar, print_notes, print_path
-from melmask.cli.options import Encoder, File, Sources, Workers
+from melmask.cli.options import EncoderAndSources, OptionalFile, Workers
 from melmask.encoders.features import DEFAULT_SETTINGS, FeatureSettings
 
 LIST = ".rejected.csv"  # added to the name of the output
+DEFAULT_ENCODER = "shipped:tiny"  # whatever lies in the current folder
+DEFAULT_OUT = Path("embeddings.npz")
 
 
 def embed(
-    encoder: Positional[Encoder],
-    sources: Positional[Sources],
-    out: File,
+    sources: Positional[EncoderAndSources],
+    out: OptionalFile = None,
     features: OmitArgPrefixes[FeatureSettings] = DEFAULT_SETTINGS,
     clip_s: float = 0.0,
     workers: Workers = None,
 ) -> None:
     """Write embeddings of recordings to an .npz file.
 
+    The encoder is tiny, which comes with melmask, unless another is named first.
+
     The file holds features [clip, dim] and path, label, fold, group [clip].
 
     Files that cannot be used are listed beside it, in FILE.rejected.csv.
 
     Args:
-        encoder: a run's folder, an encoder file, or another encoder that `melmask evaluate` takes.
-        out: the .npz file to write, under exactly this name.
+        out: the .npz file to write, under exactly this name; without it embeddings.npz, which must not exist yet.
         features: of melmask encoders only.
         clip_s: length of each clip in seconds: longer clips are cropped to their middle, shorter ones zero-padded; 0:
             whole clips.
@@ -39,17 +41,25 @@ def embed(
     from melmask.data.prepare import NothingUsable
     from melmask.data.store import write_notes, write_rejected
     from melmask.encoders.fixed_length import fixed_length
-    from melmask.encoders.registry import as_encoder
+    from melmask.encoders.registry import as_encoder, names_encoder
     from melmask.files import atomic_write
 
+    encoder, recordings = (sources[0], sources[1:]) if names_encoder(sources[0]) else (DEFAULT_ENCODER, sources)
+    if not recordings:
+        raise ValueError(f"{encoder} is an encoder: name recordings behind it, as in melmask embed {encoder} my.wav")
+    if out is None and DEFAULT_OUT.exists():
+        raise ValueError(f"{DEFAULT_OUT} exists already: name the file to write with --out")
+    out = out or DEFAULT_OUT
     if out.is_dir():
         raise ValueError(f"{out} is a folder: name the file to write, such as {out / 'embeddings.npz'}")
     made = as_encoder(encoder, features)
+    console.print(f"encoder: {escape(made.name)}" + (f" ({made.settings})" if made.settings else ""))
     out.parent.mkdir(parents=True, exist_ok=True)
     listed = out.with_name(out.name + LIST)
     with tempfile.TemporaryDirectory(prefix="melmask-") as folder:
         try:
-            store = steps.prepare_shown(sources, Path(folder) / "store", workers, made.spec or steps.DEFAULT_SPEC)
+            paths = [Path(recording) for recording in recordings]
+            store = steps.prepare_shown(paths, Path(folder) / "store", workers, made.spec or steps.DEFAULT_SPEC)
         except NothingUsable as error:
             write_rejected(listed, error.rejected)
             raise NothingUsable(error.rejected, listed) from error

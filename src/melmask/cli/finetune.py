@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Literal
 
 from tyro.conf import OmitArgPrefixes, Positional
 
 from melmask.cli.console import bar, command_line, console
-from melmask.cli.options import AllowDuplicates, Run, Seeds, TableFile, TestFolds, Workers
+from melmask.cli.options import AllowDuplicates, Encoder, OptionalFolder, Seeds, TableFile, TestFolds, Workers
 from melmask.finetune.recipe import FINETUNE_RECIPES, FinetuneRecipe
 from melmask.finetune.trainer import Epoch
 
@@ -15,7 +16,7 @@ DEFAULT_RECIPE = "small"
 
 
 def finetune(
-    run: Positional[Run],
+    run: Positional[Encoder],
     task: TableFile,
     settings: OmitArgPrefixes[FinetuneRecipe] = FINETUNE_RECIPES[DEFAULT_RECIPE],
     recipe: Literal[tuple(FINETUNE_RECIPES)] = DEFAULT_RECIPE,  # type: ignore[valid-type]
@@ -23,22 +24,26 @@ def finetune(
     seeds: Seeds = 3,
     allow_duplicates: AllowDuplicates = False,
     untrained: bool = False,
+    out: OptionalFolder = None,
     workers: Workers = None,
 ) -> None:
-    """Fine-tune a run's encoder on a labelled task.
+    """Fine-tune an encoder on a labelled task.
 
     The result is appended to the run's results.jsonl.
 
     Encoder, head and predictions are saved in the run's folder "finetune".
 
+    An encoder that is no folder, such as tiny, has NAME-finetuned for both.
+
     Finished trainings are not repeated; interrupted ones resume.
 
     Args:
-        run: the run's folder.
+        run: the run's folder, an encoder file, or tiny, which comes with melmask.
         task: a CSV with path,label[,fold][,group].
         settings: the recipe's settings, each of which can be changed.
         recipe: the named settings to start from.
         untrained: also train the same encoder from random weights, as the control.
+        out: the folder for results and trainings; without it the run's, or NAME-finetuned.
     """
     from melmask.cli.steps import exit_if_left_out, prepare_task, print_appended, print_results
     from melmask.encoders import registry
@@ -46,14 +51,14 @@ def finetune(
     from melmask.evaluation.results import append_results
     from melmask.finetune import run as tuning
 
-    if run.is_file():
-        raise ValueError(f"{run} is a file, and results go into a folder: name its run, or `melmask import` it")
     name = recipe if settings == FINETUNE_RECIPES[recipe] else f"{recipe}-changed"
     encoder = PretrainedEncoder.load(run)
-    if encoder.step is not None:
+    if encoder.step is not None and out is None:
         raise ValueError(
-            f"{run} is an encoder from within a run, and finetune writes into a run's folder: name the run"
+            f"{run} is an encoder from within a run, and finetune writes into a run's folder: name the run, or another "
+            "folder with --out"
         )
+    folder = out or (Path(run) if Path(run).is_dir() else Path(f"{encoder.called}-finetuned"))
     store = prepare_task(task, encoder.spec, workers)
     starts = {registry.ENCODER: encoder}
     if untrained:
@@ -67,7 +72,7 @@ def finetune(
                     task,
                     store,
                     settings,
-                    run,
+                    folder,
                     recipe_name=name,
                     features=features,
                     test_folds=test_folds,
@@ -78,7 +83,7 @@ def finetune(
                 )
             )
     print_results(results)
-    print_appended([append_results(run, results)])
+    print_appended([append_results(folder, results)])
     exit_if_left_out([store])
 
 

@@ -25,7 +25,7 @@ COMMANDS = {
     "embed": "Write embeddings of recordings to an .npz file.",
     "evaluate": "Evaluate encoders on labelled tasks by probes, beside baselines.",
     "compare": "Compare two encoders on the same clips, with paired intervals.",
-    "finetune": "Fine-tune a run's encoder on a labelled task.",
+    "finetune": "Fine-tune an encoder on a labelled task.",
     "detect": "Detect events with a frozen encoder and a probe of its time steps.",
     "report": "Write an HTML report about one or more runs.",
     "mask": "Plot a spectrogram, and what masking strategies mask of it.",

@@ -8,7 +8,6 @@ from tyro.conf import arg
 DEFAULT_RECIPE = "tiny-msm-mae"
 
 # What help calls an argument.
-Run = Annotated[Path, arg(metavar="RUN")]
 OptionalStore = Annotated[Path | None, arg(metavar="STORE", help_behavior_hint="(required, but for --dry-run)")]
 Runs = Annotated[tuple[Path, ...], arg(metavar="RUN [RUN ...]", help_behavior_hint="(required)")]
 Weights = Annotated[Path, arg(metavar="WEIGHTS", help="a .pth or safetensors file, or a Hugging Face folder.")]
@@ -17,21 +16,32 @@ Folder = Annotated[Path, arg(metavar="FOLDER")]
 TableFile = Annotated[Path, arg(metavar="TABLE")]
 Tables = Annotated[tuple[Path, ...], arg(name="task", metavar="TABLE [TABLE ...]", help_behavior_hint="(required)")]
 Encoder = Annotated[str, arg(metavar="ENCODER")]
+EncoderAndSources = Annotated[
+    tuple[str, ...],
+    arg(
+        metavar="[ENCODER] SOURCE [SOURCE ...]",
+        help="first the encoder, where it is not tiny, which comes with melmask: a run's folder, an encoder file, or "
+        "another one that `melmask evaluate` takes. Then recordings, folders, searched recursively, CSV manifests with "
+        "path[,label][,fold][,group], .tar and .h5 archives.",
+        help_behavior_hint="(required)",
+    ),
+]
 Encoders = Annotated[tuple[str, ...], arg(metavar="ENCODER [ENCODER ...]", help_behavior_hint="(required)")]
 Probes = Annotated[
     tuple[str, ...],
     arg(metavar="PROBE [PROBE ...]", help_behavior_hint="(default: logistic, or with protocol evar linear)"),
 ]
 Init = Annotated[
-    Path | None,
+    str | None,
     arg(
         metavar="WEIGHTS",
-        help="weights to start from: of a run's folder, an encoder file, or what others published.",
+        help="weights to start from: of a run's folder, an encoder file, tiny, which comes with melmask, or what "
+        "others published.",
         help_behavior_hint="(optional)",
     ),
 ]
 NewRun = Annotated[Path | None, arg(metavar="RUN", help_behavior_hint="(required, but for --dry-run)")]
-OptionalRun = Annotated[Path | None, arg(metavar="RUN", help_behavior_hint="(optional)")]
+OptionalEncoder = Annotated[str | None, arg(metavar="ENCODER", help_behavior_hint="(optional)")]
 OptionalFile = Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="(optional)")]
 OptionalFolder = Annotated[Path | None, arg(metavar="FOLDER", help_behavior_hint="(optional)")]
 
@@ -40,7 +50,8 @@ Sources = Annotated[
     tuple[Path, ...],
     arg(
         metavar="SOURCE [SOURCE ...]",
-        help="folders, searched recursively, CSV manifests with path[,label][,fold][,group], .tar and .h5 archives.",
+        help="recordings, folders, searched recursively, CSV manifests with path[,label][,fold][,group], .tar and .h5 "
+        "archives.",
         help_behavior_hint="(required)",
     ),
 ]

@@ -1,4 +1,4 @@
-"""CSV manifests, folders and archives of recordings -> one list of clips, in a fixed order."""
+"""Recordings, CSV manifests, folders and archives -> one list of clips, in a fixed order."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -67,18 +67,18 @@ def list_sources(sources: Sequence[Path]) -> tuple[list[Clip], list[Rejected]]:
     """List the clips of all sources, in their order; the files of a folder are sorted by path.
 
     Args:
-        sources: CSV manifests, folders that are searched recursively, and archives of recordings, which are found in
-            folders too: tars as of WebDataset, and HDF5 files.
+        sources: recordings, CSV manifests, folders that are searched recursively, and archives of recordings, which are
+            found in folders too: tars as of WebDataset, and HDF5 files.
 
     Returns:
         The clips, whose files are not opened yet, and the files in folders that have no audio extension. Hidden files
         are ignored, and so are manifests and the records beside them.
 
     Raises:
-        ValueError: a source is missing, neither folder nor CSV, empty, or given twice; or a manifest is malformed.
+        ValueError: a source is missing, of no known kind, empty, or given twice; or a manifest is malformed.
     """
     if not sources:
-        raise ValueError("no sources given: name at least one folder or CSV manifest")
+        raise ValueError("no sources given: name at least one recording, folder or CSV manifest")
     for path, times in Counter(source.resolve() for source in sources).items():
         if times > 1:
             raise ValueError(f"the source {path} is given {times} times: name it once")
@@ -95,9 +95,12 @@ def list_sources(sources: Sequence[Path]) -> tuple[list[Clip], list[Rejected]]:
             found, passed = _list_archive(source.absolute(), name)
             clips += found
             rejected += passed
+        elif source.suffix.lower() in RECORDING_EXTENSIONS and source.exists():
+            clips.append(Clip(source.absolute(), None, None, None, name))
         elif source.exists():
             raise ValueError(
-                f"{source} is neither a folder nor a .csv manifest, .tar or .h5: name its folder, or list it in a CSV"
+                f"{source} is neither a folder nor a .csv manifest, .tar or .h5, and has no extension of a recording: "
+                "name its folder, or list it in a CSV"
             )
         else:
             raise ValueError(f"{source} does not exist: check the path")

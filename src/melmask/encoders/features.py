@@ -1,7 +1,8 @@
 """Which features are read from an encoder, and how the time steps of a clip are pooled."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
@@ -9,10 +10,12 @@ import torch
 from jaxtyping import Float, Float32
 from torch import Tensor
 
+from melmask.nn.encoder_file import EncoderFile
 from melmask.runtime import computes_in_bf16
 
-Layers = Literal["last", "all"] | tuple[int, ...]
-Pooling = Literal["mean", "mean+max", "mean+std"]
+Statistics = Literal["mean", "mean+max", "mean+std"]  # over time
+Layers = Literal["auto", "last", "all"] | tuple[int, ...]
+Pooling = Literal["auto", Statistics]
 Precision = Literal["float32", "bf16", "auto"]
 
 
@@ -22,8 +25,9 @@ class FeatureSettings:
 
     Args:
         layers: "last"; "all", concatenated from the first to the last; or some by number, 1 for the first block's
-            output. The last passes through the encoder's own norm, others through one without weights.
-        pooling: statistics over all time steps of the whole clip, concatenated.
+            output. The last passes through the encoder's own norm, others through one without weights. "auto" is what
+            the encoder's file states, and "last" where it states nothing.
+        pooling: statistics over all time steps of the whole clip, concatenated; "auto" likewise, or "mean".
         precision: of the encoder's matrix products; "auto" is bf16 where the hardware computes in it, else float32, so
             that features differ between machines, by about a hundredth of their deviation.
 
@@ -34,8 +38,8 @@ class FeatureSettings:
     'layers 3, 6, mean+std'
     """
 
-    layers: Layers = "last"
-    pooling: Pooling = "mean"
+    layers: Layers = "auto"
+    pooling: Pooling = "auto"
     precision: Precision = "float32"
 
     def __post_init__(self) -> None:
@@ -44,17 +48,18 @@ class FeatureSettings:
         if self.precision not in get_args(Precision):
             raise ValueError(f"no precision {self.precision!r}: choose from {list(get_args(Precision))}")
         if isinstance(self.layers, str):
-            if self.layers not in ("last", "all"):
-                raise ValueError(f"no layers {self.layers!r}: choose last, all, or numbers from 1 on")
+            if self.layers not in ("auto", "last", "all"):
+                raise ValueError(f"no layers {self.layers!r}: choose last, all, numbers from 1 on, or auto")
         elif not self.layers or min(self.layers) < 1 or list(self.layers) != sorted(set(self.layers)):
             raise ValueError(f"layers {self.layers}: name each once, in ascending order, from 1 on")
 
     def numbers(self, depth: int) -> tuple[int, ...]:
-        """The layers' numbers in an encoder of ``depth`` blocks.
+        """The layers' numbers in an encoder of ``depth`` blocks, once "auto" is resolved.
 
         Raises:
             ValueError: the encoder has no such layer.
         """
+        assert self.layers != "auto", "resolve the settings first"
         if self.layers == "last":
             return (depth,)
         if isinstance(self.layers, str):
@@ -63,11 +68,17 @@ class FeatureSettings:
             raise ValueError(f"layer {self.layers[-1]} of an encoder of {depth} layers: choose from 1 to {depth}")
         return self.layers
 
-    def on(self, device: torch.device) -> "FeatureSettings":
-        """These settings with the precision that "auto" means on a device."""
+    def resolved(self, stated: "FeatureSettings", device: torch.device) -> "FeatureSettings":
+        """These settings without "auto": layers and pooling as ``stated``, the precision as the device has it.
+
+        >>> FeatureSettings(pooling="mean+max").resolved(FeatureSettings((4,), "mean"), torch.device("cpu"))
+        FeatureSettings(layers=(4,), pooling='mean+max', precision='float32')
+        """
+        layers = stated.layers if self.layers == "auto" else self.layers
+        pooling = stated.pooling if self.pooling == "auto" else self.pooling
         if self.precision != "auto":
-            return self
-        return replace(self, precision="bf16" if computes_in_bf16(device) else "float32")
+            return FeatureSettings(layers, pooling, self.precision)
+        return FeatureSettings(layers, pooling, "bf16" if computes_in_bf16(device) else "float32")
 
     def __str__(self) -> str:
         precision = "" if self.precision == "float32" else f", {self.precision}"
@@ -78,6 +89,19 @@ class FeatureSettings:
 
 
 DEFAULT_SETTINGS = FeatureSettings()
+UNSTATED = FeatureSettings("last", "mean")  # what "auto" is for an encoder whose file states nothing
+
+
+def stated_by(saved: EncoderFile, file: Path) -> FeatureSettings:
+    """The layers and pooling that an encoder file states.
+
+    Raises:
+        ValueError: there are no such.
+    """
+    try:
+        return FeatureSettings(saved.layers, saved.pooling)  # type: ignore[arg-type]
+    except ValueError as error:
+        raise ValueError(f"{file} is of another version of melmask: {error}") from error
 
 
 class Pool:

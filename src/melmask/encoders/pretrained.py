@@ -14,12 +14,13 @@ from torch.nn import functional as F
 
 from melmask.data.store import Store
 from melmask.encoders.base import Allocate, Progress, in_memory, no_progress
-from melmask.encoders.features import DEFAULT_SETTINGS, FeatureSettings, Pool
+from melmask.encoders.features import DEFAULT_SETTINGS, UNSTATED, FeatureSettings, Pool, stated_by
 from melmask.encoders.recordings import Audio, is_one, log_mels
 from melmask.encoders.timesteps import TimeSteps, half
 from melmask.logmel import LogMelSpec
 from melmask.nn.encoder_file import ENCODER, EncoderFile, FrontEnd
 from melmask.nn.foreign import is_foreign
+from melmask.nn.shipped import shipped_file
 from melmask.nn.vit import LAYER_NORM_EPS, Encoder, random_encoder
 from melmask.patches import grid_of, patchify
 from melmask.runtime import autocast_for, keep_freed_memory, this_device
@@ -50,8 +51,9 @@ class PretrainedEncoder:
         encoder: the network.
         front_end: log-mel settings, mean and std it was trained with.
         crop_frames: the length it was trained on.
-        settings: layers and pooling.
+        settings: layers, pooling and precision to read it with.
         called: its name.
+        stated: the layers and pooling that "auto" stands for.
         run: the folder of the run that trained it, if any.
         step: of that run, for an encoder that was kept along it; None for its last.
         has_untrained: False for one with random weights, which needs no untrained form as a baseline.
@@ -73,6 +75,7 @@ class PretrainedEncoder:
         settings: FeatureSettings = DEFAULT_SETTINGS,
         called: str = "encoder",
         *,
+        stated: FeatureSettings = UNSTATED,
         run: Path | None = None,
         step: int | None = None,
         has_untrained: bool = True,
@@ -80,30 +83,31 @@ class PretrainedEncoder:
         keep_freed_memory()
         self.encoder = encoder.eval().to(this_device())
         self.front_end, self.crop_frames = front_end, crop_frames
-        self.settings, self.called = settings.on(self.device), called
+        self.settings, self.stated, self.called = settings.resolved(stated, self.device), stated, called
         self.run, self.step, self.has_untrained = run, step, has_untrained
-        self.layers = settings.numbers(encoder.size.depth)
+        self.layers = self.settings.numbers(encoder.size.depth)
 
     @staticmethod
     def load(path: str | Path, settings: FeatureSettings = DEFAULT_SETTINGS) -> "PretrainedEncoder":
         """The encoder of a run folder, named after it, of an encoder file, or of weights that others published.
 
         Args:
-            path: the folder, RUN@STEP for an encoder that was kept along a run, or the file.
+            path: the folder, RUN@STEP for an encoder that was kept along a run, the file, or as a str the name of an
+                encoder that comes with melmask (`melmask.nn.shipped`).
             settings: layers and pooling.
 
         Raises:
             ValueError: there is none, it is damaged, or it lacks a layer asked for.
         """
-        path, step = split_step(Path(path))
+        path, step = split_step(shipped_file(path) or Path(path))
         run = path if path.is_dir() and not is_foreign(path) else None
         file = path / ENCODER if run or not path.exists() else path
         called = file.resolve().parent.name if file.name == ENCODER or file.stem.startswith("checkpoint") else file.stem
         if run and step is not None:
             file, called = kept_encoder(run, step), f"{called}@{step}"
         saved = EncoderFile.load(file)
-        of_file = (saved.encoder, saved.front_end, saved.crop_frames)
-        return PretrainedEncoder(*of_file, settings, called, run=run, step=step)
+        form, stated = (saved.encoder, saved.front_end, saved.crop_frames), stated_by(saved, file)
+        return PretrainedEncoder(*form, settings, called, stated=stated, run=run, step=step)
 
     def untrained(self, seed: int = 0) -> "PretrainedEncoder":
         """The same form with random weights: the baseline that shows what training added.
@@ -114,8 +118,8 @@ class PretrainedEncoder:
         if not self.has_untrained:
             raise ValueError(f"{self.name} has random weights itself: compare it with log-mel statistics")
         fresh = random_encoder(self.encoder.size, self.encoder.patch_shape, seed, self.encoder.positions.order)
-        called = f"{self.called} untrained"
-        return PretrainedEncoder(fresh, self.front_end, self.crop_frames, self.settings, called, has_untrained=False)
+        form, called = (fresh, self.front_end, self.crop_frames), f"{self.called} untrained"
+        return PretrainedEncoder(*form, self.settings, called, stated=self.stated, has_untrained=False)
 
     def to(self, device: torch.device | str) -> "PretrainedEncoder":
         """This encoder, its weights moved to another device; log-mels are computed on the CPU wherever it is."""
@@ -129,8 +133,8 @@ class PretrainedEncoder:
 
     @property
     def name(self) -> str:
-        """What it is called, and its settings where they are not the defaults."""
-        return self.called if self.settings == DEFAULT_SETTINGS else f"{self.called} ({self.settings})"
+        """What it is called, and its settings where they are not those that its file states."""
+        return self.called if self.settings == self.stated else f"{self.called} ({self.settings})"
 
     @property
     def identity(self) -> str:

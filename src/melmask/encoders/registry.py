@@ -14,11 +14,13 @@ from melmask.encoders.waveform import EncodesWaveforms, wrap
 from melmask.logmel import LogMelSpec
 from melmask.nn.encoder_file import ENCODER as ENCODER_FILE
 from melmask.nn.encoder_file import FrontEnd
-from melmask.nn.foreign import CONFIG, FRONT_END, holds_transformer, names_in, read_config
+from melmask.nn.foreign import CONFIG, FRONT_END, PICKLES, holds_transformer, names_in, read_config
 from melmask.nn.published import AUDIOSET_MEAN, AUDIOSET_STD, is_audiomae
+from melmask.nn.shipped import SHIPPED, shipped_file
 from melmask.nn.vit import SIZES, random_encoder
 from melmask.registry import lookup
-from melmask.train.run_folder import split_step
+from melmask.train.run_folder import RECIPE, split_step
+from melmask.train.run_folder import SUFFIX as ENCODER_SUFFIX
 
 UNTRAINED_PATCH_SHAPE, UNTRAINED_CROP_FRAMES = (16, 16), 608  # as in the papers
 DEFAULT_SPEC = LogMelSpec()
@@ -30,18 +32,19 @@ EncoderLike = str | Path | AudioEncoder | EncodesWaveforms
 
 
 def load(
-    spec: str | Path, layers: Layers = "last", pooling: Pooling = "mean", precision: Precision = "float32"
+    spec: str | Path, layers: Layers = "auto", pooling: Pooling = "auto", precision: Precision = "float32"
 ) -> AudioEncoder:
     """The encoder that a name stands for, ready to embed recordings.
 
     Args:
-        spec: a run folder, an encoder file, or weights that others published (docs/published-weights.md); ``RUN@STEP``,
-            an encoder that was kept along a run; ``untrained:SIZE``, random weights; ``untrained-of:RUN``, random
-            weights in the form of a run's encoder; ``logmel-stats``; ``onnx:FILE[@RATE]``;
-            ``hear:MODULE[@WEIGHTS]``; ``hf:FOLDER``; or ``package.module:Class``, a Python class with
-            ``encode(batch, sample_rate)``. docs/peers.md says what each must hold.
-        layers: of a melmask encoder: last, all, or numbers from 1 on.
-        pooling: of a melmask encoder, over time.
+        spec: ``tiny``, the encoder that comes with melmask (docs/encoder.md), or ``shipped:tiny`` where a file or
+            folder is called so too; a run folder, an encoder file, or weights that others published
+            (docs/published-weights.md); ``RUN@STEP``, an encoder that was kept along a run; ``untrained:SIZE``, random
+            weights; ``untrained-of:RUN``, random weights in the form of a run's encoder; ``logmel-stats``;
+            ``onnx:FILE[@RATE]``; ``hear:MODULE[@WEIGHTS]``; ``hf:FOLDER``; or ``package.module:Class``, a Python class
+            with ``encode(batch, sample_rate)``. docs/peers.md says what each must hold.
+        layers: of a melmask encoder: last, all, or numbers from 1 on; "auto" is what its file states, else last.
+        pooling: of a melmask encoder, over time; "auto" likewise, or the mean.
         precision: of a melmask encoder: float32, bf16, or "auto", which is bf16 where the hardware computes in it.
 
     Raises:
@@ -75,10 +78,27 @@ def as_encoder(encoder: EncoderLike, settings: FeatureSettings = DEFAULT_SETTING
     raise ValueError(f"{encoder!r} is no encoder: give a name, or an object with encode(batch, sample_rate)")
 
 
+def names_encoder(spec: str) -> bool:
+    """Whether a name can only stand for an encoder, and not for recordings: what `load` takes but other files.
+
+    A folder is an encoder's if it is a run's or a Hugging Face folder, and a file by its extension.
+
+    >>> names_encoder("tiny"), names_encoder("untrained:micro"), names_encoder("my.wav"), names_encoder("recordings")
+    (True, True, False, False)
+    """
+    path = Path(spec)
+    if path.is_dir() and spec not in SHIPPED:
+        return any((path / file).exists() for file in (ENCODER_FILE, RECIPE, CONFIG))
+    is_name = spec in (*SHIPPED, LOGMEL_STATS) or (":" in spec and not path.exists())
+    return is_name or path.suffix in (ENCODER_SUFFIX, *PICKLES) or split_step(path)[1] is not None
+
+
 def _of_name(spec: str, settings: FeatureSettings) -> AudioEncoder:
     kind, colon, rest = spec.partition(":")
     if spec == LOGMEL_STATS:
         return LogMelStatistics()
+    if shipped_file(spec):
+        return PretrainedEncoder.load(spec, settings)
     if colon and kind in KINDS:
         return KINDS[kind](rest, settings)
     if Path(spec).exists() or split_step(Path(spec))[1] is not None:
@@ -125,8 +145,8 @@ KINDS: dict[str, Callable[[str, FeatureSettings], AudioEncoder]] = {
     "hf": lambda folder, settings: _of_huggingface(Path(folder), settings),
 }
 FORMS = (
-    f"a run folder, RUN@STEP, an encoder file, {LOGMEL_STATS}, {UNTRAINED}:SIZE, untrained-of:RUN, onnx:FILE, "
-    "hear:MODULE, hf:FOLDER or package.module:Class"
+    f"{', '.join(SHIPPED)}, a run folder, RUN@STEP, an encoder file, {LOGMEL_STATS}, {UNTRAINED}:SIZE, "
+    "untrained-of:RUN, onnx:FILE, hear:MODULE, hf:FOLDER or package.module:Class"
 )
 
 

@@ -101,8 +101,8 @@ def compare(
     test_folds: Sequence[str] = (),
     num_seeds: int = 3,
     allow_duplicates: bool = False,
-    layers: Layers = "last",
-    pooling: Pooling = "mean",
+    layers: Layers = "auto",
+    pooling: Pooling = "auto",
     num_workers: int | None = None,
     progress: ShowProgress = show_nothing,
 ) -> list[Comparison]:

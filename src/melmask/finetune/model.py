@@ -61,7 +61,7 @@ class FinetunedModel(nn.Module):
     ) -> None:
         super().__init__()
         self.front_end, self.crop_frames, self.device = start.front_end, start.crop_frames, start.device
-        self.settings = FeatureSettings(pooling=start.settings.pooling)
+        self.settings = FeatureSettings("last", start.settings.pooling)
         self.classes, self.is_multilabel = tuple(classes), is_multilabel
         self.is_binary = is_multilabel or loss == "binary"
         self.encoder = copy.deepcopy(start.encoder)
@@ -212,7 +212,7 @@ class FinetunedModel(nn.Module):
         tensors, metadata = read_tensors(folder / HEAD)
         if metadata.get("format") not in HEAD_FORMATS:
             raise ValueError(f"{folder / HEAD} is not a melmask head (format {metadata.get('format')!r})")
-        settings = FeatureSettings(pooling=metadata.get("pooling", "mean"))  # type: ignore[arg-type]
+        settings = FeatureSettings("last", metadata.get("pooling", "mean"))  # type: ignore[arg-type]
         saved = EncoderFile.load(folder / ENCODER)
         start = PretrainedEncoder(saved.encoder, saved.front_end, saved.crop_frames, settings)
         model = FinetunedModel(

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from melmask.encoders.features import Pooling
+from melmask.encoders.features import Statistics
 
 ClassLoss = Literal["cross-entropy", "binary"]
 Frequency = Literal["stacked", "mean"]
@@ -77,7 +77,7 @@ class FinetuneRecipe:
     max_hidden_frames: int = 0
     patch_mask_ratio: float = 0.0
     label_smoothing: float = 0.0
-    pooling: Pooling = "mean"
+    pooling: Statistics = "mean"
     frequency: Frequency = "stacked"
     head: Literal["zeros", "probe"] = "zeros"
     start_share: float = 0.0

@@ -158,7 +158,7 @@ def with_recipe(start: PretrainedEncoder, recipe: FinetuneRecipe) -> PretrainedE
     crop_frames = recipe.crop_frames or start.crop_frames
     if crop_frames < start.encoder.patch_shape[1]:
         raise ValueError(f"crop_frames {crop_frames} is shorter than a patch of {start.encoder.patch_shape[1]} frames")
-    settings = FeatureSettings(pooling=recipe.pooling)
+    settings = FeatureSettings("last", recipe.pooling)
     return PretrainedEncoder(start.encoder, start.front_end, crop_frames, settings, start.called)
 
 

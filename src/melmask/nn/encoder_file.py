@@ -1,8 +1,12 @@
 """One encoder in a safetensors file, with all that is needed to use it."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from melmask.files import read_tensors, write_tensors
 from melmask.logmel import LogMelSpec
@@ -13,8 +17,6 @@ from melmask.patches import PositionOrder
 
 ENCODER = "encoder.safetensors"  # its name in a run's folder
 # Files of the second format have positions in another order, which versions that know only the first would not see.
-
-
 ORDERS: dict[str, PositionOrder] = {"melmask-encoder-1": "freq-time", "melmask-encoder-2": "time-freq"}
 
 
@@ -41,20 +43,44 @@ class EncoderFile:
         encoder: the network.
         front_end: of its input.
         crop_frames: length of the crops it was trained on, in frames.
+        layers, pooling: how its features are best read; see `melmask.encoders.features.FeatureSettings`.
     """
 
     encoder: Encoder
     front_end: FrontEnd
     crop_frames: int
+    layers: str | tuple[int, ...] = "last"
+    pooling: str = "mean"
 
-    def save(self, path: Path) -> None:
-        """Write it, atomically."""
+    @property
+    def stated(self) -> dict[str, Any]:
+        """Layers and pooling by name, as JSON has them; empty if they are the defaults, which need not be stated."""
+        features = {"layers": self.layers, "pooling": self.pooling}
+        return {} if (self.layers, self.pooling) == ("last", "mean") else features
+
+    def save(self, path: Path, dtype: torch.dtype = torch.float32) -> None:
+        """Write it, atomically.
+
+        Args:
+            path: the file.
+            dtype: of its tensors: float16 halves the file, and rounds weights by at most 2^-11 of their size. Whoever
+                loads it computes in float32 again.
+
+        Raises:
+            ValueError: a weight is beyond the range of ``dtype``.
+        """
         size, shape, order = asdict(self.encoder.size), list(self.encoder.patch_shape), self.encoder.positions.order
         form = {"size": size, "patch_shape": shape, "crop_frames": self.crop_frames}
         [written] = [name for name, known in ORDERS.items() if known == order]
         front_end = {"spec": self.front_end.spec.to_dict(), "mean": self.front_end.mean, "std": self.front_end.std}
         metadata = {"format": written, "form": json.dumps(form), "front_end": json.dumps(front_end)}
-        write_tensors(path, dict(self.encoder.state_dict()), metadata)
+        if self.stated:
+            metadata["features"] = json.dumps(self.stated)
+        tensors = {name: tensor.to(dtype) for name, tensor in self.encoder.state_dict().items()}
+        beyond = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
+        if beyond and dtype != torch.float32:
+            raise ValueError(f"{path}: weights of {beyond[0]} are beyond the range of {dtype}: write them as float32")
+        write_tensors(path, tensors, metadata)
 
     @staticmethod
     def load(path: Path) -> "EncoderFile":
@@ -76,13 +102,24 @@ class EncoderFile:
         encoder = Encoder(Size(**form["size"]), tuple(form["patch_shape"]), ORDERS[metadata["format"]])
         encoder.load_state_dict(tensors)
         spec = LogMelSpec.from_dict(front_end["spec"])
-        return EncoderFile(encoder, FrontEnd(spec, front_end["mean"], front_end["std"]), form["crop_frames"])
+        stated = stated_of(json.loads(metadata.get("features", "{}")))
+        return EncoderFile(encoder, FrontEnd(spec, front_end["mean"], front_end["std"]), form["crop_frames"], **stated)
 
     @staticmethod
     def of_published(path: Path, unstated: Unstated = AS_PUBLISHED) -> "EncoderFile":
         """Read the encoder of weights that others published; see `read_published`."""
         found = read_published(path, unstated)
         return EncoderFile(found.encoder, FrontEnd(found.spec, found.mean, found.std), found.crop_frames)
+
+
+def stated_of(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of an `EncoderFile` that say how its features are best read, of what JSON has of them and others.
+
+    >>> stated_of({"layers": [2, 4], "path": "run"})
+    {'layers': (2, 4)}
+    """
+    found = {name: values[name] for name in ("layers", "pooling") if name in values}
+    return {name: value if isinstance(value, str) else tuple(value) for name, value in found.items()}
 
 
 def is_published(path: Path) -> bool:

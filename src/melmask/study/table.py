@@ -5,13 +5,13 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from melmask.encoders.features import FeatureSettings
+from melmask.encoders.features import UNSTATED
 from melmask.encoders.registry import ENCODER, UNTRAINED
 from melmask.evaluation.results import Result
 from melmask.study.runs import Run
 
 LABELS = {UNTRAINED: "untrained encoder"}
-DEFAULT_SETTINGS = str(FeatureSettings())
+DEFAULT_SETTINGS = str(UNSTATED)
 
 
 @dataclass(frozen=True)

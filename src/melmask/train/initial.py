@@ -14,9 +14,10 @@ from torch.nn import Module
 from melmask.files import read_tensors, select_prefix
 from melmask.frameworks import Framework
 from melmask.logmel import LogMelSpec
-from melmask.nn.encoder_file import ENCODER, EncoderFile, FrontEnd, is_published
+from melmask.nn.encoder_file import ENCODER, EncoderFile, FrontEnd, is_published, stated_of
 from melmask.nn.foreign import is_foreign, shortened
 from melmask.nn.published import read_published
+from melmask.nn.shipped import PREFIX, shipped_file
 from melmask.nn.vit import SIZES, Encoder
 from melmask.train.checkpoint import MODEL
 from melmask.train.recipe import Recipe
@@ -32,20 +33,30 @@ class Initial:
         saved: the encoder, with its front end.
         beside: other weights of the framework that trained it, by their names in its state.
         settings: values of a recipe that these weights need, by name, of all that are known.
+        shipped: the name of the encoder that comes with melmask whose weights they are; empty for others.
     """
 
     path: Path
     saved: EncoderFile
     beside: Mapping[str, Tensor]
     settings: Mapping[str, Any]
+    shipped: str = ""
 
     @staticmethod
-    def read(path: Path) -> "Initial":
+    def read(source: str | Path) -> "Initial":
         """Read the weights of a run, of an encoder that it kept (RUN@STEP), of an encoder file, or published ones.
+
+        Args:
+            source: where they are; or as a str the name of an encoder that comes with melmask.
 
         Raises:
             ValueError: there are none, or they are damaged; see `EncoderFile.load` and `read_published`.
         """
+        file = shipped_file(source)
+        if file:
+            saved = EncoderFile.load(file)
+            return Initial(file, saved, {}, _form(saved.encoder), file.stem)
+        path = Path(source)
         run, step = split_step(path)
         if step is not None:
             saved = EncoderFile.load(kept_encoder(run, step))
@@ -60,9 +71,19 @@ class Initial:
         return Initial(path, saved, {}, _form(saved.encoder))
 
     @property
-    def named(self) -> dict[str, str]:
-        """What init.json says of them: path and identity."""
-        return {"path": str(self.path.resolve()), "identity": self.identity}
+    def called(self) -> str:
+        """What messages call them."""
+        return self.shipped or str(self.path)
+
+    @property
+    def source(self) -> str:
+        """A name that `read` takes in any folder."""
+        return f"{PREFIX}{self.shipped}" if self.shipped else str(self.path.resolve())
+
+    @property
+    def named(self) -> dict[str, Any]:
+        """What init.json says of them: path and identity, and the layers and pooling that their file states."""
+        return {"path": self.source, "identity": self.identity, **self.saved.stated}
 
     @property
     def identity(self) -> str:
@@ -89,9 +110,9 @@ class Initial:
             needed = " ".join(f"--{name.replace('_', '-')} {_words(value)}" for name, value in differ.items())
             alone = f" (or start from the encoder alone: {ENCODER} of its folder, or what `melmask import` makes)"
             hint = alone if any(name.startswith("decoder_") for name in differ) else ""
-            raise ValueError(f"{self.path} is of another form than the recipe's. It needs {needed}{hint}")
+            raise ValueError(f"{self.called} is of another form than the recipe's. It needs {needed}{hint}")
         if self.saved.front_end.spec != spec:
-            raise ValueError(f"{self.path} takes log-mels of {self.saved.front_end.spec}, and the store has {spec}")
+            raise ValueError(f"{self.called} takes log-mels of {self.saved.front_end.spec}, and the store has {spec}")
 
     def start(self, model: Framework) -> str:
         """Load the weights into a model of the same form.
@@ -119,14 +140,14 @@ class Initial:
         stray = {name for name in self.beside if name.partition(".")[0] in parts and name not in state}
         said = {"new": parts - set(taken), "not used": (_parts(self.beside) - parts) | stray}
         more = "".join(f"; {what}: {', '.join(sorted(names))}" for what, names in said.items() if names)
-        return f"{', '.join(taken)} from {self.path}{more}"
+        return f"{', '.join(taken)} from {self.called}{more}"
 
     def _weights(self) -> dict[str, Tensor]:
         """All weights, by their names in the state of the framework that trained them."""
         return _named("encoder", self.saved.encoder) | dict(self.beside)
 
 
-def find_initial(init: Path | None, run: Path, recipe: Recipe, spec: LogMelSpec) -> Initial | None:
+def find_initial(init: str | Path | None, run: Path, recipe: Recipe, spec: LogMelSpec) -> Initial | None:
     """The weights that a run starts from; None if from random ones, or if its checkpoint has all that is needed.
 
     Args:
@@ -141,20 +162,25 @@ def find_initial(init: Path | None, run: Path, recipe: Recipe, spec: LogMelSpec)
     before = read_initial(run) if (run / RECIPE).exists() else {}
     if (run / CHECKPOINT).exists() and not init:
         return None
-    path = init or (Path(before["path"]) if before else None)
-    if path is None:
+    source = init or before.get("path")
+    if source is None:
         return None
-    initial = Initial.read(path)
+    initial = Initial.read(source)
     initial.check(recipe, spec)
     if (run / RECIPE).exists() and before.get("identity") != initial.identity:
-        raise ValueError(f"{run} was not started from {path} as it is now: leave it out, or choose another folder")
+        raise ValueError(f"{run} was not started from {source} as it is now: leave it out, or choose another folder")
     return initial
 
 
 def read_initial(run: Path) -> dict[str, Any]:
-    """What init.json says of the weights that a run started from: path and identity; empty if from random ones."""
+    """What init.json says of the weights that a run started from, see `Initial.named`; empty if from random ones."""
     path = run / INIT
     return json.loads(path.read_text()) if path.exists() else {}
+
+
+def stated_features(run: Path) -> dict[str, Any]:
+    """The layers and pooling that the encoder file of a run states: those of the weights that it started from."""
+    return stated_of(read_initial(run))
 
 
 def _of_run(run: Path) -> Initial:

@@ -22,7 +22,7 @@ from melmask.runtime import autocast_for, keep_freed_memory
 from melmask.threads import following_load
 from melmask.train.checkpoint import load_training, save_training
 from melmask.train.distributed import World, join_world
-from melmask.train.initial import Initial, find_initial
+from melmask.train.initial import Initial, find_initial, stated_features
 from melmask.train.masker import Masker
 from melmask.train.monitors import effective_rank, feature_deviation
 from melmask.train.optimiser import clip_gradients, learning_rate, make_optimiser
@@ -42,7 +42,7 @@ def pretrain(
     run: Path,
     *,
     resume: bool = False,
-    init: Path | None = None,
+    init: str | Path | None = None,
     num_threads: int | None = None,
     report: Callable[[LogEntry], None] = lambda entry: None,
     note: Callable[[str], None] = lambda text: None,
@@ -236,9 +236,9 @@ class Trainer:
 
     def save_encoder(self, path: Path) -> None:
         """Write the encoder with its front end."""
-        store = self.loader.store
+        store, encoder = self.loader.store, self.model.encoders()["online"]
         front_end = FrontEnd(store.spec, store.mean, store.std)
-        EncoderFile(self.model.encoders()["online"], front_end, self.recipe.crop_frames).save(path)
+        EncoderFile(encoder, front_end, self.recipe.crop_frames, **stated_features(self.run)).save(path)
 
     def restore(self) -> int:
         """Restore the state of the last checkpoint; returns its number of steps."""

@@ -70,7 +70,9 @@ class MaskExamples:
 DEFAULT_EXAMPLES = MaskExamples()
 
 
-def save_mask_figure(file: Path, out: Path, run: Path | None = None, examples: MaskExamples = DEFAULT_EXAMPLES) -> None:
+def save_mask_figure(
+    file: Path, out: Path, run: str | Path | None = None, examples: MaskExamples = DEFAULT_EXAMPLES
+) -> None:
     """Plot a recording's masks to a PNG.
 
     Args:
@@ -99,8 +101,8 @@ def save_mask_figure(file: Path, out: Path, run: Path | None = None, examples: M
         mask_ratio=examples.mask_ratio,
         seed=examples.seed,
         encoder=encoder.encoder.cpu() if encoder else None,
-        encoder_name=run.name if run else "",
-        losses=losses_of(read_runs([run])[0], log_mel, examples.seed) if run and needs_losses else None,
+        encoder_name=encoder.called if encoder else "",
+        losses=losses_of(read_runs([Path(run)])[0], log_mel, examples.seed) if run and needs_losses else None,
     )
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_bytes(style.png_of(figure))

@@ -159,11 +159,18 @@ def test_missing_sources(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="does not exist"):
         find_clips([tmp_path / "none"])
     with pytest.raises(ValueError, match="neither a folder nor"):
-        find_clips([write(tmp_path / "a.wav")])
+        find_clips([write(tmp_path / "a.txt")])
     with pytest.raises(ValueError, match="no audio files below"):
         find_clips([write(tmp_path / "texts/a.txt").parent])
     with pytest.raises(ValueError, match="given 2 times"):
         find_clips([tmp_path, tmp_path / "texts" / ".."])
+
+
+def test_a_recording_is_a_source_of_its_own(tmp_path: Path) -> None:
+    files = [write(tmp_path / name) for name in ("a.wav", "b/a.FLAC")]
+    assert find_clips(files) == [Clip(file, None, None, None, file.name) for file in files]
+    with pytest.raises(ValueError, match=r"c\.wav does not exist"):
+        find_clips([tmp_path / "c.wav"])
 
 
 def test_folder(tmp_path: Path) -> None:

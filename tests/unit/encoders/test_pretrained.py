@@ -204,7 +204,8 @@ def test_in_bf16_features_differ_by_its_rounding_and_have_an_identity_of_their_o
 def test_precision_auto_is_what_the_hardware_computes_in(clips, monkeypatch, as_for_users):
     for is_fast, precision in ((True, "bf16"), (False, "float32")):
         monkeypatch.setattr(features, "computes_in_bf16", lambda device, is_fast=is_fast: is_fast)
-        assert frozen(clips, FeatureSettings(precision="auto")).settings == FeatureSettings(precision=precision)
+        expected = FeatureSettings("last", "mean", precision)
+        assert frozen(clips, FeatureSettings(precision="auto")).settings == expected
     with pytest.raises(ValueError, match=r"no precision 'half'.*bf16"):
         FeatureSettings(precision="half")
 

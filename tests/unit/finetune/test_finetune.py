@@ -12,7 +12,7 @@ import torch
 from bounds import assert_features_close
 from melmask.cli.main import main
 from melmask.data.prepare import prepare
-from melmask.encoders.features import FeatureSettings, Pooling
+from melmask.encoders.features import FeatureSettings, Statistics
 from melmask.encoders.pretrained import PretrainedEncoder
 from melmask.evaluation.metrics import score_of
 from melmask.evaluation.run import run_probe
@@ -218,7 +218,7 @@ def reading(start) -> FinetunedModel:
 
 
 @pytest.mark.parametrize("excerpt_frames", [0, 1000])
-@pytest.mark.parametrize("pooling", get_args(Pooling))
+@pytest.mark.parametrize("pooling", get_args(Statistics))
 def test_a_clip_gives_the_same_in_a_training_batch_and_in_evaluation(tones, pooling, excerpt_frames):
     """Whole clips, in one chunk or several, give the same in a batch as alone: there is no padding."""
     recipe = replace(RECIPE, pooling=pooling, batch_size=len(tones), excerpt_frames=excerpt_frames)

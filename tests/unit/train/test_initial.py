@@ -218,3 +218,28 @@ def test_a_run_starts_from_an_encoder_that_another_kept(store, tmp_path):
     assert said.startswith("encoder, target from") and "new: predictor" in said
     kept = EncoderFile.load(first / "encoders" / "1.safetensors").encoder.state_dict()
     assert all(torch.equal(tensor, kept[name]) for name, tensor in model.encoder.state_dict().items())
+
+
+def test_a_run_starts_from_the_encoder_that_comes_with_melmask(shipped_tiny, store, tmp_path):
+    tiny = EncoderFile.load(shipped_tiny)
+    settings = {"size": "micro", "position_order": "freq-time", "steps": 2, "learning_rate": 1e-9}
+    run, notes = tmp_path / "run", []
+    assert loop.pretrain(recipe("msm-mae", **settings), store, run, init="tiny", note=notes.append)
+    assert notes == ["encoder from tiny; new: decoder"]
+    written = EncoderFile.load(run / ENCODER)
+    for name, tensor in written.encoder.state_dict().items():
+        torch.testing.assert_close(tensor, tiny.encoder.state_dict()[name], atol=1e-6, rtol=0)
+    begun = json.loads((run / INIT).read_text())
+    assert begun["path"] == "shipped:tiny"  # wherever the package is installed, and whatever lies beside the run
+    assert (written.layers, written.pooling) == (tiny.layers, tiny.pooling) == ((1, 2), "mean+std")
+    (run / CHECKPOINT).unlink()
+    loop.pretrain(recipe("msm-mae", **settings), store, run, resume=True)
+    again = melmask.pretrain(recipe("msm-mae", **settings), store, tmp_path / "again", init=run / ENCODER)
+    assert EncoderFile.load(again / ENCODER).layers == (1, 2)
+
+
+def test_a_recipe_of_another_form_than_the_shipped_encoder_is_told_what_it_needs(shipped_tiny, store, tmp_path):
+    message = "tiny is of another form than the recipe's. It needs --patch-shape 16 16"
+    changes = {"size": "micro", "position_order": "freq-time"}
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        melmask.pretrain(recipe("msm-mae", patch_shape=(8, 16), **changes), store, tmp_path / "run", init="tiny")
