@@ -31,13 +31,15 @@ class HearModel(nn.Module):
 
 
 def load_model(model_file_path: str = "") -> HearModel:
-    """The model of a run folder, or of an encoder file.
+    """The model of a run folder, of an encoder file, or of ``tiny``, which comes with melmask.
 
     Raises:
         ValueError: there is none, or it is damaged.
     """
     if not model_file_path:
-        raise ValueError("melmask.adapters.hear has no weights of its own: name a run's folder or an encoder file")
+        raise ValueError(
+            "melmask.adapters.hear has no weights of its own: name a run's folder, an encoder file or tiny"
+        )
     return HearModel(PretrainedEncoder.load(model_file_path))
 
 

@@ -19,7 +19,7 @@ class MelmaskModel:
     """A melmask encoder with MTEB's interface; recordings of any length and rate are embedded one by one.
 
     Args:
-        run: a run folder or an encoder file.
+        run: a run folder, an encoder file, or ``tiny``, which comes with melmask.
         revision: MTEB's name for a version; the encoder's identity if None.
         device: to compute on; None for the GPU if there is one.
         settings: layers and pooling.

@@ -21,7 +21,7 @@ class MelmaskEmbedder(TransformerMixin, BaseEstimator):
     """Embeds recordings with a pretrained encoder; ``fit`` loads the encoder and learns nothing from its data.
 
     Args:
-        run: a run folder, or an encoder file.
+        run: a run folder, an encoder file, or ``tiny``, which comes with melmask.
         layers: of the encoder: last, all, or numbers from 1 on; "auto" is what its file states, else last.
         pooling: over time; "auto" likewise, or the mean.
 

@@ -21,7 +21,7 @@ class MelmaskEncoder(nn.Module):
     """A `PretrainedEncoder` with X-ARES' interface: waveforms in, a sequence of features out.
 
     Args:
-        run: a run folder or an encoder file; None for what the environment variable MELMASK_ENCODER names.
+        run: a run folder, an encoder file or ``tiny``; None for what the environment variable MELMASK_ENCODER names.
 
     Raises:
         ValueError: there is no such encoder, or none is named.
@@ -31,7 +31,7 @@ class MelmaskEncoder(nn.Module):
         super().__init__()
         run = run or os.environ.get("MELMASK_ENCODER")
         if not run:
-            raise ValueError("no encoder is named: set MELMASK_ENCODER to a run's folder or an encoder file")
+            raise ValueError("no encoder is named: set MELMASK_ENCODER to a run's folder, an encoder file or tiny")
         self.pretrained = pretrained.PretrainedEncoder.load(run)
         self.encoder = self.pretrained.encoder
         self.sampling_rate = self.pretrained.sample_rate_hz
