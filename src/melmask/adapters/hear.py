@@ -38,7 +38,7 @@ def load_model(model_file_path: str = "") -> HearModel:
     """
     if not model_file_path:
         raise ValueError(
-            "melmask.adapters.hear has no weights of its own: name a run's folder, an encoder file or tiny"
+            "melmask.adapters.hear has no weights of its own: name a run's folder, a file or tiny"
         )
     return HearModel(PretrainedEncoder.load(model_file_path))
 
