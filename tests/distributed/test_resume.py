@@ -46,14 +46,19 @@ class Killed(BaseException):
         ("m2d", "hard"),
         ("m2d", "dwm_band"),
         ("msm-mae", "freq_profile"),
+        ("msm-mae of a share", "dwm"),
     ],
 )
 @pytest.mark.numerical
 def test_killed_between_checkpoints(framework, strategy, store, tmp_path):
-    framework, _, of_blocks = framework.partition(" of ")
+    framework, _, what = framework.partition(" of ")
     settings = recipe(framework, strategy=strategy, hint_start=0.0)
-    if of_blocks:
-        options = {**settings.framework_options, "target": of_blocks}
+    if what:
+        given = {
+            "blocks": {"target": "blocks"},
+            "a share": {"decoder": "cross", "decoded_share": 0.5, "agreement": 0.1},
+        }
+        options = {**settings.framework_options, **given[what]}
         settings = dataclasses.replace(settings, framework_options=options)
     loop.pretrain(settings, store, tmp_path / "whole")
 

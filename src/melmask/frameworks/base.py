@@ -22,7 +22,8 @@ class Loss:
     """The result of one forward pass.
 
     Args:
-        value: the scalar to minimise: the mean of ``per_patch`` over masked patches that are not padding.
+        value: the scalar to minimise: the mean of ``per_patch`` over masked patches that are not padding, and what
+            a framework adds to it.
         per_patch: the error of every masked patch, in the order of ``mask.masked``.
         features: the online encoder's output for the visible patches, class token dropped; for monitors.
     """
@@ -93,6 +94,11 @@ class Framework(nn.Module, ABC):
     def encoders(self) -> dict[str, Encoder]:
         """The encoders that a masking strategy can be guided by; a run saves the "online" one."""
         return {"online": self.encoder}
+
+    @property
+    def predicts_all(self) -> bool:
+        """Whether a training step predicts every masked patch, as strategies need that are guided by the loss."""
+        return True
 
     def after_step(self, progress: float) -> None:
         """Called after every optimiser step.

@@ -34,6 +34,7 @@ class Pass:
         kept_values: float32 values that the backward pass needs besides the inputs of blocks and linear layers, such
             as the input of the last norm and what the loss compares.
         is_trained: whether a backward pass follows.
+        num_context_tokens: that the blocks' tokens attend to, in place of each other; None for self-attention.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Pass:
     products: tuple[Product, ...]
     kept_values: int = 0
     is_trained: bool = True
+    num_context_tokens: int | None = None
 
 
 @dataclass(frozen=True)

@@ -48,8 +48,8 @@ SIZES = {
 
 
 def attend(
-    query: Float[Tensor, "b h k e"], key: Float[Tensor, "b h k e"], value: Float[Tensor, "b h k e"]
-) -> Float[Tensor, "b h k e"]:
+    query: Float[Tensor, "b h q e"], key: Float[Tensor, "b h k e"], value: Float[Tensor, "b h k e"]
+) -> Float[Tensor, "b h q e"]:
     """Scaled dot-product attention, by the faster of two forms: explicit products on a CPU, else the fused kernel.
 
     On a CPU with 20 to 1,000 tokens in bfloat16, the explicit products take half the fused kernel's time in a forward

@@ -96,7 +96,7 @@ def step_flops(recipe: Recipe, num_mels: int) -> StepFlops:
     parts = [part_of(each) for each in cost.passes]
     if recipe.checkpoint_activations:
         trained = [each for each in cost.passes if each.is_trained]
-        again = sum(recomputed_flops(each.size, each.num_tokens) for each in trained)
+        again = sum(recomputed_flops(each) for each in trained)
         parts.append(Part("blocks again", sum(each.num_tokens for each in trained), 0, again))
     parts += guide_parts(recipe.make_strategy(), recipe, grid)
     optimiser = (CLIP_OPERATIONS + ADAMW_OPERATIONS) * num_parameters(recipe)[0] + cost.after_step
@@ -105,7 +105,7 @@ def step_flops(recipe: Recipe, num_mels: int) -> StepFlops:
 
 def part_of(each: Pass) -> Part:
     """The operations of a pass. A backward pass takes two products for each of the forward pass, or one on data."""
-    forward = blocks_flops(each.size, each.num_tokens) + sum(map(product_flops, each.products))
+    forward = blocks_flops(each.size, each.num_tokens, each.num_context_tokens) + sum(map(product_flops, each.products))
     on_data = sum(product_flops(product) for product in each.products if product.of_data)
     return Part(each.name, each.num_tokens, forward, 2 * forward - on_data if each.is_trained else 0)
 
@@ -157,18 +157,25 @@ def encoder_flops(size: Size, patch_values: int, num_patches: int) -> int:
     return linear_flops(num_patches, patch_values, size.dim) + blocks_flops(size, num_patches + 1)
 
 
-def blocks_flops(size: Size, num_tokens: int) -> int:
+def blocks_flops(size: Size, num_tokens: int, num_context_tokens: int | None = None) -> int:
     """A forward pass of that many tokens through all blocks: 24 d^2 a token in linear layers, 4 t^2 d in attention.
+
+    With cross-attention, 20 d^2 a token and 4 d^2 a context token, of which keys and values are made, and 4 t c d.
 
     >>> blocks_flops(Size(768, 12, 12), 197) // 10**6  # a ViT-Base on 14 x 14 patches
     34894
     """
-    linear = sum(linear_flops(num_tokens, size.dim, wide * size.dim) for wide in (3, 1, 4, 4))
-    return size.depth * (linear + 4 * num_tokens**2 * size.dim)
+    context = num_tokens if num_context_tokens is None else num_context_tokens
+    linear = sum(linear_flops(num_tokens, size.dim, wide * size.dim) for wide in (1, 1, 4, 4))
+    linear += linear_flops(context, size.dim, 2 * size.dim)
+    return size.depth * (linear + 4 * num_tokens * context * size.dim)
 
 
-def recomputed_flops(size: Size, num_tokens: int) -> int:
+def recomputed_flops(each: Pass) -> int:
     """What activation checkpointing computes again: the blocks without their last linear layers."""
+    if each.num_context_tokens is not None:  # blocks with cross-attention are not computed again
+        return 0
+    size, num_tokens = each.size, each.num_tokens
     return blocks_flops(size, num_tokens) - size.depth * linear_flops(num_tokens, 4 * size.dim, size.dim)
 
 

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 from melmask.data.loader import PREFETCHED_BATCHES
 from melmask.frameworks.cost import Pass
-from melmask.nn.vit import Size
 from melmask.plan.flops import TokenCounts, num_parameters
 from melmask.train.recipe import Recipe
 
@@ -123,14 +122,18 @@ def footprint(recipe: Recipe, num_mels: int, setting: Setting) -> Footprint:
 def _kept(each: Pass, setting: Setting, checkpoints: bool) -> int:
     """The bytes that a pass keeps for the backward pass, for one sample."""
     inputs = sum(product.num_tokens * product.fan_in for product in each.products)
-    blocks = _blocks_keep(each.size, each.num_tokens, setting, checkpoints)
+    blocks = _blocks_keep(each, setting, checkpoints)
     return blocks + inputs * setting.product_bytes + each.kept_values * FLOAT32
 
 
-def _blocks_keep(size: Size, num_tokens: int, setting: Setting, checkpoints: bool) -> int:
+def _blocks_keep(each: Pass, setting: Setting, checkpoints: bool) -> int:
+    size, num_tokens, number = each.size, each.num_tokens, setting.product_bytes
+    context = num_tokens if each.num_context_tokens is None else each.num_context_tokens
     features = num_tokens * size.dim
-    scores = size.heads * num_tokens * (FLOAT32 if setting.on_gpu else num_tokens * setting.product_bytes)
-    block = NORM_INPUTS * (features + 2 * num_tokens) * FLOAT32 + PRODUCT_INPUTS * features * setting.product_bytes
+    scores = size.heads * num_tokens * (FLOAT32 if setting.on_gpu else context * number)
+    block = NORM_INPUTS * (features + 2 * num_tokens) * FLOAT32 + PRODUCT_INPUTS * features * number
+    if each.num_context_tokens is not None:  # keys and values are of the context, whose input all blocks share
+        return size.depth * (block + scores + 2 * (context - num_tokens) * size.dim * number)
     if not checkpoints:
         return size.depth * (block + scores)
     return size.depth * features * FLOAT32 + block + scores  # every block's input, and one block in full

@@ -164,6 +164,12 @@ class Recipe:
                 f'{self.framework} has no "{encoder}" encoder to guide {self.strategy}; it has: {there_are}'
             )
 
+        if strategy.needs.guide == "loss" and not self.outline().predicts_all:
+            raise ValueError(
+                f"{self.strategy} learns from the error of every masked patch, and {self.framework} with these options "
+                "predicts a part of them: set decoded_share 1"
+            )
+
     def _check_hints(self) -> None:
         self._hint_schedule()
         if self.hint_strategies not in ("informed", "all"):
