@@ -37,9 +37,7 @@ def load_model(model_file_path: str = "") -> HearModel:
         ValueError: there is none, or it is damaged.
     """
     if not model_file_path:
-        raise ValueError(
-            "melmask.adapters.hear has no weights of its own: name a run's folder, a file or tiny"
-        )
+        raise ValueError("melmask.adapters.hear has no weights of its own: name a run's folder, a file or tiny")
     return HearModel(PretrainedEncoder.load(model_file_path))
 
 

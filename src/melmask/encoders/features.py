@@ -15,8 +15,11 @@ from melmask.runtime import computes_in_bf16
 
 Statistics = Literal["mean", "mean+max", "mean+std"]  # over time
 Layers = Literal["auto", "last", "all"] | tuple[int, ...]
-Pooling = Literal["auto", Statistics]
+Pooling = Literal["auto", Statistics, "mean+std+quarters"]
 Precision = Literal["float32", "bf16", "auto"]
+
+NUM_QUARTERS = 4
+VECTORS = {"mean": 1, "max": 1, "std": 1, "quarters": NUM_QUARTERS}  # of the length of a time step, by statistic
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,8 @@ class FeatureSettings:
         layers: "last"; "all", concatenated from the first to the last; or some by number, 1 for the first block's
             output. The last passes through the encoder's own norm, others through one without weights. "auto" is what
             the encoder's file states, and "last" where it states nothing.
-        pooling: statistics over all time steps of the whole clip, concatenated; "auto" likewise, or "mean".
+        pooling: statistics over all time steps of the whole clip, concatenated; "quarters" are the means of four equal
+            parts of its length, which keep the order of what is heard. "auto" likewise, or "mean".
         precision: of the encoder's matrix products; "auto" is bf16 where the hardware computes in it, else float32, so
             that features differ between machines, by about a hundredth of their deviation.
 
@@ -67,6 +71,11 @@ class FeatureSettings:
         if self.layers[-1] > depth:
             raise ValueError(f"layer {self.layers[-1]} of an encoder of {depth} layers: choose from 1 to {depth}")
         return self.layers
+
+    @property
+    def num_vectors(self) -> int:
+        """How many times as long as a time step the pooled features are, once "auto" is resolved."""
+        return sum(VECTORS[statistic] for statistic in self.pooling.split("+"))
 
     def resolved(self, stated: "FeatureSettings", device: torch.device) -> "FeatureSettings":
         """These settings without "auto": layers and pooling as ``stated``, the precision as the device has it.
@@ -110,34 +119,42 @@ class Pool:
     Sums are kept in float64, in which the square of a float32 is exact.
 
     Args:
-        num_clips: number of clips.
+        num_steps: time steps of each clip, at least one.
         num_dims: of a time step.
         pooling: which statistics, concatenated; the standard deviation divides by the number of steps.
     """
 
-    def __init__(self, num_clips: int, num_dims: int, pooling: Pooling) -> None:
-        self.pooling = pooling
-        self._num_steps = np.zeros((num_clips, 1), np.int64)
-        self._sum = np.zeros((num_clips, num_dims))
-        self._squares = np.zeros_like(self._sum) if pooling == "mean+std" else None
-        self._max = np.full(self._sum.shape, -np.inf, np.float32) if pooling == "mean+max" else None
+    def __init__(self, num_steps: Sequence[int], num_dims: int, pooling: Pooling) -> None:
+        self._num_steps = np.array(num_steps, np.int64)[:, None]
+        self._statistics = pooling.split("+")
+        self._sum = np.zeros((len(num_steps), num_dims))
+        self._squares = np.zeros_like(self._sum) if "std" in self._statistics else None
+        self._max = np.full(self._sum.shape, -np.inf, np.float32) if "max" in self._statistics else None
+        self._quarters = np.zeros((len(num_steps), NUM_QUARTERS, num_dims)) if "quarters" in self._statistics else None
 
-    def add(self, clips: Sequence[int], layers: Sequence[Float[Tensor, "b time d"]]) -> None:
+    def add(self, pieces: Sequence[tuple[int, int]], layers: Sequence[Float[Tensor, "b time d"]]) -> None:
         """Add a piece of some clips; a clip may occur several times.
 
         Args:
-            clips: their numbers.
+            pieces: number of the clip, and its time step that the piece starts at.
             layers: features of their time steps, a tensor a layer.
         """
-        np.add.at(self._num_steps, clips, layers[0].shape[1])
+        clips = [clip for clip, _ in pieces]
         _each(np.add, self._sum, clips, [layer.double().sum(dim=1) for layer in layers])
         if self._squares is not None:
             _each(np.add, self._squares, clips, [layer.double().square().sum(dim=1) for layer in layers])
         if self._max is not None:
             _each(np.maximum, self._max, clips, [layer.amax(dim=1) for layer in layers])
+        if self._quarters is not None:
+            length = layers[0].shape[1]
+            share = np.stack(
+                [_share_of_quarters(first, length, int(self._num_steps[clip, 0])) for clip, first in pieces]
+            )
+            weight = torch.from_numpy(share).to(layers[0].device)
+            _each(np.add, self._quarters, clips, [weight @ layer.double() for layer in layers])
 
     def pooled(self) -> Float32[np.ndarray, "clip dim"]:
-        """The statistics of everything added; each clip has at least one time step."""
+        """The statistics of everything added."""
         mean = self._sum / self._num_steps
         columns: list[np.ndarray] = [mean]
         if self._squares is not None:
@@ -147,9 +164,25 @@ class Pool:
             columns.append(np.sqrt(np.where(varies, variance, 0)))
         if self._max is not None:
             columns.append(self._max)
+        if self._quarters is not None:
+            columns.append((self._quarters * NUM_QUARTERS).reshape(len(mean), -1))
         return np.concatenate(columns, axis=1, dtype=np.float32)
 
 
+def _share_of_quarters(first: int, length: int, num_steps: int) -> Float[np.ndarray, "quarter time"]:
+    """The share of a clip that each of some time steps covers of each quarter of its length.
+
+    A step that lies in two quarters counts in both, by its parts; so a clip of one step has four equal quarters.
+
+    >>> _share_of_quarters(0, 2, 2).tolist()
+    [[0.25, 0.0], [0.25, 0.0], [0.0, 0.25], [0.0, 0.25]]
+    """
+    start = np.arange(first, first + length) / num_steps
+    quarter = np.arange(NUM_QUARTERS)[:, None] / NUM_QUARTERS
+    overlap = np.minimum(start + 1 / num_steps, quarter + 1 / NUM_QUARTERS) - np.maximum(start, quarter)
+    return np.maximum(overlap, 0.0)
+
+
 def _each(into: np.ufunc, total: np.ndarray, clips: Sequence[int], layers: Sequence[Tensor]) -> None:
-    """Accumulate new values of some clips."""
-    into.at(total, clips, torch.cat(list(layers), dim=1).cpu().numpy())
+    """Accumulate new values of some clips, the layers side by side."""
+    into.at(total, clips, torch.cat(list(layers), dim=-1).cpu().numpy())

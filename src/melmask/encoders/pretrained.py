@@ -168,7 +168,7 @@ class PretrainedEncoder:
     @property
     def num_dims(self) -> int:
         """Length of an embedding."""
-        return self.num_step_dims * len(self.settings.pooling.split("+"))
+        return self.num_step_dims * self.settings.num_vectors
 
     @property
     def step_s(self) -> float:
@@ -318,9 +318,9 @@ class PretrainedEncoder:
         self, num_frames: Sequence[int], read: ReadFrames, report: Callable[[int], None] = lambda num_chunks: None
     ) -> Float32[np.ndarray, "clip dim"]:
         """Embeddings of some clips; arguments as of `_encoded`, and ``report`` takes the number of chunks just done."""
-        pool = Pool(len(num_frames), self.num_step_dims, self.settings.pooling)
+        pool = Pool([self.num_steps(frames) for frames in num_frames], self.num_step_dims, self.settings.pooling)
         for chunks, layers in self._encoded(num_frames, read):
-            pool.add([clip for clip, _ in chunks], layers)
+            pool.add(chunks, layers)
             report(len(chunks))
         return pool.pooled()
 

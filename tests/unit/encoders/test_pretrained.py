@@ -23,7 +23,7 @@ SIZE = Size(32, 3, 2)
 SETTINGS = [
     FeatureSettings(layers, pooling)
     for layers in ("last", "all", (1, 3))
-    for pooling in ("mean", "mean+max", "mean+std")
+    for pooling in ("mean", "mean+max", "mean+std", "mean+std+quarters")
 ]
 by_settings = pytest.mark.parametrize("settings", SETTINGS, ids=str)
 
@@ -78,8 +78,11 @@ def test_an_embedding_pools_all_time_steps_of_the_clip(clips, settings):
     expected = np.stack([clip.mean(axis=0) for clip in steps])
     if settings.pooling == "mean+max":
         expected = np.hstack([expected, np.stack([clip.max(axis=0) for clip in steps])])
-    if settings.pooling == "mean+std":
+    if "std" in settings.pooling:
         expected = np.hstack([expected, np.stack([clip.std(axis=0) for clip in steps])])
+    if "quarters" in settings.pooling:
+        quarters = [clip.repeat(4, axis=0).reshape(4, len(clip), -1).mean(axis=1).ravel() for clip in steps]
+        expected = np.hstack([expected, np.stack(quarters)])
     assert_features_close(encoder.embed_store(clips), expected, SIZE)
     kept = encoder.time_steps(clips)
     assert kept.steps.dtype == np.float16 and len(kept) == 4
@@ -145,21 +148,47 @@ def test_a_click_is_in_the_time_step_whose_centre_is_nearest_also_in_a_long_file
 def test_pieces_in_any_order_give_the_statistics_of_the_whole():
     rng = np.random.default_rng(0)
     steps = (1000 + rng.standard_normal((2, 50, 6))).astype(np.float32)  # a mean far above the deviation
-    for pooling, second in (("mean+max", steps.max(axis=1)), ("mean+std", steps.astype(np.float64).std(axis=1))):
-        pool = Pool(2, 6, pooling)
+    deviation = steps.astype(np.float64).std(axis=1)
+    quarters = steps.astype(np.float64).repeat(2, axis=1).reshape(2, 4, 25, 6).mean(axis=2).reshape(2, 24)
+    for pooling, second in (
+        ("mean+max", steps.max(axis=1)),
+        ("mean+std", deviation),
+        ("mean+std+quarters", np.hstack([deviation, quarters])),
+    ):
+        pool = Pool([50, 50], 6, pooling)
         for first, last in ((20, 50), (0, 3), (3, 20)):
             layers = torch.from_numpy(steps[[1, 0], first:last]).split(2, dim=2)
-            pool.add([1, 0], list(layers))
+            pool.add([(1, first), (0, first)], list(layers))
         expected = np.hstack([steps.astype(np.float64).mean(axis=1), second])
         assert np.abs(pool.pooled() - expected).max() < 1e-4
+
+
+def test_the_layers_of_quarters_stand_side_by_side():
+    steps = torch.arange(8.0).reshape(1, 4, 2)
+    pool = Pool([4], 4, "mean+std+quarters")
+    pool.add([(0, 0)], [steps, 100 + steps])
+    one, other = steps[0], 100 + steps[0]
+    assert pool.pooled()[0, 8:].reshape(4, 4).tolist() == torch.cat([one, other], dim=1).tolist()
+
+
+def test_quarters_of_a_short_clip_are_parts_of_its_steps():
+    for num_steps, expected in (
+        (1, [5, 5, 5, 5]),
+        (3, [5, 5 / 3 + 14 / 3, 14 / 3 + 3, 9]),
+        (5, [5.4, 7.8, 10.2, 12.6]),
+    ):
+        values = torch.tensor([5.0, 7, 9, 11, 13])[:num_steps, None]
+        pool = Pool([num_steps], 1, "mean+std+quarters")
+        pool.add([(0, 0)], [values[None]])
+        assert pool.pooled()[0, 2:].tolist() == pytest.approx(expected, rel=1e-5)
 
 
 def test_what_does_not_vary_deviates_by_nothing_and_not_by_rounding():
     value = np.float32(0.1)
     steps = np.full((1, 7, 2), value)
     steps[0, ::2, 1] = np.nextafter(value, np.float32(1))
-    pool = Pool(1, 2, "mean+std")
-    pool.add([0], [torch.from_numpy(steps)])
+    pool = Pool([7], 2, "mean+std")
+    pool.add([(0, 0)], [torch.from_numpy(steps)])
     assert pool.pooled()[0, 2:].tolist() == [0.0, 0.0]
 
 
