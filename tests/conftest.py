@@ -9,6 +9,7 @@ import pytest
 import soundfile
 import torch
 
+import shapes
 from melmask.data.prepare import prepare
 from melmask.data.store import Store
 from melmask.logmel import LogMelSpec
@@ -27,9 +28,18 @@ def few_threads():
     torch.set_num_threads(before)
 
 
+def pytest_runtest_setup() -> None:
+    shapes.check_again()
+
+
+def pytest_runtest_call() -> None:
+    shapes.check_again()  # what a test shares with others was made in its setup, and may have had all checks
+
+
 @pytest.fixture
 def as_for_users():
     """Without the type checks of the tests, which would refuse a wrong choice before the code's own check can."""
+    shapes.check_again()
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)
