@@ -97,8 +97,8 @@ TARGETS = (
     Target(
         "busy", "training on an idle machine, times the rate of all threads as before", 0.95,
         of("idle_ratio", work="train"),
-        why="in a window of 5 s, of which a single trial of one thread takes 2; in two turns of 12 s each it was "
-        "1.07 (LOG.md)",
+        why="the machine's own speed differs so much between two windows of 5 s; a logged run has no trial of fewer "
+        "threads. In eight turns of 6 s the ratio went from .74 to 1.11, with a median of .99 (LOG.md)",
     ),
     Target(
         "busy", "training beside a busy process, times the rate of one thread", 0.90, of("busy_ratio", work="train")
