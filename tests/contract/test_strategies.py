@@ -17,7 +17,7 @@ GRIDS = [
     PatchGrid(5, 13, (4, 4)),
     PatchGrid(8, 64, (4, 4)),
     PatchGrid(1, 50, (4, 4)),
-    PatchGrid(12, 101, (4, 4)),
+    PatchGrid(12, 53, (4, 4)),
 ]
 RATIOS = ["0.3", "0.4", "0.5", "0.6", "0.7", "0.8", "0.9"]
 SMALL = PatchGrid(5, 13, (4, 4))
@@ -127,19 +127,19 @@ def test_a_mask_does_not_depend_on_the_neighbours_content(alone, hint_ratio, gui
     assert not torch.equal(masks[0].masked, masks[1].masked)  # content does matter
 
 
-@pytest.mark.parametrize("hint_ratio", [0.0, 0.21, 0.5])
 @pytest.mark.parametrize("num_valid_frames", [13, 6])
-def test_a_mask_does_not_depend_on_the_neighbours_padding(strategy, hint_ratio, num_valid_frames, guide_for):
-    masks = []
-    for neighbour in (13, 2):
+def test_a_mask_does_not_depend_on_the_neighbours_padding(strategy, num_valid_frames, guide_for):
+    guide = guide_for(strategy, 2, SMALL)
+
+    def drawn(neighbour: int, hint_ratio: float) -> Mask:
         valid = (torch.arange(SMALL.time) < torch.tensor([num_valid_frames, neighbour])[:, None]).repeat(1, SMALL.freq)
-        masks.append(
-            draw(
-                strategy, grid=SMALL, batch_size=2, mask_ratio=0.7, rng=seeded(5), hint_ratio=hint_ratio, valid=valid,
-                guide=guide_for(strategy, 2, SMALL),
-            )
+        return draw(
+            strategy, grid=SMALL, batch_size=2, mask_ratio=0.7, rng=seeded(5), hint_ratio=hint_ratio, valid=valid,
+            guide=guide,
         )  # fmt: skip
-    assert torch.equal(masks[0].masked[0], masks[1].masked[0])
+
+    for hint_ratio in (0.0, 0.21, 0.5):
+        assert torch.equal(drawn(13, hint_ratio).masked[0], drawn(2, hint_ratio).masked[0]), hint_ratio
 
 
 @pytest.mark.parametrize("grid", [SMALL, PatchGrid(1, 50, (4, 4))], ids=["5x13", "1x50"])
@@ -171,46 +171,45 @@ def test_autocast_does_not_change_a_mask(strategy, guide_for):
 
 
 @pytest.mark.parametrize("content", ["silence", "constant", "half silence"])
-@pytest.mark.parametrize("hint_ratio", [0.0, 0.5])
-def test_featureless_input_is_masked_like_any_other(informed, content, hint_ratio, guide_for):
+def test_featureless_input_is_masked_like_any_other(informed, content, guide_for):
     guide = guide_for(informed, 4, SMALL)
     if content == "half silence":
         guide[:, ::2] = 0.0
     else:
         guide[:] = {"silence": 0.0, "constant": -1.7}[content]
-    mask = draw(
-        informed, grid=SMALL, batch_size=4, mask_ratio=0.7, rng=seeded(5), guide=guide, hint_ratio=hint_ratio
-    )  # fmt: skip
-    assert_partition(mask, 4, 65, 19)
-    assert not torch.equal(mask.masked[0], mask.masked[1])
+    for hint_ratio in (0.0, 0.5):
+        mask = draw(
+            informed, grid=SMALL, batch_size=4, mask_ratio=0.7, rng=seeded(5), guide=guide, hint_ratio=hint_ratio
+        )  # fmt: skip
+        assert_partition(mask, 4, 65, 19)
+        assert not torch.equal(mask.masked[0], mask.masked[1])
 
 
 @pytest.mark.parametrize("poison", [math.nan, math.inf, -math.inf])
-@pytest.mark.parametrize("hint_ratio", [0.0, 1.0])
-def test_a_broken_guide_is_refused_by_the_samples_number(informed, poison, hint_ratio, guide_for):
+def test_a_broken_guide_is_refused_by_the_samples_number(informed, poison, guide_for):
     guide = guide_for(informed, 4, SMALL)
     guide[2, 7, -1] = poison
-    with pytest.raises(ValueError, match="sample 2"):
-        draw(informed, grid=SMALL, batch_size=4, mask_ratio=0.7, rng=seeded(5), guide=guide, hint_ratio=hint_ratio)
+    for hint_ratio in (0.0, 1.0):
+        with pytest.raises(ValueError, match="sample 2"):
+            draw(informed, grid=SMALL, batch_size=4, mask_ratio=0.7, rng=seeded(5), guide=guide, hint_ratio=hint_ratio)
 
 
 @by_grid
-@pytest.mark.parametrize("hint_ratio", [0.0, 0.5, 1.0])
-def test_padding_takes_its_proportional_part_of_both_roles(strategy, grid, hint_ratio, guide_for):
+def test_padding_takes_its_proportional_part_of_both_roles(strategy, grid, guide_for):
     num_patches, num_visible = grid.num_patches, num_visible_of(grid.num_patches, 0.7)
     num_valid_frames = torch.tensor([grid.time, grid.time // 2, 3, 1, 0])
     valid = (torch.arange(grid.time) < num_valid_frames[:, None]).repeat(1, grid.freq)
-    mask = draw(
-        strategy, grid=grid, batch_size=5, mask_ratio=0.7, rng=seeded(5), hint_ratio=hint_ratio, valid=valid,
-        guide=guide_for(strategy, 5, grid),
-    )  # fmt: skip
-    assert_partition(mask, 5, num_patches, num_visible)
-    for sample in range(5):
-        num_valid = int(num_valid_frames[sample]) * grid.freq
-        num_valid_visible = int(valid[sample, mask.visible[sample]].sum())
-        assert num_valid_visible == num_valid * num_visible // num_patches
+    num_valid, guide = num_valid_frames * grid.freq, guide_for(strategy, 5, grid)
+    for hint_ratio in (0.0, 0.5, 1.0):
+        mask = draw(
+            strategy, grid=grid, batch_size=5, mask_ratio=0.7, rng=seeded(5), hint_ratio=hint_ratio, valid=valid,
+            guide=guide,
+        )  # fmt: skip
+        assert_partition(mask, 5, num_patches, num_visible)
+        num_valid_visible = valid.gather(1, mask.visible).sum(dim=1)
+        assert torch.equal(num_valid_visible, num_valid * num_visible // num_patches)
         # Sound is never starved: it holds its share of the visible set, less than one patch short of it.
-        assert num_valid_visible / num_visible > num_valid / num_patches - 1 / num_visible
+        assert (num_valid_visible / num_visible > num_valid / num_patches - 1 / num_visible).all()
 
 
 def test_an_all_valid_batch_is_masked_as_without_validity(strategy, guide_for):

@@ -59,7 +59,7 @@ def test_encoders_of_every_make_share_one_table(
     encoders.append(f"hf:{tmp_path / 'speech'}")
     out = tmp_path / "all.jsonl"
     monkeypatch.setattr(console.console, "width", 200)  # no name goes over several lines
-    options = ["--probe", "ridge", "knn:num_neighbours=3", "--out", str(out), "--workers", "1"]
+    options = ["--probe", "ridge", "knn:num_neighbours=3", "--out", str(out), "--workers", "0"]
     main.main(["evaluate", *encoders, "--task", str(recordings), *options, "--details", str(tmp_path / "details")])
     printed = capsys.readouterr().out
 
@@ -90,7 +90,7 @@ def test_encoders_of_every_make_share_one_table(
 
 
 def test_without_baselines_and_without_a_place_for_the_results(recordings: Path, capsys) -> None:
-    main.main(["evaluate", "logmel-stats", "--task", str(recordings), "--no-baselines", "--workers", "1"])
+    main.main(["evaluate", "logmel-stats", "--task", str(recordings), "--no-baselines", "--workers", "0"])
     printed = capsys.readouterr().out
     assert "log-mel statistics" in printed and "untrained" not in printed and "not saved" in printed
 
@@ -99,7 +99,7 @@ def test_layers_and_pooling_are_those_of_all_melmask_encoders(
     runs: list[Path], recordings: Path, tmp_path: Path
 ) -> None:
     options = ["--layers", "1", "2", "--pooling", "mean+std", "--probe", "knn", "--out", str(tmp_path / "r.jsonl")]
-    main.main(["evaluate", str(runs[0] / ENCODER), "--task", str(recordings), *options, "--workers", "1"])
+    main.main(["evaluate", str(runs[0] / ENCODER), "--task", str(recordings), *options, "--workers", "0"])
     lines = lines_of(tmp_path / "r.jsonl")
     assert [line["settings"] for line in lines] == ["layers 1, 2, mean+std"] * 2 + [""]
     assert [line["num_dims"] for line in lines] == [2 * 2 * 10 * 32] * 2 + [560]
@@ -112,7 +112,7 @@ def test_the_clip_length_of_a_task_is_that_of_all_encoders_unless_another_is_ask
     lines = recordings.read_text().splitlines()
     table.write_text("\n".join([lines[0], *(f"{recordings.parent}/{line}" for line in lines[1:])]) + "\n")
     (tmp_path / "units.task.json").write_text(json.dumps({"clip_s": 1.2}))
-    command = ["evaluate", str(runs[0]), "--task", str(table), "--probe", "knn", "--workers", "1", "--out"]
+    command = ["evaluate", str(runs[0]), "--task", str(table), "--probe", "knn", "--workers", "0", "--out"]
     for number, options in enumerate(([], ["--clip-s", "0"], ["--clip-s", "0.8"], ["--clip-s", "task"])):
         main.main([*command, str(tmp_path / f"{number}.jsonl"), *options])
     found = [lines_of(tmp_path / f"{number}.jsonl") for number in range(4)]
@@ -121,7 +121,7 @@ def test_the_clip_length_of_a_task_is_that_of_all_encoders_unless_another_is_ask
     assert "clips of 1.2 s" in capsys.readouterr().out
     kept = read_results(runs[0])
     assert {result.clip_s for result in kept if result.task == "units"} == {0, 0.8, 1.2}  # none replaces another
-    main.main(["compare", str(runs[0]), "logmel-stats", "--task", str(table), "--clip-s", "0.8", "--workers", "1"])
+    main.main(["compare", str(runs[0]), "logmel-stats", "--task", str(table), "--clip-s", "0.8", "--workers", "0"])
     assert "clips of 0.8 s" in capsys.readouterr().out
 
 

@@ -46,7 +46,7 @@ def test_embed_writes_one_vector_a_clip_and_says_what_was_rejected(way, recordin
         soundfile.write(folder / f"{i}.flac", samples, rate)
     (folder / "broken.wav").write_text("no audio")
     with pytest.raises(SystemExit) as exit_:
-        main.main(["embed", str(way / "micro-m2d"), str(folder), "--out", str(tmp_path / "e.npz"), "--workers", "1"])
+        main.main(["embed", str(way / "micro-m2d"), str(folder), "--out", str(tmp_path / "e.npz"), "--workers", "0"])
     assert exit_.value.code == 3
     with np.load(tmp_path / "e.npz") as written:
         assert written["features"].shape == (3, 5 * 32) and np.isfinite(written["features"]).all()
@@ -58,7 +58,7 @@ def test_embed_writes_one_vector_a_clip_and_says_what_was_rejected(way, recordin
 
 def test_evaluate_prints_both_floors_and_appends_the_figures(way, recordings, capsys):
     run = way / "micro-msm-mae"
-    main.main(["evaluate", str(run), "--task", str(recordings), "--probe", "logistic", "knn", "--workers", "1"])
+    main.main(["evaluate", str(run), "--task", str(recordings), "--probe", "logistic", "knn", "--workers", "0"])
     printed = capsys.readouterr().out
     lines = [json.loads(line) for line in (run / "results.jsonl").read_text().splitlines()]
     expected = {(f, p) for f in ("encoder", "untrained", "log-mel statistics") for p in ("logistic", "knn")}
@@ -72,7 +72,7 @@ def test_evaluate_prints_both_floors_and_appends_the_figures(way, recordings, ca
 
 
 def test_the_report_is_one_page_about_all_runs(way, recordings, tmp_path):
-    main.main(["evaluate", str(way / "micro-m2d"), "--task", str(recordings), "--workers", "1"])
+    main.main(["evaluate", str(way / "micro-m2d"), "--task", str(recordings), "--workers", "0"])
     main.main(["report", str(way / "micro-m2d"), str(way / "micro-msm-mae"), "--out", str(tmp_path / "report")])
     (page,) = (tmp_path / "report").glob("*.html")
     text = page.read_text()
@@ -86,7 +86,7 @@ def test_encoders_along_a_run_are_evaluated_and_drawn(way, recordings, tmp_path,
     settings = ["--recipe", "micro-msm-mae", "--steps", "4", "--keep-every", "2", "--log-every", "1"]
     main.main(["pretrain", str(way / "store"), *settings, "--out", str(run)])
     assert sorted(path.name for path in (run / "encoders").iterdir()) == ["2.safetensors", "4.safetensors"]
-    main.main(["evaluate", f"{run}@2", str(run), "--task", str(recordings), "--workers", "1", "--no-baselines"])
+    main.main(["evaluate", f"{run}@2", str(run), "--task", str(recordings), "--workers", "0", "--no-baselines"])
     assert "run@2" in capsys.readouterr().out
     lines = [json.loads(line) for line in (run / "results.jsonl").read_text().splitlines()]
     assert [(line["encoder"], line["step"]) for line in lines] == [("run@2", 2), ("run", None)]

@@ -64,10 +64,10 @@ def test_a_data_set_from_outside_goes_the_whole_way(place, capsys):
     assert "recordings/valid/high/valid1-3.wav,high,valid,valid1" in table
     assert json.loads(Path("my_set.task.json").read_text())["num_clips"] == {"test": 8, "train": 16, "valid": 8}
 
-    main.main(["prepare", "my_set.csv", "--out", "store", "--workers", "1"])
+    main.main(["prepare", "my_set.csv", "--out", "store", "--workers", "0"])
     settings = ["--recipe", "micro-msm-mae", "--steps", "5", "--batch-size", "8", "--out", "run"]
     main.main(["pretrain", "store", *settings, "--exclude", "my_set:test"])
-    main.main(["evaluate", "run", "--task", "my_set.csv", "--probe", "logistic", "--workers", "1"])
+    main.main(["evaluate", "run", "--task", "my_set.csv", "--probe", "logistic", "--workers", "0"])
     lines = [json.loads(line) for line in Path("run/results.jsonl").read_text().splitlines()]
     assert {line["task"] for line in lines} == {"my_set"} and {line["num_clips"] for line in lines} == {8}  # tested
     assert {line["clip_s"] for line in lines} == {2.0}

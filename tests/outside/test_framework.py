@@ -78,16 +78,16 @@ def test_a_framework_from_outside_goes_the_whole_way(
 ) -> None:
     main(["plan", *FRAMEWORK, "--clips", "1000", "--device", "a100-80gb"])
     assert "decoder" in capsys.readouterr().out
-    main(["prepare", str(recordings), "--out", "store", "--workers", "1"])
+    main(["prepare", str(recordings), "--out", "store", "--workers", "0"])
     main(["pretrain", "store", "--out", "whole", *FRAMEWORK, "--strategy", "sgim", *SHORT])
     recipe = Recipe.load(folder / "whole/recipe.json")
     assert (recipe.framework, recipe.framework_options) == (NAME, {"power": 1.5})
 
     assert_resumes_to_the_bit(folder, recipe)
-    main(["embed", "whole", str(recordings), "--out", "embeddings.npz", "--workers", "1"])
+    main(["embed", "whole", str(recordings), "--out", "embeddings.npz", "--workers", "0"])
     with np.load(folder / "embeddings.npz") as written:
         assert written["features"].shape == (24, 5 * 32)
-    main(["evaluate", "whole", "--task", str(recordings), "--probe", "ridge", "--workers", "1"])
+    main(["evaluate", "whole", "--task", str(recordings), "--probe", "ridge", "--workers", "0"])
     assert len((folder / "whole/results.jsonl").read_text().splitlines()) == 3
     main(["report", "whole", "killed", "--out", "report"])
     page = (folder / "report/report.html").read_text()

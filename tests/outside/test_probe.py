@@ -110,9 +110,9 @@ def test_its_traits_are_what_it_says() -> None:
 
 
 def test_a_probe_from_outside_goes_the_whole_way_by_the_commands(recordings: Path, folder: Path, capsys) -> None:
-    main(["prepare", str(recordings), "--out", "store", "--workers", "1"])
+    main(["prepare", str(recordings), "--out", "store", "--workers", "0"])
     main(["pretrain", "store", "--out", "run", "--recipe", "micro-msm-mae", "--steps", "4", "--batch-size", "4"])
-    probes = ["--probe", "toy_probe:Extremes", f"{NAME}:noise=0.1", "--workers", "1"]
+    probes = ["--probe", "toy_probe:Extremes", f"{NAME}:noise=0.1", "--workers", "0"]
     main(["evaluate", "run", "--task", str(recordings), *probes, "--seeds", "2", "--details", "details"])
     assert NAME in capsys.readouterr().out
     kept = [(result.features, result.probe, result.num_seeds) for result in read_results(folder / "run")]

@@ -69,7 +69,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_strategy_with_state_from_outside_runs_the_whole_way(
     recordings: Path, folder: Path, assert_resumes_to_the_bit
 ) -> None:
-    main(["prepare", str(recordings), "--out", "store", "--workers", "1"])
+    main(["prepare", str(recordings), "--out", "store", "--workers", "0"])
     settings = ["--recipe", "micro-msm-mae", "--strategy", NAME, "--strategy-options", "pull", "2.0", *SHORT]
     main(["pretrain", "store", "--out", "whole", *settings])
     recipe = Recipe.load(folder / "whole/recipe.json")
@@ -78,10 +78,10 @@ def test_a_strategy_with_state_from_outside_runs_the_whole_way(
     assert learnt.shape == (5,) and (learnt > 0).all()
 
     assert_resumes_to_the_bit(folder, recipe)
-    main(["embed", "whole", str(recordings), "--out", "embeddings.npz", "--workers", "1"])
+    main(["embed", "whole", str(recordings), "--out", "embeddings.npz", "--workers", "0"])
     with np.load(folder / "embeddings.npz") as written:
         assert written["features"].shape == (24, 5 * 32)
-    main(["evaluate", "whole", "--task", str(recordings), "--probe", "ridge", "--workers", "1"])
+    main(["evaluate", "whole", "--task", str(recordings), "--probe", "ridge", "--workers", "0"])
     assert len((folder / "whole/results.jsonl").read_text().splitlines()) == 3
     main(["report", "whole", "killed", "--out", "report"])
     assert NAME in (folder / "report/report.html").read_text()

@@ -37,7 +37,7 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> tuple[int
     """The exit status of a command, and the lines that it prints."""
     status = 0
     try:
-        main.main([*map(str, arguments), *([] if arguments[0] == "report" else ["--workers", "1"])])
+        main.main([*map(str, arguments), *([] if arguments[0] == "report" else ["--workers", "0"])])
     except SystemExit as error:
         status = int(error.code or 0)
     captured = capsys.readouterr()

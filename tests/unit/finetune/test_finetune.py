@@ -465,7 +465,7 @@ def test_the_command_shows_it_beside_the_untrained_encoder(tones, table, tmp_pat
     EncoderFile(start.encoder, start.front_end, 96).save(tmp_path / "run" / ENCODER)
     command = [
         "finetune", str(tmp_path / "run"), "--task", str(table), "--test-folds", "1", "--seeds", "1", "--untrained",
-        "--epochs", "2", "--warmup-epochs", "1", "--freeze-patch-embed", "--workers", "1",
+        "--epochs", "2", "--warmup-epochs", "1", "--freeze-patch-embed", "--workers", "0",
     ]  # fmt: skip
     main(command)
     lines = [json.loads(line) for line in (tmp_path / "run" / "results.jsonl").read_text().splitlines()]

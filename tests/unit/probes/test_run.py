@@ -130,7 +130,11 @@ def test_features_that_are_constant_in_training_change_nothing(name: str, value:
     plain = run_probe(name, np.pad(features, ((0, 0), (0, 1))), task, test_folds=["1"], num_seeds=1)
     padded = run_probe(name, np.hstack([features, constant]), task, test_folds=["1"], num_seeds=1)
     assert same(plain.predictions, padded.predictions)
-    silent = run_probe(name, np.zeros((240, 4), np.float32), task, num_seeds=1)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_features_that_are_all_zero_give_finite_predictions(name: str) -> None:
+    silent = run_probe(name, np.zeros((240, 4), np.float32), clusters(spread=2)[1], num_seeds=1)
     assert np.isfinite(silent.predictions).all()
 
 
