@@ -81,16 +81,17 @@ def as_encoder(encoder: EncoderLike, settings: FeatureSettings = DEFAULT_SETTING
 def names_encoder(spec: str) -> bool:
     """Whether a name can only stand for an encoder, and not for recordings: what `load` takes but other files.
 
-    A folder is an encoder's if it is a run's or a Hugging Face folder, and a file by its extension.
+    A folder is an encoder's if it is a run's, or a Hugging Face folder with weights, and a file by its extension.
 
     >>> names_encoder("tiny"), names_encoder("untrained:micro"), names_encoder("my.wav"), names_encoder("recordings")
     (True, True, False, False)
     """
-    path = Path(spec)
+    path, of_weights = Path(spec), (ENCODER_SUFFIX, *PICKLES)
     if path.is_dir() and spec not in SHIPPED:
-        return any((path / file).exists() for file in (ENCODER_FILE, RECIPE, CONFIG))
+        is_huggingface = (path / CONFIG).exists() and any(file.suffix in of_weights for file in path.iterdir())
+        return is_huggingface or any((path / file).exists() for file in (ENCODER_FILE, RECIPE))
     is_name = spec in (*SHIPPED, LOGMEL_STATS) or (":" in spec and not path.exists())
-    return is_name or path.suffix in (ENCODER_SUFFIX, *PICKLES) or split_step(path)[1] is not None
+    return is_name or path.suffix in of_weights or split_step(path)[1] is not None
 
 
 def _of_name(spec: str, settings: FeatureSettings) -> AudioEncoder:

@@ -72,10 +72,14 @@ def test_what_can_only_be_an_encoder(shipped_tiny):
     Path("begun").mkdir()
     Path("begun/recipe.json").touch()
     Path("a:b.wav").symlink_to("my.wav")
+    for folder, files in {"hf": ("config.json", "model.safetensors"), "dataset": ("config.json", "a.wav")}.items():
+        Path(folder).mkdir()
+        for file in files:
+            (Path(folder) / file).touch()
     encoders = ("tiny", "shipped:tiny", "logmel-stats", "untrained:micro", "untrained-of:run", "onnx:a.onnx", "m:Class")
-    for name in (*encoders, "run", "run/", "begun", "absent.safetensors", "absent.pth"):
+    for name in (*encoders, "run", "run/", "begun", "hf", "absent.safetensors", "absent.pth"):
         assert names_encoder(name), name
-    for name in ("my.wav", "recordings", "absent", "absent.wav", "a:b.wav", "table.csv", "."):
+    for name in ("my.wav", "recordings", "dataset", "absent", "absent.wav", "a:b.wav", "table.csv", "."):
         assert not names_encoder(name), name
 
 

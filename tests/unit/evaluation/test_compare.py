@@ -154,7 +154,7 @@ def test_results_that_do_not_belong_together_are_refused() -> None:
 
 
 def test_words_for_encoders(tmp_path) -> None:
-    settings = FeatureSettings(pooling="mean+max")
+    settings = FeatureSettings("last", "mean+max")
     form = as_encoder("untrained:micro", settings)
     assert isinstance(form, PretrainedEncoder)
     assert form.settings == settings
