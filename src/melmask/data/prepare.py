@@ -83,7 +83,7 @@ def prepare(
     if num_workers is not None and num_workers < 0:
         raise ValueError(f"num_workers must not be negative, got {num_workers}: 0 decodes in this process")
     clips, rejected = list_sources(sources)
-    with _locked(out):
+    with locked(out):
         recordings, missing = _find_recordings(clips)
         rejected += missing
         job = Job(out / "shards", spec)
@@ -92,7 +92,7 @@ def prepare(
         num_listings = Counter(recordings[clip.path] for clip in clips if clip.path in recordings)
         _make(job, shards, num_workers, num_listings, len(rejected), progress)
         retried = [f"{shard.key} is to be retried" for shard in shards if job.retry_mark(shard).exists()]
-        inputs = _digest([*(shard.key for shard in shards), *map(repr, clips), *map(repr, rejected), *retried])
+        inputs = digest([*(shard.key for shard in shards), *map(repr, clips), *map(repr, rejected), *retried])
         if not _is_current(out, inputs):
             _write_store(out, inputs, job, shards, clips, recordings, rejected)
         return Store.open(out)
@@ -101,18 +101,19 @@ def prepare(
 def _num_workers(job: Job, shards: Sequence[Shard]) -> int:
     """Processes for what is still to be decoded: none if it is little, unless that failed or killed a process."""
     if any(job.marker(shard).exists() or job.retry_mark(shard).exists() for shard in shards):
-        return _num_cores()
+        return num_cores()
     todo = [shard for shard in shards if not job.is_done(shard)]
     size_bytes = sum(recording.size_bytes for shard in todo for recording in shard.recordings)
-    return 0 if size_bytes <= LITTLE_BYTES else _num_cores()
+    return 0 if size_bytes <= LITTLE_BYTES else num_cores()
 
 
-def _num_cores() -> int:
+def num_cores() -> int:
+    """How many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextmanager
-def _locked(out: Path) -> Iterator[None]:
+def locked(out: Path) -> Iterator[None]:
     """Create the folder of the store and lock it against other processes; the lock ends with this process."""
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out} is a file: choose another folder for the store")
@@ -172,7 +173,7 @@ def _plan_shards(recordings: Iterable[Recording], job: Job) -> list[Shard]:
 
     def close() -> None:
         if current:
-            shards.append(Shard(_digest([*settings, *map(repr, current)])[:20], tuple(current)))
+            shards.append(Shard(digest([*settings, *map(repr, current)])[:20], tuple(current)))
             current.clear()
 
     num_bytes = 0
@@ -287,15 +288,16 @@ def _fingerprint(
         clip = item.clip
         content = entries[recordings[clip.path]]["sha256"]
         rows.append(repr((content, item.num_frames, clip.label, clip.fold, clip.group, clip.source)))
-    return _digest([str(FORMAT_VERSION), repr(spec), *rows])
+    return digest([str(FORMAT_VERSION), repr(spec), *rows])
 
 
 def _read_description(job: Job, shard: Shard) -> dict[str, Any]:
     return json.loads(job.description(shard).read_text(encoding="utf-8"))
 
 
-def _digest(parts: Iterable[str]) -> str:
-    digest = hashlib.sha256()
+def digest(parts: Iterable[str]) -> str:
+    """A hash of some words that hold no line breaks."""
+    total = hashlib.sha256()
     for part in parts:
-        digest.update(part.encode() + b"\n")  # repr and keys hold no line breaks, so parts cannot run together
-    return digest.hexdigest()
+        total.update(part.encode() + b"\n")  # repr and keys hold no line breaks, so parts cannot run together
+    return total.hexdigest()

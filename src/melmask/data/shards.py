@@ -168,7 +168,7 @@ def make_shard(job: Job, shard: Shard, crashed: Set[int] = frozenset(), is_last_
             temporary.open("wb") as file,
             job.marker(shard).open("wb", buffering=0) as marker,
         ):
-            writer = _ShardWriter(file, job.spec.num_mels)
+            writer = ShardWriter(file, job.spec.num_mels)
             for index, recording in enumerate(shard.recordings):
                 os.pwrite(marker.fileno(), str(index).encode(), 0)  # indices only grow longer: none needs truncating
                 try:
@@ -193,7 +193,7 @@ def make_shard(job: Job, shard: Shard, crashed: Set[int] = frozenset(), is_last_
     return True
 
 
-def _append_recording(writer: "_ShardWriter", path: Path, log_mel: LogMel) -> dict[str, Any]:
+def _append_recording(writer: "ShardWriter", path: Path, log_mel: LogMel) -> dict[str, Any]:
     """Append a file's log-mel block by block and return its entry in the description; on failure nothing is appended.
 
     Raises:
@@ -221,7 +221,7 @@ def _append_recording(writer: "_ShardWriter", path: Path, log_mel: LogMel) -> di
     return entry | {"notes": [[note.kind, note.detail] for note in notes]} if notes else entry
 
 
-def _append_sound(writer: "_ShardWriter", path: Path, log_mel: LogMel) -> tuple["_Samples", list[Note]]:
+def _append_sound(writer: "ShardWriter", path: Path, log_mel: LogMel) -> tuple["_Samples", list[Note]]:
     """Append the log-mels of an audio file; its samples, and what was found about it."""
     spec = log_mel.spec
     notes: list[Note] = []
@@ -241,7 +241,7 @@ def _append_sound(writer: "_ShardWriter", path: Path, log_mel: LogMel) -> tuple[
     return samples, [*notes, unseen] if unseen else notes
 
 
-def _append_log_mels(writer: "_ShardWriter", path: Path, log_mel: LogMel) -> tuple["_Samples", list[Note]]:
+def _append_log_mels(writer: "ShardWriter", path: Path, log_mel: LogMel) -> tuple["_Samples", list[Note]]:
     """Append the log-mels of a .npy file."""
     samples = _Samples()
     for frames in samples.counted(log_mel_blocks(path, log_mel.spec)):
@@ -277,7 +277,7 @@ def _reported(path: Path) -> Iterator[None]:
         raise AudioError("unreadable", path, f"{type(error).__name__}: {error}. Convert it to WAV or FLAC.") from error
 
 
-class _ShardWriter:
+class ShardWriter:
     """A .npy file [frame, mel] in float16 that grows by frames, and the sums of its values.
 
     Args:
@@ -354,7 +354,7 @@ def _in_pool(
     """Each shard as `make_shard` returned from it, and what it returned."""
     # Spawned, because forking a process that has run torch or holds locks can hang.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(num_workers, len(shards)), context, initializer=_start_worker) as pool:
+    with ProcessPoolExecutor(min(num_workers, len(shards)), context, initializer=start_worker) as pool:
         shard_of = {pool.submit(make_shard, job, shard, crashed, is_last_try): shard for shard in shards}
         try:
             for future in as_completed(shard_of):
@@ -364,7 +364,8 @@ def _in_pool(
             raise
 
 
-def _start_worker() -> None:
+def start_worker() -> None:
+    """What a process does first that makes shards: it computes on one thread, and ends with its parent only."""
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # only the parent handles Ctrl-C, so that workers finish their shards
     threading.Thread(target=_exit_with_parent, daemon=True).start()

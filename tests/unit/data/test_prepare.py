@@ -366,7 +366,7 @@ def test_full_disk_does_not_reject_a_file(folder: Path, tmp_path: Path, monkeypa
     def fail(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(shards._ShardWriter, "append", fail)
+    monkeypatch.setattr(shards.ShardWriter, "append", fail)
     with pytest.raises(OSError, match="No space left"):
         prepare([folder], tmp_path / "store", num_workers=0)
     assert not list((tmp_path / "store/shards").glob("*.tmp"))

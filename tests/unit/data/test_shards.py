@@ -15,7 +15,7 @@ from melmask.audio import AudioError
 from melmask.audio import decode as really_decode
 from melmask.data import shards
 from melmask.data.manifest import Clip, Rejected
-from melmask.data.prepare import _digest, _plan_shards, prepare
+from melmask.data.prepare import _plan_shards, digest, prepare
 from melmask.data.shards import Job, Recording
 from melmask.logmel import LogMelSpec
 
@@ -36,8 +36,8 @@ def test_shards_are_divided_as_by_earlier_versions_and_named_by_this_one():
 def test_listings_are_hashed_as_by_earlier_versions():
     clip = Clip(Path("/data/a.wav"), "dog", "1", None, "set")
     rejected = Rejected(Path("/data/b.wav"), "missing file", "gone", "set")
-    digest = "6733dce9cd9692334121a282ae3b015b15214d6fc74b9c6d1e44a9f7cef4ce0b"
-    assert _digest([repr(clip), repr(rejected)]) == digest
+    expected = "6733dce9cd9692334121a282ae3b015b15214d6fc74b9c6d1e44a9f7cef4ce0b"
+    assert digest([repr(clip), repr(rejected)]) == expected
 
 
 def test_the_files_of_a_shard_keep_their_names():
