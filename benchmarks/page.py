@@ -63,7 +63,13 @@ def options_of(description: str | None, arguments: list[str] | None, quick: str)
 
 
 def publish(
-    name: str, title: str, about: str, tables: Sequence[Table], rows: list[dict[str, Any]], options: argparse.Namespace
+    name: str,
+    title: str,
+    about: str,
+    tables: Sequence[Table],
+    rows: list[dict[str, Any]],
+    options: argparse.Namespace,
+    command: str = COMMAND,
 ) -> None:
     """Print the tables, and write rows and section where the options ask for them.
 
@@ -74,6 +80,7 @@ def publish(
         tables: what is shown.
         rows: what is written as JSON, and what the targets are held against.
         options: of `options_of`.
+        command: that stands at the section's head.
     """
     tables = [*tables, *([targets_table(name, rows)] if any(target.benchmark == name for target in TARGETS) else [])]
     console = Console(highlight=False)
@@ -82,8 +89,7 @@ def publish(
     if options.json:
         options.json.write_text(json.dumps(rows, indent=2) + "\n")
     if options.markdown:
-        command = COMMAND.format(name=name)
-        head = [f"## {title}", "", "```", command, "```", "", about, ""]
+        head = [f"## {title}", "", "```", command.format(name=name), "```", "", about, ""]
         write_section(options.markdown, name, "\n".join([*head, "\n\n".join(table.markdown() for table in tables)]))
 
 

@@ -1,0 +1,181 @@
+"""What a budget of two cores teaches: the score of each trial of a recipe after the same processor time.
+
+    python benchmarks/learning.py --data open.csv --audio labelled/ --out out/learning --budget-s 600 --seeds 0 1
+
+Every trial is trained on the same recordings for as many steps as the budget allows, and read by the same probes on folds
+that no reported score uses: the judges' folds are left out of everything here. A call that was stopped goes on.
+"""
+
+import argparse
+import csv
+import dataclasses
+import json
+import shlex
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from page import Table, publish
+from timing import machine
+
+import melmask
+from melmask.data.store import Store
+from melmask.encoders.features import Pooling
+from melmask.train.recipe import RECIPES, Recipe
+
+# Task: (the fold that judges, which is left out; the fold that is read here).
+FOLDS = {
+    "esc50": ("5", "4"),
+    "philharmonia_chroma12": ("4", "3"),
+    "fsdd_digits10": ("6", "5"),
+    "ravdess_emotion8": ("6", "5"),
+    "arabic_keywords20": ("test", "val"),
+}
+PROBES = ("logistic", "ridge", "knn")
+POOLING: Pooling = "mean+std"
+NUM_CORES = 2
+WARM_UP_STEPS, TIMED_STEPS = 4, 24
+
+MUON = {"optimiser": "muon", "learning_rate": 1e-3}
+CROSS = {"decoder": "cross", "decoded_share": 0.5}
+# Changes of the recipe tiny-msm-mae as it was in LOG.md's runs of 2026-11-25. Each is read beside the one it builds on.
+TRIALS: dict[str, dict[str, Any]] = {
+    "before": {"optimiser": "adamw", "learning_rate": 5e-4, "patch_shape": (8, 16), "framework_options": {}},
+    "16x16": {"optimiser": "adamw", "learning_rate": 5e-4, "patch_shape": (16, 16), "framework_options": {}},
+    "muon": MUON | {"patch_shape": (16, 16), "framework_options": {}},
+    "cross": MUON | {"patch_shape": (16, 16), "framework_options": CROSS},
+    "cross-8x16": MUON | {"patch_shape": (8, 16), "framework_options": CROSS},
+    "agreement": MUON | {"patch_shape": (16, 16), "framework_options": CROSS | {"agreement": 0.1}},
+    "procedural-50": MUON | {"patch_shape": (16, 16), "framework_options": CROSS, "procedural_share": 0.5},
+    "procedural-100": MUON | {"patch_shape": (16, 16), "framework_options": CROSS, "procedural_share": 1.0},
+}
+ABOUT = (
+    "Accuracy in %, mean over esc50 fold 4, philharmonia_chroma12 fold 3, fsdd_digits10 fold 5, ravdess_emotion8 fold 5 "
+    "and arabic_keywords20 val, of features pooled as mean+std; probes were trained on the other folds but those that "
+    "judge. The budget is processor time, so other work beside a trial costs it little."
+)
+COLUMNS = {
+    "trial": "",
+    "seeds": "",
+    "steps": "",
+    "crops": "thousands that were trained on",
+    **dict.fromkeys(PROBES, ""),
+    "all": "mean of the three, and over seeds; with more than one, the deviation between them",
+}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, nargs="+", required=True, help="folders or manifests to train on")
+    parser.add_argument("--audio", type=Path, required=True, help="the folder with the labelled tasks' manifests")
+    parser.add_argument("--out", type=Path, default=Path("out/learning"))
+    parser.add_argument("--budget-s", type=float, default=600.0, help="seconds of two cores for each trial")
+    parser.add_argument("--trials", nargs="+", default=list(TRIALS), choices=list(TRIALS), metavar="NAME")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--every", type=int, default=1, help="train the probes on every n-th clip only")
+    parser.add_argument("--recipe", default="tiny-msm-mae", choices=list(RECIPES), metavar="NAME")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write one row of figures for every line")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="put the table into its section of a page")
+    options = parser.parse_args(arguments)
+    measured_on = machine()
+    tasks = list(development_tasks(options.audio, options.out / "tasks", options.every))
+    store = melmask.prepare(options.data, options.out / "store")
+    rows: list[dict[str, Any]] = []
+    for trial in options.trials:
+        for seed in options.seeds:
+            recipe = dataclasses.replace(RECIPES[options.recipe], **TRIALS[trial], seed=seed)
+            run = options.out / f"{trial}-{options.budget_s:g}s-seed{seed}"
+            trained = train(recipe, store, run, options.budget_s)
+            rows.append({"trial": trial, "seed": seed, **trained, **scores(run, tasks, run / "scores.json")})
+            print(rows[-1], flush=True)
+        form = options.out / f"{trial}-{options.budget_s:g}s-seed{options.seeds[0]}"
+        floor = {"trial": f"{trial}, untrained", "seed": 0, "steps": 0, "crops": 0}
+        rows.append(floor | scores(f"untrained-of:{form}", tasks, form / "untrained.json"))
+    floor = {"trial": "log-mel statistics", "seed": 0, "steps": 0, "crops": 0}
+    rows.append(floor | scores("logmel-stats", tasks, options.out / f"statistics-{options.every}.json"))
+    title = f"What {options.budget_s / 60:g} minutes of two cores teach"
+    hours = sum(stored.num_frames for stored in store.clips) / store.spec.frames_per_s / 3600
+    about = f"{ABOUT} Trained on {hours:.2f} h of {', '.join(path.stem for path in options.data)}. {measured_on}."
+    command = f"python benchmarks/{{name}}.py {shlex.join(arguments or sys.argv[1:])}"
+    publish("learning", title, about, [table_of(rows)], rows, options, command)
+
+
+def development_tasks(audio: Path, out: Path, every: int) -> Iterator[Path]:
+    """The tasks without the folds that judge: a manifest each, with the folds "test", the one that is read, and "train".
+
+    Args:
+        audio: the folder with their manifests.
+        out: the folder to write them to.
+        every: keep every n-th clip of the training part.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    for name, (judge, read) in FOLDS.items():
+        with (audio / f"{name}.csv").open(newline="") as file:
+            clips = [clip for clip in csv.DictReader(file) if clip["fold"] != judge]
+        kept = [clip for i, clip in enumerate(clips) if clip["fold"] == read or i % every == 0]
+        path = out / f"{name}.csv"
+        with path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, list(clips[0]))
+            writer.writeheader()
+            for clip in kept:
+                fold = "test" if clip["fold"] == read else "train"
+                writer.writerow(clip | {"path": str((audio / clip["path"]).resolve()), "fold": fold})
+        yield path
+
+
+def train(recipe: Recipe, store: Store, run: Path, budget_s: float) -> dict[str, Any]:
+    """Train for the budget, or find that it was done; returns steps, thousands of crops and what a step takes."""
+    plan = run.with_suffix(".json")
+    if not plan.exists():
+        run.parent.mkdir(parents=True, exist_ok=True)
+        step_s = processor_s_of_a_step(recipe, store)
+        plan.write_text(json.dumps({"steps": round(NUM_CORES * budget_s / step_s), "step_s": step_s}))
+    found = json.loads(plan.read_text())
+    melmask.pretrain(dataclasses.replace(recipe, steps=found["steps"]), store, run, resume=True)
+    return found | {"crops": found["steps"] * recipe.batch_size / 1000}
+
+
+def processor_s_of_a_step(recipe: Recipe, store: Store) -> float:
+    """Processor time of a step over all threads, data and all, in this process."""
+    with tempfile.TemporaryDirectory() as folder:
+        seen: list[float] = []
+        steps = WARM_UP_STEPS + TIMED_STEPS
+        timed = dataclasses.replace(recipe, steps=steps, log_every=WARM_UP_STEPS, save_every=10**9)
+        melmask.pretrain(timed, store, Path(folder) / "run", report=lambda entry: seen.append(time.process_time()))
+    return (seen[-1] - seen[0]) / TIMED_STEPS
+
+
+def scores(encoder: str | Path, tasks: Sequence[Path], saved: Path) -> dict[str, Any]:
+    """The score of each probe on each task in %, and their means; kept in a file, so that it is computed once."""
+    if not saved.exists():
+        results = melmask.evaluate(str(encoder), tasks, probes=PROBES, pooling=POOLING, baselines=False, num_seeds=1)
+        saved.write_text(json.dumps({f"{result.task} {result.probe}": 100 * result.score for result in results}))
+    found = json.loads(saved.read_text())
+    means = {probe: statistics.fmean(of(found, probe)) for probe in PROBES}
+    return {**found, **means, "all": statistics.fmean(means.values())}
+
+
+def of(found: dict[str, float], probe: str) -> Iterable[float]:
+    """The scores of a probe, over tasks."""
+    return (score for name, score in found.items() if name.endswith(f" {probe}"))
+
+
+def table_of(rows: Sequence[dict[str, Any]]) -> Table:
+    lines = []
+    for trial in dict.fromkeys(row["trial"] for row in rows):
+        mine = [row for row in rows if row["trial"] == trial]
+        means = [statistics.fmean(row[name] for row in mine) for name in (*PROBES, "all")]
+        cells = [f"{mean:.1f}" for mean in means]
+        if len(mine) > 1:
+            cells[-1] += f" ± {statistics.stdev(row['all'] for row in mine):.1f}"
+        steps = f"{statistics.fmean(row['steps'] for row in mine):,.0f}"
+        lines.append([trial, str(len(mine)), steps, f"{statistics.fmean(row['crops'] for row in mine):,.0f}", *cells])
+    return Table("Score after the budget", COLUMNS, lines)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,71 @@
+"""The benchmark of learning: no judge's fold is read, every trial has one budget, and a second call computes nothing."""
+
+import csv
+import dataclasses
+import importlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from melmask.train.recipe import RECIPES
+
+BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
+
+
+@pytest.fixture
+def learning(monkeypatch):
+    """The script, as a module, with trials that take no time."""
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    module = importlib.import_module("learning")
+    micro = dataclasses.replace(RECIPES["micro-msm-mae"], save_every=10)
+    monkeypatch.setattr(module, "RECIPES", {"tiny-msm-mae": micro})
+    monkeypatch.setattr(module, "TRIALS", {"one": {}})
+    monkeypatch.setattr(module, "FOLDS", {"esc50": ("5", "4"), "arabic_keywords20": ("test", "val")})
+    monkeypatch.setattr(module, "processor_s_of_a_step", lambda recipe, store: 0.5)
+    return module
+
+
+@pytest.fixture
+def audio(tmp_path, learning):
+    """Two classes of noise in every fold of every task, one clip of each in the fold that judges."""
+    folder, rng = tmp_path / "audio", np.random.default_rng(0)
+    folder.mkdir()
+    for name, (judge, read) in learning.FOLDS.items():
+        lines = []
+        for fold in (judge, read, "1", "train"):
+            for label in ("soft", "loud"):
+                path = f"{name}-{fold}-{label}.wav"
+                sound = rng.standard_normal(16_000) * (0.3 if label == "loud" else 0.01)
+                soundfile.write(folder / path, sound.clip(-1, 1), 16_000)
+                lines.append({"path": path, "label": label, "fold": fold, "group": path})
+        with (folder / f"{name}.csv").open("w", newline="") as file:
+            writer = csv.DictWriter(file, list(lines[0]))
+            writer.writeheader()
+            writer.writerows(lines)
+    return folder
+
+
+def test_every_trial_is_read_after_one_budget_and_on_no_fold_that_judges(learning, audio, tmp_path, monkeypatch):
+    monkeypatch.setenv("MELMASK_CACHE", str(tmp_path / "cache"))
+    out = tmp_path / "out"
+    arguments = ["--data", str(audio / "esc50.csv"), "--audio", str(audio), "--out", str(out), "--budget-s", "1"]
+    arguments += ["--seeds", "0", "1", "--json", str(tmp_path / "rows.json"), "--markdown", str(tmp_path / "page.md")]
+    learning.main(arguments)
+    for name, (judge, read) in learning.FOLDS.items():
+        with (out / "tasks" / f"{name}.csv").open(newline="") as file:
+            clips = list(csv.DictReader(file))
+        assert not any(f"-{judge}-" in Path(clip["path"]).name for clip in clips) and len(clips) == 6
+        assert {clip["fold"] for clip in clips if f"-{read}-" in Path(clip["path"]).name} == {"test"}
+    rows = json.loads((tmp_path / "rows.json").read_text())
+    names = ["one", "one", "one, untrained", "log-mel statistics"]
+    assert [row["trial"] for row in rows] == names
+    assert all(row["steps"] == 4 for row in rows if row["trial"] == "one")  # 2 cores x 1 s / .5 s
+    assert all(0 <= row[probe] <= 100 for row in rows for probe in learning.PROBES)
+    page = (tmp_path / "page.md").read_text()
+    assert "| one | 2 | 4 |" in page and "--budget-s 1" in page
+    monkeypatch.setattr(learning.melmask, "evaluate", None)  # all scores are kept
+    learning.main(arguments)
+    assert json.loads((tmp_path / "rows.json").read_text()) == rows
