@@ -2,8 +2,8 @@
 
     python benchmarks/learning.py --data open.csv --audio labelled/ --out out/learning --budget-s 600 --seeds 0 1
 
-Every trial is trained on the same recordings for as many steps as the budget allows, and read by the same probes on folds
-that no reported score uses: the judges' folds are left out of everything here. A call that was stopped goes on.
+Every trial is trained on the same recordings for as many steps as the budget allows, and read by the same probes on
+folds that no reported score uses: the judges' folds are left out of everything here. A call that was stopped goes on.
 """
 
 import argparse
@@ -54,8 +54,8 @@ TRIALS: dict[str, dict[str, Any]] = {
     "procedural-100": MUON | {"patch_shape": (16, 16), "framework_options": CROSS, "procedural_share": 1.0},
 }
 ABOUT = (
-    "Accuracy in %, mean over esc50 fold 4, philharmonia_chroma12 fold 3, fsdd_digits10 fold 5, ravdess_emotion8 fold 5 "
-    "and arabic_keywords20 val, of features pooled as mean+std; probes were trained on the other folds but those that "
+    "Accuracy in %, mean over esc50 fold 4, philharmonia_chroma12 fold 3, fsdd_digits10 fold 5, ravdess_emotion8 fold "
+    "5 and arabic_keywords20 val, of features pooled as mean+std; probes were trained on the other folds but those that "
     "judge. The budget is processor time, so other work beside a trial costs it little."
 )
 COLUMNS = {
@@ -105,7 +105,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def development_tasks(audio: Path, out: Path, every: int) -> Iterator[Path]:
-    """The tasks without the folds that judge: a manifest each, with the folds "test", the one that is read, and "train".
+    """The tasks without the folds that judge: a manifest each, with the folds "test" (that is read here) and "train".
 
     Args:
         audio: the folder with their manifests.

@@ -1,4 +1,4 @@
-"""The benchmark of learning: no judge's fold is read, every trial has one budget, and a second call computes nothing."""
+"""The benchmark of learning: no judge's fold is read, trials have one budget, and a second call computes nothing."""
 
 import csv
 import dataclasses
