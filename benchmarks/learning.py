@@ -55,8 +55,8 @@ TRIALS: dict[str, dict[str, Any]] = {
 }
 ABOUT = (
     "Accuracy in %, mean over esc50 fold 4, philharmonia_chroma12 fold 3, fsdd_digits10 fold 5, ravdess_emotion8 fold "
-    "5 and arabic_keywords20 val, of features pooled as mean+std; probes were trained on the other folds but those that "
-    "judge. The budget is processor time, so other work beside a trial costs it little."
+    "5 and arabic_keywords20 val, of features pooled as mean+std; probes were trained on the other folds but those "
+    "that judge. The budget is processor time, so other work beside a trial costs it little."
 )
 COLUMNS = {
     "trial": "",
