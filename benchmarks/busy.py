@@ -128,7 +128,7 @@ def worker(work: str, asked: IO[str], answers: IO[str]) -> None:
         pieces = WORK[work](Path(folder))
         for line in asked:
             done, start = 0.0, time.perf_counter()
-            while time.perf_counter() - start < float(line):
+            while not done or time.perf_counter() - start < float(line):
                 done += next(pieces)
             print(done / (time.perf_counter() - start), file=answers, flush=True)
         pieces.close()

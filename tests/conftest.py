@@ -1,6 +1,7 @@
 """Shared by all tests: small recordings, and a store made of them by the real preparation."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import jaxtyping
@@ -34,6 +35,14 @@ def pytest_runtest_setup() -> None:
 
 def pytest_runtest_call() -> None:
     shapes.check_again()  # what a test shares with others was made in its setup, and may have had all checks
+
+
+@pytest.fixture(autouse=True, scope="session")
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A cache of this process's tests, as the user's may hold what another process or an earlier run left there."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MELMASK_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture
