@@ -57,7 +57,7 @@ ONLY_IN = {
     "tyro": {"cli"},
     "rich": {"cli"},
     "matplotlib": {"viz"},
-    "sklearn": {"adapters"},
+    "sklearn": {"adapters", "viz"},
     "sed_eval": {"detect"},
     "mteb": {"adapters"},
     "av": {"audio"},

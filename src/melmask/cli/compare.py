@@ -7,7 +7,7 @@ from rich.markup import escape
 from rich.table import Table
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
-from melmask.cli.console import console, noted_bar, print_notes, print_path
+from melmask.cli.console import command_line, console, noted_bar, print_notes, print_path
 from melmask.cli.evaluate import TaskOptions
 from melmask.cli.options import OptionalFolder
 from melmask.encoders.features import DEFAULT_SETTINGS, FeatureSettings
@@ -24,7 +24,8 @@ def compare(
 ) -> None:
     """Compare two encoders on the same clips, with paired intervals.
 
-    Probes, splits and seeds are the same for both.
+    Probes, splits and seeds are the same for both. Scores of runs are appended to their results.jsonl, as by evaluate,
+    and what is found about the pair to their comparisons.jsonl; `melmask report` shows both.
 
     Args:
         a: an encoder, as `melmask evaluate` takes; untrained-of:RUN is a run's own encoder untrained.
@@ -33,12 +34,14 @@ def compare(
         features: of melmask encoders only.
         out: a folder for scores by class, confusions and calibration, as tables and figures.
     """
-    from melmask.cli.steps import exit_if_left_out, print_task_rejections
+    from melmask.cli.steps import exit_if_left_out, print_appended, print_task_rejections
     from melmask.data.manifest import source_names
     from melmask.data.store import Store
     from melmask.encoders import registry
     from melmask.evaluation.compare import compare_evaluations, paired
+    from melmask.evaluation.comparisons import keep_comparisons
     from melmask.evaluation.per_class import details_of
+    from melmask.evaluation.results import keep_results
     from melmask.evaluation.run import evaluate_table
     from melmask.files import file_name
     from melmask.report.per_class import save_per_class
@@ -47,10 +50,22 @@ def compare(
     stores: list[Store] = []
     for table, name in zip(task.given_tables, source_names(task.given_tables), strict=True):
         with noted_bar(name) as show:
-            found = evaluate_table(encoders, table, task.settings, name=name, num_workers=task.workers, progress=show)
+            found = evaluate_table(
+                encoders,
+                table,
+                task.settings,
+                name=name,
+                command=command_line(),
+                num_workers=task.workers,
+                progress=show,
+            )
             pairs = paired(found)
         stores += print_task_rejections(table, registry.specs_of(encoders))
-        print_comparisons([compare_evaluations(*pair) for pair in pairs])
+        comparisons = [compare_evaluations(*pair) for pair in pairs]
+        print_comparisons(comparisons)
+        results = [one.result for letter in zip(*pairs, strict=True) for one in letter]
+        print_appended(keep_results(encoders, results))
+        print_appended(keep_comparisons(encoders, comparisons, command_line()))
         if out is None:
             continue
         for pair in pairs:

@@ -3,7 +3,6 @@
 import tempfile
 from pathlib import Path
 
-import numpy as np
 from rich.markup import escape
 from tyro.conf import OmitArgPrefixes, Positional
 
@@ -27,7 +26,8 @@ def embed(
 
     The encoder is tiny, which comes with melmask, unless another is named first.
 
-    The file holds features [clip, dim] and path, label, fold, group [clip].
+    The file holds features [clip, dim], path, label, fold, group, source [clip], and the encoder's name.
+    `melmask report --map FILE` draws a map of it.
 
     Files that cannot be used are listed beside it, in FILE.rejected.csv.
 
@@ -40,9 +40,9 @@ def embed(
     from melmask.cli import steps
     from melmask.data.prepare import NothingUsable
     from melmask.data.store import write_notes, write_rejected
+    from melmask.encoders.embeddings import Embeddings
     from melmask.encoders.fixed_length import fixed_length
     from melmask.encoders.registry import as_encoder, names_encoder
-    from melmask.files import atomic_write
 
     encoder, recordings = (sources[0], sources[1:]) if names_encoder(sources[0]) else (DEFAULT_ENCODER, sources)
     if not recordings:
@@ -70,16 +70,7 @@ def embed(
         with counted_bar("embedding") as show:
             vectors = made.embed_store(fixed_length(store, clip_s), progress=show)
         clips, notes = [stored.clip for stored in store.clips], store.notes
-    # Into an open file, as NumPy would add .npz to another name.
-    with atomic_write(out) as temporary, temporary.open("wb") as file:
-        np.savez(
-            file,
-            features=vectors,
-            path=np.array([str(clip.path) for clip in clips]),
-            label=np.array([clip.label or "" for clip in clips]),
-            fold=np.array([clip.fold or "" for clip in clips]),
-            group=np.array([clip.group or "" for clip in clips]),
-        )
+    Embeddings(vectors, clips, made.name).save(out)
     if notes:
         noted = out.with_name(f"{out.name}.notes.csv")
         write_notes(noted, notes)

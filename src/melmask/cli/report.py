@@ -1,20 +1,27 @@
-"""The command report: one page about runs."""
+"""The command report: one page about runs, other encoders and recordings."""
 
 from tyro.conf import Positional
 
 from melmask.cli.console import print_path
-from melmask.cli.options import Folder, Runs
+from melmask.cli.options import Embedded, Folder, OptionalRuns, Results
 
 
-def report(runs: Positional[Runs], out: Folder) -> None:
+def report(
+    out: Folder,
+    runs: Positional[OptionalRuns] = (),
+    results: Results = (),
+    map: Embedded = None,
+) -> None:
     """Write an HTML report about one or more runs.
 
-    The page holds all its figures; tables are also written as CSV and Markdown.
+    The page holds all its figures and sounds; tables are also written as CSV and Markdown.
 
     Args:
         runs: folders of runs.
         out: the folder to write to.
+        results: files of `melmask evaluate --out`, for the scores of encoders that are no runs.
+        map: a file of `melmask embed`, for a map of its recordings that plays their sounds.
     """
     from melmask.report.report import report as write_report
 
-    print_path(write_report(runs, out), "the report: ")
+    print_path(write_report(runs, out, results=results, embeddings=map), "the report: ")

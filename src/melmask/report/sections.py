@@ -14,6 +14,7 @@ from statistics import median
 import torch
 
 from melmask.data.store import Store
+from melmask.evaluation.comparisons import KeptComparison
 from melmask.files import file_name
 from melmask.masking.base import num_visible_of
 from melmask.report import page, tables
@@ -28,6 +29,7 @@ from melmask.report.crops import (
     stages_of,
 )
 from melmask.report.formats import html_table
+from melmask.study.others import OtherEncoder
 from melmask.study.runs import Run, random_masks
 from melmask.study.table import Table, score_curves
 from melmask.train.recipe import Recipe, as_text
@@ -92,15 +94,24 @@ class Material:
 
     Args:
         runs: the runs.
-        colours: of the runs, by name, in all figures.
+        others: encoders that are no runs.
+        colours: of all of them, by name, in all figures.
         table: their evaluations.
+        comparisons: of pairs of them.
         figures: writes the figures.
     """
 
     runs: Sequence[Run]
+    others: Sequence[OtherEncoder]
     colours: Mapping[str, str]
     table: Table
+    comparisons: Sequence[KeptComparison]
     figures: page.Figures
+
+    @property
+    def scored(self) -> list[Run | OtherEncoder]:
+        """All that may have scores."""
+        return [*self.others, *self.runs]
 
     def name_of(self, run: Run) -> str:
         """A run's name with its colour, as HTML."""
@@ -110,11 +121,16 @@ class Material:
 def summary(material: Material) -> str:
     """The results in sentences, and each run in a line."""
     table = material.table
-    results = [f"<li><b>{escape(one.title)}</b>: {escape(tables.sentence(table, one))}</li>" for one in table.columns]
+    columns = () if material.others else table.columns  # the table itself comes next
+    results = [f"<li><b>{escape(one.title)}</b>: {escape(tables.sentence(table, one))}</li>" for one in columns]
     runs = [f"<li><b>{material.name_of(run)}</b>: {escape(describe(run))}</li>" for run in material.runs]
-    lead = f'<p class="lead">{escape(tables.verdict(table))}</p>'
+    lead = ""
+    if material.scored:
+        verdict = tables.verdict(table, [other.name for other in material.others])
+        lead = f'<p class="lead">{escape(verdict)}</p>'
     findings = f"<ul>{''.join(results)}</ul>" if results else ""
-    return f'<div class="summary">{lead}{findings}</div><ul class="runs">{"".join(runs)}</ul>'
+    listed = f'<ul class="runs">{"".join(runs)}</ul>' if runs else ""
+    return f'<div class="summary">{lead}{findings}</div>{listed}' if lead else listed
 
 
 def describe(run: Run) -> str:
@@ -123,10 +139,11 @@ def describe(run: Run) -> str:
     length = f" of {recipe.crop_frames / run.spec.frames_per_s:.3g} s" if run.spec else ""
     steps = f"{run.num_steps:,} steps" if run.num_steps else f"{recipe.epochs:g} epochs"
     guided = f", mean guidance λ {run.mean_guidance:.2f}" if run.mean_guidance is not None else ""
+    started = f", started from {Path(run.initial).name}" if run.initial else ""
     unfinished = "" if run.is_complete else f"; {run.num_steps_done:,} steps done so far"
     return (
         f"{recipe.framework} with a {recipe.size} encoder, {recipe.strategy} masking of "
-        f"{100 * recipe.mask_ratio:g} %{guided}, {steps} of {recipe.batch_size:,} crops{length}{unfinished}"
+        f"{100 * recipe.mask_ratio:g} %{guided}, {steps} of {recipe.batch_size:,} crops{length}{started}{unfinished}"
     )
 
 
@@ -308,23 +325,32 @@ def _show_predictions(material: Material, run: Run, crops: Crops) -> list[str]:
     return [*parts, material.figures.add(file_name("errors", run.name), figure, caption)]
 
 
-def provenance(material: Material, out: Path) -> list[str]:
-    """The data, the commands that reproduce the runs and this page, and the versions of the packages."""
+def provenance(material: Material, inputs: Mapping[str, Sequence[Path]], out: Path) -> list[str]:
+    """The data, the commands that reproduce the runs and this page, and the versions of the packages.
+
+    Args:
+        material: what the page is about.
+        inputs: the other files that it was made of, by the option that names them.
+        out: its folder.
+    """
     data = [_data_row(run) for run in material.runs]
     header = ["run", "store", "fingerprint", "clips", "hours", "sources", "front end", "log-mel mean, deviation"]
     commands = [
         "melmask prepare SOURCES --out " + shlex.quote(store) for store in dict.fromkeys(row[1] for row in data)
     ]
     commands += [run.pretrain_command for run in material.runs]
-    commands += dict.fromkeys(result.command for run in material.runs for result in run.results if result.command)
-    commands.append(shlex.join(["melmask", "report", *(str(run.folder) for run in material.runs), "--out", str(out)]))
-    evaluated = sorted({result.version for run in material.runs for result in run.results})
+    commands += dict.fromkeys(result.command for one in material.scored for result in one.results if result.command)
+    commands += dict.fromkeys(kept.command for kept in material.comparisons)
+    options = [part for option, files in inputs.items() if files for part in (option, *map(str, files))]
+    commands.append(
+        shlex.join(["melmask", "report", *(str(run.folder) for run in material.runs), *options, "--out", str(out)])
+    )
+    evaluated = sorted({result.version for one in material.scored for result in one.results})
     versions = [["Python", platform.python_version()]]
     versions += [[name, version(name)] for name in ("melmask", "torch", "numpy", "matplotlib")]
     versions += [["evaluated with melmask", ", ".join(evaluated)]] if evaluated else []
     return [
-        "<h3>Data</h3>",
-        html_table(header, data),
+        *(["<h3>Data</h3>", html_table(header, data)] if data else []),
         "<h3>Commands</h3>",
         f"<pre>{escape(chr(10).join(commands))}</pre>",
         "<h3>Versions that wrote this page</h3>",

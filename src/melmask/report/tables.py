@@ -1,12 +1,13 @@
 """The table of evaluations as sentences, HTML, Markdown and CSV."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, fields
 from html import escape
 
 from melmask.evaluation.results import Result
 from melmask.report.formats import csv_table, markdown_table, raw_html_table
 from melmask.report.page import chip
+from melmask.study.others import OtherEncoder
 from melmask.study.runs import Run
 from melmask.study.table import Column, Row, Table, overlap
 
@@ -24,8 +25,33 @@ def interval(cell: Result) -> str:
     return f"{percent(cell.low)} to {percent(cell.high)}"
 
 
-def verdict(table: Table) -> str:
-    """The whole table in one sentence."""
+def verdict(table: Table, others: Collection[str] = ()) -> str:
+    """The whole table in a sentence for each encoder that is no run's, beside its baselines, and one for the runs.
+
+    Args:
+        table: the evaluations.
+        others: names of the encoders that are no runs.
+    """
+    sentences = [_beside_baselines(table, row) for row in table.rows if row.is_run and row.run in others]
+    if not others or any(row.is_run and row.run not in others for row in table.rows):
+        sentences.append(_of_runs(table, "encoder" if others else "run"))
+    return " ".join(sentence for sentence in sentences if sentence)
+
+
+def _beside_baselines(table: Table, row: Row) -> str:
+    """How often an encoder scores above all its baselines; empty if it has none."""
+    beside = {column: found for column in row.cells if (found := table.baselines(row, column))}
+    if not beside:
+        return ""
+    above = [c for c, found in beside.items() if all(row.cells[c].score > one.cells[c].score for one in found)]
+    clear = sum(all(row.is_above(one, column) for one in beside[column]) for column in above)
+    names = " and ".join(dict.fromkeys(one.label for found in beside.values() for one in found))
+    sure = f", in {clear or 'none'} of these with an interval above theirs" if above else ""
+    return f"{row.label} scores above its baselines, {names}, in {len(above)} of {_evaluations(len(beside))}{sure}."
+
+
+def _of_runs(table: Table, kind: str) -> str:
+    """Which run leads, in one sentence; ``kind`` is what it is compared with: runs, or encoders of any kind."""
     trained = [row for row in table.rows if row.is_run]
     if not trained:
         return "No trained encoder has been evaluated yet."
@@ -40,7 +66,7 @@ def verdict(table: Table) -> str:
     sure = f"in {clear} of these" if clear else "in none of them"
     return (
         f"{leader.label} scores highest in {len(led)} of {_evaluations(len(table.columns))}, "
-        f"{sure} with an interval above every other run's."
+        f"{sure} with an interval above every other {kind}'s."
     )
 
 
@@ -123,8 +149,8 @@ def _markdown_cell(row: Row, column: Column, table: Table) -> str:
     return f"{score} [{interval(cell)}]"
 
 
-def as_csv(runs: Sequence[Run]) -> str:
-    """Every evaluation of every run, unrounded, one a line; folds and notes are separated by semicolons."""
+def as_csv(runs: Sequence[Run | OtherEncoder]) -> str:
+    """Every evaluation of every encoder, unrounded, one a line; folds and notes are separated by semicolons."""
     rows = []
     for run in runs:
         for result in run.results:

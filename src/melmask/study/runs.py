@@ -23,6 +23,7 @@ from melmask.masking.laws import guidance
 from melmask.nn.encoder_file import ENCODER, EncoderFile
 from melmask.train.checkpoint import load_weights
 from melmask.train.distributed import ALONE
+from melmask.train.initial import read_initial
 from melmask.train.masker import Masker
 from melmask.train.recipe import RECIPES, Recipe
 from melmask.train.run_folder import CHECKPOINT, DATA, MASKING, RECIPE, read_data, read_log
@@ -122,11 +123,17 @@ class Run:
         return {name: tensor for name, tensor in tensors.items() if not name.startswith("optimiser.")}
 
     @property
+    def initial(self) -> str:
+        """The path of the weights that it started from; empty if from random ones."""
+        return read_initial(self.folder).get("path", "")
+
+    @property
     def pretrain_command(self) -> str:
         """The command that reproduces this run: the nearest named recipe and the settings that differ from it."""
         name, changes = nearest_recipe(self.recipe)
         parts = ["melmask", "pretrain", str(self.data.get("store", "STORE")), "--out", str(self.folder)]
-        return shlex.join([*parts, "--recipe", name, *changes])
+        started = ["--init", self.initial] if self.initial else []
+        return shlex.join([*parts, "--recipe", name, *changes, *started])
 
 
 def read_runs(folders: Sequence[Path]) -> list[Run]:
@@ -136,10 +143,8 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
         folders: of runs, each once.
 
     Raises:
-        ValueError: no folders, one of them twice, or one that is not a run folder or is damaged.
+        ValueError: one of them twice, or one that is not a run folder or is damaged.
     """
-    if not folders:
-        raise ValueError("a report needs at least one run: name the folders that `melmask pretrain` wrote")
     twice = [folder for folder, times in Counter(folder.resolve() for folder in folders).items() if times > 1]
     if twice:
         raise ValueError(f"the run {twice[0]} is given more than once: name it once")
@@ -175,7 +180,8 @@ def _find_store(data: Mapping[str, Any]) -> tuple[Store | None, str]:
 def _names(folders: Sequence[Path]) -> list[str]:
     """The last parts of each path: as few as make the names different."""
     paths = [folder.resolve() for folder in folders]
-    for num_parts in range(1, max(len(path.parts) for path in paths) + 1):
+    names: list[str] = []
+    for num_parts in range(1, max((len(path.parts) for path in paths), default=0) + 1):
         names = ["/".join(path.parts[-num_parts:]) for path in paths]
         if len(set(names)) == len(names):
             break

@@ -3,13 +3,15 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from melmask.encoders.features import UNSTATED
 from melmask.encoders.registry import ENCODER, UNTRAINED
 from melmask.evaluation.results import Result
+from melmask.study.others import OtherEncoder
 from melmask.study.runs import Run
 
+S = TypeVar("S", bound=Run | OtherEncoder)
 LABELS = {UNTRAINED: "untrained encoder"}
 DEFAULT_SETTINGS = str(UNSTATED)
 
@@ -56,11 +58,11 @@ class Column:
 
 @dataclass(frozen=True)
 class Row:
-    """One run, or one baseline of one or several runs.
+    """One run or other encoder, or one baseline of one or several of them.
 
     Args:
         label: what tables call it.
-        runs: names of the runs it belongs to.
+        runs: names of the runs and other encoders it belongs to.
         is_run: whether this is a trained encoder.
         cells: its results, by column.
         settings: layers and pooling of a melmask encoder; empty for others.
@@ -103,13 +105,14 @@ class Table:
         return [row for row in found if row.settings in ("", run.settings)]
 
 
-def tabulate(runs: Sequence[Run]) -> Table:
-    """The table of all evaluations: columns sorted by task and probe, a row for every run, then the baselines.
+def tabulate(runs: Sequence[Run | OtherEncoder]) -> Table:
+    """The table of all evaluations: columns sorted by task and probe, a row for every encoder, then the baselines.
 
-    A run has a row for each of its feature settings. Baselines of several runs with equal scores share one row.
+    An encoder has a row for each of its feature settings. Baselines of several runs with equal scores share one row.
     Encoders that were kept along a run are in `score_curves`.
     """
-    rows, runs = [], with_task_names(runs)
+    rows: list[Row] = []
+    runs = with_task_names(runs)
     for run in runs:
         for settings in dict.fromkeys(_settings(result) for result in run.results if _is_last(result)):
             rows.append(Row(_label(run.name, settings), [run.name], True, _cells(run, ENCODER, settings), settings))
@@ -168,7 +171,7 @@ def overlap(one: Result, other: Result) -> bool:
     return one.low <= other.high and other.low <= one.high
 
 
-def with_task_names(runs: Sequence[Run]) -> list[Run]:
+def with_task_names(runs: Sequence[S]) -> list[S]:
     """The runs with a name of its own for each task in their results, see `task_names`."""
     names = task_names([result for run in runs for result in run.results])
     return [
@@ -215,7 +218,7 @@ def _label(name: str, settings: str) -> str:
     return name if settings in ("", DEFAULT_SETTINGS) else f"{name} ({settings})"
 
 
-def _cells(run: Run, features: str, settings: str) -> dict[Column, Result]:
+def _cells(run: Run | OtherEncoder, features: str, settings: str) -> dict[Column, Result]:
     """A run's lines with these features and settings, by column."""
     kept = [one for one in run.results if one.features == features and _settings(one) == settings and one.step is None]
     return {_column(result): result for result in kept}
@@ -225,7 +228,7 @@ def _column(result: Result) -> Column:
     return Column(**{field.name: getattr(result, field.name) for field in fields(Column)})
 
 
-def _baseline_rows(runs: Sequence[Run], features: str, settings: str) -> list[Row]:
+def _baseline_rows(runs: Sequence[Run | OtherEncoder], features: str, settings: str) -> list[Row]:
     """One kind of baseline of all runs; baselines whose scores agree in every shared column become one row."""
     label = _label(LABELS.get(features, features), settings)
     rows: list[Row] = []

@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Colormap, LinearSegmentedColormap, ListedColormap
+from matplotlib.colors import Colormap, LinearSegmentedColormap, ListedColormap, hsv_to_rgb, to_hex
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -36,8 +36,23 @@ SPECTROGRAM = ListedColormap(matplotlib.colormaps["magma"](np.linspace(0.07, 0.9
 # Masked less often than at random: teal; as often: off-white; more often: orange. Safe for colour-blind readers.
 PREFERENCE = LinearSegmentedColormap.from_list("preference", ["#0b4f5c", "#5fa8ad", "#f4f2ee", "#eda35c", "#a8480b"])
 ERROR = "viridis"
+GOLDEN_ANGLE = 137.5  # in degrees: hues so far apart in turn stay apart, however many there are
 WIDTH_IN, DPI = 10.0, 160
 SMALL = 7.5
+
+
+def label_colours(count: int) -> list[str]:
+    """Colours of so many labels: those of runs, and for more than these, hues all around the circle.
+
+    >>> label_colours(2), len(set(label_colours(50)))
+    (['#0072b2', '#d55e00'], 50)
+    """
+    if count <= len(RUN_COLOURS):
+        return list(RUN_COLOURS[:count])
+    shades = ((0.72, 0.62), (0.95, 0.42), (0.5, 0.8))  # saturation and value, in turn
+    hues = ((i * GOLDEN_ANGLE / 360) % 1 for i in range(count))
+    return [to_hex(tuple(hsv_to_rgb((hue, *shades[i % len(shades)])).tolist())) for i, hue in enumerate(hues)]
+
 
 _STYLE: Any = {
     "font.family": "DejaVu Sans",
