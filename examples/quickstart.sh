@@ -1,48 +1,63 @@
 #!/usr/bin/env bash
-# The main job, from recordings to an encoder and its evidence: what `make quickstart` runs.
+# The first five minutes, from recordings to evidence: what `make quickstart` runs.
 #   examples/quickstart.sh                   on the built-in corpus
 #   examples/quickstart.sh /my/recordings    on a folder
 #   examples/quickstart.sh /my/table.csv     on a manifest path,label[,fold][,group], with its labels as the task
-# Calling it again resumes where it was stopped. STEPS and OUT may be set.
+# Calling it again resumes where it was stopped. OUT, STEPS, ENCODER and RECIPE may be set: RECIPE trains encoders of
+# ENCODER's form.
 set -euo pipefail
 
 data=${1:-}
-steps=${STEPS:-1200}
+encoder=${ENCODER:-tiny} # comes with melmask
+recipe=${RECIPE:-quick-msm-mae}
+steps=${STEPS:-150}
+maskings=(random dwm)
 say() { if [[ -t 1 ]]; then printf '\n\033[1m== %s\033[0m\n' "$*"; else printf '\n== %s\n' "$*"; fi; }
 left_out=3 # the exit status of a command that worked and says which recordings it left out
 run() { printf '$'; printf ' %q' "$@"; echo; "$@" || (($? == left_out)); }
 
 if [[ -z $data ]]; then
   out=${OUT:-out/quickstart}
+  corpus=$out/corpus-240
   say "the built-in corpus: sampled instruments and synthesised speech"
-  run melmask demo --out "$out/corpus"
-  sources=("$out"/corpus/{instruments,chroma,words,speech_other}.csv)
-  tasks=("$out"/corpus/{instruments,chroma,words}.csv)
+  run melmask demo --clips-per-task 240 --out "$corpus"
+  sources=("$corpus"/{instruments,chroma,words,speech_other}.csv)
+  tasks=("$corpus"/{instruments,chroma,words}.csv)
   # No clip of the test folds is trained on.
-  settings=(--exclude instruments:5 chroma:5 words:5)
-  folds=(--test-folds 5)
+  settings=(--exclude {instruments,chroma,words}:{4,5})
+  folds=(--test-folds 4 5)
 else
   out=${OUT:-out/quickstart-$(basename "${data%.csv}")}
   sources=("$data")
   tasks=() settings=() folds=()
   if [[ $data == *.csv ]] && head -n 1 "$data" | grep -qw label; then tasks=("$data"); fi
 fi
+mkdir -p "$out"
+export MELMASK_CACHE=$out/cache # of what is computed once: log-mels and embeddings of the tasks
+probes=(--probe logistic knn)
+report=(--map "$out/embeddings.npz")
 
-say "recordings -> packed log-mel spectrograms"
-run melmask prepare "${sources[@]}" --out "$out/store"
-
-for strategy in random dwm; do
-  say "an encoder, with $strategy masking"
-  run melmask pretrain "$out/store" --recipe quick-msm-mae --strategy "$strategy" --steps "$steps" --log-every 20 \
-    --resume --out "$out/$strategy" "${settings[@]}"
-done
-
+say "1. $encoder: embeddings, without any training"
+run melmask embed "$encoder" "${sources[@]}" --out "$out/embeddings.npz"
 if ((${#tasks[@]})); then
-  for strategy in random dwm; do
-    say "the encoder of $strategy masking on labelled tasks, beside its baselines"
-    MELMASK_CACHE="$out/cache" run melmask evaluate "$out/$strategy" --task "${tasks[@]}" --pooling mean+std --probe logistic knn "${folds[@]}"
+  say "1. $encoder on labelled tasks, beside its baselines: the same encoder untrained, and log-mel statistics"
+  run melmask evaluate "$encoder" --task "${tasks[@]}" "${probes[@]}" "${folds[@]}" --out "$out/results.jsonl"
+  report+=(--results "$out/results.jsonl")
+fi
+
+say "2. adaptation to these recordings: packed log-mel spectrograms"
+run melmask prepare "${sources[@]}" --out "$out/store"
+for masking in "${maskings[@]}"; do
+  say "2. adaptation with $masking masking, for $steps steps"
+  run melmask pretrain "$out/store" --recipe "$recipe" --init "$encoder" --strategy "$masking" --steps "$steps" \
+    --learning-rate 3e-4 --log-every 10 --resume --out "$out/adapted-$masking" "${settings[@]}"
+done
+if ((${#tasks[@]})); then
+  for masking in "${maskings[@]}"; do
+    say "2. did it help? The adapted encoder against $encoder, on the same clips"
+    run melmask compare "$out/adapted-$masking" "$encoder" --task "${tasks[@]}" "${probes[@]}" "${folds[@]}"
   done
 fi
 
-say "the report"
-run melmask report "$out/random" "$out/dwm" --out "$out/report"
+say "3. the page: scores, a map of the recordings with their sounds, what adaptation changed, masks"
+run melmask report "${maskings[@]/#/$out/adapted-}" "${report[@]}" --out "$out/report"

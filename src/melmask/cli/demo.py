@@ -14,6 +14,7 @@ def demo(
     out: Folder,
     seed: int = 0,
     hours: float | None = None,
+    clips_per_task: int | None = None,
     workers: Workers = None,
 ) -> None:
     """Make the built-in corpus, instruments and speech with labels, or a store of procedural sound.
@@ -23,16 +24,20 @@ def demo(
         out: the folder for recordings and manifests, or the store's.
         seed: of all random choices.
         hours: of procedural sound; 1 if not given.
+        clips_per_task: of the corpus: recordings of instruments, of notes and of words each, and half as many of other
+            speech; 480 if not given.
     """
     if what == "procedural":
+        if clips_per_task is not None:
+            raise ValueError("clips per task are of the corpus only: melmask demo --clips-per-task 240 --out FOLDER")
         make_procedural(out, 1.0 if hours is None else hours, seed, workers)
         return
     if hours is not None:
         raise ValueError("hours are of procedural sound only: melmask demo procedural --hours 20 --out STORE")
-    from melmask.demo.corpus import make_demo
+    from melmask.demo.corpus import NUM_CLIPS, make_demo
 
     with counted_bar("making the built-in corpus") as show:
-        manifests = make_demo(out, seed=seed, progress=show)
+        manifests = make_demo(out, seed=seed, clips_per_task=clips_per_task or NUM_CLIPS, progress=show)
     for manifest in manifests:
         print_path(manifest)
 

@@ -45,6 +45,7 @@ Wave = Float[np.ndarray, " _sample"]  # of any length, also within one call
 VERSION = 1  # of the clips: increase it with every change to them
 SAMPLE_RATE_HZ = 16_000
 NUM_FOLDS = 5
+NUM_CLIPS = 480  # of each task, unless another number is asked for
 MAX_SPEECH_SAMPLES = 40_000  # 2.5 s
 MIN_CLIPS_PER_TASK = 60  # so that each of up to 12 labels is in each of 5 folds
 FINISHED, UNFINISHED = "demo.json", "demo.unfinished.json"
@@ -65,7 +66,7 @@ class _Task:
 
 
 def make_demo(
-    out: Path, *, seed: int = 0, clips_per_task: int = 480, progress: Callable[[int, int], None] | None = None
+    out: Path, *, seed: int = 0, clips_per_task: int = NUM_CLIPS, progress: Callable[[int, int], None] | None = None
 ) -> list[Path]:
     """Make the demo corpus, unless it exists already; an incomplete one is made again.
 

@@ -52,10 +52,12 @@ def report(runs: Sequence[Path], out: Path, *, results: Sequence[Path] = (), emb
     comparisons = read_comparisons([run.folder for run in found])
     material = sections.Material(found, others, colours, tabulate(scored), comparisons, page.Figures(out))
     chapters: dict[str, list[str]] = {}
-    if scored:
+    if material.table.columns:
         chapters["Evaluations"] = sections.evaluations(material)
     if embedded and embeddings:
         chapters["Map"] = map_section(embedded, embeddings)
+    if scored and not material.table.columns:  # says how to evaluate, which is nothing to begin a page with
+        chapters["Evaluations"] = sections.evaluations(material)
     if comparisons:
         chapters["Comparisons"] = comparisons_section(comparisons, colours, material.figures)
     of_runs: dict[str, Callable[[sections.Material], list[str]]] = {

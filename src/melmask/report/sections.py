@@ -17,6 +17,7 @@ from melmask.data.store import Store
 from melmask.evaluation.comparisons import KeptComparison
 from melmask.files import file_name
 from melmask.masking.base import num_visible_of
+from melmask.nn.shipped import PREFIX
 from melmask.report import page, tables
 from melmask.report.crops import (
     MASKS_PER_CROP,
@@ -139,7 +140,7 @@ def describe(run: Run) -> str:
     length = f" of {recipe.crop_frames / run.spec.frames_per_s:.3g} s" if run.spec else ""
     steps = f"{run.num_steps:,} steps" if run.num_steps else f"{recipe.epochs:g} epochs"
     guided = f", mean guidance λ {run.mean_guidance:.2f}" if run.mean_guidance is not None else ""
-    started = f", started from {Path(run.initial).name}" if run.initial else ""
+    started = f", started from {Path(run.initial.removeprefix(PREFIX)).name}" if run.initial else ""
     unfinished = "" if run.is_complete else f"; {run.num_steps_done:,} steps done so far"
     return (
         f"{recipe.framework} with a {recipe.size} encoder, {recipe.strategy} masking of "
