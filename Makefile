@@ -1,4 +1,4 @@
-# make quickstart   the main job on the built-in corpus (or DATA=/folder/or.csv), from an empty clone
+# make quickstart   the first five minutes, on the built-in corpus (or DATA=/folder/or.csv), from an empty clone
 # make test         the tests, from an empty clone
 # Both set everything up themselves in .venv, and may be called again at any time.
 
