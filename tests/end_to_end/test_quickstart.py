@@ -72,6 +72,7 @@ def test_the_encoder_that_comes_with_melmask_is_judged_and_adapted_on_the_built_
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_a_table_of_ones_own_goes_the_same_way(recordings, tmp_path, micro):
     quickstart(tmp_path / "out", str(recordings), **micro)
     text = (tmp_path / "out" / "report" / "report.html").read_text()
@@ -82,6 +83,7 @@ def test_a_table_of_ones_own_goes_the_same_way(recordings, tmp_path, micro):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_a_folder_of_ones_own_goes_the_same_way_without_labels(recordings, tmp_path, micro):
     (tmp_path / "my sounds").mkdir()
     for path in recordings.parent.glob("*.wav"):

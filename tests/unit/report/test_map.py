@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from melmask.cli.main import main
 from melmask.data.manifest import Clip, find_clips
 from melmask.encoders.embeddings import Embeddings
 from melmask.report.map import Key, evenly, map_section
@@ -56,6 +57,16 @@ def test_the_page_holds_the_map_and_needs_nothing_else(recordings: Path, tmp_pat
     assert "<b>enc" not in text and "&lt;b&gt;enc" in text
     assert "melmask report --map" in text  # how to make it again
     assert page.read_bytes() == report([], tmp_path / "out", embeddings=tmp_path / "e.npz").read_bytes()
+
+
+def test_the_command_takes_embeddings_without_runs(recordings: Path, tmp_path: Path, capsys) -> None:
+    embedded(find_clips([recordings])[:3]).save(tmp_path / "e.npz")
+    main(["report", "--map", str(tmp_path / "e.npz"), "--out", str(tmp_path / "out")])
+    assert "3 of 3 recordings are shown." in (tmp_path / "out" / "report.html").read_text()
+    with pytest.raises(SystemExit):
+        main(["report", "--out", str(tmp_path / "nothing")])
+    assert "a report needs at least one run, or results or embeddings" in capsys.readouterr().err
+    assert not (tmp_path / "nothing").exists()
 
 
 def test_names_are_escaped_and_what_cannot_be_read_is_counted(recordings: Path, tmp_path: Path) -> None:
