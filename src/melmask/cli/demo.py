@@ -36,8 +36,9 @@ def demo(
         raise ValueError("hours are of procedural sound only: melmask demo procedural --hours 20 --out STORE")
     from melmask.demo.corpus import NUM_CLIPS, make_demo
 
+    num_clips = NUM_CLIPS if clips_per_task is None else clips_per_task
     with counted_bar("making the built-in corpus") as show:
-        manifests = make_demo(out, seed=seed, clips_per_task=clips_per_task or NUM_CLIPS, progress=show)
+        manifests = make_demo(out, seed=seed, clips_per_task=num_clips, progress=show)
     for manifest in manifests:
         print_path(manifest)
 
