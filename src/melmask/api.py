@@ -8,6 +8,7 @@ from typing import Any
 
 from melmask.data.prepare import prepare as prepare_sources
 from melmask.data.store import Store
+from melmask.demo.procedural.stream import open_data
 from melmask.logmel import LogMelSpec
 from melmask.train import loop
 from melmask.train.paper import named_recipe
@@ -82,7 +83,7 @@ def pretrain(
 
     Args:
         recipe: every setting, see `recipe`.
-        store: what `prepare` returned, or its folder.
+        store: what `prepare` returned, or its folder; "procedural" for synthesised sound alone (docs/procedural.md).
         run: the folder to write.
         resume: continue the run in that folder from its last checkpoint; it ends with the same weights as a run that
             was never interrupted, if both compute on the same number of threads all the time.
@@ -99,7 +100,7 @@ def pretrain(
             start from are of another form than the recipe's.
         RuntimeError: the loss is not finite; the last good checkpoint is kept.
     """
-    opened = store if isinstance(store, Store) else Store.open(Path(store))
+    opened = store if isinstance(store, Store) else open_data(Path(store))
     folder = Path(run)
     if not loop.pretrain(recipe, opened, folder, resume=resume, init=init, num_threads=num_threads, report=report):
         warnings.warn(f"the training in {run} was interrupted and saved: resume=True continues it", stacklevel=2)

@@ -47,13 +47,16 @@ class Killed(BaseException):
         ("m2d", "dwm_band"),
         ("msm-mae", "freq_profile"),
         ("msm-mae of a share", "dwm"),
+        ("msm-mae of synthesised crops", "dwm"),
     ],
 )
 @pytest.mark.numerical
 def test_killed_between_checkpoints(framework, strategy, store, tmp_path):
     framework, _, what = framework.partition(" of ")
     settings = recipe(framework, strategy=strategy, hint_start=0.0)
-    if what:
+    if what == "synthesised crops":
+        settings = dataclasses.replace(settings, procedural_share=0.5)
+    elif what:
         given = {
             "blocks": {"target": "blocks"},
             "a share": {"decoder": "cross", "decoded_share": 0.5, "agreement": 0.1},

@@ -19,7 +19,7 @@ FRONT = GROUND | {"audio", "patches", "logmel"}
 NETWORKS = FRONT | {"nn"}
 DATA = FRONT | {"data"}
 LEARNING = NETWORKS | {"masking", "frameworks", "data"}
-FEATURES = LEARNING | {"datasets", "train", "encoders"}
+FEATURES = LEARNING | {"datasets", "demo", "train", "encoders"}
 SCORES = FEATURES | {"probes", "evaluation"}
 PICTURES = SCORES | {"study", "viz"}
 MAY_IMPORT = {
@@ -37,7 +37,7 @@ MAY_IMPORT = {
     "data": FRONT,
     "datasets": DATA,
     "demo": DATA | {"datasets"},
-    "train": LEARNING,
+    "train": LEARNING | {"demo"},
     "plan": LEARNING | {"train"},
     "encoders": FEATURES - {"encoders"},
     "probes": FEATURES,

@@ -32,7 +32,7 @@ def pretrain(
     """Train an encoder on a store, by a recipe with any setting changed.
 
     Args:
-        store: the folder that `melmask prepare` wrote.
+        store: the folder that `melmask prepare` wrote; or procedural, for synthesised sound alone.
         out: the run's folder.
         settings: the recipe's settings, each of which can be changed.
         recipe: the named settings to start from; in paper-m2d and paper-msm-mae the strategy brings its schedule.
@@ -41,7 +41,7 @@ def pretrain(
         dry_run: train nothing; print every setting with its source, and what the run would take on the store, or
             without one on AudioSet.
     """
-    from melmask.data.store import Store
+    from melmask.demo.procedural.stream import open_data
     from melmask.train import loop, run_folder
 
     named_recipe(recipe, settings.strategy, variant)  # so that a variant that is none of the recipe's is named
@@ -53,7 +53,7 @@ def pretrain(
     own = out / run_folder.RECIPE
     if resume and settings == RECIPES[recipe] and own.exists():
         settings = Recipe.load(own)
-    data = Store.open(store)
+    data = open_data(store)
     with bar("training") as (progress, task):
 
         def show(line: run_folder.LogEntry) -> None:
@@ -81,12 +81,15 @@ def pretrain(
 def show_dry_run(settings: Recipe, recipe: str, variant: str | None, store: Path | None) -> None:
     """Print every setting with its source, and what the run would take on each known device."""
     from melmask.cli.plan import devices_table
-    from melmask.data.store import Store
+    from melmask.demo.procedural.stream import open_data
     from melmask.plan.plan import AUDIOSET, Data
 
     data = AUDIOSET
-    if store is not None:
-        opened = Store.open(store)
+    opened = None if store is None else open_data(store)
+    settings = settings if opened is None else settings.on(opened)
+    if opened is not None and not len(opened):
+        data = Data(settings.steps * settings.batch_size, settings.crop_frames / opened.spec.frames_per_s, opened.spec)
+    elif opened is not None:
         clip_s = opened.info["duration_s"] / len(opened.clips)
         data = Data(len(settings.make_loader(opened).rows), clip_s, opened.spec)
     console.print(settings_table(settings, recipe, variant))

@@ -1,18 +1,33 @@
 """Packed store -> batches of random crops; each is a pure function of (seed, step, part)."""
 
 import dataclasses
+import math
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
+from jaxtyping import Float, Int
+from torch import Tensor
 
 from melmask.data.store import Store
 from melmask.types import Batch
 
 PREFETCHED_BATCHES = 3
+SAMPLED_FROM = 2**40  # number of the first made crop of a sample: none that a run trains on
+MADE = -1  # in place of the row of a recording: the crop is made, and of none
+
+
+@runtime_checkable
+class CropMaker(Protocol):
+    """Makes crops that no store holds, such as `melmask.demo.procedural.stream.ProceduralCrops`."""
+
+    def crops(self, numbers: Sequence[int], num_frames: int) -> Float[Tensor, "b mel frame"]:
+        """The log-mels of the crops of those numbers, not normalised, on any device; a number's crop is always it."""
+        ...
 
 
 def random_state(*key: int) -> np.random.Generator:
@@ -88,16 +103,21 @@ class Loader:
             do; 0 for as many as it is long, and epochs that may end within a batch.
         column_frames: time frames of a patch; parts shorter than ``crop_frames`` are padded to a multiple of it.
         min_columns: minimum length of a part, in patches.
+        maker: makes crops in place of those of recordings; None to make none.
+        made_share: share of the crops of the batches that are made; 1 for a store without clips.
     """
 
     def __init__(
         self, store: Store, *, crop_frames: int, batch_size: int, seed: int, exclude: Sequence[str] = (),
-        crops_per_clip: int = 0, column_frames: int = 1, min_columns: int = 1,
+        crops_per_clip: int = 0, column_frames: int = 1, min_columns: int = 1, maker: CropMaker | None = None,
+        made_share: float = 0.0,
     ) -> None:  # fmt: skip
         self.store, self.crop_frames, self.batch_size, self.seed = store, crop_frames, batch_size, seed
         self.column_frames, self.min_columns = column_frames, min_columns
-        self.rows = rows = np.array(trainable_rows(store, exclude))
-        num_frames = np.array([store.clips[row].num_frames for row in rows])
+        self.maker, self.made_share = maker, made_share
+        is_recorded = len(store) > 0 or bool(exclude) or maker is None
+        self.rows = rows = np.array(trainable_rows(store, exclude) if is_recorded else [], dtype=np.int64)
+        num_frames = np.array([store.clips[row].num_frames for row in rows], dtype=np.int64)
         visits = crops_per_clip or np.maximum(1, np.rint(num_frames / crop_frames).astype(int))
         self._slots = np.repeat(rows, visits)
         self.crops_per_epoch = crops_of_epoch(len(self._slots), batch_size, crops_per_clip)
@@ -113,29 +133,49 @@ class Loader:
             raise ValueError(
                 f"batch_size {self.batch_size} does not divide into {num_parts} parts (processes x accumulate)"
             )
-        first = step * self.batch_size
-        slots = (divmod(first + i, self.crops_per_epoch) for i in range(self.batch_size))
-        rows = np.array([self._slots[self._order(epoch)[slot]] for epoch, slot in slots])
-        num_frames = np.array([min(self.store.clips[row].num_frames, self.crop_frames) for row in rows])
+        first, rows = step * self.batch_size, self._rows(step)
+        num_frames = np.array([self._num_frames(row) for row in rows.tolist()])
         by_length = np.argsort(num_frames, kind="stable")
         mine = np.array_split(by_length, num_parts)[part]
         num_columns = -(-num_frames // self.column_frames)
         columns = max(int(num_columns[mine].max()), self.min_columns)
         longest = min(columns * self.column_frames, self.crop_frames)
-        batch = self._crops(rows[mine].tolist(), random_state(self.seed, 1, step, part), longest)
+        numbers = (first + mine).tolist()
+        batch = self._crops(rows[mine].tolist(), random_state(self.seed, 1, step, part), longest, numbers)
         return dataclasses.replace(batch, weight=float(num_columns[mine].sum() / num_columns.sum()))
 
     def sample(self, num_crops: int) -> Batch:
         """A fixed random sample of at most one epoch's crops, the same in all processes."""
         rng = random_state(self.seed, 3)
-        slots = rng.permutation(len(self._slots))[:num_crops]
-        return self._crops([int(row) for row in self._slots[slots]], rng, self.crop_frames)
+        num_made = round(self.made_share * num_crops)
+        slots = rng.permutation(len(self._slots))[: num_crops - num_made]
+        rows = [int(row) for row in self._slots[slots]] + [MADE] * num_made
+        batch = self._crops(rows, rng, self.crop_frames, range(SAMPLED_FROM, SAMPLED_FROM + len(rows)))
+        return dataclasses.replace(batch, log_mel=batch.log_mel.cpu())
 
-    def _crops(self, rows: Sequence[int], rng: np.random.Generator, crop_frames: int) -> Batch:
-        """A random crop of each of these recordings."""
+    def _rows(self, step: int) -> Int[np.ndarray, " crop"]:
+        """The recording of each crop of a step, in order; MADE where a made crop takes its place, at random."""
+        first, rows = step * self.batch_size, np.full(self.batch_size, MADE)
+        if self.made_share < 1:
+            slots = (divmod(first + i, self.crops_per_epoch) for i in range(self.batch_size))
+            rows = np.array([self._slots[self._order(epoch)[slot]] for epoch, slot in slots])
+        if 0 < self.made_share < 1:
+            before, after = (math.floor(n * self.batch_size * self.made_share + 1e-9) for n in (step, step + 1))
+            rows[random_state(self.seed, 5, step).permutation(self.batch_size)[: after - before]] = MADE
+        return rows
+
+    def _num_frames(self, row: int) -> int:
+        """Frames of a crop of a recording, or of a made one."""
+        return self.crop_frames if row == MADE else min(self.store.clips[row].num_frames, self.crop_frames)
+
+    def _crops(self, rows: Sequence[int], rng: np.random.Generator, crop_frames: int, numbers: Sequence[int]) -> Batch:
+        """A random crop of each of these recordings, and made crops of those numbers where there is none."""
         crops = np.zeros((len(rows), crop_frames, self.store.spec.num_mels), dtype=np.float16)
         num_valid, starts = np.zeros(len(rows), dtype=np.int64), np.zeros(len(rows), dtype=np.int64)
         for i, row in enumerate(rows):
+            if row == MADE:
+                num_valid[i] = crop_frames
+                continue
             num_frames = self.store.clips[row].num_frames
             length = min(num_frames, crop_frames)
             start = int(rng.integers(num_frames - length + 1))
@@ -143,6 +183,11 @@ class Loader:
             num_valid[i], starts[i] = length, start
         # All at once and by torch, which converts float16 to float32 in a third of NumPy's time.
         log_mel = torch.from_numpy(crops).transpose(1, 2).to(torch.float32, memory_format=torch.contiguous_format)
+        made = [i for i, row in enumerate(rows) if row == MADE]
+        if made and self.maker is not None:
+            crops_made = self.maker.crops([numbers[i] for i in made], crop_frames)
+            log_mel = log_mel.to(crops_made.device)
+            log_mel[made] = crops_made
         log_mel.sub_(self.store.mean).div_(self.store.std)
         silence = (self.store.spec.silence - self.store.mean) / self.store.std
         for crop, length in zip(log_mel, num_valid.tolist(), strict=True):

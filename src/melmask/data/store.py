@@ -121,6 +121,11 @@ class Store:
         ]
         return cls(folder, info, clips, rejected)
 
+    @property
+    def place(self) -> str:
+        """Where it is, as runs record it and `melmask pretrain` takes it."""
+        return str(self.folder.resolve())
+
     @cached_property
     def notes(self) -> list[NotedClip]:
         """The rows of notes.csv: what was found about clips that are used all the same."""

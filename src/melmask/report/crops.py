@@ -2,11 +2,13 @@
 
 import dataclasses
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from melmask.data.manifest import Clip
 from melmask.data.store import Store
 from melmask.frameworks import Framework
 from melmask.logmel import LogMelSpec
@@ -18,6 +20,7 @@ from melmask.viz.predictions import Stage
 from melmask.viz.spectrogram import Spectrogram
 
 NUM_CROPS = 64
+SYNTHESISED = Clip(Path("synthesised"), None, None, None, "procedural")  # in place of the clip of such a crop
 BATCH_SIZE = 16
 MASKS_PER_CROP, DRAWS_PER_CROP = 2, 8
 
@@ -70,7 +73,7 @@ def crops_of(run: Run, store: Store, num_shown: int, seed: int = 0) -> Crops:
     recipe = run.recipe
     batch = dataclasses.replace(recipe, batch_size=NUM_CROPS, seed=seed).make_loader(store).part(0)
     grid = grid_of(batch.log_mel, recipe.patch_shape)
-    clips = [store.clips[int(row)].clip for row in batch.clip]
+    clips = [store.clips[int(row)].clip if row >= 0 else SYNTHESISED for row in batch.clip]
     return Crops(
         log_mel=batch.log_mel,
         patches=patchify(batch.log_mel, recipe.patch_shape),
@@ -93,7 +96,7 @@ def _without_silence(batch: Batch, store: Store, num_shown: int) -> tuple[int, .
     """The first crops of different recordings with the least silence and padding."""
     silence = (store.spec.silence - store.mean) / store.std
     silent = (batch.log_mel.amax(dim=1) < silence + 1e-2).float().mean(dim=1)
-    first = {int(clip): i for i, clip in reversed(list(enumerate(batch.clip)))}
+    first = {int(clip) if clip >= 0 else -1 - i: i for i, clip in reversed(list(enumerate(batch.clip)))}
     order = sorted(first.values(), key=lambda i: (float(silent[i]), i))
     return tuple(order[:num_shown])
 

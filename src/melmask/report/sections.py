@@ -215,7 +215,7 @@ def masks(material: Material) -> list[str]:
     header = ["run", "strategy", "guide", "mask ratio", "visible, masked", "hint ratio", "mean λ", "time share"]
     parts = [f"<p>{escape(MASKS_NOTE)}</p>", html_table(header, [_strategy_row(run) for run in material.runs])]
     shown = {run.name: run for run in material.runs if run.can_guide}
-    crops = {name: crops_of(run, run.store, NUM_SHOWN) for name, run in shown.items() if run.store}
+    crops = {name: crops_of(run, run.store, NUM_SHOWN) for name, run in shown.items() if run.store is not None}
     for spec in dict.fromkeys(run.spec for run in shown.values() if run.spec):
         frequency = {name: band_frequency(run, crops[name]) for name, run in shown.items() if run.spec == spec}
         figure = curves.band_figure(frequency, shown, spec, material.colours)
@@ -224,7 +224,7 @@ def masks(material: Material) -> list[str]:
         parts.append(f"<h3>{material.name_of(run)}</h3>")
         if run.name in shown:
             parts.append(_show_masks(material, run, crops[run.name]))
-        elif run.store:
+        elif run.store is not None:
             parts.append(_no_checkpoint(run))
         else:
             parts.append(_no_store(run))
@@ -366,6 +366,8 @@ def _data_row(run: Run) -> list[str]:
     statistics = f"{run.data['mean']:.3f}, {run.data['std']:.3f}" if "mean" in run.data else "not recorded"
     if store is None:
         return [run.name, name, fingerprint, "–", "–", "–", _front_end(run), statistics]
+    if not len(store):
+        return [run.name, name, fingerprint, "–", "without end", "–", _front_end(run), statistics]
     hours = f"{store.info['duration_s'] / 3600:.2f}"
     return [run.name, name, fingerprint, f"{len(store.clips):,}", hours, _sources(store), _front_end(run), statistics]
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from melmask.data.store import Store
+from melmask.demo.procedural.stream import NAME, ProceduralSound
 from melmask.evaluation.results import Result, read_results
 from melmask.files import read_tensors, select_prefix
 from melmask.frameworks import Framework
@@ -81,7 +82,7 @@ class Run:
     @cached_property
     def spec(self) -> LogMelSpec | None:
         """Its front end, from the store or else from its encoder file; None if there is neither."""
-        if self.store:
+        if self.store is not None:
             return self.store.spec
         return EncoderFile.load(self.folder / ENCODER).front_end.spec if (self.folder / ENCODER).exists() else None
 
@@ -166,10 +167,10 @@ def _find_store(data: Mapping[str, Any]) -> tuple[Store | None, str]:
     if "store" not in data:
         return None, f"the run has no {DATA}, so its store is not known"
     folder = Path(data["store"])
-    if not folder.exists():
+    if not (folder.exists() or data["store"] == NAME):
         return None, f"the store {folder} no longer exists"
     try:
-        store = Store.open(folder)
+        store = ProceduralSound() if data["store"] == NAME else Store.open(folder)
     except ValueError as error:
         return None, str(error)
     if store.fingerprint != data["fingerprint"]:

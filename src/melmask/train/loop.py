@@ -70,7 +70,8 @@ def pretrain(
         Diverged: the loss is not finite; the last checkpoint with a finite loss is kept.
     """
     with join_world() as world, stop_requests() as stop_requested:
-        loader = recipe.make_loader(store)
+        recipe = recipe.on(store)
+        loader = recipe.make_loader(store, world.device)
         initial = find_initial(init, run, recipe, store.spec)
         world.wait()  # no process looks at the folder while the first one makes it
         if world.is_first:

@@ -26,6 +26,11 @@ class LossHistory:
     """
 
     def __init__(self, loader: Loader, grid: PatchGrid, smoothing: float) -> None:
+        if not len(loader.rows):
+            raise ValueError(
+                "a strategy that is guided by recorded losses needs recordings that come again: "
+                f"choose another for {loader.store.place} sound"
+            )
         self.grid, self.smoothing = grid, smoothing
         store, rows = loader.store, loader.rows.tolist()
         # The last column that a crop can be nearest to ends within half a patch of the recording's end.
@@ -48,6 +53,7 @@ class LossHistory:
         Only a crop's own losses are compared with each other, so losses outside the crop are not read.
         """
         loss = self.loss[self.cells(clip, start_frame, grid)]
+        loss = loss.masked_fill((clip < 0)[:, None], torch.nan)  # a synthesised crop does not come again
         mean = loss.nanmean(dim=1, keepdim=True).nan_to_num(nan=1.0)
         return torch.where(loss.isnan(), mean, loss)[:, :, None]
 
@@ -55,7 +61,8 @@ class LossHistory:
         """Record the losses of one part of a batch; padding is left out."""
         grid = self.grid.shortened(mask.num_patches)
         cell = self.cells(batch.clip, batch.start_frame, grid).to(loss.device).gather(1, mask.masked)
-        is_known = (counted(mask, valid) > 0) & loss.isfinite()
+        is_recorded = (batch.clip >= 0).to(loss.device)[:, None]
+        is_known = (counted(mask, valid) > 0) & loss.isfinite() & is_recorded
         # All processes note tensors of one shape, though their crops may differ in length.
         missing = (0, self.grid.num_patches - mask.masked.shape[1])
         self._noted.append((F.pad(cell.where(is_known, -1), missing, value=-1), F.pad(loss.float(), missing)))

@@ -8,8 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+import torch
+
 from melmask.data.loader import Loader
 from melmask.data.store import Store
+from melmask.demo.procedural.stream import CPU, ProceduralCrops
 from melmask.files import write_json
 from melmask.frameworks import Framework, make_framework, make_options, outline
 from melmask.masking import (
@@ -74,6 +77,8 @@ class Recipe:
         checkpoint_activations: keep only the input of each transformer block and compute the rest again in the backward
             pass: less memory, about a third more time, the same results.
         precision: "float32", "bf16" autocast, or "auto" for bf16 where the hardware computes in it.
+        procedural_share: share of the crops of each batch that are synthesised in place of recorded ones, in [0, 1]
+            (docs/procedural.md).
         exclude: clips of the store that are not trained on, as "SOURCE" or "SOURCE:FOLD".
         seed: of the weights, the crops and the masks.
         log_every: steps between two entries of the log.
@@ -114,6 +119,7 @@ class Recipe:
     grad_clip: float = 3.0
     checkpoint_activations: bool = False
     precision: Literal["auto", "float32", "bf16"] = "auto"
+    procedural_share: float = 0.0
     exclude: tuple[str, ...] = ()
     seed: int = 0
     log_every: int = 20
@@ -145,6 +151,8 @@ class Recipe:
             raise ValueError(f"keep_every must be at least 1, or 0 to keep none, got {self.keep_every}")
         if self.crops_per_clip < 0:
             raise ValueError(f"crops_per_clip must be at least 1, or 0 for its length, got {self.crops_per_clip}")
+        if not 0.0 <= self.procedural_share <= 1.0:
+            raise ValueError(f"procedural_share is a share of the crops in [0, 1], got {self.procedural_share}")
         if not 0.0 <= self.warmup < 1.0:
             raise ValueError(f"warmup is a share of the run in [0, 1), got {self.warmup}")
         if self.crop_frames < self.patch_shape[1]:
@@ -255,8 +263,24 @@ class Recipe:
         num_visible_of(grid.num_patches, self.mask_ratio)
         return grid
 
-    def make_loader(self, store: Store) -> Loader:
+    def on(self, store: Store) -> "Recipe":
+        """The recipe as it runs on that store: without recordings, all crops are synthesised.
+
+        Raises:
+            ValueError: it counts epochs, which sound without end has none of.
+        """
+        if len(store):
+            return self
+        if not self.steps:
+            raise ValueError(f"{store.place} sound has no epochs: set --steps to a number, and --epochs to 0")
+        return dataclasses.replace(self, procedural_share=1.0)
+
+    def make_loader(self, store: Store, device: torch.device = CPU) -> Loader:
         """A loader of the run's batches, each part long enough for one visible and one masked patch.
+
+        Args:
+            store: of the recordings.
+            device: to synthesise on.
 
         Raises:
             ValueError: as `grid`, or as `trainable_rows`.
@@ -272,6 +296,8 @@ class Recipe:
             crops_per_clip=self.crops_per_clip,
             column_frames=self.patch_shape[1],
             min_columns=next((n for n in columns if can_mask(n * grid.freq, self.mask_ratio)), grid.time),
+            maker=ProceduralCrops(store.spec, self.seed, device) if self.procedural_share else None,
+            made_share=self.procedural_share,
         )
 
     def num_steps(self, crops_per_epoch: int) -> int:

@@ -2,7 +2,7 @@
 
 ======================  ====================================================================================
 recipe.json             every setting of the run
-data.json               the store: its path, fingerprint, mean and standard deviation
+data.json               the store: its path (or "procedural"), fingerprint, mean and standard deviation
 checkpoint.safetensors  the training's state after the last saved step, to resume from
 init.json               the weights that the run started from, if not from random ones (`melmask.train.initial`)
 encoder.safetensors     the encoder with its front end (`melmask.nn.encoder_file`)
@@ -83,14 +83,14 @@ def open_run(run: Path, recipe: Recipe, store: Store, resume: bool, initial: Map
         if Recipe.load(run / RECIPE) != recipe:
             raise ValueError(f"{run} was started with another recipe: resume it with its own, or choose another folder")
         if read_data(run)["fingerprint"] != store.fingerprint:
-            raise ValueError(f"{run} was trained on other data than {store.folder}: resume it with its own store")
+            raise ValueError(f"{run} was trained on other data than {store.place}: resume it with its own store")
         remove_temporaries(run)
         remove_temporaries(run / KEPT)
         if initial:  # the same weights, perhaps in another place
             write_json(run / INIT, dict(initial))
         return
     run.mkdir(parents=True, exist_ok=True)
-    data = {"store": str(store.folder.resolve()), "fingerprint": store.fingerprint}
+    data = {"store": store.place, "fingerprint": store.fingerprint}
     write_json(run / DATA, data | {"mean": store.mean, "std": store.std})
     if initial:
         write_json(run / INIT, dict(initial))

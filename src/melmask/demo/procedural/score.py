@@ -118,7 +118,7 @@ def _event(rng: np.random.Generator, seconds: float, name: str, level_db: float)
     family = FAMILIES[name]
     order = family.orders[int(len(family.orders) * rng.random())]
     onsets, durations = ORDERS[order](rng, seconds, family.duration_s)
-    is_heard = onsets + durations > 0
+    is_heard = (onsets + durations > 0) & (onsets < seconds)
     onsets, durations = onsets[is_heard], durations[is_heard]
     pitch_spread, spread = (SPREADS[int(len(SPREADS) * rng.random())] for _ in range(2))
     level_spread_db = 12 * rng.random() ** 2

@@ -20,33 +20,34 @@ TABLE_SIZE = 2**20  # values of the table of noise
 NUM_UNIFORM = 2**16  # of the table of random numbers from [0, 1)
 MAX_SHARE_OF_RATE = 0.45  # highest frequency, in sample rates
 
+Number = int | float
 Curve = Float[Tensor, "note point"]
 Column = Float[Tensor, "note 1"]
 Sound = Float[Tensor, "note sample"]
 Law = Callable[[np.ndarray], np.ndarray]  # a random number from [0, 1) -> a parameter
 
 
-def log(low: float, high: float) -> Law:
+def log(low: Number, high: Number) -> Law:
     """A parameter whose logarithm is uniform between those of two positive values."""
     return lambda u: low * (high / low) ** u
 
 
-def linear(low: float, high: float) -> Law:
+def linear(low: Number, high: Number) -> Law:
     """A parameter that is uniform between two values."""
     return lambda u: low + (high - low) * u
 
 
-def bend(octaves: float) -> Law:
+def bend(octaves: Number) -> Law:
     """A parameter between -octaves and octaves, mostly near 0."""
     return lambda u: octaves * (2 * u - 1) ** 5
 
 
-def rarely(share: float, low: float, high: float) -> Law:
+def rarely(share: Number, low: Number, high: Number) -> Law:
     """0, but for that share of all notes, for which it is uniform between two values."""
     return lambda u: np.where(u < share, low + (high - low) * u / share, 0.0)
 
 
-def one_of(*values: float) -> Law:
+def one_of(*values: Number) -> Law:
     """One of some values, each as likely as the next."""
     return lambda u: np.array(values)[(u * len(values)).astype(np.int64)]
 
@@ -133,7 +134,7 @@ class Notes:
         """exp(-t / tau)."""
         return (self.time_s / -tau_s).exp()
 
-    def envelope(self, attack_s: Column | float, release_s: Column | float) -> Curve:
+    def envelope(self, attack_s: Column | Number, release_s: Column | Number) -> Curve:
         """Rises linearly from the start and falls linearly to the end of each note."""
         time_s = self.time_s
         return (time_s / attack_s).clamp(max=1.0) * ((self.duration_s - time_s) / release_s).clamp(0.0, 1.0)

@@ -19,6 +19,7 @@ from melmask.data.manifest import STORE_MARK, Clip
 from melmask.data.prepare import digest, locked, num_cores
 from melmask.data.shards import ShardWriter, start_worker
 from melmask.data.store import FORMAT_VERSION, Store, StoredClip, write_tables
+from melmask.demo.procedural.stream import NAME
 from melmask.demo.procedural.synthesise import VERSION, leading_family, synthesise
 from melmask.files import atomic_write, remove_temporaries, write_json
 from melmask.logmel import LogMel, LogMelSpec
@@ -27,7 +28,6 @@ from melmask.runtime import one_thread
 CLIP_S = (2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0)  # lengths of clips, each as likely as the next
 LENGTHS = 0x51  # of the random numbers of lengths, among all that a seed gives
 CLIPS_PER_SHARD, CLIPS_AT_ONCE, NUM_FOLDS = 256, 32, 5
-NAME = "procedural"
 MARK = "procedural.json"  # how the store is made; written before its shards
 DEFAULT_SPEC = LogMelSpec()
 

@@ -84,7 +84,7 @@ def leading_family(number: int, seconds: float, seed: int = 0) -> str:
 
 def _mix(
     scores: Sequence[Sequence[Note]], num_samples: int, rate_hz: int, device: torch.device
-) -> Float[Tensor, "clip sample"]:
+) -> Float[Tensor, "clip padded"]:
     """All notes of all clips, rendered in groups of one family and length, with room for what rings on behind."""
     groups: dict[tuple[str, int], list[tuple[int, Note]]] = defaultdict(list)
     longest = num_samples + round(MARGIN_S * rate_hz)
@@ -102,7 +102,8 @@ def _mix(
             ):
                 start = round(note.onset_s * rate_hz)
                 first, last = max(start, 0), min(start + length, num_samples)
-                mixed[clip, first:last] += sound[first - start : last - start]
+                if first < last:
+                    mixed[clip, first:last] += sound[first - start : last - start]
     return mixed
 
 
@@ -126,7 +127,7 @@ def _render(
 
 
 def _finish(
-    dry: Float[Tensor, "clip sample"], num_samples: int, v: Float[np.ndarray, "clip parameter"], rate_hz: int
+    dry: Float[Tensor, "clip padded"], num_samples: int, v: Float[np.ndarray, "clip parameter"], rate_hz: int
 ) -> Float[Tensor, "clip sample"]:
     """Each clip in a room, through a microphone, with background and level, by its random numbers."""
     size, device = dry.shape[1], dry.device
