@@ -379,16 +379,27 @@ _MICRO = Recipe(
 )  # fmt: skip
 
 
+_HALF_BY_CROSS_ATTENTION: Options = {"decoder": "cross", "decoded_share": 0.5}
+
+
 def _msm_mae(recipe: Recipe, **changes: Any) -> Recipe:
-    return dataclasses.replace(recipe, framework="msm-mae", framework_options={}, mask_ratio=0.75, **changes)
+    settings = {"framework": "msm-mae", "framework_options": {}, "mask_ratio": 0.75, **changes}
+    return dataclasses.replace(recipe, **settings)
 
 
 RECIPES: dict[str, Recipe] = {
     "micro-m2d": _MICRO,
     "micro-msm-mae": _msm_mae(_MICRO),
-    "quick-msm-mae": _msm_mae(_TINY, steps=1200, learning_rate=1e-3),
+    "quick-msm-mae": _msm_mae(_TINY, steps=1200, learning_rate=1e-3, framework_options=_HALF_BY_CROSS_ATTENTION),
     "tiny-m2d": _TINY,
-    "tiny-msm-mae": _msm_mae(_TINY, patch_shape=(8, 16), batch_size=64, accumulate=2),
+    "tiny-msm-mae": _msm_mae(
+        _TINY,
+        batch_size=64,
+        accumulate=2,
+        optimiser="muon",
+        learning_rate=1e-3,
+        framework_options=_HALF_BY_CROSS_ATTENTION,
+    ),
     "small-m2d": dataclasses.replace(_PAPER, size="small"),
     "small-msm-mae": _msm_mae(_PAPER, size="small", decoder_dim=384, decoder_depth=4, decoder_heads=6),
     "base-m2d": _PAPER,
