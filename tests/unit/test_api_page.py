@@ -31,7 +31,7 @@ def run(code: str, names: dict[str, object]) -> int:
 def test_the_page_runs_from_top_to_bottom(recordings, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MELMASK_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("melmask.data.prepare._num_cores", lambda: 0)  # decodes in this process
+    monkeypatch.setattr("melmask.data.prepare.num_cores", lambda: 0)  # decodes in this process
     quick = {"steps": 4, "batch_size": 4, "accumulate": 1, "crop_frames": 64, "decoder_depth": 1}
     monkeypatch.setitem(RECIPES, "tiny-msm-mae", replace(RECIPES["tiny-msm-mae"], **quick))
     Path("recordings").symlink_to(recordings.parent)

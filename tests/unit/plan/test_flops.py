@@ -7,10 +7,12 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from melmask.frameworks.base import MaskedDecoder
+from melmask.frameworks.cross import CrossDecoder
 from melmask.masking import STRATEGIES, draw
 from melmask.plan.flops import TokenCounts, num_parameters, step_flops
 from melmask.train.masker import guide_of
 from melmask.train.recipe import RECIPES, Recipe
+from melmask.types import Mask
 
 BATCH, NUM_MELS = 2, 80
 COUNTED = ("micro-m2d", "micro-msm-mae", "tiny-m2d", "tiny-msm-mae")
@@ -61,13 +63,16 @@ def test_every_part_takes_exactly_what_torch_counts(name):
     model, (patches, grid, mask) = made.make_model(), input_of(made)
     latent = model.encoder(patches, grid, mask.visible).detach()
     assert parts["encoder"].forward == counted(lambda: model.encoder(patches, grid, mask.visible))
-    (decoder,) = (module for module in model.modules() if isinstance(module, MaskedDecoder))
+    (decoder,) = (module for module in model.modules() if isinstance(module, MaskedDecoder | CrossDecoder))
     decoded = parts.get("predictor") or parts["decoder"]
-    assert decoded.forward == counted(lambda: decoder(latent, grid, mask))
+    share = made.framework_options.get("decoded_share", 1.0)
+    predicted = Mask(mask.visible, mask.masked[:, : round(share * mask.masked.shape[1])])
+    assert decoded.forward == counted(lambda: decoder(latent, grid, predicted))
     assert ("target" in parts) == ("ema" in model.encoders())
     if "ema" in model.encoders():
         assert parts["target"].total == counted(lambda: model.encoders()["ema"](patches, grid, mask.masked))
-    assert [part.num_tokens for part in parts.values()][:2] == [mask.visible.shape[1] + 1, grid.num_patches + 1]
+    num_decoded = grid.num_patches + 1 if isinstance(decoder, MaskedDecoder) else predicted.masked.shape[1]
+    assert [part.num_tokens for part in parts.values()][:2] == [mask.visible.shape[1] + 1, num_decoded]
 
 
 @pytest.mark.parametrize("strategy", [name for name, made in STRATEGIES.items() if made().needs.guide != "nothing"])
