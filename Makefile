@@ -104,8 +104,9 @@ model-card: setup
 	PYTHONPATH=tools $(BIN)/python -m model_card --audio "$(AUDIO)"
 
 docs-pictures: setup
-	@echo "== the pictures of docs/masking.md (ONLY=\"dwm sgim\": some of them; RUN=folder: another model; OUT=folder)"
+	@echo "== the pictures of docs/masking.md and docs/procedural.md (ONLY=\"dwm sgim\": some of them; RUN=folder: another model; OUT=folder)"
 	PYTHONPATH=tools $(BIN)/python -m field_guide --out "$(OUT)" $(if $(RUN),--run "$(RUN)") $(if $(ONLY),--only $(ONLY))
+	$(if $(ONLY),,PYTHONPATH=tools $(BIN)/python -m procedural_picture)
 
 clean:
 	rm -rf .venv .adapters out .pytest_cache .mypy_cache .ruff_cache

@@ -26,6 +26,7 @@ from melmask.masking.base import can_mask, num_masked_of, num_visible_of
 from melmask.masking.schedule import HintShape, Schedule, check_points
 from melmask.nn.vit import SIZES, Size
 from melmask.patches import PositionOrder
+from melmask.train.earlier import update_recipe
 from melmask.types import PatchGrid
 
 # Not dict, of which tyro would make a flag for each key of the default value.
@@ -317,8 +318,7 @@ class Recipe:
         """
         try:
             saved = json.loads(path.read_text())
-            _drop_patch_time(saved)
-            _gather_framework_options(saved)
+            update_recipe(saved)
             tuples = {name: tuple(saved[name]) for name in ("patch_shape", "betas", "exclude")}
             points = tuple((float(progress), float(value)) for progress, value in saved.get("guidance", ()))
             return Recipe(**{**saved, **tuples, "guidance": points})
@@ -339,27 +339,6 @@ def as_text(value: Any) -> str:
     if value is None:
         return "–"
     return f"{value:.6g}" if isinstance(value, float) else str(value)
-
-
-def _drop_patch_time(saved: dict[str, Any]) -> None:
-    """Leave out the frames of a patch among a strategy's options: recipes of earlier versions may name them.
-
-    Raises:
-        KeyError: they are not those of the recipe's patches.
-    """
-    frames = saved["strategy_options"].pop("patch_time", 0)
-    if frames not in (0, saved["patch_shape"][1]):
-        raise KeyError(f"patch_time {frames} of the strategy is not that of patches of {saved['patch_shape']}")
-
-
-def _gather_framework_options(saved: dict[str, Any]) -> None:
-    """Make framework_options of M2D's ema and standardise, which earlier versions had in every recipe."""
-    if "ema" in saved:
-        (start, end), standardise = saved.pop("ema"), saved.pop("standardise", "patch")
-        options = {"ema_start": start, "ema_end": end, "standardise": standardise}
-        defaults = dataclasses.asdict(make_options("m2d", {}))
-        is_m2d = saved["framework"] == "m2d"
-        saved["framework_options"] = {k: v for k, v in options.items() if is_m2d and v != defaults[k]}
 
 
 _PAPER = Recipe(

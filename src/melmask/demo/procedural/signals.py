@@ -7,7 +7,7 @@ at the sample rate only phases, sines and products are computed. Noise is read f
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 import torch
@@ -65,6 +65,11 @@ def uniform_table() -> np.ndarray:
     return np.random.default_rng(20261129).random(NUM_UNIFORM)
 
 
+@lru_cache(maxsize=4)
+def _ramp(device: torch.device) -> Float[Tensor, " sample"]:
+    return torch.arange(CONTROL, device=device, dtype=torch.float32)
+
+
 @dataclass(frozen=True)
 class Notes:
     """Some notes of one family, to be rendered at once.
@@ -86,7 +91,7 @@ class Notes:
     rate_hz: int
     device: torch.device
 
-    @property
+    @cached_property
     def time_s(self) -> Float[Tensor, " point"]:
         """The times of the points of curves, from the note's start; one more than it has spans of CONTROL samples."""
         return torch.arange(self.num_samples // CONTROL + 1, device=self.device) * (CONTROL / self.rate_hz)
@@ -117,7 +122,7 @@ class Notes:
 
     def curve(self, values: Curve) -> Sound:
         """A curve at the sample rate: straight lines between its points."""
-        ramp = torch.arange(CONTROL, device=self.device) / CONTROL
+        ramp = _ramp(self.device) / CONTROL
         first = values[:, :-1, None]
         return torch.addcmul(first, values[:, 1:, None] - first, ramp).flatten(1)
 
@@ -127,7 +132,7 @@ class Notes:
         whole = (step[:, :-1] + step[:, 1:]).mul_(CONTROL / 2).cumsum(1)
         start = torch.cat([torch.zeros_like(whole[:, :1]), whole[:, :-1]], dim=1).frac_().float()[:, :, None]
         slope = ((step[:, 1:] - step[:, :-1]) / (2 * CONTROL)).float()[:, :, None]
-        ramp = torch.arange(CONTROL, device=self.device, dtype=torch.float32)
+        ramp = _ramp(self.device)
         return torch.addcmul(start, ramp, torch.addcmul(step[:, :-1, None].float(), slope, ramp)).flatten(1)
 
     def decay(self, tau_s: Column) -> Curve:
