@@ -8,5 +8,5 @@ from melmask.demo.procedural.families import FAMILIES
 def test_every_family_and_some_mixed_clips_are_drawn(monkeypatch):
     monkeypatch.setattr("procedural_picture.SECONDS", 0.5)
     monkeypatch.setattr("procedural_picture.NUM_TRIED", 1)
-    titles = [axes.get_title() for axes in families_figure().axes]
+    titles = [axes.get_title(loc="left") for axes in families_figure().axes]
     assert titles[: len(FAMILIES)] == list(FAMILIES) and len(titles) == len(FAMILIES) + NUM_MIXED
