@@ -1,23 +1,27 @@
-"""One check of an accelerator, of a few minutes: does everything compute there what it computes on a CPU, and how fast?
+"""One check of an accelerator, of under 9 minutes: does it compute what a CPU does, how fast, and what does it learn?
 
 `make device-check`; on a CPU, or with --quick, the same at sizes that take seconds. Each part is a function of the
-device that gives rows, and one that fails leaves its error in its row and stops no other.
+device that gives rows. One that fails leaves its error in its row and stops no other, and all rows so far are written
+after each, so that a check that is cut off still has figures. Compiled forms come last: what they take is not known.
 """
 
 import argparse
 import dataclasses
+import functools
+import itertools
 import json
 import statistics
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 from baseline import ClipFiles, PlainTrainer
+from device_training import pretraining
 from page import Table, write_section
 from recordings import noise_store, write_clip_files
 from rich.console import Console
@@ -43,14 +47,17 @@ PAPER = {"patch_shape": (16, 16), "crop_frames": 608, "accumulate": 1, "strategy
 BATCHES = {"tiny": 512, "small": 512, "base": 256}
 QUICK = {"size": "micro", "crop_frames": 96, "decoder_dim": 32, "decoder_depth": 1, "decoder_heads": 2}
 QUICK_BATCH = 4
-WARM_UP, NUM_TIMED, QUICK_TIMED, BUDGET_S = 4, 20, 2, 20.0
+WARM_UP, NUM_TIMED, QUICK_TIMED, CASE_S = 4, 20, 2, 15.0
+BUDGET_S, QUICK_BUDGET_S = 500.0, 10.0
+SPEED_SHARE, TRAINED_SHARE = 0.3, 0.8  # of the budget: when no other form is timed, and when pre-training ends
 BF16_ROUNDING = 2.0**-8  # of a loss, against float32's
 FLOAT32_ROUNDING = 1e-4
 
 ABOUT = (
     "Every mask strategy draws on the device from the CPU's random numbers; losses of both frameworks are compared "
     "with the CPU's in float32; a run that was stopped and resumed is compared with one that was not. Then training "
-    "steps as in a run, on crops of 608 frames with DWM, the plain form of benchmarks/baseline.py beside them."
+    "steps as in a run, on crops of 608 frames with DWM, the plain form of benchmarks/baseline.py beside them; and "
+    "pre-training on procedural sound in what is left of the time."
 )
 
 Rows = list[dict[str, Any]]
@@ -62,39 +69,59 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--json", type=Path, metavar="FILE", default=Path("device.json"), help="all rows")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="put the tables into their section of a page")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", default=Path(), help="for the encoder's file")
+    parser.add_argument("--budget-s", type=float, metavar="S", help=f"seconds for all parts (default: {BUDGET_S:.0f})")
     options = parser.parse_args(arguments)
     device, quick = torch.device(options.device), options.quick or options.device == "cpu"
     named = torch.cuda.get_device_name(device) if device.type == "cuda" else machine()
     print(named, torch.__version__, flush=True)
+    budget_s = options.budget_s or (QUICK_BUDGET_S if quick else BUDGET_S)
+    start = time.monotonic()
+
+    def left(share: float) -> float:
+        """Seconds until that share of the budget is used up."""
+        return budget_s * share - (time.monotonic() - start)
+
     rows: Rows = []
+    options.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         store = noise_store(folder, [CLIP_S] * (8 if quick else NUM_CLIPS))
-        parts: dict[str, Callable[[], Iterator[dict[str, Any]]]] = {
-            "masks": lambda: masks(device),
-            "losses": lambda: losses(device, store),
-            "resume": lambda: resumes(store, folder / "runs"),
-            "speed": lambda: speeds(device, store, folder / "clips", quick),
-        }
-        for part, run in parts.items():
-            start = time.perf_counter()
-            try:
-                for row in run():
-                    rows.append({"part": part, **row})
-                    print(rows[-1], flush=True)
-                    options.json.write_text(json.dumps(rows, indent=2) + "\n")
-            except Exception:  # the other parts are worth having
-                rows.append({"part": part, "error": traceback.format_exc(limit=4)})
-                print(rows[-1]["error"], flush=True)
-            print(f"{part}: {time.perf_counter() - start:.0f} s", flush=True)
-    options.json.write_text(json.dumps(rows, indent=2) + "\n")
-    tables = tables_of(rows)
-    for table in tables:
+        clips = write_clip_files(store, folder / "clips")
+        parts: list[tuple[str, Callable[[], Iterator[dict[str, Any]]]]] = [
+            ("masks", lambda: masks(device)),
+            ("losses", lambda: losses(device, store)),
+            ("resume", lambda: resumes(store, folder / "runs")),
+            ("speed", lambda: speeds(device, store, clips, quick, ("ours", "plain"), lambda: left(SPEED_SHARE))),
+            ("training", lambda: pretraining(folder, options.out, left(TRAINED_SHARE), quick)),
+            ("speed", lambda: speeds(device, store, clips, quick, ("compiled",), lambda: left(1.0))),
+        ]
+        for part, run in parts:
+            for row in guarded(run):
+                rows.append({"part": part, **row})
+                print({name: value for name, value in rows[-1].items() if name != "log"}, flush=True)
+                write(rows, options, named)
+            print(f"{part}: {budget_s - left(1.0):.0f} s since the start", flush=True)
+    for table in tables_of(rows):
         Console(highlight=False).print(table.rich())
+
+
+def guarded(run: Callable[[], Iterator[dict[str, Any]]]) -> Iterator[dict[str, Any]]:
+    """The rows of a part; the last one has the error if it fails: the other parts are worth having."""
+    try:
+        yield from run()
+    except Exception:
+        yield {"error": traceback.format_exc(limit=4)}
+
+
+def write(rows: Rows, options: argparse.Namespace, named: str) -> None:
+    """All rows so far, as JSON and as a section of the page."""
+    options.json.write_text(json.dumps(rows, indent=2) + "\n")
     if options.markdown:
         about = f"{ABOUT} Measured on {named}; torch {torch.__version__}."
         text = ["## On an accelerator", "", "```", "make device-check", "```", "", about, ""]
-        write_section(options.markdown, "device", "\n".join([*text, "\n\n".join(table.markdown() for table in tables)]))
+        tables = "\n\n".join(table.markdown() for table in tables_of(rows))
+        write_section(options.markdown, "device", "\n".join([*text, tables]))
 
 
 # (a) The same numbers
@@ -177,30 +204,30 @@ def stop_after(step: int, recipe: Recipe, store: Store, run: Path) -> None:
 # (b) How fast
 
 
-def speeds(device: torch.device, store: Store, clips: Path, quick: bool) -> Iterator[dict[str, Any]]:
-    """Samples a second of whole steps, of ours, compiled and not, and of the plain form."""
-    write_clip_files(store, clips)
-    ceiling = gemm_ceiling(device, torch.bfloat16)
-    for framework in FRAMEWORKS:
-        for size in BATCHES:
-            recipe = recipe_of(framework, size, quick)
-            flops = sum(part.forward + part.backward for part in step_flops(recipe, store.spec.num_mels).parts)
-            for form in ("ours", "compiled", "plain"):
-                if form == "compiled" and device.type == "cpu":
-                    continue  # a compiler that this machine may lack
-                yield {
-                    "framework": framework, "size": size, "form": form, "batch": recipe.batch_size,
-                    **timed(form, recipe, store, clips, device, QUICK_TIMED if quick else NUM_TIMED, flops, ceiling),
-                }  # fmt: skip
+def speeds(
+    device: torch.device, store: Store, clips: Path, quick: bool, forms: Sequence[str], left: Callable[[], float]
+) -> Iterator[dict[str, Any]]:
+    """Samples a second of whole steps, in every form; what there is no time left for is named."""
+    for framework, size, form in itertools.product(FRAMEWORKS, BATCHES, forms):
+        if form == "compiled" and device.type == "cpu":
+            continue  # a compiler that this machine may lack
+        recipe = recipe_of(framework, size, quick)
+        case = {"framework": framework, "size": size, "form": form, "batch": recipe.batch_size}
+        if left() <= 0:
+            yield {**case, "error": f"{framework} {size} {form}: no time was left"}
+            continue
+        flops = sum(part.forward + part.backward for part in step_flops(recipe, store.spec.num_mels).parts)
+        num_steps = QUICK_TIMED if quick else NUM_TIMED
+        yield {**case, **timed(form, recipe, store, clips, device, num_steps, flops)}
 
 
 def timed(
-    form: str, recipe: Recipe, store: Store, clips: Path, device: torch.device, num_steps: int, flops: float,
-    ceiling: float,
+    form: str, recipe: Recipe, store: Store, clips: Path, device: torch.device, num_steps: int, flops: float
 ) -> dict[str, Any]:  # fmt: skip
     """The rate of one form, its share of the ceiling and its memory; or its error."""
     mask_share = 0.0
     try:
+        ceiling = ceiling_of(device)
         if device.type == "cuda":
             torch.cuda.empty_cache()
         reset_peak_memory(device)
@@ -216,7 +243,7 @@ def timed(
         if made is not None:
             mask_share = made.masker.timer.take() / sum(taken)
     except Exception as error:  # the other forms are worth having
-        return {"error": f"{type(error).__name__}: {error}"[:400]}
+        return {"error": f"{recipe.framework} {recipe.size} {form}: {type(error).__name__}: {error}"[:400]}
     step_s = statistics.median(taken)
     return {
         "samples_per_s": recipe.batch_size / step_s,
@@ -225,6 +252,12 @@ def timed(
         "mask_share": mask_share,
         "peak_bytes": peak_memory(device),
     }
+
+
+@functools.cache
+def ceiling_of(device: torch.device) -> float:
+    """Operations a second of the quickest product of squares in bf16, measured once."""
+    return gemm_ceiling(device, torch.bfloat16)
 
 
 def seconds_of_steps(
@@ -236,7 +269,7 @@ def seconds_of_steps(
     if made is not None:
         made.masker.timer.take()
     taken: list[float] = []
-    while len(taken) < num_steps and (sum(taken) < BUDGET_S or len(taken) < 2):
+    while len(taken) < num_steps and (sum(taken) < CASE_S or len(taken) < 2):
         synchronise(device)
         start = time.perf_counter()
         step()
@@ -285,8 +318,9 @@ def synchronise(device: torch.device) -> None:
 
 def tables_of(rows: Rows) -> list[Table]:
     """A table for every part."""
-    of = {part: [row for row in rows if row["part"] == part] for part in ("masks", "losses", "resume", "speed")}
-    errors = [[row["part"], str(row["error"]).strip().splitlines()[-1]] for row in rows if "error" in row]
+    names = ("masks", "losses", "resume", "speed", "training")
+    of = {part: [row for row in rows if row["part"] == part] for part in names}
+    errors = [[row["part"], one_line(str(row["error"]))] for row in rows if "error" in row]
     fine = {part: [row for row in found if "error" not in row] for part, found in of.items()}
     tables = [
         Table(
@@ -327,9 +361,35 @@ def tables_of(rows: Rows) -> list[Table]:
             ],
             num_names=3,
         ),
+        *map(training_table, fine["training"]),
         Table("What failed", {"part": "", "error": ""}, errors, num_names=2),
     ]  # fmt: skip
     return [table for table in tables if table.rows]
+
+
+def one_line(error: str) -> str:
+    """The last line of an error, as a cell of a table."""
+    return error.strip().splitlines()[-1].replace("|", "/")
+
+
+def training_table(row: dict[str, Any]) -> Table:
+    """The log of the pre-training on procedural sound, under a title that sums it up."""
+    whole = "" if row["complete"] else f" of {row['of_steps']:,}, when the time was up"
+    title = (
+        f"Pre-training of {row['recipe']} ({row['strategy']}, {row['size']}) on {row['hours']:.1f} h of procedural "
+        f"sound: {row['steps']:,} steps{whole} of {row['batch']} crops in {row['seconds']:.0f} s, "
+        f"{row['samples_per_s']:,.0f} crops a second; the encoder has {row['encoder_bytes'] / 2**20:.1f} MiB"
+    )
+    columns = {"step": "", "loss": "", "rank": "effective, of the encoder's features", "crops/s": "since the last line"}
+    columns |= {"masks": "share of the time", "s": "since the start"}
+    lines = [
+        [
+            f"{line['step']}", f"{line['loss']:.4f}", f"{line['effective_rank']:.1f}", f"{line['samples_per_s']:.0f}",
+            f"{line['mask_share']:.1%}", f"{line['elapsed_s']:.0f}",
+        ]
+        for line in row["log"]
+    ]  # fmt: skip
+    return Table(title, columns, lines)
 
 
 if __name__ == "__main__":

@@ -15,4 +15,5 @@ if ls .device/*.whl > /dev/null 2>&1; then
 else
     export PYTHONPATH=src
 fi
-exec timeout 540 "$python" benchmarks/device.py --json "$out/device.json" --markdown "$out/device.md" "$@"
+exec timeout 540 "$python" benchmarks/device.py --json "$out/device.json" --markdown "$out/device.md" \
+    --out "$out" "$@"

@@ -20,7 +20,7 @@ from melmask.encoders.pretrained import PretrainedEncoder
 from melmask.frameworks import FRAMEWORKS, M2D
 from melmask.logmel import LogMel, LogMelSpec
 from melmask.masking import draw
-from melmask.nn.encoder_file import FrontEnd
+from melmask.nn.encoder_file import EncoderFile, FrontEnd
 from melmask.nn.vit import Encoder, Size
 from melmask.patches import patchify
 from melmask.types import PatchGrid
@@ -272,18 +272,43 @@ def test_the_check_of_a_device_agrees_with_itself_on_a_cpu(script, tmp_path, mon
     device = script("device")
     monkeypatch.setattr(device, "STRATEGIES", ["random", "dwm", "sgim", "hard"])
     monkeypatch.setattr(device, "BATCHES", {"small": 2})
+    monkeypatch.setattr(
+        device, "gemm_ceiling", lambda device, dtype: 1e10
+    )  # takes seconds; the planner's tests have it
     monkeypatch.setattr(device, "FRAMEWORKS", ["m2d"])
     arguments = ["--device", "cpu", "--json", str(tmp_path / "rows.json"), "--markdown", str(tmp_path / "page.md")]
-    device.main(arguments)
+    device.main([*arguments, "--out", str(tmp_path / "out"), "--budget-s", "1"])
     rows = json.loads((tmp_path / "rows.json").read_text())
     assert not [row for row in rows if "error" in row]
-    of = {part: [row for row in rows if row["part"] == part] for part in ("masks", "losses", "resume", "speed")}
+    parts = ("masks", "losses", "resume", "speed", "training")
+    of = {part: [row for row in rows if row["part"] == part] for part in parts}
     assert [row["equal_share"] for row in of["masks"]] == [1.0] * 4
     assert all(row["loss_error"] <= row["bound"] for row in of["losses"]) and len(of["losses"]) == 2
     assert [row["different"] for row in of["resume"]] == [0]
     assert [row["form"] for row in of["speed"]] == ["ours", "plain"]
     assert all(row["samples_per_s"] > 0 and 0 <= row["mask_share"] < 1 for row in of["speed"])
-    assert "| m2d | small | plain |" in (tmp_path / "page.md").read_text()
+    (row,) = of["training"]
+    assert row["steps"] == row["log"][-1]["step"] >= 1 and row["complete"] == (row["steps"] == row["of_steps"])
+    assert all(line["loss"] > 0 and line["effective_rank"] > 0 for line in row["log"]) and row["samples_per_s"] > 0
+    encoder = EncoderFile.load(tmp_path / "out" / row["encoder"])
+    assert encoder.crop_frames == 96 and (tmp_path / "out" / row["encoder"]).stat().st_size == row["encoder_bytes"]
+    page = (tmp_path / "page.md").read_text()
+    assert "| m2d | small | plain |" in page and "of procedural sound" in page
+
+
+def test_the_check_of_a_device_names_what_there_was_no_time_for(script, tmp_path, monkeypatch, store):
+    device = script("device")
+    monkeypatch.setattr(device, "FRAMEWORKS", ["m2d"])
+    cases = device.speeds(torch.device("cpu"), store, tmp_path, True, ("ours",), lambda: 0.0)
+    assert [row["error"] for row in cases] == [f"m2d {size} ours: no time was left" for size in device.BATCHES]
+
+
+def test_pretraining_of_the_check_ends_when_its_time_is_up(script, tmp_path, monkeypatch):
+    training = script("device_training")
+    monkeypatch.setattr(training, "MIN_STEPS", 40)
+    (row,) = training.pretraining(tmp_path, tmp_path, 0.0, quick=True)
+    assert (row["complete"], row["steps"], row["of_steps"]) == (False, 2, 40)
+    assert EncoderFile.load(tmp_path / row["encoder"]).encoder.size.dim == 32
 
 
 def test_a_part_of_the_check_that_fails_stops_no_other(script, tmp_path, monkeypatch):
@@ -293,13 +318,13 @@ def test_a_part_of_the_check_that_fails_stops_no_other(script, tmp_path, monkeyp
         raise RuntimeError("no kernel image is available")
         yield
 
-    for part in ("losses", "speeds"):
+    for part in ("losses", "speeds", "pretraining"):
         monkeypatch.setattr(device, part, broken)
     monkeypatch.setattr(device, "STRATEGIES", ["random"])
     monkeypatch.setattr(device, "resumes", lambda store, folder: iter([]))
     device.main(["--device", "cpu", "--json", str(tmp_path / "rows.json"), "--markdown", str(tmp_path / "page.md")])
     rows = json.loads((tmp_path / "rows.json").read_text())
-    assert [row["part"] for row in rows] == ["masks", "losses", "speed"]
+    assert [row["part"] for row in rows] == ["masks", "losses", "speed", "training", "speed"]
     assert (
         "no kernel image is available" in rows[1]["error"] and "no kernel image" in (tmp_path / "page.md").read_text()
     )
