@@ -376,9 +376,9 @@ def training_table(row: dict[str, Any]) -> Table:
     """The log of the pre-training on procedural sound, under a title that sums it up."""
     whole = "" if row["complete"] else f" of {row['of_steps']:,}, when the time was up"
     title = (
-        f"Pre-training of {row['recipe']} ({row['strategy']}, {row['size']}) on {row['hours']:.1f} h of procedural "
-        f"sound: {row['steps']:,} steps{whole} of {row['batch']} crops in {row['seconds']:.0f} s, "
-        f"{row['samples_per_s']:,.0f} crops a second; the encoder has {row['encoder_bytes'] / 2**20:.1f} MiB"
+        f"Pre-training of {row['recipe']} ({row['strategy']}, {row['size']}) on procedural sound: {row['steps']:,} "
+        f"steps{whole} of {row['batch']} crops in {row['seconds']:.0f} s, {row['samples_per_s']:,.0f} crops a second; "
+        f"the encoder has {row['encoder_bytes'] / 2**20:.1f} MiB"
     )
     columns = {"step": "", "loss": "", "rank": "effective, of the encoder's features", "crops/s": "since the last line"}
     columns |= {"masks": "share of the time", "s": "since the start"}
