@@ -86,7 +86,8 @@ def pretrain(
         store: what `prepare` returned, or its folder; "procedural" for synthesised sound alone (docs/procedural.md).
         run: the folder to write.
         resume: continue the run in that folder from its last checkpoint; it ends with the same weights as a run that
-            was never interrupted, if both compute on the same number of threads all the time.
+            was never interrupted, if both compute on the same number of threads all the time. If its schedule is "wsd",
+            steps, epochs and decay of the recipe may be others, which extends it or ends it early.
         init: weights to start from, with an optimiser that starts anew: a run folder, an encoder file, ``"tiny"``
             (docs/encoder.md), or what others published (docs/published-weights.md); None for random ones.
         num_threads: that torch computes on; None follows what else keeps the cores busy, unless OMP_NUM_THREADS is set.

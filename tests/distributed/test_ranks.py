@@ -15,6 +15,8 @@ from melmask.train.recipe import RECIPES
 from melmask.train.run_folder import CHECKPOINT
 
 STRATEGIES = ("dwm", "dwm_band", "hard")
+OPTIMISED = {"optimiser": "muon", "weights_ema": 0.9, "schedule": "wsd"}
+RUNS = {strategy: {"strategy": strategy} for strategy in STRATEGIES} | {"muon": OPTIMISED}
 OF_BLOCKS = {"ema_start": 0.99, "ema_end": 0.999, "target": "blocks"}  # shares weights between its encoders
 # Each process trains all recipes in turn, and keeps what it remembers at the end of each.
 CODE = """
@@ -63,12 +65,12 @@ def free_port() -> int:
 
 @pytest.fixture(scope="module")
 def two_processes(store, tmp_path_factory):
-    """The folder of a run for each strategy, trained by two processes."""
+    """The folder of the runs, trained by two processes."""
     folder = tmp_path_factory.mktemp("two")
     runs = []
-    for strategy in STRATEGIES:
-        settings(strategy=strategy).save(folder / f"{strategy}.json")
-        runs.append(f"{folder / strategy}.json,{free_port()},{folder / strategy}")
+    for name, changes in RUNS.items():
+        settings(**changes).save(folder / f"{name}.json")
+        runs.append(f"{folder / name}.json,{free_port()},{folder / name}")
     processes = []
     for rank in range(2):
         world = {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
@@ -79,10 +81,10 @@ def two_processes(store, tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
-def test_two_processes_equal_one_that_accumulates(strategy, two_processes, store, tmp_path):
-    loop.pretrain(settings(strategy=strategy, accumulate=2), store, tmp_path / "one")
-    one, two = learnt(tmp_path / "one"), learnt(two_processes / strategy)
+@pytest.mark.parametrize("name", RUNS)
+def test_two_processes_equal_one_that_accumulates(name, two_processes, store, tmp_path):
+    loop.pretrain(settings(**RUNS[name], accumulate=2), store, tmp_path / "one")
+    one, two = learnt(tmp_path / "one"), learnt(two_processes / name)
     assert one.keys() == two.keys()
     for name in one:
         assert torch.allclose(one[name], two[name], atol=1e-5, equal_nan=True), name

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from melmask.files import read_tensors
+from melmask.nn.encoder_file import ENCODER
 from melmask.train import loop
 from melmask.train.recipe import RECIPES
 from melmask.train.run_folder import CHECKPOINT
@@ -77,8 +78,8 @@ def test_killed_between_checkpoints(framework, strategy, store, tmp_path):
 
 
 @pytest.mark.numerical
-def test_a_run_by_muon_is_resumed(store, tmp_path):
-    settings = recipe("msm-mae", optimiser="muon")
+def test_a_run_by_muon_of_averaged_weights_is_resumed(store, tmp_path):
+    settings = recipe("msm-mae", optimiser="muon", weights_ema=0.9, schedule="wsd")
     loop.pretrain(settings, store, tmp_path / "whole")
     saved, _ = read_tensors(tmp_path / "whole" / CHECKPOINT)
     assert "optimiser.momentum_buffer.encoder.blocks.0.attn.qkv.weight" in saved
@@ -92,6 +93,8 @@ def test_a_run_by_muon_is_resumed(store, tmp_path):
         loop.pretrain(settings, store, tmp_path / "killed", report=kill_at_ten)
     assert loop.pretrain(settings, store, tmp_path / "killed", resume=True)
     assert_same(tmp_path / "killed", tmp_path / "whole")
+    resumed, expected = (read_tensors(tmp_path / name / ENCODER)[0] for name in ("killed", "whole"))
+    assert all(torch.equal(resumed[name], value) for name, value in expected.items())
 
 
 def test_killed_by_a_signal(store, tmp_path):

@@ -12,6 +12,7 @@ from difflib import get_close_matches
 from functools import partial
 from importlib import import_module
 from keyword import iskeyword
+from pathlib import Path
 from typing import Any
 
 EXIT_BAD_INPUT, EXIT_LEFT_OUT, EXIT_INTERRUPTED = 2, 3, 130
@@ -43,6 +44,8 @@ CHOSEN: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "pretrain": ("melmask.train.paper", "named_recipe", ("strategy", "variant")),
     "plan": ("melmask.train.paper", "named_recipe", ("strategy", "variant")),
 }
+# Those that resume a run with its own recipe, and the module and function that reads it.
+RESUMED = {"pretrain": ("melmask.train.run_folder", "own_recipe")}
 HELP = """\
 usage: melmask COMMAND [OPTIONS]
 
@@ -138,8 +141,9 @@ def in_python(name: str) -> str:
 def from_recipe(command: Callable[..., None], name: str, arguments: Sequence[str]) -> Callable[..., None]:
     """The command of that name, with the settings of the recipe that ``arguments`` name as its defaults.
 
-    The recipe is found before the arguments are parsed, so that --help shows its settings. A name that is no recipe's
-    changes nothing here, and is refused when they are parsed.
+    Those of a run that is resumed are the run's own, unless a recipe is named. The recipe is found before the arguments
+    are parsed, so that --help shows its settings. A name that is no recipe's changes nothing here, and is refused when
+    they are parsed.
 
     Raises:
         ValueError: options that choose a recipe contradict each other.
@@ -150,8 +154,14 @@ def from_recipe(command: Callable[..., None], name: str, arguments: Sequence[str
     parser = ArgumentParser(add_help=False, allow_abbrev=False)
     for option in ("recipe", *options):
         parser.add_argument(f"--{option}", nargs="?")
+    parser.add_argument("--out", nargs="?")
+    parser.add_argument("--resume", action="store_true")
     given = vars(parser.parse_known_args(arguments)[0])
-    recipe = given.pop("recipe")
+    recipe, out, resume = (given.pop(option) for option in ("recipe", "out", "resume"))
+    if resume and out and recipe is None and name in RESUMED:
+        module, function = RESUMED[name]
+        own = getattr(import_module(module), function)(Path(out))
+        return command if own is None else partial(command, settings=own)
     if recipe not in known:
         return command
     settings = getattr(import_module(module), function)(recipe, **given) if function else known[recipe]

@@ -142,7 +142,7 @@ def memory_table(plan: Plan) -> Table:
     rows = (
         ("weights", "trained, float32", held.weights),
         ("other weights", "not trained, as a target encoder's; float32", held.untrained_weights),
-        ("moments", "AdamW's two, float32", held.moments),
+        ("moments", "AdamW's two, or Muon's one; float32", held.moments),
         ("weights in bf16", "copies for products, kept for the backward pass", held.half_weights),
         ("buckets", "to exchange gradients in", held.buckets),
         ("activations", f"of {samples:,} crops, kept for the backward pass", held.activations),

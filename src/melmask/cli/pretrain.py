@@ -37,7 +37,8 @@ def pretrain(
         settings: the recipe's settings, each of which can be changed.
         recipe: the named settings to start from; in paper-m2d and paper-msm-mae the strategy brings its schedule.
         variant: an ablation of these two: weights of dwm, or hints of dwm and sgim.
-        resume: resume the run in that folder, with its own recipe.
+        resume: resume the run in that folder, with its own recipe; of a run with --schedule wsd, --steps or --epochs
+            and --decay may be changed, to extend it or to end it early.
         dry_run: train nothing; print every setting with its source, and what the run would take on the store, or
             without one on AudioSet.
     """
@@ -64,9 +65,8 @@ def pretrain(
             if not console.is_terminal:
                 console.print(f"step {line.step}/{line.num_steps}  {note}  {line.elapsed_s:.0f} s")
 
-        def tell(started_from: str) -> None:
-            if started_from:
-                console.print(f"started from other weights: {escape(started_from)}", soft_wrap=True)
+        def tell(text: str) -> None:
+            console.print(escape(text), soft_wrap=True)
 
         complete = loop.pretrain(
             settings, data, out, resume=resume, init=init, num_threads=threads, report=show, note=tell

@@ -1,23 +1,27 @@
 """How many floating-point operations a training step takes, by part, counted exactly from the recipe.
 
 Counted are matrix products, with a multiplication and an addition each: linear layers, attention, and the products
-with which a strategy ranks patches. Norms, softmax, GELU and losses are excluded, as is usual for FLOPs. The optimiser
-has no products; of it every elementary operation is counted.
+with which a strategy ranks patches. Norms, softmax, GELU and losses are excluded, as is usual for FLOPs. AdamW has no
+products; of the optimiser every elementary operation is counted, and Muon's products.
 """
 
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from melmask.frameworks.cost import Pass, Product
 from melmask.masking import MaskingStrategy
 from melmask.masking.base import num_masked_of
 from melmask.nn.vit import Size
+from melmask.train.optimiser import muon_matrices
 from melmask.train.recipe import Recipe
 from melmask.types import PatchGrid
 
 CLIP_OPERATIONS = 3  # square, add; scale: of every gradient
+MUON_OPERATIONS = 12  # decay 1, momentum 3, Nesterov's form of it 3, norm 3, the step 2; and `muon_flops`
+EMA_OPERATIONS = 3  # subtract, scale, add
 ADAMW_OPERATIONS = 14  # decay 1, first moment 3, second moment 4, its root with epsilon 3, the step 3
 
 
@@ -48,7 +52,8 @@ class StepFlops:
 
     Args:
         parts: for one sample each.
-        optimiser: for the whole step: gradient clipping, AdamW and the framework's `after_step`.
+        optimiser: for the whole step: gradient clipping, AdamW and Muon, the moving average of the encoder's weights,
+            and the framework's `after_step`.
         batch_size: samples in the step.
     """
 
@@ -92,15 +97,33 @@ def step_flops(recipe: Recipe, num_mels: int) -> StepFlops:
     """
     grid = recipe.grid(num_mels)
     count = TokenCounts.of(recipe, grid)
-    cost = recipe.outline().cost(count.visible, count.masked)
+    model = recipe.outline()
+    cost = model.cost(count.visible, count.masked)
     parts = [part_of(each) for each in cost.passes]
     if recipe.checkpoint_activations:
         trained = [each for each in cost.passes if each.is_trained]
         again = sum(recomputed_flops(each) for each in trained)
         parts.append(Part("blocks again", sum(each.num_tokens for each in trained), 0, again))
     parts += guide_parts(recipe.make_strategy(), recipe, grid)
-    optimiser = (CLIP_OPERATIONS + ADAMW_OPERATIONS) * num_parameters(recipe)[0] + cost.after_step
+    by_muon = muon_matrices(model, recipe)
+    num_by_adamw = num_parameters(recipe)[0] - sum(parameter.numel() for parameter in by_muon)
+    optimiser = CLIP_OPERATIONS * num_parameters(recipe)[0] + ADAMW_OPERATIONS * num_by_adamw + cost.after_step
+    optimiser += sum(muon_flops(p, num_parts, recipe.muon_iterations) for p, num_parts in by_muon.items())
+    if recipe.weights_ema:
+        optimiser += EMA_OPERATIONS * sum(parameter.numel() for parameter in model.encoder.parameters())
     return StepFlops(tuple(parts), optimiser, recipe.batch_size)
+
+
+def muon_flops(parameter: Tensor, num_parts: int, num_iterations: int) -> int:
+    """Muon's step on a parameter that holds that many matrices one above the other.
+
+    An iteration takes three products: of the matrix with its transpose, of that with itself, and of their sum with the
+    matrix.
+    """
+    short, long = sorted((parameter.shape[0] // num_parts, parameter.shape[1]))
+    products = 2 * (2 * short**2 * long + short**3)
+    sums = 2 * short**2 + 2 * short * long  # of each of the two polynomials: scale, and add
+    return num_parts * (num_iterations * (products + sums) + MUON_OPERATIONS * short * long)
 
 
 def part_of(each: Pass) -> Part:

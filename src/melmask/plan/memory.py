@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from melmask.data.loader import PREFETCHED_BATCHES
 from melmask.frameworks.cost import Pass
 from melmask.plan.flops import TokenCounts, num_parameters
+from melmask.train.optimiser import muon_matrices
 from melmask.train.recipe import Recipe
 
 FLOAT32, BF16 = 4, 2  # bytes of a number
@@ -41,8 +42,8 @@ class Footprint:
 
     Args:
         weights: the trained ones, float32.
-        untrained_weights: the others, such as a target encoder's, float32.
-        moments: AdamW's two, float32.
+        untrained_weights: the others, such as a target encoder's and an average's, float32.
+        moments: AdamW's two, or Muon's one, float32.
         half_weights: bf16 copies of the weights, for products.
         buckets: in which devices exchange gradients.
         activations: what the forward pass keeps for the backward pass.
@@ -89,6 +90,9 @@ def footprint(recipe: Recipe, num_mels: int, setting: Setting) -> Footprint:
     passes = model.cost(count.visible, count.masked).passes
     in_encoder = sum(parameter.numel() for parameter in model.encoders()["online"].parameters())
     in_decoder = trained - in_encoder
+    untrained += in_encoder if recipe.weights_ema else 0
+    by_muon = sum(parameter.numel() for parameter in muon_matrices(model, recipe))
+    moments = FLOAT32 * (2 * trained - by_muon)
     encoder, *decoder = (_kept(each, setting, recipe.checkpoint_activations) for each in passes if each.is_trained)
     activations = batch * (encoder + sum(decoder))
     weights, gradients = FLOAT32 * trained, FLOAT32 * trained
@@ -99,7 +103,7 @@ def footprint(recipe: Recipe, num_mels: int, setting: Setting) -> Footprint:
     # The current one is held twice, as a spectrogram and as patches.
     num_batches = 2 if setting.on_gpu else 2 + PREFETCHED_BATCHES
     batches = num_batches * batch * recipe.crop_frames * num_mels * FLOAT32
-    steady = weights + FLOAT32 * untrained + 2 * FLOAT32 * trained + buckets + batches + temporaries
+    steady = weights + FLOAT32 * untrained + moments + buckets + batches + temporaries
     if recipe.accumulate > 1:
         growing = activations + half * trained + gradients  # those of earlier parts are there already
     else:
@@ -108,7 +112,7 @@ def footprint(recipe: Recipe, num_mels: int, setting: Setting) -> Footprint:
     return Footprint(
         weights=weights,
         untrained_weights=FLOAT32 * untrained,
-        moments=2 * FLOAT32 * trained,
+        moments=moments,
         half_weights=half * trained,
         buckets=buckets,
         activations=activations,

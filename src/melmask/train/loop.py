@@ -20,14 +20,16 @@ from melmask.nn.encoder_file import ENCODER, EncoderFile, FrontEnd
 from melmask.patches import grid_of, patchify, valid_patches
 from melmask.runtime import autocast_for, keep_freed_memory
 from melmask.threads import following_load
+from melmask.train.average import AVERAGE, WeightsAverage
 from melmask.train.checkpoint import load_training, save_training
 from melmask.train.distributed import World, join_world
+from melmask.train.extension import find_extension
 from melmask.train.initial import Initial, find_initial, stated_features
 from melmask.train.masker import Masker
 from melmask.train.monitors import effective_rank, feature_deviation
-from melmask.train.optimiser import clip_gradients, learning_rate, make_optimiser
+from melmask.train.optimiser import clip_gradients, decay_start, learning_rate, make_optimiser
 from melmask.train.recipe import Recipe
-from melmask.train.run_folder import CHECKPOINT, LOG, MASKING, LogEntry, kept_encoder, open_run, read_log
+from melmask.train.run_folder import CHECKPOINT, LOG, MASKING, STABLE, LogEntry, kept_encoder, open_run, read_log
 from melmask.train.signals import stop_requests
 from melmask.types import Batch
 
@@ -54,31 +56,39 @@ def pretrain(
         store: the packed data set.
         run: the folder to make or, with ``resume``, that of the run to resume.
         resume: start from the last checkpoint if there is one; the run ends with the weights of an uninterrupted one,
-            to the bit if both compute on the same number of threads all the time.
+            to the bit if both compute on the same number of threads all the time. A run of the schedule "wsd" may be
+            given other steps, epochs and decay (`melmask.train.extension`).
         init: weights to start from (`melmask.train.initial`), with a new optimiser; None for random ones.
         num_threads: that torch computes on; None follows what else keeps the cores busy (`melmask.threads`), unless
             OMP_NUM_THREADS is set.
         report: called with every entry of the log, in the first process.
-        note: called with what was taken of those weights, in words.
+        note: called with what was taken of those weights, or with what a new length does, in words.
 
     Returns:
         True if the run is complete, False if it was interrupted and its state saved.
 
     Raises:
-        ValueError: the folder is in use, its recipe or data are not those given, or the weights to start from are of
-            another form than the recipe's.
+        ValueError: the folder is in use, its recipe or data are not those given, the weights to start from are of
+            another form than the recipe's, or the run cannot get that length.
         Diverged: the loss is not finite; the last checkpoint with a finite loss is kept.
     """
     with join_world() as world, stop_requests() as stop_requested:
         recipe = recipe.on(store)
         loader = recipe.make_loader(store, world.device)
+        extension = find_extension(run, recipe, loader.crops_per_epoch) if resume else None
+        recipe = extension.recipe if extension else recipe
         initial = find_initial(init, run, recipe, store.spec)
         world.wait()  # no process looks at the folder while the first one makes it
         if world.is_first:
-            open_run(run, recipe, store, resume, initial.named if initial else None)
+            before = extension.before if extension else recipe
+            open_run(run, before, store, resume, initial.named if initial else None)
+            if extension:
+                extension.apply(run)
+                note(extension.told)
         world.wait()
         trainer = Trainer(recipe, loader, run, world, report, initial)
-        note(trainer.started_from)
+        if trainer.started_from:
+            note(f"started from other weights: {trainer.started_from}")
         return trainer.train(resume, stop_requested, num_threads)
 
 
@@ -115,6 +125,9 @@ class Trainer:
         self.model = model.to(world.device)
         self.wrapped = world.wrap(self.model)
         self.optimiser = make_optimiser(self.model, recipe)
+        self.decay = recipe.decay if recipe.schedule == "wsd" else None
+        online = self.model.encoders()["online"]
+        self.average = WeightsAverage(online, recipe.weights_ema) if recipe.weights_ema else None
         self.masker = Masker(recipe, loader, world)
         self.autocast = autocast_for(recipe.precision, world.device)
         self.finite = torch.ones((), dtype=torch.bool, device=world.device)
@@ -139,7 +152,7 @@ class Trainer:
                 if recipe.keep_every and done % recipe.keep_every == 0:
                     self.keep(done)
                 stopping = self.world.any(stop_requested())
-                if done % recipe.save_every == 0 or done == self.num_steps or stopping:
+                if done % recipe.save_every == 0 or done in (self.stable_step, self.num_steps) or stopping:
                     self.save(done)
                 if stopping and done < self.num_steps:
                     return False
@@ -154,7 +167,7 @@ class Trainer:
         """
         recipe = self.recipe
         for group in self.optimiser.param_groups:
-            group["lr"] = learning_rate(step, self.num_steps, recipe.learning_rate, recipe.warmup)
+            group["lr"] = learning_rate(step, self.num_steps, recipe.learning_rate, recipe.warmup, self.decay)
         value, weight = torch.zeros((), device=self.world.device), 0.0
         for i in range(recipe.accumulate):
             last = i == recipe.accumulate - 1
@@ -170,6 +183,8 @@ class Trainer:
         self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
         self.model.after_step((step + 1) / self.num_steps)
+        if self.average:
+            self.average.after_step(step + 1, self.model.encoders()["online"])
         self.masker.after_step()
         return dataclasses.replace(loss, value=value / weight), grad_norm
 
@@ -224,8 +239,11 @@ class Trainer:
         """Write checkpoint and encoder file, in the first process."""
         self.check_finite(step)
         if self.world.is_first:
-            masking = {f"{MASKING}{name}": tensor for name, tensor in self.masker.state().items()}
-            save_training(self.run / CHECKPOINT, self.model, self.optimiser, masking, {"step": str(step)})
+            extra = {f"{MASKING}{name}": tensor for name, tensor in self.masker.state().items()}
+            if self.average:
+                extra |= self.average.state()
+            for file in (STABLE, CHECKPOINT) if step == self.stable_step else (CHECKPOINT,):
+                save_training(self.run / file, self.model, self.optimiser, extra, {"step": str(step)})
             self.save_encoder(self.run / ENCODER)
         self.world.wait()
 
@@ -238,8 +256,8 @@ class Trainer:
             self.save_encoder(path)
 
     def save_encoder(self, path: Path) -> None:
-        """Write the encoder with its front end."""
-        store, encoder = self.loader.store, self.model.encoders()["online"]
+        """Write the encoder, or the average of its weights, with its front end."""
+        store, encoder = self.loader.store, self.average.encoder if self.average else self.model.encoders()["online"]
         front_end = FrontEnd(store.spec, store.mean, store.std)
         EncoderFile(encoder, front_end, self.recipe.crop_frames, **stated_features(self.run)).save(path)
 
@@ -247,7 +265,14 @@ class Trainer:
         """Restore the state of the last checkpoint; returns its number of steps."""
         extra, metadata = load_training(self.run / CHECKPOINT, self.model, self.optimiser)
         self.masker.restore(select_prefix(extra, MASKING))
+        if self.average:
+            self.average.encoder.load_state_dict(select_prefix(extra, AVERAGE))
         return int(metadata["step"])
+
+    @property
+    def stable_step(self) -> int | None:
+        """The step after which the learning rate falls from its constant; None for a schedule without one."""
+        return None if self.decay is None else decay_start(self.num_steps, self.decay)
 
     def has_checkpoint(self) -> bool:
         """Whether the run has saved its state."""

@@ -29,6 +29,9 @@ from melmask.patches import PositionOrder
 from melmask.train.earlier import update_recipe
 from melmask.types import PatchGrid
 
+LENGTH = ("steps", "epochs", "decay")  # settings in which a run of the schedule "wsd" may change
+COUNTS = ("batch_size", "accumulate", "muon_iterations", "crop_frames", "log_every", "save_every")
+ROUNDING = 1e-9
 # Not dict, of which tyro would make a flag for each key of the default value.
 Options = MutableMapping[str, bool | int | float | str]
 
@@ -71,10 +74,16 @@ class Recipe:
             else.
         muon_iterations: by which Muon orthogonalises an update; more are more exact and take longer.
         learning_rate: peak of the schedule, for this batch size.
-        warmup: share of the run in which the learning rate rises linearly; a cosine to zero follows.
+        schedule: of the learning rate after warm-up: a "cosine" to zero, or "wsd" (warm-up, stable, decay): constant,
+            and then to zero as 1 - sqrt(progress). A run of "wsd" can be extended and ended early
+            (`melmask.train.extension`).
+        warmup: share of the run, from its start, in which the learning rate rises linearly.
+        decay: share of the run, to its end, in which the rate of "wsd" falls.
         weight_decay: AdamW's and Muon's, on matrices only.
         betas: AdamW's.
         grad_clip: largest norm of the gradient.
+        weights_ema: decay of an exponential moving average of the encoder's weights, of which the encoder file is
+            written (`melmask.train.average`); 0 for the weights themselves.
         checkpoint_activations: keep only the input of each transformer block and compute the rest again in the backward
             pass: less memory, about a third more time, the same results.
         precision: "float32", "bf16" autocast, or "auto" for bf16 where the hardware computes in it.
@@ -114,10 +123,13 @@ class Recipe:
     optimiser: Literal["adamw", "muon"] = "adamw"
     muon_iterations: int = 3
     learning_rate: float = 2.4e-3
+    schedule: Literal["cosine", "wsd"] = "cosine"
     warmup: float = 1 / 15
+    decay: float = 0.2
     weight_decay: float = 0.05
     betas: tuple[float, float] = (0.9, 0.95)
     grad_clip: float = 3.0
+    weights_ema: float = 0.0
     checkpoint_activations: bool = False
     precision: Literal["auto", "float32", "bf16"] = "auto"
     procedural_share: float = 0.0
@@ -134,28 +146,17 @@ class Recipe:
             raise ValueError(f'position_order is "freq-time" or "time-freq", got {self.position_order!r}')
         if (self.steps > 0) == (self.epochs > 0):
             raise ValueError(f"set one of steps and epochs, the other to 0: got {self.steps} and {self.epochs}")
-        for name in (
-            "batch_size",
-            "accumulate",
-            "muon_iterations",
-            "crop_frames",
-            "log_every",
-            "save_every",
-            "learning_rate",
-            "grad_clip",
-        ):
+        for name in (*COUNTS, "learning_rate", "grad_clip"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
-        if self.optimiser not in ("adamw", "muon"):
-            raise ValueError(f'optimiser is "adamw" or "muon", got {self.optimiser!r}')
+        for name, there_are in (("optimiser", ("adamw", "muon")), ("schedule", ("cosine", "wsd"))):
+            if getattr(self, name) not in there_are:
+                raise ValueError(f"{name} is one of {', '.join(there_are)}, got {getattr(self, name)!r}")
+        self._check_shares()
         if self.keep_every < 0:
             raise ValueError(f"keep_every must be at least 1, or 0 to keep none, got {self.keep_every}")
         if self.crops_per_clip < 0:
             raise ValueError(f"crops_per_clip must be at least 1, or 0 for its length, got {self.crops_per_clip}")
-        if not 0.0 <= self.procedural_share <= 1.0:
-            raise ValueError(f"procedural_share is a share of the crops in [0, 1], got {self.procedural_share}")
-        if not 0.0 <= self.warmup < 1.0:
-            raise ValueError(f"warmup is a share of the run in [0, 1), got {self.warmup}")
         if self.crop_frames < self.patch_shape[1]:
             raise ValueError(
                 f"crop_frames {self.crop_frames} is shorter than one patch of {self.patch_shape[1]} frames"
@@ -163,6 +164,18 @@ class Recipe:
         make_options(self.framework, self.framework_options)
         for check in (self._check_strategy, self._check_hints, self.exponent, lambda: self.decoder_size):
             check()
+
+    def _check_shares(self) -> None:
+        if not 0.0 <= self.procedural_share <= 1.0:
+            raise ValueError(f"procedural_share is a share of the crops in [0, 1], got {self.procedural_share}")
+        if not 0.0 <= self.warmup < 1.0:
+            raise ValueError(f"warmup is a share of the run in [0, 1), got {self.warmup}")
+        if not 0.0 <= self.decay <= 1.0:
+            raise ValueError(f"decay is a share of the run in [0, 1], got {self.decay}")
+        if self.schedule == "wsd" and self.warmup + self.decay > 1.0 + ROUNDING:
+            raise ValueError(f"warmup {self.warmup} and decay {self.decay} are shares of one run: together at most 1")
+        if not 0.0 <= self.weights_ema < 1.0:
+            raise ValueError(f"weights_ema is a decay in [0, 1), such as 0.999, or 0 for none, got {self.weights_ema}")
 
     def _check_strategy(self) -> None:
         strategy = self.make_strategy()
@@ -366,19 +379,17 @@ def _msm_mae(recipe: Recipe, **changes: Any) -> Recipe:
     return dataclasses.replace(recipe, **settings)
 
 
+_TINY_MSM_MAE = _msm_mae(
+    _TINY, batch_size=64, accumulate=2, optimiser="muon", learning_rate=1e-3,
+    framework_options=_HALF_BY_CROSS_ATTENTION,
+)  # fmt: skip
+
 RECIPES: dict[str, Recipe] = {
     "micro-m2d": _MICRO,
     "micro-msm-mae": _msm_mae(_MICRO),
     "quick-msm-mae": _msm_mae(_TINY, steps=1200, learning_rate=1e-3, framework_options=_HALF_BY_CROSS_ATTENTION),
     "tiny-m2d": _TINY,
-    "tiny-msm-mae": _msm_mae(
-        _TINY,
-        batch_size=64,
-        accumulate=2,
-        optimiser="muon",
-        learning_rate=1e-3,
-        framework_options=_HALF_BY_CROSS_ATTENTION,
-    ),
+    "tiny-msm-mae": _TINY_MSM_MAE,
     "small-m2d": dataclasses.replace(_PAPER, size="small"),
     "small-msm-mae": _msm_mae(_PAPER, size="small", decoder_dim=384, decoder_depth=4, decoder_heads=6),
     "base-m2d": _PAPER,

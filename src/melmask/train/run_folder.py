@@ -4,6 +4,8 @@
 recipe.json             every setting of the run
 data.json               the store: its path (or "procedural"), fingerprint, mean and standard deviation
 checkpoint.safetensors  the training's state after the last saved step, to resume from
+stable.safetensors      of the schedule "wsd": the state at the last step before the learning rate falls
+                        (`melmask.train.extension`)
 init.json               the weights that the run started from, if not from random ones (`melmask.train.initial`)
 encoder.safetensors     the encoder with its front end (`melmask.nn.encoder_file`)
 encoders/N.safetensors  the encoder after step N, every `keep_every` steps
@@ -23,6 +25,7 @@ from melmask.train.recipe import Recipe
 
 KEPT = "encoders"  # folder of the encoders that are kept along a run
 RECIPE, DATA, CHECKPOINT, LOG = "recipe.json", "data.json", "checkpoint.safetensors", "log.jsonl"
+STABLE = "stable.safetensors"  # of a run that can be extended
 INIT = "init.json"  # of a run that started from other weights: which
 SUFFIX = ".safetensors"
 MASKING = "masking."  # prefix of the masking strategy's state in a checkpoint
@@ -81,7 +84,8 @@ def open_run(run: Path, recipe: Recipe, store: Store, resume: bool, initial: Map
         if not resume:
             raise ValueError(f"{run} already holds a run: resume it, or choose another folder")
         if Recipe.load(run / RECIPE) != recipe:
-            raise ValueError(f"{run} was started with another recipe: resume it with its own, or choose another folder")
+            own = f"resume it with its own, in {run / RECIPE}"
+            raise ValueError(f"{run} was started with another recipe: {own}, or choose another folder")
         if read_data(run)["fingerprint"] != store.fingerprint:
             raise ValueError(f"{run} was trained on other data than {store.place}: resume it with its own store")
         remove_temporaries(run)
@@ -97,6 +101,15 @@ def open_run(run: Path, recipe: Recipe, store: Store, resume: bool, initial: Map
     else:
         (run / INIT).unlink(missing_ok=True)  # of a start that was cut off
     recipe.save(run / RECIPE)  # last, as it says that the folder holds a run
+
+
+def own_recipe(run: Path) -> Recipe | None:
+    """The recipe of the run in a folder; None if it holds none.
+
+    Raises:
+        ValueError: its file is damaged.
+    """
+    return Recipe.load(run / RECIPE) if (run / RECIPE).exists() else None
 
 
 def kept_encoder(run: Path, step: int) -> Path:

@@ -9,12 +9,14 @@ from torch.utils.flop_counter import FlopCounterMode
 from melmask.frameworks.base import MaskedDecoder
 from melmask.frameworks.cross import CrossDecoder
 from melmask.masking import STRATEGIES, draw
-from melmask.plan.flops import TokenCounts, num_parameters, step_flops
+from melmask.plan.flops import ADAMW_OPERATIONS, TokenCounts, muon_flops, num_parameters, step_flops
 from melmask.train.masker import guide_of
+from melmask.train.optimiser import make_optimiser, muon_matrices
 from melmask.train.recipe import RECIPES, Recipe
 from melmask.types import Mask
 
 BATCH, NUM_MELS = 2, 80
+BOTH = ("muon", "adamw")
 COUNTED = ("micro-m2d", "micro-msm-mae", "tiny-m2d", "tiny-msm-mae")
 
 
@@ -55,6 +57,23 @@ def test_a_step_takes_exactly_what_torch_counts(name, recomputed):
     assert backward == sum(part.backward for part in step.parts)
     assert step.per_step == BATCH * (forward + backward) + step.optimiser
     assert ("blocks again" in parts_of(made)) == recomputed
+
+
+@pytest.mark.parametrize("iterations", [1, 3])
+def test_muon_takes_exactly_the_products_that_torch_counts(iterations):
+    """And the elementary operations of `muon_flops`, which are far fewer."""
+    made = recipe("tiny-msm-mae", optimiser="muon", muon_iterations=iterations, precision="float32")
+    model = made.make_model()
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimiser = make_optimiser(model, made)
+    with FlopCounterMode(display=False) as counter:
+        optimiser.step()
+    products, by_muon = counter.get_total_flops(), muon_matrices(model, made)
+    estimated = sum(muon_flops(p, parts, iterations) for p, parts in by_muon.items())
+    assert products < estimated < 1.05 * products
+    muon, adamw = (step_flops(dataclasses.replace(made, optimiser=name), NUM_MELS).optimiser for name in BOTH)
+    assert muon - adamw == estimated - ADAMW_OPERATIONS * sum(p.numel() for p in by_muon)
 
 
 @pytest.mark.parametrize("name", COUNTED)

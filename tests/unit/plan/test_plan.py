@@ -163,6 +163,18 @@ def test_memory_falls_with_parts_and_with_recomputing():
     assert part_size(base(batch_size=64, accumulate=4), 2) == 8
 
 
+def test_the_states_of_muon_and_of_averaged_weights_are_counted():
+    def held(**changes):
+        return footprint(base(**changes), 80, Setting(1, in_bf16=False, on_gpu=True))
+
+    muon, averaged, plain = held(optimiser="muon"), held(weights_ema=0.999), held()
+    model = base().outline()
+    matrices = [p for name, p in model.named_parameters() if p.requires_grad and ".blocks." in name and p.ndim == 2]
+    assert plain.moments - muon.moments == plain.peak - muon.peak == 4 * sum(p.numel() for p in matrices)
+    average = 4 * sum(p.numel() for p in model.encoder.parameters())
+    assert averaged.untrained_weights - plain.untrained_weights == averaged.peak - plain.peak == average
+
+
 def measured_memory(case: str) -> int:
     done = subprocess.run(
         [sys.executable, MEMORY_BENCHMARK, "--steps-of", case], check=True, capture_output=True, text=True

@@ -96,7 +96,8 @@ def test_training_starts_from_the_weights_with_a_new_optimiser(published, store,
     for name, tensor in EncoderFile.load(run / ENCODER).encoder.state_dict().items():
         torch.testing.assert_close(tensor, expected[name], atol=1e-6, rtol=0)
     assert EncoderFile.load(run / ENCODER).encoder.positions.order == "time-freq"
-    assert notes[0].startswith("encoder") and json.loads((run / INIT).read_text())["path"] == str(path)
+    assert notes[0].startswith("started from other weights: encoder")
+    assert json.loads((run / INIT).read_text())["path"] == str(path)
     assert int(read_tensors(run / CHECKPOINT)[0]["optimiser.step.encoder.norm.bias"]) == 2
 
 
@@ -225,7 +226,7 @@ def test_a_run_starts_from_the_encoder_that_comes_with_melmask(shipped_tiny, sto
     settings = {"size": "micro", "position_order": "freq-time", "steps": 2, "learning_rate": 1e-9}
     run, notes = tmp_path / "run", []
     assert loop.pretrain(recipe("msm-mae", **settings), store, run, init="tiny", note=notes.append)
-    assert notes == ["encoder from tiny; new: decoder"]
+    assert notes == ["started from other weights: encoder from tiny; new: decoder"]
     written = EncoderFile.load(run / ENCODER)
     for name, tensor in written.encoder.state_dict().items():
         torch.testing.assert_close(tensor, tiny.encoder.state_dict()[name], atol=1e-6, rtol=0)

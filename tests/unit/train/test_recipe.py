@@ -138,6 +138,10 @@ def test_the_papers_settings_are_the_default():
         ),
         ({**MSM_MAE, "strategy": "sgim", **BY_EMA}, 'msm-mae has no "ema" encoder .*; it has: online'),
         ({"warmup": 1.0}, "warmup"),
+        ({"decay": 1.5}, r"decay is a share of the run in \[0, 1\], got 1.5"),
+        ({"schedule": "wsd", "warmup": 0.5, "decay": 0.6}, "warmup 0.5 and decay 0.6 .* together at most 1"),
+        ({"weights_ema": 1.0}, "weights_ema is a decay in .*, such as 0.999, or 0 for none, got 1.0"),
+        ({"muon_iterations": 0}, "muon_iterations must be positive"),
         ({"framework_options": {"ema_end": 1.1}}, r"ema_end is a decay in \[0, 1\], got 1.1"),
         ({"framework": "msm-mae"}, "msm-mae has no option 'ema_start'; it has: agreement, decoded_share, decoder"),
         (
