@@ -24,8 +24,11 @@ def compare(
 ) -> None:
     """Compare two encoders on the same clips, with paired intervals.
 
-    Probes, splits and seeds are the same for both. Scores of runs are appended to their results.jsonl, as by evaluate,
-    and what is found about the pair to their comparisons.jsonl; `melmask report` shows both.
+    Probes, splits and seeds are the same for both.
+
+    Scores are appended to results.jsonl of runs, as by `melmask evaluate`.
+
+    Differences are written to comparisons.jsonl of runs, for `melmask report`.
 
     Args:
         a: an encoder, as `melmask evaluate` takes; untrained-of:RUN is a run's own encoder untrained.

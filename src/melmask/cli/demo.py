@@ -17,7 +17,9 @@ def demo(
     clips_per_task: int | None = None,
     workers: Workers = None,
 ) -> None:
-    """Make the built-in corpus, instruments and speech with labels, or a store of procedural sound.
+    """Make the built-in corpus, or a store of procedural sound.
+
+    The corpus: instruments and speech, with labels.
 
     Args:
         what: the corpus as recordings with manifests, or procedural sound as a packed store (docs/procedural.md).

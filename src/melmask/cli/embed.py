@@ -26,7 +26,8 @@ def embed(
 
     The encoder is tiny, which comes with melmask, unless another is named first.
 
-    The file holds features [clip, dim], path, label, fold, group, source [clip], and the encoder's name.
+    The file holds features [clip, dim]; path, label, fold, group, source [clip].
+
     `melmask report --map FILE` draws a map of it.
 
     Files that cannot be used are listed beside it, in FILE.rejected.csv.

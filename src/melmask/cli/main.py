@@ -31,7 +31,7 @@ COMMANDS = {
     "report": "Write an HTML report about one or more runs.",
     "mask": "Plot a spectrogram, and what masking strategies mask of it.",
     "tasks": "List public evaluation tasks, and make their tables.",
-    "demo": "Make the built-in corpus: instruments and speech, with labels.",
+    "demo": "Make the built-in corpus, or a store of procedural sound.",
 }
 # Commands whose settings start from a named recipe, and the module and dict that hold their recipes.
 RECIPES = {

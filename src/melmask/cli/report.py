@@ -14,7 +14,7 @@ def report(
 ) -> None:
     """Write an HTML report about one or more runs.
 
-    The page holds all its figures and sounds; tables are also written as CSV and Markdown.
+    The page holds its figures and sounds; tables are CSV and Markdown files too.
 
     Args:
         runs: folders of runs.
