@@ -12,7 +12,7 @@ from typing import Any, get_args
 
 import torch
 
-from melmask.encoders.features import Statistics
+from melmask.encoders.features import Pooling
 from melmask.encoders.pretrained import PretrainedEncoder
 from melmask.files import write_json
 from melmask.nn import shipped
@@ -22,6 +22,7 @@ from melmask.train.run_folder import RECIPE, kept_encoder, read_log, split_step
 from model_card.card import HERE, TRAINING
 
 MAX_MEGABYTES = 12.0
+POOLINGS = [pooling for pooling in get_args(Pooling) if pooling != "auto"]
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -30,7 +31,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("run", help="the run's folder, or RUN@STEP")
     parser.add_argument("--name", default="tiny", choices=sorted(shipped.SHIPPED))
     parser.add_argument("--layers", nargs="+", default=["last"], help="to read by default: last, all, or numbers")
-    parser.add_argument("--pooling", default="mean", choices=get_args(Statistics), help="to read by default")
+    parser.add_argument("--pooling", default="mean", choices=POOLINGS, help="to read by default")
     parser.add_argument("--command", default="", help="that trained it, for the card")
     parser.add_argument("--card", type=Path, default=HERE, help="folder of training.json")
     given = parser.parse_args(arguments)

@@ -37,9 +37,9 @@ Init = Annotated[
     str | None,
     arg(
         metavar="WEIGHTS",
-        help="weights to start from: of a run's folder, an encoder file, tiny, which comes with melmask, or what "
-        "others published.",
-        help_behavior_hint="(optional)",
+        help="weights to start from: of a run's folder, an encoder file, tiny, which comes with melmask, what others "
+        "published, or random.",
+        help_behavior_hint="(default: random; with the recipe quick-msm-mae tiny)",
     ),
 ]
 NewRun = Annotated[Path | None, arg(metavar="RUN", help_behavior_hint="(required, but for --dry-run)")]

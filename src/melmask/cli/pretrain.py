@@ -13,8 +13,9 @@ from melmask.cli.console import bar, console, print_path
 from melmask.cli.main import EXIT_INTERRUPTED
 from melmask.cli.options import DEFAULT_RECIPE, Init, NewRun, OptionalStore, Threads
 from melmask.train.paper import VARIANTS, named_recipe, settings_of
-from melmask.train.recipe import RECIPES, Recipe, as_text
+from melmask.train.recipe import RECIPES, STARTS, Recipe, as_text
 
+RANDOM = "random"  # in place of weights to start from
 MENTIONED_SHARE = 0.01  # of the time, above which the cost of masks is shown
 
 
@@ -54,6 +55,9 @@ def pretrain(
     own = out / run_folder.RECIPE
     if resume and settings == RECIPES[recipe] and own.exists():
         settings = Recipe.load(own)
+    if init is None and not own.exists():
+        init = STARTS.get(recipe)
+    start = None if init == RANDOM else init
     data = open_data(store)
     with bar("training") as (progress, task):
 
@@ -69,7 +73,7 @@ def pretrain(
             console.print(escape(text), soft_wrap=True)
 
         complete = loop.pretrain(
-            settings, data, out, resume=resume, init=init, num_threads=threads, report=show, note=tell
+            settings, data, out, resume=resume, init=start, num_threads=threads, report=show, note=tell
         )
     if not complete:
         command = shlex.join(["melmask", "pretrain", str(store), "--out", str(out), "--resume"])

@@ -3,10 +3,14 @@
 import re
 
 import pytest
+import torch
 
 from melmask.cli.main import main
+from melmask.encoders.registry import load
+from melmask.files import read_tensors
 from melmask.train.paper import SOURCES, named_recipe
-from melmask.train.recipe import Recipe
+from melmask.train.recipe import RECIPES, STARTS, Recipe
+from melmask.train.run_folder import CHECKPOINT
 
 SMALL = [
     "--size",
@@ -87,3 +91,25 @@ def test_what_is_missing_or_contradicts_itself_is_named(arguments, message, caps
     with pytest.raises(SystemExit) as exit_:
         main(["pretrain", *arguments])
     assert exit_.value.code == 2 and message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("recipe", "init", "start"), [("quick-msm-mae", None, "tiny"), ("quick-msm-mae", "random", "")])
+def test_quick_starts_from_the_encoder_that_comes_with_melmask_unless_told_otherwise(
+    recipe, init, start, store, tmp_path, capsys
+):
+    assert {"quick-msm-mae": "tiny"} == STARTS
+    small = ["--steps", "1", "--batch-size", "2", "--precision", "float32", "--learning-rate", "1e-9"]
+    options = [] if init is None else ["--init", init]
+    main(["pretrain", str(store.folder), "--recipe", recipe, *small, *options, "--out", str(tmp_path / "run")])
+    shown = capsys.readouterr().out
+    assert ("encoder from tiny" in shown) == bool(start)
+    weights = read_tensors(tmp_path / "run" / CHECKPOINT)[0]["model.encoder.blocks.0.attn.qkv.weight"]
+    tiny = load("tiny").encoder.blocks[0].attn.qkv.weight
+    assert torch.allclose(weights, tiny, atol=1e-6) == bool(start)
+    main(["pretrain", str(store.folder), "--recipe", recipe, *small, "--resume", "--out", str(tmp_path / "run")])
+
+
+def test_every_start_has_the_form_of_its_recipe():
+    for name, start in STARTS.items():
+        recipe, encoder = RECIPES[name], load(start)
+        assert (recipe.encoder_size, recipe.patch_shape) == (encoder.encoder.size, encoder.encoder.patch_shape)
