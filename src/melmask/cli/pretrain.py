@@ -12,8 +12,9 @@ from tyro.conf import OmitArgPrefixes, Positional
 from melmask.cli.console import bar, console, print_path
 from melmask.cli.main import EXIT_INTERRUPTED
 from melmask.cli.options import DEFAULT_RECIPE, Init, NewRun, OptionalStore, Threads
+from melmask.train.initial import STARTS
 from melmask.train.paper import VARIANTS, named_recipe, settings_of
-from melmask.train.recipe import RECIPES, STARTS, Recipe, as_text
+from melmask.train.recipe import RECIPES, Recipe, as_text
 
 RANDOM = "random"  # in place of weights to start from
 MENTIONED_SHARE = 0.01  # of the time, above which the cost of masks is shown

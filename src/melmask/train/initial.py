@@ -23,6 +23,9 @@ from melmask.train.checkpoint import MODEL
 from melmask.train.recipe import Recipe
 from melmask.train.run_folder import CHECKPOINT, INIT, RECIPE, kept_encoder, split_step
 
+# What the command pretrain starts a recipe's runs from if it is not told.
+STARTS = {"quick-msm-mae": "tiny"}
+
 
 @dataclass(frozen=True)
 class Initial:

@@ -398,5 +398,3 @@ RECIPES: dict[str, Recipe] = {
     "paper-m2d": dataclasses.replace(_PAPER, strategy="dwm"),
     "paper-msm-mae": _msm_mae(_PAPER, strategy="dwm", decoder_dim=384, decoder_depth=4, decoder_heads=6),
 }
-# What the command pretrain starts a recipe's runs from if it is not told.
-STARTS = {"quick-msm-mae": "tiny"}

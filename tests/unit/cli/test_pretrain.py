@@ -8,8 +8,9 @@ import torch
 from melmask.cli.main import main
 from melmask.encoders.registry import load
 from melmask.files import read_tensors
+from melmask.train.initial import STARTS
 from melmask.train.paper import SOURCES, named_recipe
-from melmask.train.recipe import RECIPES, STARTS, Recipe
+from melmask.train.recipe import RECIPES, Recipe
 from melmask.train.run_folder import CHECKPOINT
 
 SMALL = [
@@ -93,11 +94,13 @@ def test_what_is_missing_or_contradicts_itself_is_named(arguments, message, caps
     assert exit_.value.code == 2 and message in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("recipe", "init", "start"), [("quick-msm-mae", None, "tiny"), ("quick-msm-mae", "random", "")])
+@pytest.mark.parametrize(
+    ("recipe", "init", "start"), [("quick-msm-mae", None, "tiny"), ("quick-msm-mae", "random", "")]
+)
 def test_quick_starts_from_the_encoder_that_comes_with_melmask_unless_told_otherwise(
     recipe, init, start, store, tmp_path, capsys
 ):
-    assert {"quick-msm-mae": "tiny"} == STARTS
+    assert STARTS == {"quick-msm-mae": "tiny"}
     small = ["--steps", "1", "--batch-size", "2", "--precision", "float32", "--learning-rate", "1e-9"]
     options = [] if init is None else ["--init", init]
     main(["pretrain", str(store.folder), "--recipe", recipe, *small, *options, "--out", str(tmp_path / "run")])
