@@ -2,7 +2,7 @@
 
     make model-card AUDIO=../shared/audio     # or: PYTHONPATH=tools python -m model_card --audio ../shared/audio
 
-Takes about half an hour on two cores. A call that was stopped resumes with the next task.
+Takes about 20 minutes on two cores. A call that was stopped resumes with the next task.
 """
 
 import argparse
