@@ -29,8 +29,9 @@ def test_what_cannot_be_read_is_one_line(tmp_path, capsys):
     assert "no.pth" in capsys.readouterr().err and not (tmp_path / "m2d" / ENCODER).exists()
 
 
-def test_fine_tuning_a_file_asks_for_a_folder(tmp_path, capsys):
+def test_fine_tuning_takes_a_file_and_misses_its_task_alone(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     path = save_published(tmp_path / "m2d.pth", published_tensors("encoder"))
     with pytest.raises(SystemExit):
         main(["finetune", str(path), "--task", "birds.csv"])
-    assert "melmask import" in capsys.readouterr().err
+    assert "birds.csv does not exist" in capsys.readouterr().err and not (tmp_path / "m2d-finetuned").exists()
