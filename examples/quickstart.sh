@@ -10,7 +10,7 @@ set -euo pipefail
 data=${1:-}
 encoder=${ENCODER:-tiny} # comes with melmask
 recipe=${RECIPE:-quick-msm-mae}
-steps=${STEPS:-100}
+steps=${STEPS:-70}
 maskings=(random dwm)
 say() { if [[ -t 1 ]]; then printf '\n\033[1m== %s\033[0m\n' "$*"; else printf '\n== %s\n' "$*"; fi; }
 left_out=3 # the exit status of a command that worked and says which recordings it left out
