@@ -9,13 +9,13 @@ from typing import Any
 
 import torch
 
-from melmask.demo.procedural.stream import open_data
+from melmask.demo.procedural.stream import ProceduralSound
 from melmask.nn.encoder_file import ENCODER, EncoderFile
 from melmask.train.loop import pretrain
 from melmask.train.recipe import RECIPES, Recipe
 from melmask.train.run_folder import LogEntry
 
-NAME, PROCEDURAL, ENCODER_OUT = "small-msm-mae", Path("procedural"), "pretrained.safetensors"
+NAME, ENCODER_OUT = "small-msm-mae", "pretrained.safetensors"
 BATCH, QUICK_BATCH = 512, 4
 TRIAL_STEPS, QUICK_TRIAL_STEPS, MIN_STEPS = 40, 4, 4
 USED_SHARE = 0.9  # of the time left, by the trial's rate: checkpoints come on top
@@ -36,7 +36,7 @@ def pretraining(folder: Path, out: Path, seconds: float, quick: bool) -> Iterato
         The only row: what was trained, its log, and the encoder's file.
     """
     deadline = time.monotonic() + seconds
-    num_trial, recipe, sound = QUICK_TRIAL_STEPS if quick else TRIAL_STEPS, recipe_of(quick), open_data(PROCEDURAL)
+    num_trial, recipe, sound = QUICK_TRIAL_STEPS if quick else TRIAL_STEPS, recipe_of(quick), ProceduralSound()
     trial: list[LogEntry] = []
     pretrain(with_steps(recipe, num_trial, num_trial // 2), sound, folder / "trial", report=trial.append)
     step_s = recipe.batch_size / trial[-1].samples_per_s  # of the second half, which is warm

@@ -42,7 +42,7 @@ WARM_UP_STEPS, TIMED_STEPS = 4, 24
 
 MUON = {"optimiser": "muon", "learning_rate": 1e-3}
 CROSS = {"decoder": "cross", "decoded_share": 0.5}
-# Changes of the recipe tiny-msm-mae as it was in LOG.md's runs of 2026-11-25. Each is read beside the one it builds on.
+# Changes of the recipe tiny-msm-mae; "before" is what it was in LOG.md's runs of 2026-11-25.
 TRIALS: dict[str, dict[str, Any]] = {
     "before": {"optimiser": "adamw", "learning_rate": 5e-4, "patch_shape": (8, 16), "framework_options": {}},
     "16x16": {"optimiser": "adamw", "learning_rate": 5e-4, "patch_shape": (16, 16), "framework_options": {}},

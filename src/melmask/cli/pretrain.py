@@ -53,10 +53,9 @@ def pretrain(
         return
     if store is None or out is None:
         raise ValueError("pretrain needs a store and a folder for the run: melmask pretrain STORE --out RUN")
-    own = out / run_folder.RECIPE
-    if resume and settings == RECIPES[recipe] and own.exists():
-        settings = Recipe.load(own)
-    if init is None and not own.exists():
+    if resume and settings == RECIPES[recipe]:
+        settings = run_folder.own_recipe(out) or settings
+    if init is None and not (out / run_folder.RECIPE).exists():
         init = STARTS.get(recipe)
     start = None if init == RANDOM else init
     data = open_data(store)

@@ -35,6 +35,11 @@ def random_state(*key: int) -> np.random.Generator:
     return np.random.default_rng(np.random.SeedSequence(key))
 
 
+def random_seed(*key: int) -> int:
+    """A seed for generators of torch, drawn from the key: the same on every machine."""
+    return int(random_state(*key).integers(2**63))
+
+
 def trainable_rows(store: Store, exclude: Sequence[str]) -> list[int]:
     """Rows of the store's table to train on: each file once, and none that an excluded source or fold lists.
 

@@ -230,11 +230,8 @@ def _write_store(
 ) -> None:
     """Write the tables and store.json once all shards are made, and remove shards that are not needed any more."""
     entries: dict[Recording, dict[str, Any]] = {}
-    total, total_of_squares = 0.0, 0.0
-    for shard in shards:
-        description = _read_description(job, shard)
-        total += description["sum"]
-        total_of_squares += description["sum_of_squares"]
+    descriptions = [_read_description(job, shard) for shard in shards]
+    for shard, description in zip(shards, descriptions, strict=True):
         for recording, entry in zip(shard.recordings, description["entries"], strict=True):
             entries[recording] = entry | {"shard": job.log_mels(shard).name}
     stored, rejected, noted = [], list(rejected), []
@@ -251,44 +248,54 @@ def _write_store(
     if not stored:
         raise NothingUsable(rejected, out / REJECTED)
     usable = [entry for entry in entries.values() if "reason" not in entry]
-    num_frames = sum(entry["num_frames"] for entry in usable)
-    mean = total / (num_frames * job.spec.num_mels)
-    variance = total_of_squares / (num_frames * job.spec.num_mels) - mean**2
-    info = {
-        "format_version": FORMAT_VERSION,
-        "spec": job.spec.to_dict(),
-        "mean": mean,
-        "std": math.sqrt(variance),
-        "num_clips": len(stored),
-        "num_recordings": len(usable),
-        "num_frames": num_frames,
-        "duration_s": sum(entry["duration_s"] for entry in usable),
-        "num_rejected": len(rejected),
-        "fingerprint": _fingerprint(job.spec, stored, entries, recordings),
-        "inputs": inputs,
-    }
-    write_json(out / "store.json", info)
+    contents = [entries[recordings[item.clip.path]]["sha256"] for item in stored]
+    info = describe(job.spec, descriptions, usable, stored, contents)
+    write_json(out / "store.json", info | {"num_rejected": len(rejected), "inputs": inputs})
     needed = {path for shard in shards for path in (job.log_mels(shard), job.description(shard), job.retry_mark(shard))}
     for path in set(job.folder.iterdir()) - needed:
         path.unlink()
 
 
-def _fingerprint(
+def describe(
     spec: LogMelSpec,
-    stored: Sequence[StoredClip],
-    entries: Mapping[Recording, Mapping[str, Any]],
-    recordings: Mapping[Path, Recording],
-) -> str:
-    """Hash of the front end and of every clip's content, labels and position in the table, but not of file paths.
+    shards: Sequence[Mapping[str, Any]],
+    recordings: Sequence[Mapping[str, Any]],
+    clips: Sequence[StoredClip],
+    contents: Sequence[str],
+) -> dict[str, Any]:
+    """What store.json says of the log-mels of a store.
 
-    So the same data set has the same fingerprint on every machine and after copying, and any change gives another.
+    Its fingerprint is a hash of the front end and of every clip's content, labels and position in the table, but not of
+    file paths: the same data set has the same one on every machine and after copying, and any change gives another.
+
+    Args:
+        spec: the front end.
+        shards: the descriptions of all shards, with the sums over their log-mels.
+        recordings: the entries of those that are usable.
+        clips: the table.
+        contents: a hash of the content of each clip.
     """
-    rows = []
-    for item in stored:
-        clip = item.clip
-        content = entries[recordings[clip.path]]["sha256"]
-        rows.append(repr((content, item.num_frames, clip.label, clip.fold, clip.group, clip.source)))
-    return digest([str(FORMAT_VERSION), repr(spec), *rows])
+    num_frames = sum(entry["num_frames"] for entry in recordings)
+    total, total_of_squares = 0.0, 0.0
+    for shard in shards:  # one by one, as `sum` rounds otherwise in newer versions of Python
+        total += shard["sum"]
+        total_of_squares += shard["sum_of_squares"]
+    mean = total / (num_frames * spec.num_mels)
+    rows = [
+        repr((content, item.num_frames, item.clip.label, item.clip.fold, item.clip.group, item.clip.source))
+        for item, content in zip(clips, contents, strict=True)
+    ]
+    return {
+        "format_version": FORMAT_VERSION,
+        "spec": spec.to_dict(),
+        "mean": mean,
+        "std": math.sqrt(total_of_squares / (num_frames * spec.num_mels) - mean**2),
+        "num_clips": len(clips),
+        "num_recordings": len(recordings),
+        "num_frames": num_frames,
+        "duration_s": sum(entry["duration_s"] for entry in recordings),
+        "fingerprint": digest([str(FORMAT_VERSION), repr(spec), *rows]),
+    }
 
 
 def _read_description(job: Job, shard: Shard) -> dict[str, Any]:

@@ -6,13 +6,14 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Callable, Iterator, Sequence, Set
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 import torch
@@ -24,6 +25,9 @@ from melmask.data.notes import unseen_note
 from melmask.files import atomic_write
 from melmask.logmel import LogMel, LogMelSpec
 from melmask.runtime import one_thread
+
+AnyShard = TypeVar("AnyShard")
+Made = TypeVar("Made")
 
 CRASHED = (
     "the process that decoded it was killed or crashed, alone as well: memory may have run out. Prepare again to retry "
@@ -124,7 +128,7 @@ def make_shards(job: Job, shards: Sequence[Shard], num_workers: int) -> Iterator
     while todo:
         num_left = len(todo)
         try:
-            for shard, is_made in _in_pool(job, list(todo.values()), num_workers):
+            for shard, is_made in in_processes(partial(make_shard, job), list(todo.values()), num_workers):
                 del todo[shard.key]
                 if is_made:
                     yield shard
@@ -334,7 +338,8 @@ def _make_alone(job: Job, shard: Shard) -> None:
     crashed: set[int] = set()
     while True:
         try:
-            list(_in_pool(job, [shard], 1, frozenset(crashed), is_last_try=True))
+            make = partial(make_shard, job, crashed=frozenset(crashed), is_last_try=True)
+            list(in_processes(make, [shard], 1))
             return
         except BrokenProcessPool as error:
             culprit = int(job.marker(shard).read_text()) if job.marker(shard).exists() else None
@@ -344,18 +349,23 @@ def _make_alone(job: Job, shard: Shard) -> None:
             crashed.add(culprit)
 
 
-def _in_pool(
-    job: Job,
-    shards: Sequence[Shard],
-    num_workers: int,
-    crashed: Set[int] = frozenset(),
-    is_last_try: bool = False,
-) -> Iterator[tuple[Shard, bool]]:
-    """Each shard as `make_shard` returned from it, and what it returned."""
+def in_processes(
+    make: Callable[[AnyShard], Made], shards: Sequence[AnyShard], num_workers: int
+) -> Iterator[tuple[AnyShard, Made]]:
+    """Make shards in other processes, at least one; each as it is done, with what ``make`` returned.
+
+    Args:
+        make: called in another process, so that it and the shards must be picklable.
+        shards: at least one, of any kind.
+        num_workers: processes, if there are as many shards.
+
+    Raises:
+        BrokenProcessPool: a process died.
+    """
     # Spawned, because forking a process that has run torch or holds locks can hang.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(num_workers, len(shards)), context, initializer=start_worker) as pool:
-        shard_of = {pool.submit(make_shard, job, shard, crashed, is_last_try): shard for shard in shards}
+    with ProcessPoolExecutor(min(num_workers, len(shards)), context, initializer=_start_worker) as pool:
+        shard_of = {pool.submit(make, shard): shard for shard in shards}
         try:
             for future in as_completed(shard_of):
                 yield shard_of[future], future.result()
@@ -364,7 +374,7 @@ def _in_pool(
             raise
 
 
-def start_worker() -> None:
+def _start_worker() -> None:
     """What a process does first that makes shards: it computes on one thread, and ends with its parent only."""
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # only the parent handles Ctrl-C, so that workers finish their shards

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
-from melmask.data.loader import Loader, random_state
+from melmask.data.loader import Loader, random_seed
 from melmask.data.store import Store
 from melmask.files import atomic_write, select_prefix
 from melmask.frameworks import Loss
@@ -196,7 +196,7 @@ class Trainer:
         if bool((batch.num_valid_frames < log_mel.shape[2]).any()):
             valid = valid_patches(batch.num_valid_frames, grid).to(self.world.device)
         # So that what a framework draws is a function of these alone, and a run can be resumed.
-        torch.manual_seed(int(random_state(self.recipe.seed, 4, step, part).integers(2**63)))
+        torch.manual_seed(random_seed(self.recipe.seed, 4, step, part))
         with self.autocast():
             mask = self.masker.draw((step, part), step / self.num_steps, self.model.encoders(), batch, patches, valid)
             loss = self.wrapped(patches, grid, mask, valid)

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from melmask.data.loader import Loader, random_state
+from melmask.data.loader import Loader, random_seed
 from melmask.masking import MaskingStrategy, draw
 from melmask.masking.base import Needs, Seen, num_masked_of
 from melmask.masking.laws import guidance
@@ -114,7 +114,7 @@ class Masker:
         """
         strategy = self.strategy(progress)
         with self.timer:
-            seed = int(random_state(self.recipe.seed, 2, *key).integers(2**63))
+            seed = random_seed(self.recipe.seed, 2, *key)
             mask = draw(
                 strategy,
                 grid=self.grid.shortened(patches.shape[1]),

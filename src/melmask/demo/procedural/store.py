@@ -2,10 +2,8 @@
 
 import json
 import math
-import multiprocessing
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +14,8 @@ from jaxtyping import Float16
 
 from melmask.data.loader import random_state
 from melmask.data.manifest import STORE_MARK, Clip
-from melmask.data.prepare import digest, locked, num_cores
-from melmask.data.shards import ShardWriter, start_worker
+from melmask.data.prepare import describe, digest, locked, num_cores
+from melmask.data.shards import ShardWriter, in_processes
 from melmask.data.store import FORMAT_VERSION, Store, StoredClip, write_tables
 from melmask.demo.procedural.stream import NAME
 from melmask.demo.procedural.synthesise import VERSION, leading_family, synthesise
@@ -78,10 +76,10 @@ class SoundShard:
         """The description."""
         return json.loads(self.description.read_text(encoding="utf-8"))
 
-    def make(self) -> "SoundShard":
+    def make(self) -> None:
         """Write both files, unless they are there."""
         if self.description.exists() and self.log_mels.exists():
-            return self
+            return
         entries: list[dict[str, Any]] = []
         with one_thread(), atomic_write(self.log_mels) as temporary, temporary.open("wb") as file:
             writer = ShardWriter(file, self.spec.num_mels)
@@ -96,7 +94,6 @@ class SoundShard:
         totals = {"sum": writer.sum, "sum_of_squares": writer.sum_of_squares}
         with atomic_write(self.description) as temporary:
             temporary.write_text(json.dumps(totals | {"entries": entries}))
-        return self
 
     def _clips(self) -> list[Float16[np.ndarray, "_ mel"]]:
         """The log-mels of each clip; those of equal length are made together."""
@@ -173,54 +170,29 @@ def _plan(folder: Path, hours: float, seed: int, spec: LogMelSpec) -> list[Sound
 def _made(shards: Sequence[SoundShard], num_workers: int) -> Iterator[SoundShard]:
     """Make shards, in this process or others, and yield each as it is done."""
     if num_workers == 0 or len(shards) == 1:
-        yield from (shard.make() for shard in shards)
+        for shard in shards:
+            shard.make()
+            yield shard
         return
-    # Spawned, because forking a process that has run torch or holds locks can hang.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(num_workers, len(shards)), context, initializer=start_worker) as pool:
-        futures = [pool.submit(shard.make) for shard in shards]
-        try:
-            for future in as_completed(futures):
-                yield future.result()
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+    yield from (shard for shard, _ in in_processes(SoundShard.make, shards, num_workers))
 
 
 def _write_store(out: Path, shards: Sequence[SoundShard], made_by: dict[str, Any]) -> None:
     """Write the tables and store.json, and remove shards that are not needed any more."""
-    stored, rows = [], []
-    totals: Counter[str] = Counter()
-    for shard in shards:
-        description = shard.read()
-        totals.update({name: description[name] for name in ("sum", "sum_of_squares")})
+    stored, entries = [], []
+    descriptions = [shard.read() for shard in shards]
+    for shard, description in zip(shards, descriptions, strict=True):
+        entries += description["entries"]
         for i, (entry, length_s) in enumerate(zip(description["entries"], shard.lengths_s, strict=True)):
             number = shard.first + i
             label, fold = leading_family(number, length_s, shard.seed), str(number % NUM_FOLDS + 1)
             clip = Clip(out.absolute() / NAME / f"{shard.seed}-{number:07d}", label, fold, None, NAME)
             stored.append(StoredClip(clip, shard.log_mels.name, entry["start_frame"], entry["num_frames"]))
-            rows.append(repr((entry["sha256"], entry["num_frames"], label, fold, None, NAME)))
-            totals["duration_s"] += entry["duration_s"]
-    spec = shards[0].spec
-    num_frames = sum(item.num_frames for item in stored)
-    mean = totals["sum"] / (num_frames * spec.num_mels)
     (out / "store.json").unlink(missing_ok=True)  # until the new one is written, the store is incomplete
     write_tables(out, stored, [])
-    info = {
-        "format_version": FORMAT_VERSION,
-        "spec": spec.to_dict(),
-        "mean": mean,
-        "std": math.sqrt(totals["sum_of_squares"] / (num_frames * spec.num_mels) - mean**2),
-        "num_clips": len(stored),
-        "num_recordings": len(stored),
-        "num_frames": num_frames,
-        "duration_s": totals["duration_s"],
-        "num_rejected": 0,
-        "fingerprint": digest([str(FORMAT_VERSION), repr(spec), *rows]),
-        "inputs": digest(shard.key for shard in shards),
-        NAME: made_by,
-    }
-    write_json(out / "store.json", info)
+    info = describe(shards[0].spec, descriptions, entries, stored, [entry["sha256"] for entry in entries])
+    inputs = digest(shard.key for shard in shards)
+    write_json(out / "store.json", info | {"num_rejected": 0, "inputs": inputs, NAME: made_by})
     needed = {path for shard in shards for path in (shard.log_mels, shard.description)}
     for path in set((out / "shards").iterdir()) - needed:
         path.unlink()
