@@ -82,7 +82,7 @@ bench-compare: setup
 
 # What a machine with an accelerator, but without a network, may lack; for several versions of Python.
 DEVICE_PACKAGES := soundfile cffi pycparser soxr tyro docstring-parser typeguard shtab tensorboard tensorboard-data-server \
-	absl-py grpcio markdown protobuf werkzeug markupsafe jaxtyping wadler-lindig beartype threadpoolctl typing-extensions rich
+	absl-py grpcio markdown protobuf werkzeug jinja2 filelock xxhash markupsafe jaxtyping wadler-lindig beartype threadpoolctl typing-extensions rich
 
 device-wheels: setup
 	@echo "== the wheels that make device-check needs, into .device"
