@@ -14,7 +14,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 MAX_LINES = 400
 
 # Each room and the rooms it may import from; none from itself upwards. A room is a module or folder of melmask.
-GROUND = {"types", "files", "locks", "runtime", "registry", "threads"}
+GROUND = {"types", "files", "locks", "escaping", "runtime", "registry", "threads"}
 FRONT = GROUND | {"audio", "patches", "logmel"}
 NETWORKS = FRONT | {"nn"}
 DATA = FRONT | {"data"}
@@ -26,6 +26,7 @@ MAY_IMPORT = {
     "types": set(),
     "files": set(),
     "locks": set(),
+    "escaping": set(),
     "runtime": set(),
     "threads": set(),
     "registry": set(),
@@ -146,3 +147,36 @@ def test_the_design_page_lists_every_file():
             assert room_of(path) in rooms, f"{path.name} is in no room of docs/design.md"
             assert re.search(rf"\b{path.stem}\b", rooms[room_of(path)]), f"docs/design.md does not list {path.name}"
     assert set(rooms) == {room_of(path) for path in FILES}
+
+
+PICKLES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
+
+
+def runs_code(node: ast.AST) -> bool:
+    """Whether a call or an import reads what may be a program."""
+    if isinstance(node, ast.Import):
+        return any(alias.name.split(".")[0] in PICKLES for alias in node.names)
+    if isinstance(node, ast.ImportFrom):
+        return node.module in PICKLES and [alias.name for alias in node.names] != ["UnpicklingError"]
+    if not isinstance(node, ast.Call):
+        return False
+    given = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+    called = ast.unparse(node.func)
+    return (
+        (called == "torch.load" and given.get("weights_only") != "True")
+        or given.get("allow_pickle", "False") != "False"
+        or given.get("trust_remote_code", "False") != "False"
+        or called in ("eval", "exec", "os.system", "yaml.load", "yaml.unsafe_load")
+        or given.get("shell", "False") != "False"
+    )
+
+
+@by_file
+def test_nothing_that_is_read_can_run_code(path):
+    found = [node.lineno for node in ast.walk(ast.parse(path.read_text())) if runs_code(node)]
+    assert not found, f"{path.name}: lines {found}"
+
+
+def test_what_would_run_code_is_found():
+    for line in ("import pickle", "torch.load(p)", "np.load(p, allow_pickle=True)", "m(p, trust_remote_code=ask)"):
+        assert any(runs_code(node) for node in ast.walk(ast.parse(line)))

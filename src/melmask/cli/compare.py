@@ -7,7 +7,7 @@ from rich.markup import escape
 from rich.table import Table
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
-from melmask.cli.console import command_line, console, noted_bar, print_notes, print_path
+from melmask.cli.console import command_line, console, named, noted_bar, print_notes, print_path
 from melmask.cli.evaluate import TaskOptions
 from melmask.cli.options import OptionalFolder
 from melmask.encoders.features import DEFAULT_SETTINGS, FeatureSettings
@@ -82,7 +82,7 @@ def print_comparisons(comparisons: Sequence[Comparison]) -> None:
     """A table with a row for every probe and, under it, a sentence for each."""
     first = comparisons[0]
     table = Table(
-        title=f"{first.task}: A = {escape(first.name_a)}, B = {escape(first.name_b)}",
+        title=named(f"{first.task}: A = {first.name_a}, B = {first.name_b}"),
         caption=f"{first.metric} in %, 95 % intervals; {first.difference.num_clips:,} test clips",
         title_justify="left",
         caption_justify="left",
@@ -94,7 +94,7 @@ def print_comparisons(comparisons: Sequence[Comparison]) -> None:
         cells = [_cell(one.a), _cell(one.b), _cell(one.difference, "+")]
         test = one.mcnemar
         exact = (f"{test.num_only_a} : {test.num_only_b}", f"{test.p_value:.2g}") if test else ("", "")
-        table.add_row(one.probe, *cells, f"{one.superiority:.3f}", *exact)
+        table.add_row(named(one.probe), *cells, f"{one.superiority:.3f}", *exact)
     console.print(table)
     for one in comparisons:
         console.print(escape(one.verdict))

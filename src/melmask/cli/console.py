@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.markup import escape
 from rich.progress import (
     BarColumn,
@@ -21,9 +21,22 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.segment import Segment
+
+from melmask.escaping import on_terminal
+
+
+class SafeConsole(Console):
+    """A console on which no text, such as the name of a file, can hold an escape sequence that the terminal obeys."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
+        """As of rich, with control characters of texts made visible."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else segment._replace(text=on_terminal(segment.text))
+
 
 # Of the processes that torchrun starts, only the first prints.
-console = Console(highlight=False, quiet=os.environ.get("RANK", "0") != "0")
+console = SafeConsole(highlight=False, quiet=os.environ.get("RANK", "0") != "0")
 
 
 @contextmanager
@@ -31,7 +44,7 @@ def bar(what: str) -> Iterator[tuple[Progress, TaskID]]:
     """A progress bar with a note behind it: update it by its task, with ``completed``, ``total`` and ``note``."""
     columns = (
         SpinnerColumn(),
-        TextColumn(what),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=24),
         MofNCompleteColumn(),
         TextColumn("{task.fields[note]}"),
@@ -52,7 +65,7 @@ def counted_bar(what: str) -> Iterator[Callable[[int, int], None]]:
 def noted_bar(what: str) -> Iterator[Callable[[str, int, int], None]]:
     """A progress bar as a function: called with what is being done, how much of it is done, and of how much."""
     with bar(what) as (progress, task):
-        yield lambda note, done, total: progress.update(task, completed=done, total=total, note=note)
+        yield lambda note, done, total: progress.update(task, completed=done, total=total, note=escape(note))
 
 
 def print_notes(notes: Iterable[str]) -> None:
@@ -61,9 +74,14 @@ def print_notes(notes: Iterable[str]) -> None:
         console.print(f"[dim]note: {escape(note)}[/]", soft_wrap=True)
 
 
+def named(name: object) -> str:
+    """The name of a file, class or run within a line of markup: it has neither markup nor line breaks of its own."""
+    return escape(on_terminal(str(name), keep=""))
+
+
 def print_path(path: Path, before: str = "", after: str = "") -> None:
     """A path that was written, in bold, between words about it."""
-    console.print(f"{before}[bold]{escape(str(path))}[/]{after}", soft_wrap=True)
+    console.print(f"{before}[bold]{named(path)}[/]{after}", soft_wrap=True)
 
 
 def command_line() -> str:

@@ -124,9 +124,18 @@ def run(name: str, arguments: Sequence[str]) -> None:
     command: Callable[..., None] = getattr(import_module(f"melmask.cli.{in_python(name)}"), in_python(name))
     # Of functions, unlike of dataclasses, tyro would print the lines of an argument's help as they stand in the source.
     command.__doc__ = re.sub(r"\n {12,}", " ", command.__doc__ or "")
+    warn_of_programs(arguments)
     if name in RECIPES:
         command = from_recipe(command, name, arguments)
     tyro.cli(command, prog=f"melmask {name}", args=arguments)
+
+
+def warn_of_programs(arguments: Sequence[str]) -> None:
+    """Say of HEAR modules among the arguments that they are programs, once for each."""
+    for name in dict.fromkeys(argument for argument in arguments if argument.startswith("hear:")):
+        from melmask.cli.console import print_notes
+
+        print_notes([f"{name} is a program: its module is imported, and runs with your rights (SECURITY.md)"])
 
 
 def in_python(name: str) -> str:
@@ -169,7 +178,8 @@ def from_recipe(command: Callable[..., None], name: str, arguments: Sequence[str
 
 
 def _print_error(message: str) -> None:
-    from rich.console import Console
     from rich.markup import escape
 
-    Console(stderr=True, highlight=False, soft_wrap=True).print(f"[bold red]melmask:[/] {escape(message)}")
+    from melmask.cli.console import SafeConsole
+
+    SafeConsole(stderr=True, highlight=False, soft_wrap=True).print(f"[bold red]melmask:[/] {escape(message)}")

@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from melmask.audio import Note
-from melmask.cli.console import bar, console, print_notes, print_path
+from melmask.cli.console import bar, console, named, print_notes, print_path
 from melmask.cli.main import EXIT_LEFT_OUT
 from melmask.data.notes import summed_up
 from melmask.data.prepare import prepare
@@ -105,7 +105,7 @@ def rejections_table(store: Store) -> Table:
     table.add_column("for example", overflow="fold")
     for reason in sorted(set(reasons), key=lambda reason: (-reasons.count(reason), reason)):
         example = store.rejected[reasons.index(reason)].path
-        table.add_row(reason, f"{reasons.count(reason):,}", escape(example.name))
+        table.add_row(reason, f"{reasons.count(reason):,}", named(example.name))
     return table
 
 
@@ -131,7 +131,7 @@ def results_table(results: Sequence[Result]) -> Table:
     if first.rejected:
         caption += f"; clips rejected: {first.rejected}"
     title = f"{first.task}: {first.split}, protocol {first.protocol}"
-    table = Table(title=escape(title), caption=caption, title_justify="left", caption_justify="left")
+    table = Table(title=named(title), caption=caption, title_justify="left", caption_justify="left")
     probes = [probe_shown(result) for result in results]
     table.add_column("encoder", overflow="fold")  # long names wrap, so that all figures can be read
     table.add_column("probe", overflow="fold", min_width=min(PROBE_WIDTH, max(map(len, probes))))
@@ -142,8 +142,8 @@ def results_table(results: Sequence[Result]) -> Table:
         if is_next:
             table.add_section()
         table.add_row(
-            escape(result.encoder) if before is None or is_next else "",
-            escape(probe),
+            named(result.encoder) if before is None or is_next else "",
+            named(probe),
             f"{result.num_dims:,}",
             f"[bold]{100 * result.score:.1f}[/]",
             f"{100 * result.low:.1f} to {100 * result.high:.1f}",
@@ -154,7 +154,7 @@ def results_table(results: Sequence[Result]) -> Table:
 def print_fault(task: str, results: Sequence[Result], fault: str) -> None:
     """Why a task was not evaluated; nothing if it was."""
     if fault:
-        console.print(f"[red]{task} failed:[/] {escape(fault)}", soft_wrap=True)
+        console.print(f"[red]{named(task)} failed:[/] {escape(fault)}", soft_wrap=True)
 
 
 def print_nine(nine: NineTasks, protocol: str) -> None:

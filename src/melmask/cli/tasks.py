@@ -11,7 +11,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from rich.table import Table
 from tyro.conf import OmitArgPrefixes, Positional, arg, subcommand
 
-from melmask.cli.console import console, print_notes, print_path
+from melmask.cli.console import console, named, print_notes, print_path
 from melmask.cli.options import File, Folder, OptionalFolder
 from melmask.data.download import download
 from melmask.datasets import DATASETS, find_dataset
@@ -142,7 +142,7 @@ def _make(do: Making) -> None:
     for shortage in table.shortages:
         console.print(f"[yellow]missing:[/] {escape(shortage)}", soft_wrap=True)
     print_notes(table.notes)
-    print_path(do.out, after=f": {len(table.rows):,} clips; what it is made from is in {record}")
+    print_path(do.out, after=f": {len(table.rows):,} clips; what it is made from is in {named(record)}")
 
 
 def _counts_table(dataset: Dataset, num_clips: Mapping[str, int]) -> Table:
@@ -160,7 +160,7 @@ def _counts_table(dataset: Dataset, num_clips: Mapping[str, int]) -> Table:
 def _download(dataset: Dataset, folder: Path) -> None:
     """Fetch and unpack, with a progress bar for each step."""
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=24),
         TextColumn("{task.fields[note]}"),
         TimeRemainingColumn(elapsed_when_finished=True),

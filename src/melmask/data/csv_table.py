@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 from pathlib import Path
 
+from melmask.escaping import from_csv
+
 SEPARATORS = (",", ";", "\t", "|")
 ALTERNATIVES = ({"fold", "split"},)  # columns of which a table has one
 MANIFEST_EXTENSIONS = (".csv", ".tsv")
@@ -71,7 +73,7 @@ def read_csv(path: Path, known: Sequence[str], needed: Sequence[str] = ("path",)
                 "header"
             )
         cells += [""] * (len(header) - len(cells))
-        found.append((line, {column: cells[number] for column, number in column_of.items()}))
+        found.append((line, {column: from_csv(cells[number]) for column, number in column_of.items()}))
     unread = [name.strip() for number, name in enumerate(header) if number not in column_of.values() and name.strip()]
     return CsvTable(path, tuple(column_of), tuple(unread), tuple(found))
 

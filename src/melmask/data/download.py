@@ -17,6 +17,8 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO, Literal
 from urllib.parse import unquote, urlsplit
 
+from melmask.escaping import in_folder
+
 DownloadProgress = Callable[[str, int, int], None]  # (what is being done, bytes or files done, total; 0 if unknown)
 
 BLOCK_BYTES = 2**20
@@ -42,7 +44,8 @@ class Archive:
 
     @property
     def name(self) -> str:
-        return unquote(PurePosixPath(urlsplit(self.url).path).name)
+        """The name of its file: the last part of the address."""
+        return in_folder(unquote(urlsplit(self.url).path))
 
 
 @dataclass(frozen=True)

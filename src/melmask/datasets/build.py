@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from melmask.data.manifest import RECORD
 from melmask.datasets.base import ALL, Dataset, Expected, Listing, Row
+from melmask.escaping import in_csv
 from melmask.files import atomic_write
 
 SplitSource = Literal["default", "evar"]
@@ -165,7 +166,7 @@ def write_table(table: TaskTable, path: Path) -> Path:
         for row in table.rows:
             clip = row.path.absolute()
             shown = clip.relative_to(top).as_posix() if clip.is_relative_to(top) else str(clip)
-            writer.writerow((shown, row.label, row.split, row.group))
+            writer.writerow(map(in_csv, (shown, row.label, row.split, row.group)))
     classes_of = classes_by_split(table.rows)
     record = {
         "task": dataset.name,

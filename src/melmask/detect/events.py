@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float
 from melmask.data.csv_table import read_csv
 from melmask.data.manifest import COLUMNS, Clip, clips_of
 from melmask.data.store import Store
+from melmask.escaping import in_csv
 from melmask.evaluation.prepared import rows_in_table
 from melmask.evaluation.task import ALONE, Task, usable_part
 from melmask.files import atomic_write
@@ -91,7 +92,7 @@ def write_events(table: Path, events: Mapping[Path, Sequence[Event]]) -> None:
         writer.writerow(("path", *EVENT_COLUMNS))
         for path, found in events.items():
             rows = [(f"{event.onset_s:.3f}", f"{event.offset_s:.3f}", event.label) for event in sorted(found)]
-            writer.writerows((path, *row) for row in rows or [("", "", "")])
+            writer.writerows(map(in_csv, (path, *row)) for row in rows or [("", "", "")])
 
 
 def activity(

@@ -129,9 +129,16 @@ def from_huggingface(folder: Path) -> WaveformEncoder:
             f"{folder} holds no weights in safetensors: pickled weights are not read; save them as safetensors"
         )
     try:
-        extractor = transformers.AutoFeatureExtractor.from_pretrained(folder, local_files_only=True)
-        model = transformers.AutoModel.from_pretrained(folder, local_files_only=True, use_safetensors=True)
+        # Without the last, transformers asks on the terminal whether to run code that lies in the folder.
+        options = {"local_files_only": True, "trust_remote_code": False}
+        extractor = transformers.AutoFeatureExtractor.from_pretrained(folder, **options)
+        model = transformers.AutoModel.from_pretrained(folder, use_safetensors=True, **options)
     except (OSError, KeyError, ValueError) as error:
+        if "trust_remote_code" in str(error):
+            raise ValueError(
+                f"{folder} asks for code of its own (auto_map in its config.json), which is never run: use a model "
+                "that transformers knows by itself, or give an object of your own as package.module:Class"
+            ) from None
         raise ValueError(f"{folder} is no audio encoder that transformers reads: {error}") from error
     encoder = (model.get_encoder() if model.config.is_encoder_decoder else model).eval().to(this_device())
     rate = int(extractor.sampling_rate)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from melmask.escaping import in_markdown
 from melmask.evaluation.metrics import Score
 from melmask.evaluation.per_class import Calibration, ClassDetails, Details
 from melmask.report.formats import csv_table, markdown_table
@@ -85,12 +86,13 @@ def _markdown(details: Details) -> str:
     first = next(iter(details.figures.values()))
     seeds = f", {first.num_seeds} trainings" if first.num_seeds > 1 else ""
     scores = [(name, *_with_interval(score)) for name, score in details.figures.items()]
+    title = f"{details.task}, {details.probe}"
     parts = [
-        f"# {details.task}, {details.probe}\n\n{first.num_clips:,} test clips{seeds}. 95 % intervals.\n",
+        f"# {in_markdown(title)}\n\n{first.num_clips:,} test clips{seeds}. 95 % intervals.\n",
         markdown_table(("score", "value", "interval"), scores),
         _calibration_sentence(details.calibration),
         "![Reliability of the probabilities](reliability.png)\n",
-        "".join(f"- {note}\n" for note in details.notes),
+        "".join(f"- {in_markdown(note)}\n" for note in details.notes),
     ]
     if details.confusion is not None:
         parts += ["## Confusions\n", "![Confusion matrix](confusion.png)\n", _confusions_table(details)]

@@ -137,16 +137,21 @@ def _html_cell(row: Row, column: Column, table: Table) -> str:
 def as_markdown(table: Table) -> str:
     """The table in Markdown: scores and intervals in percent, the best of each column in bold."""
     header = ["encoder", *(f"{column.title} ({column.metric}, %)" for column in table.columns)]
-    rows = [[row.label, *(_markdown_cell(row, column, table) for column in table.columns)] for row in table.rows]
-    return markdown_table(header, rows, numeric=True)
+    rows = [[row.label, *(_text_cell(row, column) for column in table.columns)] for row in table.rows]
+    best = {
+        (number, place)
+        for place, column in enumerate(table.columns, start=1)
+        for number, row in enumerate(table.rows)
+        if row is table.best(column)
+    }
+    return markdown_table(header, rows, numeric=True, bold=best)
 
 
-def _markdown_cell(row: Row, column: Column, table: Table) -> str:
+def _text_cell(row: Row, column: Column) -> str:
     if column not in row.cells:
         return "–"
     cell = row.cells[column]
-    score = f"**{percent(cell.score)}**" if row is table.best(column) else percent(cell.score)
-    return f"{score} [{interval(cell)}]"
+    return f"{percent(cell.score)} ({interval(cell)})"
 
 
 def as_csv(runs: Sequence[Run | OtherEncoder]) -> str:

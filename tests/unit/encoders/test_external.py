@@ -324,6 +324,11 @@ def test_huggingface_folders_that_cannot_be_read_are_refused(tmp_path: Path) -> 
     (folder / "config.json").write_text(json.dumps({**config, "model_type": "no such thing"}))
     with pytest.raises(ValueError, match="no audio encoder that transformers reads"):
         as_encoder(f"hf:{folder}")
+    own = {"model_type": "mine", "auto_map": {"AutoConfig": "mine.Config", "AutoModel": "mine.Model"}}
+    (folder / "config.json").write_text(json.dumps({**config, **own}))
+    (folder / "mine.py").write_text("raise SystemExit('it was run')")
+    with pytest.raises(ValueError, match=r"asks for code of its own .auto_map in its config.json., which is never run"):
+        as_encoder(f"hf:{folder}")
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
     with pytest.raises(ValueError, match="safetensors"):
         as_encoder(f"hf:{folder}")
