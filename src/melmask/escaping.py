@@ -5,7 +5,7 @@ import unicodedata
 
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 FORMULA = re.compile(r"'*[=+\-@\t\r]")  # what a spreadsheet computes, or what `in_csv` made of it
-MARKUP = re.compile(r"[\\`*\[\]|]|(?<!\w)_|_(?!\w)")  # an underscore within a word is no markup
+MARKUP = re.compile(r"[\\`*|]|\](?=[(\[:])|(?<!\w)_|_(?!\w)")  # what is no link or within a word stays
 JOINERS = "\u200c\u200d"  # invisible, but parts of words and of emoji
 
 
@@ -34,7 +34,7 @@ def in_markdown(text: str) -> str:
     r"""Text that Markdown shows as it is, in one line: its markup is escaped, and so is that of HTML.
 
     >>> print(in_markdown("a|b <script> *c* d_e [f](g)"))
-    a\|b &lt;script> \*c\* d_e \[f\](g)
+    a\|b &lt;script> \*c\* d_e [f\](g)
     """
     text = re.sub(r"\s*[\r\n]+\s*", " ", text).replace("&", "&amp;").replace("<", "&lt;")
     return MARKUP.sub(lambda found: f"\\{found[0]}", text)

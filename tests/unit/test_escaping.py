@@ -2,6 +2,7 @@
 
 import csv
 import io
+from copy import copy
 
 import pytest
 from hypothesis import given
@@ -47,13 +48,15 @@ def test_a_manifest_that_was_written_by_melmask_is_read_with_its_names(tmp_path)
     ]
 
 
-def test_no_text_on_the_terminal_is_obeyed_by_it(tmp_path, capsys, monkeypatch):
+def test_no_text_on_the_terminal_is_obeyed_by_it(store, tmp_path, capsys):
     name = f"{EVIL}\udcff\nforged [/bold] line"
     with console.noted_bar(f"[/x] {name} {{task}}") as show:
         show(f"[/y] {name}", 1, 2)
     console.print_path(tmp_path / name)
     console.print_notes([name])
-    console.console.print(steps.rejections_table(type("S", (), {"rejected": [Rejected(tmp_path / name, "silent")]})))
+    of_one = copy(store)
+    of_one.rejected = [Rejected(tmp_path / name, "silent")]
+    console.console.print(steps.rejections_table(of_one))
     shown = capsys.readouterr().out
     assert not set(shown) & {"\x1b", "\x07", "\u202e", "\udcff"} and "\\x1b]0;title" in shown
     assert on_terminal("é \u4e00 👩\u200d🔬\n") == "é \u4e00 👩\u200d🔬\n"

@@ -71,7 +71,7 @@ def noted_bar(what: str) -> Iterator[Callable[[str, int, int], None]]:
 def print_notes(notes: Iterable[str]) -> None:
     """Each different note once, on a line of its own."""
     for note in dict.fromkeys(notes):
-        console.print(f"[dim]note: {escape(note)}[/]", soft_wrap=True)
+        console.print(f"[dim]note: {named(note)}[/]", soft_wrap=True)
 
 
 def named(name: object) -> str:

@@ -151,7 +151,7 @@ def _text_cell(row: Row, column: Column) -> str:
     if column not in row.cells:
         return "–"
     cell = row.cells[column]
-    return f"{percent(cell.score)} ({interval(cell)})"
+    return f"{percent(cell.score)} [{interval(cell)}]"
 
 
 def as_csv(runs: Sequence[Run | OtherEncoder]) -> str:
