@@ -19,7 +19,7 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 MAKEFILE = (ROOT / "Makefile").read_text()
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [*(ROOT / f"{name}.md" for name in ("README", "CONTRIBUTING", "SECURITY")), *sorted((ROOT / "docs").rglob("*.md"))]
 TEMPLATES = sorted((ROOT / ".github").rglob("*.md"))
 
 by_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -133,6 +133,12 @@ def test_ci_runs_the_supported_pythons_and_the_same_checks_as_a_submission():
     assert job["strategy"]["matrix"]["python-version"] == supported
     commands = [step["run"] for step in job["steps"] if "run" in step]
     assert {"make lint", "make test"} <= set(commands)
+
+
+def test_the_pinned_packages_are_audited_where_there_is_a_network():
+    (job,) = parsed(".github/workflows/audit.yml")["jobs"].values()
+    (audit,) = [step["run"] for step in job["steps"] if "pip_audit" in step.get("run", "")]
+    assert "--requirement requirements.txt" in audit and "audit" not in (ROOT / ".ci/run").read_text()
 
 
 def test_pre_commit_runs_the_tools_of_make_lint_offline():
