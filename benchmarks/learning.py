@@ -26,6 +26,7 @@ import melmask
 from melmask.data.store import Store
 from melmask.encoders.features import Pooling
 from melmask.train.recipe import RECIPES, Recipe
+from melmask.train.run_folder import RECIPE
 
 # Task: (the fold that judges, which is left out; the fold that is read here).
 FOLDS = {
@@ -135,7 +136,7 @@ def train(recipe: Recipe, store: Store, run: Path, budget_s: float) -> dict[str,
         step_s = processor_s_of_a_step(recipe, store)
         plan.write_text(json.dumps({"steps": round(NUM_CORES * budget_s / step_s), "step_s": step_s}))
     found = json.loads(plan.read_text())
-    melmask.pretrain(dataclasses.replace(recipe, steps=found["steps"]), store, run, resume=True)
+    melmask.pretrain(dataclasses.replace(recipe, steps=found["steps"]), store, run, resume=(run / RECIPE).exists())
     return found | {"crops": found["steps"] * recipe.batch_size / 1000}
 
 

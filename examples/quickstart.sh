@@ -49,8 +49,10 @@ say "2. adaptation to these recordings: packed log-mel spectrograms"
 run melmask prepare "${sources[@]}" --out "$out/store"
 for masking in "${maskings[@]}"; do
   say "2. adaptation with $masking masking, for $steps steps"
+  resume=()
+  [[ -e $out/adapted-$masking/recipe.json ]] && resume=(--resume)
   run melmask pretrain "$out/store" --recipe "$recipe" --init "$encoder" --strategy "$masking" --steps "$steps" \
-    --learning-rate 3e-4 --log-every 10 --resume --out "$out/adapted-$masking" "${settings[@]}"
+    --learning-rate 3e-4 --log-every 10 "${resume[@]}" --out "$out/adapted-$masking" "${settings[@]}"
 done
 if ((${#tasks[@]})); then
   for masking in "${maskings[@]}"; do

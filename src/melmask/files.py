@@ -6,9 +6,9 @@ that names the file, the part of it and the remedy.
 """
 
 import json
-import math
 import os
 import re
+import warnings
 from argparse import Namespace
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -23,15 +23,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 from xxhash import xxh3_128
 
+from melmask.fields import check_fields, short
+
 T = TypeVar("T")
 TEMPORARY = ".tmp"  # extension of files that are being written
 CHECKSUM = "xxh3_128"  # in the metadata of a file of tensors
 BLOCK_BYTES = 2**20
 REMEDY = "restore it from a copy, or make it again"
-KINDS = {
-    int: "a whole number", float: "a finite number", str: "a text", bool: "true or false", dict: "an object",
-    list: "a list",
-}  # fmt: skip
 
 
 @contextmanager
@@ -122,36 +120,16 @@ def parse_json(
 
     >>> parse_json('{"mean": "x"}', "a.json is no store", {"mean": float})
     Traceback (most recent call last):
-    ValueError: a.json is no store: field 'mean' is "x", not a finite number; restore it from a copy, or make it again
+    ValueError: a.json is no store: field 'mean' is "x", not a number; restore it from a copy, or make it again
     """
     try:
         values = json.loads(text if isinstance(text, str) else text.decode("utf-8-sig"))
+        if not isinstance(values, dict):
+            raise ValueError(f"it holds {short(values)}, not an object")
+        check_fields(values, fields or {})
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{fault}: {error or 'not JSON'}; {remedy}") from error
-    if not isinstance(values, dict):
-        raise ValueError(f"{fault}: it holds {_short(values)}, not an object; {remedy}")
-    for name, kind in (fields or {}).items():
-        if name not in values:
-            raise ValueError(f"{fault}: it has no field {name!r}; {remedy}")
-        if not is_kind(values[name], kind):
-            raise ValueError(f"{fault}: field {name!r} is {_short(values[name])}, not {KINDS[kind]}; {remedy}")
+        raise ValueError(f"{fault}: {error}; {remedy}") from error
     return values
-
-
-def is_kind(value: Any, kind: type) -> bool:
-    """Whether a value of JSON is of a type: true and false are no numbers, whole numbers are, NaN is none.
-
-    >>> is_kind(1, float), is_kind(True, int), is_kind(float("nan"), float), is_kind("a", str)
-    (True, False, False, True)
-    """
-    if kind is float:
-        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 @dataclass(frozen=True)
@@ -215,6 +193,14 @@ def read_lines(path: Path, parse: Callable[[dict[str, Any]], T] = dict) -> tuple
             except (ValueError, TypeError, KeyError) as error:
                 bad.append(BadLine(number, line.decode("utf-8", "surrogateescape"), str(error)))
     return good, bad
+
+
+def good_lines(path: Path, parse: Callable[[dict[str, Any]], T] = dict) -> list[T]:  # type: ignore[assignment]
+    """What `read_lines` makes of the good lines; the bad ones are named in a warning."""
+    good, bad = read_lines(path, parse)
+    if bad:
+        warnings.warn(named_lines(path, bad), stacklevel=3)
+    return good
 
 
 def replace_lines(path: Path, objects: Iterable[Mapping[str, Any]], bad: Iterable[BadLine] = ()) -> None:

@@ -20,12 +20,13 @@ RUNS = {strategy: {"strategy": strategy} for strategy in STRATEGIES} | {"muon": 
 OF_BLOCKS = {"ema_start": 0.99, "ema_end": 0.999, "target": "blocks"}  # shares weights between its encoders
 # Each process trains all recipes in turn, and keeps what it remembers at the end of each.
 CODE = """
-import os, sys
+import os, sys, time
 from pathlib import Path
 import torch
 from safetensors.torch import save_file
 from melmask.data.store import Store
 from melmask.train import loop
+from melmask.train.distributed import RankLost
 from melmask.train.recipe import Recipe
 
 torch.set_num_threads(int(os.environ["NUM_THREADS"]))
@@ -36,13 +37,25 @@ def watched(masker):
     memory.update(masker.state())
 
 loop.Masker.after_step = watched
-store, *runs = sys.argv[1:]
+def stuck(trainer, step, parts):
+    if step == 4 and trainer.world.rank == 1:
+        time.sleep(6)
+    return train_step(trainer, step, parts)
+
+train_step, (store, silent, *runs) = loop.Trainer.step, sys.argv[1:]
 for run in runs:
     recipe, port, run = run.split(",")
     os.environ["MASTER_PORT"] = port
     memory.clear()
     loop.pretrain(Recipe.load(Path(recipe)), Store.open(Path(store)), Path(run))
     save_file(memory, Path(run) / ("memory" + os.environ["RANK"]))
+
+recipe, os.environ["MASTER_PORT"], run = silent.split(",")
+loop.Trainer.step = stuck
+try:
+    loop.pretrain(Recipe.load(Path(recipe)), Store.open(Path(store)), Path(run), rank_timeout_s=2)
+except RankLost as error:
+    (Path(run) / ("lost" + os.environ["RANK"])).write_text(str(error))
 """
 
 
@@ -68,7 +81,7 @@ def two_processes(store, tmp_path_factory):
     """The folder of the runs, trained by two processes."""
     folder = tmp_path_factory.mktemp("two")
     runs = []
-    for name, changes in RUNS.items():
+    for name, changes in {"silent": {"save_every": 3}, **RUNS}.items():
         settings(**changes).save(folder / f"{name}.json")
         runs.append(f"{folder / name}.json,{free_port()},{folder / name}")
     processes = []
@@ -101,3 +114,11 @@ def test_all_processes_record_the_same(strategy, remembered, two_processes):
     for name in one:
         assert one[name].numpy().tobytes() == other[name].numpy().tobytes()
         assert one[name].isfinite().any()
+
+
+def test_a_process_that_does_not_answer_ends_the_other_and_the_checkpoint_is_kept(two_processes, store):
+    run = two_processes / "silent"
+    assert "process 0 of 2 ends: another one ended, or did not answer for 2 s" in (run / "lost0").read_text()
+    assert "resume with --resume" in (run / "lost1").read_text()
+    assert read_tensors(run / CHECKPOINT)[1]["step"] == "3"
+    assert loop.pretrain(settings(save_every=3), store, run, resume=True)

@@ -14,7 +14,7 @@ from melmask.files import read_tensors
 from melmask.nn.encoder_file import ENCODER
 from melmask.train import loop
 from melmask.train.recipe import RECIPES
-from melmask.train.run_folder import CHECKPOINT
+from melmask.train.run_folder import CHECKPOINT, read_log
 
 
 def recipe(framework, **changes):
@@ -30,7 +30,7 @@ def assert_same(run, other):
     assert metadata == expected_metadata and weights.keys() == expected.keys()
     for name in weights:
         assert torch.allclose(weights[name], expected[name], rtol=0, atol=0, equal_nan=True), name
-    losses = [[line["loss"] for line in loop.read_log(folder)] for folder in (run, other)]
+    losses = [[line["loss"] for line in read_log(folder)] for folder in (run, other)]
     assert losses[0] == losses[1]
 
 
@@ -106,13 +106,13 @@ def test_killed_by_a_signal(store, tmp_path):
         "from melmask.data.store import Store; from melmask.train import loop\n"
         "from melmask.train.recipe import Recipe\n"
         "store, recipe, run = map(Path, sys.argv[1:])\n"
-        "loop.pretrain(Recipe.load(recipe), Store.open(store), run, resume=True)\n"
+        "loop.pretrain(Recipe.load(recipe), Store.open(store), run)\n"
     )
     settings.save(tmp_path / "settings.json")
     arguments = [sys.executable, "-c", code, store.folder, tmp_path / "settings.json", tmp_path / "killed"]
     process = subprocess.Popen(list(map(str, arguments)), env={**os.environ, "PYTHONWARNINGS": "ignore"})
     deadline = time.monotonic() + 120
-    while len(loop.read_log(tmp_path / "killed")) < 12 and process.poll() is None:
+    while len(read_log(tmp_path / "killed")) < 12 and process.poll() is None:
         assert time.monotonic() < deadline
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
@@ -138,4 +138,4 @@ def test_resuming_a_complete_run_changes_nothing(store, tmp_path):
     before = (tmp_path / "run" / CHECKPOINT).read_bytes()
     assert loop.pretrain(recipe("m2d"), store, tmp_path / "run", resume=True)
     assert (tmp_path / "run" / CHECKPOINT).read_bytes() == before
-    assert len(loop.read_log(tmp_path / "run")) == 14
+    assert len(read_log(tmp_path / "run")) == 14

@@ -7,6 +7,7 @@ import pytest
 
 from melmask.train import loop
 from melmask.train.recipe import RECIPES
+from melmask.train.run_folder import read_log
 
 SEEDS, NUM_STEPS, WINDOW = (0, 1, 2), 2000, 10
 
@@ -23,7 +24,7 @@ def curve(framework: str, precision: str, seed: int, store, folder) -> np.ndarra
     )
     run = folder / f"{precision}-{seed}"
     assert loop.pretrain(recipe, store, run)
-    return np.array([line["loss"] for line in loop.read_log(run)]).reshape(-1, WINDOW).mean(axis=1)
+    return np.array([line["loss"] for line in read_log(run)]).reshape(-1, WINDOW).mean(axis=1)
 
 
 @pytest.mark.slow

@@ -22,6 +22,7 @@ from melmask.data.prepare import prepare
 from melmask.demo.corpus import SAMPLE_RATE_HZ, make_demo
 from melmask.train.loop import pretrain
 from melmask.train.recipe import RECIPES
+from melmask.train.run_folder import RECIPE
 from melmask.viz.masks import save_mask_figure
 
 CLIPS_PER_TASK, CLIPS_PER_RECORDING = 60, 5  # recordings of some 8 s, as the guide's sounds last 6
@@ -54,7 +55,13 @@ def train(work: Path) -> Path:
     if not (work / "store").exists():
         join_clips(make_demo(work / "corpus", clips_per_task=CLIPS_PER_TASK), recordings)
     store = prepare([recordings], work / "store", num_workers=0)
-    pretrain(recipe, store, run, resume=True, report=lambda line: print(f"step {line.step}: loss {line.loss:.3f}"))
+    pretrain(
+        recipe,
+        store,
+        run,
+        resume=(run / RECIPE).exists(),
+        report=lambda line: print(f"step {line.step}: loss {line.loss:.3f}"),
+    )
     return run
 
 

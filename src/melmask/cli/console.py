@@ -34,6 +34,12 @@ class SafeConsole(Console):
         for segment in super().render(renderable, options):
             yield segment if segment.control else segment._replace(text=on_terminal(segment.text))
 
+    def on_broken_pipe(self) -> None:
+        """Stay silent from now on, and raise as `print` does, where rich would end the process and lose a training."""
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise BrokenPipeError
+
 
 # Of the processes that torchrun starts, only the first prints.
 console = SafeConsole(highlight=False, quiet=os.environ.get("RANK", "0") != "0")

@@ -93,6 +93,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     try:
         run(name, rest)
+    except BrokenPipeError:  # nobody reads the output any more, as behind `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(EXIT_INTERRUPTED)
     except (ValueError, OSError, RuntimeError, ImportError) as error:
         if os.environ.get("MELMASK_DEBUG"):
             raise

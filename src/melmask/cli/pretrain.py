@@ -30,6 +30,7 @@ def pretrain(
     init: Init = None,
     dry_run: bool = False,
     threads: Threads = None,
+    rank_timeout_s: float = 600.0,
 ) -> None:
     """Train an encoder on a store, by a recipe with any setting changed.
 
@@ -41,6 +42,8 @@ def pretrain(
         variant: an ablation of these two: weights of dwm, or hints of dwm and sgim.
         resume: resume the run in that folder, with its own recipe; of a run with --schedule wsd, --steps or --epochs
             and --decay may be changed, to extend it or to end it early.
+        rank_timeout_s: seconds after which a process that does not answer ends the others, where torchrun starts
+            several.
         dry_run: train nothing; print every setting with its source, and what the run would take on the store, or
             without one on AudioSet.
     """
@@ -73,7 +76,15 @@ def pretrain(
             console.print(escape(text), soft_wrap=True)
 
         complete = loop.pretrain(
-            settings, data, out, resume=resume, init=start, num_threads=threads, report=show, note=tell
+            settings,
+            data,
+            out,
+            resume=resume,
+            init=start,
+            num_threads=threads,
+            rank_timeout_s=rank_timeout_s,
+            report=show,
+            note=tell,
         )
     if not complete:
         command = shlex.join(["melmask", "pretrain", str(store), "--out", str(out), "--resume"])

@@ -8,6 +8,7 @@ from torch.optim import Optimizer
 
 from melmask.files import read_tensors, select_prefix, write_tensors
 
+REMEDY = "restore it from a copy; or remove it, and train again from the start"
 MODEL, OPTIMISER = "model.", "optimiser."
 
 
@@ -48,11 +49,13 @@ def load_training(path: Path, model: nn.Module, optimiser: Optimizer) -> tuple[d
     Raises:
         ValueError: the file is missing, damaged or of another model.
     """
-    tensors, metadata = read_tensors(path)
+    tensors, metadata = read_tensors(path, remedy=REMEDY)
     load_weights(path, model, tensors)
     parameters = dict(model.named_parameters())
     for key_and_name, value in select_prefix(tensors, OPTIMISER).items():
         key, _, name = key_and_name.partition(".")
+        if name not in parameters:
+            raise ValueError(f"{path} is of another model than the recipe's: it has no parameter {name!r}; {REMEDY}")
         parameter = parameters[name]
         optimiser.state[parameter][key] = value.to(parameter.device)
     extra = {name: tensor for name, tensor in tensors.items() if not name.startswith((MODEL, OPTIMISER))}

@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 from jaxtyping import Shaped
@@ -58,21 +59,47 @@ class World:
         return torch.cat(gathered)
 
 
+RANK_TIMEOUT_S, WEEK_S = 600.0, 7 * 24 * 3600
+SILENT = ("timed out", "timeout", "connection closed", "connection reset", "broken pipe")  # in what gloo and nccl say
+
+
+class RankLost(RuntimeError):
+    """Another process of the run does not answer any more."""
+
+
 ALONE = World(rank=0, size=1, device=torch.device("cpu"))
 
 
 @contextmanager
-def join_world() -> Iterator[World]:
-    """Join the processes that torchrun started, by nccl on GPUs and gloo on CPUs, or be the only process."""
+def join_world(rank_timeout_s: float = RANK_TIMEOUT_S) -> Iterator[World]:
+    """Join the processes that torchrun started, by nccl on GPUs and gloo on CPUs, or be the only process.
+
+    Args:
+        rank_timeout_s: seconds after which a process that does not answer ends the others.
+
+    Raises:
+        ValueError: rank_timeout_s is not between a second and a week.
+        RankLost: within the context, another process ended or did not answer for that long.
+    """
+    if not 1.0 <= rank_timeout_s <= WEEK_S:
+        raise ValueError(f"rank_timeout_s is from 1 to {WEEK_S:,} seconds, got {rank_timeout_s}")
     size, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
     device = torch.device("cpu")
     if torch.cuda.is_available():
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         torch.cuda.set_device(device)
     if size > 1:
-        distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        backend = "nccl" if device.type == "cuda" else "gloo"
+        distributed.init_process_group(backend, timeout=timedelta(seconds=rank_timeout_s))
     try:
         yield World(rank, size, device)
+    except RuntimeError as error:
+        if size == 1 or not any(words in str(error).lower() for words in SILENT):
+            raise
+        raise RankLost(
+            f"process {rank} of {size} ends: another one ended, or did not answer for {rank_timeout_s:g} s. The last "
+            f"checkpoint is kept: resume with --resume, and allow more time with --rank-timeout-s ({error})"
+        ) from error
     finally:
         if size > 1:
             distributed.destroy_process_group()

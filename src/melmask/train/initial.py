@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 from torch import Tensor
 from torch.nn import Module
 
-from melmask.files import read_tensors, select_prefix
+from melmask.files import read_json, read_tensors, select_prefix
 from melmask.frameworks import Framework
 from melmask.logmel import LogMelSpec
 from melmask.nn.encoder_file import ENCODER, EncoderFile, FrontEnd, is_published, stated_of
@@ -178,7 +177,7 @@ def find_initial(init: str | Path | None, run: Path, recipe: Recipe, spec: LogMe
 def read_initial(run: Path) -> dict[str, Any]:
     """What init.json says of the weights that a run started from, see `Initial.named`; empty if from random ones."""
     path = run / INIT
-    return json.loads(path.read_text()) if path.exists() else {}
+    return read_json(path, "description of the weights a run started from") if path.exists() else {}
 
 
 def stated_features(run: Path) -> dict[str, Any]:

@@ -1,10 +1,9 @@
 """The training loop, for every framework and every masking strategy."""
 
 import dataclasses
-import json
 import time
 from collections.abc import Callable, Generator, Iterator
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 
@@ -14,22 +13,34 @@ from torch.utils.tensorboard import SummaryWriter
 
 from melmask.data.loader import Loader, random_seed
 from melmask.data.store import Store
-from melmask.files import atomic_write, select_prefix
+from melmask.files import append_line, read_lines, replace_lines, select_prefix
 from melmask.frameworks import Loss
 from melmask.nn.encoder_file import ENCODER, EncoderFile, FrontEnd
+from melmask.nn.vit import Encoder
 from melmask.patches import grid_of, patchify, valid_patches
 from melmask.runtime import autocast_for, keep_freed_memory
 from melmask.threads import following_load
 from melmask.train.average import AVERAGE, WeightsAverage
 from melmask.train.checkpoint import load_training, save_training
-from melmask.train.distributed import World, join_world
+from melmask.train.distributed import RANK_TIMEOUT_S, World, join_world
 from melmask.train.extension import find_extension
 from melmask.train.initial import Initial, find_initial, stated_features
 from melmask.train.masker import Masker
 from melmask.train.monitors import effective_rank, feature_deviation
 from melmask.train.optimiser import clip_gradients, decay_start, learning_rate, make_optimiser
 from melmask.train.recipe import Recipe
-from melmask.train.run_folder import CHECKPOINT, LOG, MASKING, STABLE, LogEntry, kept_encoder, open_run, read_log
+from melmask.train.run_folder import (
+    CHECKPOINT,
+    LOG,
+    MASKING,
+    STABLE,
+    LogEntry,
+    check_is_run,
+    kept_encoder,
+    locked,
+    log_values,
+    open_run,
+)
 from melmask.train.signals import stop_requests
 from melmask.types import Batch
 
@@ -46,6 +57,7 @@ def pretrain(
     resume: bool = False,
     init: str | Path | None = None,
     num_threads: int | None = None,
+    rank_timeout_s: float = RANK_TIMEOUT_S,
     report: Callable[[LogEntry], None] = lambda entry: None,
     note: Callable[[str], None] = lambda text: None,
 ) -> bool:
@@ -55,24 +67,31 @@ def pretrain(
         recipe: every setting.
         store: the packed data set.
         run: the folder to make or, with ``resume``, that of the run to resume.
-        resume: start from the last checkpoint if there is one; the run ends with the weights of an uninterrupted one,
-            to the bit if both compute on the same number of threads all the time. A run of the schedule "wsd" may be
-            given other steps, epochs and decay (`melmask.train.extension`).
+        resume: start from the last checkpoint, or anew if none was saved; the run ends with the weights of an
+            uninterrupted one, to the bit if both compute on the same number of threads all the time. A run of the
+            schedule "wsd" may be given other steps, epochs and decay (`melmask.train.extension`).
         init: weights to start from (`melmask.train.initial`), with a new optimiser; None for random ones.
         num_threads: that torch computes on; None follows what else keeps the cores busy (`melmask.threads`), unless
             OMP_NUM_THREADS is set.
-        report: called with every entry of the log, in the first process.
+        rank_timeout_s: seconds after which a process of several that does not answer ends the others, see `join_world`.
+        report: called with every entry of the log, in the first process. Where it writes to a pipe that is closed, the
+            run is saved and ends, as by SIGTERM.
         note: called with what was taken of those weights, or with what a new length does, in words.
 
     Returns:
         True if the run is complete, False if it was interrupted and its state saved.
 
     Raises:
-        ValueError: the folder is in use, its recipe or data are not those given, the weights to start from are of
-            another form than the recipe's, or the run cannot get that length.
+        ValueError: the folder holds a run, or none to resume; its recipe or data are not those given; the weights to
+            start from are of another form than the recipe's; or the run cannot get that length.
+        Locked: another process trains that run.
+        RankLost: another process of the run does not answer.
         Diverged: the loss is not finite; the last checkpoint with a finite loss is kept.
     """
-    with join_world() as world, stop_requests() as stop_requested:
+    with ExitStack() as held:
+        world, stop_requested = held.enter_context(join_world(rank_timeout_s)), held.enter_context(stop_requests())
+        if resume:
+            check_is_run(run)
         recipe = recipe.on(store)
         loader = recipe.make_loader(store, world.device)
         extension = find_extension(run, recipe, loader.crops_per_epoch) if resume else None
@@ -81,12 +100,13 @@ def pretrain(
         world.wait()  # no process looks at the folder while the first one makes it
         if world.is_first:
             before = extension.before if extension else recipe
+            held.enter_context(locked(run))
             open_run(run, before, store, resume, initial.named if initial else None)
             if extension:
                 extension.apply(run)
                 note(extension.told)
         world.wait()
-        trainer = Trainer(recipe, loader, run, world, report, initial)
+        trainer = Trainer(recipe, loader, run, world, stop_requested.unless_closed(report), initial)
         if trainer.started_from:
             note(f"started from other weights: {trainer.started_from}")
         return trainer.train(resume, stop_requested, num_threads)
@@ -134,7 +154,11 @@ class Trainer:
 
     def train(self, resume: bool, stop_requested: Callable[[], bool], num_threads: int | None = None) -> bool:
         """Run the remaining steps, see `pretrain`; False if a stop was requested before the last."""
-        first = self.restore() if resume and self.has_checkpoint() else 0
+        first = 0
+        if resume and self.has_checkpoint():
+            first = self.restore()
+            if self.world.is_first and not self.encoder_is_current():  # after a kill or a full disk
+                self.save_encoder(self.run / ENCODER)
         recipe, started, logged = self.recipe, time.monotonic(), (first, time.monotonic())
         if self.world.size > 1 and num_threads is None:  # its ranks wait for each other, which would pass for load
             num_threads = torch.get_num_threads()
@@ -257,9 +281,23 @@ class Trainer:
 
     def save_encoder(self, path: Path) -> None:
         """Write the encoder, or the average of its weights, with its front end."""
-        store, encoder = self.loader.store, self.average.encoder if self.average else self.model.encoders()["online"]
+        store = self.loader.store
         front_end = FrontEnd(store.spec, store.mean, store.std)
-        EncoderFile(encoder, front_end, self.recipe.crop_frames, **stated_features(self.run)).save(path)
+        EncoderFile(self.encoder, front_end, self.recipe.crop_frames, **stated_features(self.run)).save(path)
+
+    @property
+    def encoder(self) -> Encoder:
+        """What the encoder file holds: the online encoder, or the average of its weights."""
+        return self.average.encoder if self.average else self.model.encoders()["online"]
+
+    def encoder_is_current(self) -> bool:
+        """Whether the run's encoder file is whole, and that of the present state."""
+        try:
+            saved = EncoderFile.load(self.run / ENCODER).encoder.state_dict()
+        except ValueError:
+            return False
+        own = self.encoder.state_dict()
+        return saved.keys() == own.keys() and all(torch.equal(saved[name], own[name].cpu()) for name in own)
 
     def restore(self) -> int:
         """Restore the state of the last checkpoint; returns its number of steps."""
@@ -308,14 +346,15 @@ class Trainer:
             yield lambda entry: None
             return
         path = self.run / LOG
-        kept = [entry for entry in read_log(self.run) if entry["step"] <= first]
-        with atomic_write(path) as temporary:
-            temporary.write_text("".join(json.dumps(entry) + "\n" for entry in kept))
-        with path.open("a", buffering=1) as lines, SummaryWriter(str(self.run), purge_step=first) as board:
+        entries, bad = read_lines(path, log_values)
+        kept = [entry for entry in entries if entry["step"] <= first]
+        if len(kept) < len(entries):
+            replace_lines(path, kept, bad)
+        with SummaryWriter(str(self.run), purge_step=first) as board:
 
             def log(entry: LogEntry) -> None:
                 values = asdict(entry)
-                lines.write(json.dumps(values) + "\n")
+                append_line(path, values)
                 for name, value in values.items():
                     if isinstance(value, float):
                         board.add_scalar(name, value, entry.step)

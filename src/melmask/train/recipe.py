@@ -1,7 +1,6 @@
 """Every setting of one training, with named defaults."""
 
 import dataclasses
-import json
 import math
 from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass, field
@@ -13,7 +12,8 @@ import torch
 from melmask.data.loader import Loader
 from melmask.data.store import Store
 from melmask.demo.procedural.stream import CPU, ProceduralCrops
-from melmask.files import write_json
+from melmask.fields import make
+from melmask.files import read_json, write_json
 from melmask.frameworks import Framework, make_framework, make_options, outline
 from melmask.masking import (
     ExponentSchedule,
@@ -27,11 +27,13 @@ from melmask.masking.schedule import HintShape, Schedule, check_points
 from melmask.nn.vit import SIZES, Size
 from melmask.patches import PositionOrder
 from melmask.train.earlier import update_recipe
+from melmask.train.ranges import COUNTS, NUMBERS, check_ranges
 from melmask.types import PatchGrid
 
 LENGTH = ("steps", "epochs", "decay")  # settings in which a run of the schedule "wsd" may change
-COUNTS = ("batch_size", "accumulate", "muon_iterations", "crop_frames", "log_every", "save_every")
-ROUNDING = 1e-9
+REMEDY = "restore it from a copy; a run without a checkpoint can be started anew in another folder"
+CHOICES = {"optimiser": ("adamw", "muon"), "schedule": ("cosine", "wsd"), "precision": ("auto", "float32", "bf16")}
+ROUNDING, MAX_PATCH = 1e-9, 4096
 # Not dict, of which tyro would make a flag for each key of the default value.
 Options = MutableMapping[str, bool | int | float | str]
 
@@ -146,17 +148,15 @@ class Recipe:
             raise ValueError(f'position_order is "freq-time" or "time-freq", got {self.position_order!r}')
         if (self.steps > 0) == (self.epochs > 0):
             raise ValueError(f"set one of steps and epochs, the other to 0: got {self.steps} and {self.epochs}")
-        for name in (*COUNTS, "learning_rate", "grad_clip"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
-        for name, there_are in (("optimiser", ("adamw", "muon")), ("schedule", ("cosine", "wsd"))):
+        check_ranges(self, {**COUNTS, **NUMBERS})
+        for name, there_are in CHOICES.items():
             if getattr(self, name) not in there_are:
                 raise ValueError(f"{name} is one of {', '.join(there_are)}, got {getattr(self, name)!r}")
         self._check_shares()
-        if self.keep_every < 0:
-            raise ValueError(f"keep_every must be at least 1, or 0 to keep none, got {self.keep_every}")
-        if self.crops_per_clip < 0:
-            raise ValueError(f"crops_per_clip must be at least 1, or 0 for its length, got {self.crops_per_clip}")
+        if not all(1 <= side <= MAX_PATCH for side in self.patch_shape) or len(self.patch_shape) != 2:
+            raise ValueError(
+                f"patch_shape is two numbers from 1 to {MAX_PATCH}, in bands and frames, got {self.patch_shape}"
+            )
         if self.crop_frames < self.patch_shape[1]:
             raise ValueError(
                 f"crop_frames {self.crop_frames} is shorter than one patch of {self.patch_shape[1]} frames"
@@ -327,16 +327,15 @@ class Recipe:
         """Read a recipe, as this or an earlier version saved it.
 
         Raises:
-            ValueError: the file is no recipe, or one of a later version.
+            ValueError: the file is damaged, is no recipe, or one of a later version; it names the file and the setting.
         """
+        needed = {"patch_shape": list, "betas": list, "exclude": list, "strategy_options": dict}
+        saved = read_json(path, "recipe of this version of melmask", needed, REMEDY)
         try:
-            saved = json.loads(path.read_text())
             update_recipe(saved)
-            tuples = {name: tuple(saved[name]) for name in ("patch_shape", "betas", "exclude")}
-            points = tuple((float(progress), float(value)) for progress, value in saved.get("guidance", ()))
-            return Recipe(**{**saved, **tuples, "guidance": points})
-        except (TypeError, KeyError, json.JSONDecodeError) as error:
-            raise ValueError(f"{path} is no recipe of this version of melmask: {error}") from error
+            return make(Recipe, saved)
+        except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, RuntimeError) as error:
+            raise ValueError(f"{path} is no recipe of this version of melmask: {error}; {REMEDY}") from error
 
 
 def as_text(value: Any) -> str:

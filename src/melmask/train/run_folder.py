@@ -13,20 +13,25 @@ log.jsonl               a `LogEntry` a line; the same numbers are in TensorBoard
 ======================  ====================================================================================
 """
 
-import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from melmask.data.store import Store
-from melmask.files import remove_temporaries, write_json
+from melmask.fields import check_fields
+from melmask.files import good_lines, read_json, remove_temporaries, write_json
+from melmask.locks import exclusive
+from melmask.nn.encoder_file import ENCODER
 from melmask.train.recipe import Recipe
 
+DATA_REMEDY = "restore it from a copy; the store's own store.json has the fingerprint, mean and std"
 KEPT = "encoders"  # folder of the encoders that are kept along a run
 RECIPE, DATA, CHECKPOINT, LOG = "recipe.json", "data.json", "checkpoint.safetensors", "log.jsonl"
 STABLE = "stable.safetensors"  # of a run that can be extended
 INIT = "init.json"  # of a run that started from other weights: which
+LOCK = ".lock"  # held while the run is trained
 SUFFIX = ".safetensors"
 MASKING = "masking."  # prefix of the masking strategy's state in a checkpoint
 
@@ -74,19 +79,24 @@ def open_run(run: Path, recipe: Recipe, store: Store, resume: bool, initial: Map
     Args:
         run: the folder.
         recipe, store: of the run.
-        resume: whether it may hold a run.
+        resume: whether it may hold a run that has saved something.
         initial: what init.json says of the weights that the run starts from; None for random ones.
 
     Raises:
-        ValueError: the folder holds a run and ``resume`` is False, or its recipe or data are others.
+        ValueError: the folder holds a run that has saved something and ``resume`` is False, its recipe or data are
+            others, or its recipe is lost.
     """
-    if (run / RECIPE).exists():
+    check_recipe_kept(run)
+    if (run / RECIPE).exists() and (resume or _has_saved(run)):
         if not resume:
             raise ValueError(f"{run} already holds a run: resume it, or choose another folder")
         if Recipe.load(run / RECIPE) != recipe:
             own = f"resume it with its own, in {run / RECIPE}"
             raise ValueError(f"{run} was started with another recipe: {own}, or choose another folder")
-        if read_data(run)["fingerprint"] != store.fingerprint:
+        data = read_data(run)
+        if not data:
+            raise ValueError(f"{run / DATA} is lost: {DATA_REMEDY}")
+        if data["fingerprint"] != store.fingerprint:
             raise ValueError(f"{run} was trained on other data than {store.place}: resume it with its own store")
         remove_temporaries(run)
         remove_temporaries(run / KEPT)
@@ -103,12 +113,46 @@ def open_run(run: Path, recipe: Recipe, store: Store, resume: bool, initial: Map
     recipe.save(run / RECIPE)  # last, as it says that the folder holds a run
 
 
+@contextmanager
+def locked(run: Path) -> Iterator[None]:
+    """Hold the run, whose folder is made, against other processes that would train it.
+
+    Raises:
+        Locked: one does.
+    """
+    run.mkdir(parents=True, exist_ok=True)
+    with exclusive(run / LOCK, f"{run} is being trained by another process: wait for it, or choose another folder"):
+        yield
+
+
+def _has_saved(run: Path) -> bool:
+    """Whether a run has saved weights; one that has not, as its start failed, can be started anew."""
+    return any((run / name).exists() for name in (CHECKPOINT, STABLE, ENCODER))
+
+
+def check_is_run(run: Path) -> None:
+    """Raise ValueError if a folder holds no run that could be resumed."""
+    check_recipe_kept(run)
+    if not (run / RECIPE).exists():
+        raise ValueError(f"{run} holds no run to resume: check the name, or start one without --resume (resume=True)")
+
+
+def check_recipe_kept(run: Path) -> None:
+    """Raise ValueError if a folder holds a checkpoint and no recipe: another one must not be written beside it."""
+    if (run / CHECKPOINT).exists() and not (run / RECIPE).exists():
+        raise ValueError(
+            f"{run} holds a checkpoint, and its {RECIPE} is lost: restore that file from a copy, or save a Recipe with "
+            f"the run's settings, which its report lists, to {run / RECIPE}; or choose another folder"
+        )
+
+
 def own_recipe(run: Path) -> Recipe | None:
     """The recipe of the run in a folder; None if it holds none.
 
     Raises:
-        ValueError: its file is damaged.
+        ValueError: its file is damaged, or lost beside a checkpoint.
     """
+    check_recipe_kept(run)
     return Recipe.load(run / RECIPE) if (run / RECIPE).exists() else None
 
 
@@ -143,17 +187,26 @@ def split_step(path: Path) -> tuple[Path, int | None]:
 
 
 def read_data(run: Path) -> dict[str, Any]:
-    """What data.json says of the store: store, fingerprint, mean and std; empty if the run has none."""
+    """What data.json says of the store: store, fingerprint, mean and std; empty if the run has none.
+
+    Raises:
+        ValueError: it is damaged.
+    """
     path = run / DATA
-    return json.loads(path.read_text()) if path.exists() else {}
+    needed = {"store": str, "fingerprint": str}
+    return read_json(path, "description of a run's data", needed, DATA_REMEDY) if path.exists() else {}
 
 
 def read_log(run: Path) -> list[dict[str, Any]]:
-    """The fields of every `LogEntry` of a run, oldest first; a last line that a kill cut off is left out."""
-    path, entries = run / LOG, []
-    for line in path.read_text().splitlines() if path.exists() else []:
-        try:
-            entries.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
-    return entries
+    """The fields of every `LogEntry` of a run, oldest first; damaged lines are left out and named in a warning."""
+    return good_lines(run / LOG, log_values)
+
+
+def log_values(values: dict[str, Any]) -> dict[str, Any]:
+    """The fields of an entry of any version, of which all have the step.
+
+    Raises:
+        ValueError: it has none.
+    """
+    check_fields(values, {"step": int})
+    return values

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 
 import pytest
 
@@ -124,8 +125,15 @@ def test_the_papers_settings_are_the_default():
         ({"strategy": "dwm", "strategy_options": {"side": 3}}, "dwm has no option 'side'"),
         ({"hint_constant": 1.5}, "constant hint ratio"),
         ({"hint_power": 0.0}, "power > 0"),
-        ({"crops_per_clip": -1}, "crops_per_clip must be at least 1, or 0"),
-        ({"keep_every": -1}, "keep_every must be at least 1, or 0"),
+        ({"crops_per_clip": -1}, "crops_per_clip must be from 0 to 1,000,000, got -1"),
+        ({"keep_every": -1}, "keep_every must be from 0 to"),
+        ({"batch_size": 10**9}, "batch_size must be from 1 to 1,048,576, got 1000000000"),
+        ({"learning_rate": float("nan")}, "learning_rate must be positive, got nan"),
+        ({"learning_rate": math.inf}, "learning_rate must be from .* to 1,000, got inf"),
+        ({"seed": -1}, "seed must be from 0 to"),
+        ({"crop_frames": 10**400}, "crop_frames must be from 1 to"),
+        ({"decoder_depth": 10**6}, "decoder_depth must be from 1 to 1,000"),
+        ({"patch_shape": (16, 0)}, "patch_shape is two numbers from 1 to 4096"),
         ({"strategy": "dwm", "guidance": ((0.5, 0.1), (0.2, 0.3))}, "growing progress"),
         ({"strategy": "dwm", "guidance": ((0.0, 1.3),)}, r"must lie in \[0, 1\]"),
         ({"strategy": "dwm", "guidance": ((0.0, 0.3),), "hint_constant": 0.5}, "set one of them"),
@@ -157,6 +165,34 @@ def test_the_papers_settings_are_the_default():
 def test_bad_settings_are_refused(changes, message):
     with pytest.raises(ValueError, match=message):
         dataclasses.replace(RECIPES["micro-m2d"], **changes)
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        (lambda saved: saved.pop("betas"), "no field 'betas'"),
+        (lambda saved: saved.update(batch_size="x"), "field 'batch_size' is \"x\", not a whole number"),
+        (lambda saved: saved.update(batch_size=10**9), "batch_size must be from 1 to"),
+        (lambda saved: saved.update(betas=[0.9]), r"field 'betas' is \[0.9\], not a list of 2"),
+        (lambda saved: saved.update(strategy_options=3), "field 'strategy_options' is 3, not an object"),
+        (lambda saved: saved.update(strategy_options={"k": []}), "'k' of field 'strategy_options'"),
+        (lambda saved: saved.update(hint_shape="sine"), "field 'hint_shape' is \"sine\", not one of"),
+        (lambda saved: saved.update(guidance=[[1, 2, 3]]), "item of field 'guidance'"),
+        (lambda saved: saved.update(precision="fp8"), "field 'precision' is \"fp8\", not one of"),
+        (lambda saved: saved.update(ema=3), "cannot unpack"),
+        (lambda saved: saved.update(more=1), "has a field 'more', which this version does not know"),
+        (lambda saved: saved.clear(), "no field"),
+    ],
+)
+def test_a_damaged_recipe_is_named_with_its_field_and_the_remedy(change, fault, tmp_path):
+    path = tmp_path / "recipe.json"
+    RECIPES["micro-m2d"].save(path)
+    assert Recipe.load(path) == RECIPES["micro-m2d"]
+    saved = json.loads(path.read_text())
+    change(saved)
+    path.write_text(json.dumps(saved))
+    with pytest.raises(ValueError, match=rf"recipe\.json is no recipe.*: .*{fault}.*; restore it from a copy"):
+        Recipe.load(path)
 
 
 def test_a_crop_too_short_for_the_ratio_is_an_error():
