@@ -2,7 +2,8 @@
 
 import importlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from types import ModuleType
 from typing import TypeVar
@@ -33,14 +34,28 @@ def lookup(name: str, registered: Mapping[str, T], kind: str) -> T:
         return registered[name]
     module_name, colon, attribute = name.partition(":")
     if not (colon and attribute.isidentifier() and all(part.isidentifier() for part in module_name.split("."))):
-        raise ValueError(
-            f"no {kind} {name!r}; there are: {', '.join(registered)}; name one of your own as package.module:Class"
-        )
+        raise ValueError(f"{unknown(name, registered, kind)}; name one of your own as package.module:Class")
     module = _imported(module_name, name, kind)
     try:
         return getattr(module, attribute)
     except AttributeError as error:
         raise ValueError(f"no {kind} {name!r}: {module.__file__} defines no {attribute}") from error
+
+
+def unknown(name: str, known: Iterable[str], kind: str) -> str:
+    """What to say of a name that is not known: the nearest that is, and all of them.
+
+    >>> unknown("dwn", ["random", "dwm"], "strategy")
+    "no strategy 'dwn': did you mean dwm? there are: random, dwm"
+    """
+    known = list(known)
+    return f"no {kind} {name!r}{nearest(name, known) or ';'} there are: {', '.join(known)}"
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A question for the known name that is nearest to a mistyped one; "" where none is near."""
+    close = get_close_matches(name, known, n=1)
+    return f": did you mean {close[0]}?" if close else ""
 
 
 def _imported(module_name: str, name: str, kind: str) -> ModuleType:

@@ -1,14 +1,15 @@
 """The command compare: two encoders on the same clips."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated
 
 from rich.markup import escape
 from rich.table import Table
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
-from melmask.cli.console import command_line, console, named, noted_bar, print_notes, print_path
-from melmask.cli.evaluate import TaskOptions
+from melmask.cli.console import answer, command_line, console, named, noted_bar, print_notes, print_path
+from melmask.cli.evaluate import TaskOptions, print_report_next
 from melmask.cli.options import OptionalFolder
 from melmask.encoders.features import DEFAULT_SETTINGS, FeatureSettings
 from melmask.evaluation.compare import Comparison
@@ -23,6 +24,8 @@ def compare(
     out: OptionalFolder = None,
 ) -> None:
     """Compare two encoders on the same clips, with paired intervals.
+
+    Example: melmask compare tiny logmel-stats --task clips.csv
 
     Probes, splits and seeds are the same for both.
 
@@ -66,6 +69,7 @@ def compare(
         stores += print_task_rejections(table, registry.specs_of(encoders))
         comparisons = [compare_evaluations(*pair) for pair in pairs]
         print_comparisons(comparisons)
+        answer.setdefault("comparisons", []).extend(comparisons)
         results = [one.result for letter in zip(*pairs, strict=True) for one in letter]
         print_appended(keep_results(encoders, results))
         print_appended(keep_comparisons(encoders, comparisons, command_line()))
@@ -75,6 +79,7 @@ def compare(
             for letter, one in zip("ab", pair, strict=True):
                 folder = out / file_name(one.task.name, one.found.probe, letter)
                 print_path(save_per_class(details_of(one.found, one.task), folder), "wrote ")
+    print_report_next([path for path in map(Path, (a, b)) if path.is_dir()], None)
     exit_if_left_out(stores)
 
 

@@ -1,14 +1,17 @@
-"""What the commands print: progress bars, notes, and which files were written.
+"""What the commands print: progress bars, notes, which files were written, what to do next, and an answer for programs.
 
 Nothing here imports torch, so that the light commands answer at once.
 """
 
+import json
 import os
 import shlex
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict, is_dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.markup import escape
@@ -43,6 +46,34 @@ class SafeConsole(Console):
 
 # Of the processes that torchrun starts, only the first prints.
 console = SafeConsole(highlight=False, quiet=os.environ.get("RANK", "0") != "0")
+# What --json prints when the command has ended: notes, files written, the next command, and what the command adds.
+answer: dict[str, Any] = {}
+
+
+def start_answer() -> None:
+    """From now on tables and progress go to the standard error, so that the standard output holds the answer alone."""
+    answer.clear()
+    console.stderr = True
+
+
+def print_answer(status: int, error: str = "") -> None:
+    """Print the answer as one JSON object; paths as text, dataclasses as objects, numbers that are not finite as null.
+
+    Args:
+        status: the exit status.
+        error: what went wrong, if anything did.
+    """
+    whole = {"command": command_line(), "status": status} | ({"error": error} if error else {}) | answer
+    text = json.dumps(whole, default=lambda value: asdict(value) if is_dataclass(value) else _plain(value))  # type: ignore[arg-type]
+    finite = json.loads(text, parse_constant=lambda _: None)
+    console.stderr = False
+    if not console.quiet:
+        print(json.dumps(finite, indent=2, ensure_ascii=False))
+
+
+def _plain(value: Any) -> Any:
+    """A number or an array of NumPy's as Python's own; anything else as text."""
+    return value.tolist() if type(value).__module__ == "numpy" else str(value)
 
 
 @contextmanager
@@ -77,6 +108,7 @@ def noted_bar(what: str) -> Iterator[Callable[[str, int, int], None]]:
 def print_notes(notes: Iterable[str]) -> None:
     """Each different note once, on a line of its own."""
     for note in dict.fromkeys(notes):
+        answer.setdefault("notes", []).append(note)
         console.print(f"[dim]note: {named(note)}[/]", soft_wrap=True)
 
 
@@ -87,7 +119,14 @@ def named(name: object) -> str:
 
 def print_path(path: Path, before: str = "", after: str = "") -> None:
     """A path that was written, in bold, between words about it."""
+    answer.setdefault("written", []).append(str(path))
     console.print(f"{before}[bold]{named(path)}[/]{after}", soft_wrap=True)
+
+
+def print_next(*words: str | Path) -> None:
+    """The command that is sensible next: the last line of a command that did its work."""
+    answer["next"] = " ".join(str(word) if str(word).isupper() else shlex.quote(str(word)) for word in words)
+    console.print(f"[dim]next:[/] {named(answer['next'])}", soft_wrap=True)
 
 
 def command_line() -> str:

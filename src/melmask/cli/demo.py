@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from melmask.cli.console import counted_bar, print_path
+from melmask.cli.console import counted_bar, print_next, print_path
 from melmask.cli.options import Folder, Workers
 
 
@@ -18,6 +18,8 @@ def demo(
     workers: Workers = None,
 ) -> None:
     """Make the built-in corpus, or a store of procedural sound.
+
+    Example: melmask demo --out corpus
 
     The corpus: instruments and speech, with labels.
 
@@ -43,6 +45,7 @@ def demo(
         manifests = make_demo(out, seed=seed, clips_per_task=num_clips, progress=show)
     for manifest in manifests:
         print_path(manifest)
+    print_next("melmask", "prepare", out, "--out", "store")
 
 
 def make_procedural(out: Folder, hours: float, seed: int, workers: int | None) -> None:
@@ -56,3 +59,4 @@ def make_procedural(out: Folder, hours: float, seed: int, workers: int | None) -
         after=f": {len(store.clips):,} clips, {store.info['duration_s'] / 3600:.2f} h, log-mel mean {store.mean:.3f}, "
         f"standard deviation {store.std:.3f}",
     )
+    print_next("melmask", "pretrain", out, "--out", "run")

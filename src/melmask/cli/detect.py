@@ -7,7 +7,7 @@ from rich.markup import escape
 from rich.table import Table
 from tyro.conf import Positional
 
-from melmask.cli.console import command_line, console, noted_bar, print_notes, print_path
+from melmask.cli.console import answer, command_line, console, noted_bar, print_next, print_notes, print_path
 from melmask.cli.options import AllowDuplicates, Encoder, File, Seeds, TableFile, TestFolds, Workers
 from melmask.detect.run import Detection
 from melmask.encoders.features import FeatureSettings, Layers
@@ -16,7 +16,7 @@ from melmask.evaluation.results import Result
 
 def detect(
     run: Positional[Encoder],
-    labels: Positional[TableFile],
+    task: TableFile,
     out: File,
     layers: Layers = "auto",
     test_folds: TestFolds = (),
@@ -27,11 +27,13 @@ def detect(
 ) -> None:
     """Detect events with a frozen encoder and a probe of its time steps.
 
+    Example: melmask detect tiny --task events.csv --out detected.csv
+
     Events detected in the test folds are written to a table, and scored.
 
     Args:
         run: the run's folder, an encoder file, or tiny, which comes with melmask.
-        labels: a CSV with path,onset_s,offset_s,label[,fold][,group], one line an event.
+        task: a CSV with path,onset_s,offset_s,label[,fold][,group], one line an event.
         out: the CSV for detected events, of the same form.
         layers: layers to read: last, all, or numbers from 1 on; auto is what the encoder's file states, else last.
         baselines: also score the encoder untrained and log-mels without one.
@@ -43,11 +45,11 @@ def detect(
     from melmask.evaluation.results import append_results
 
     encoder = PretrainedEncoder.load(run, FeatureSettings(layers))
-    store = prepare_task(labels, encoder.spec, workers)
-    with noted_bar(labels.stem) as show:
+    store = prepare_task(task, encoder.spec, workers)
+    with noted_bar(task.stem) as show:
         results, detection = evaluate_detection(
             encoder,
-            labels,
+            task,
             store,
             test_folds=test_folds,
             num_seeds=seeds,
@@ -61,8 +63,10 @@ def detect(
     print_notes(detection.notes)
     write_events(out, detection.events)
     print_path(out, after=f": {sum(map(len, detection.events.values())):,} events")
+    answer.update(results=results, classes=detection.by_class)
     if Path(run).is_dir():
         print_appended([append_results(Path(run), results)])
+        print_next("melmask", "report", run, "--out", "report")
     exit_if_left_out([store])
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from rich.markup import escape
 from tyro.conf import OmitArgPrefixes, Positional
 
-from melmask.cli.console import console, counted_bar, print_notes, print_path
+from melmask.cli.console import answer, console, counted_bar, print_next, print_notes, print_path
 from melmask.cli.options import EncoderAndSources, OptionalFile, Workers
 from melmask.encoders.features import DEFAULT_SETTINGS, FeatureSettings
 
@@ -23,6 +23,8 @@ def embed(
     workers: Workers = None,
 ) -> None:
     """Write embeddings of recordings to an .npz file.
+
+    Example: melmask embed recordings --out embeddings.npz
 
     The encoder is tiny, which comes with melmask, unless another is named first.
 
@@ -78,4 +80,8 @@ def embed(
         print_notes(steps.notes_of(notes, str(noted)))
     print_path(out, after=f": {vectors.shape[0]:,} embeddings of {vectors.shape[1]} dimensions")
     console.print(escape(steps.accounted(store, listed)), soft_wrap=True)
+    answer.update(
+        encoder=made.name, embeddings=vectors.shape[0], dimensions=vectors.shape[1], rejected=len(store.rejected)
+    )
+    print_next("melmask", "report", "--map", out, "--out", "map")
     steps.exit_if_left_out([store])

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from tyro.conf import OmitArgPrefixes, Positional
 
-from melmask.cli.console import command_line, console, noted_bar, print_notes
+from melmask.cli.console import answer, command_line, console, noted_bar, print_next, print_notes
 from melmask.cli.options import (
     AllowDuplicates,
     Encoders,
@@ -84,6 +84,8 @@ def evaluate(
 ) -> None:
     """Evaluate encoders on labelled tasks by probes, beside baselines.
 
+    Example: melmask evaluate tiny --task clips.csv
+
     Results of a run and its baselines are appended to its results.jsonl.
 
     Args:
@@ -111,9 +113,11 @@ def evaluate(
         stores.extend(prepared)
         return results
 
+    runs = [path for path in map(Path, encoders) if path.is_dir()]
     if tasks is None:
         for table, name in zip(task.given_tables, source_names(task.given_tables), strict=True):
             one(table, name)
+        print_report_next(runs, out)
         steps.exit_if_left_out(stores)
         return
     if task.tables:
@@ -126,7 +130,17 @@ def evaluate(
     print_notes(
         f"{path} is none of EVAR's nine tasks, and is left out: evaluate it with --task" for path in folder.others
     )
+    print_report_next(runs, out)
     steps.exit_if_left_out(stores)
+
+
+def print_report_next(runs: Sequence[Path], results: Path | None) -> None:
+    """The report about these runs and this file of results."""
+    if runs or results:
+        given: tuple[str | Path, ...] = ("--results", results) if results else ()
+        print_next("melmask", "report", *runs, *given, "--out", "report")
+    else:
+        print_next("melmask", "pretrain", "STORE", "--out", "RUN")
 
 
 def _evaluate_one(
@@ -158,6 +172,7 @@ def _evaluate_one(
                 save_per_class(details_of(found, labelled), folder)
     stores = steps.print_task_rejections(table, registry.specs_of(named))
     steps.print_results(results)
+    answer.setdefault("results", []).extend(results)
     written = keep_results(named, results, out)
     steps.print_appended(written)
     if not written:

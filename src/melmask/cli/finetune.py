@@ -7,7 +7,7 @@ from typing import Literal
 
 from tyro.conf import OmitArgPrefixes, Positional
 
-from melmask.cli.console import bar, command_line, console
+from melmask.cli.console import answer, bar, command_line, console, print_next
 from melmask.cli.options import AllowDuplicates, Encoder, OptionalFolder, Seeds, TableFile, TestFolds, Workers
 from melmask.finetune.recipe import FINETUNE_RECIPES, FinetuneRecipe
 from melmask.finetune.trainer import Epoch
@@ -28,6 +28,8 @@ def finetune(
     workers: Workers = None,
 ) -> None:
     """Fine-tune an encoder on a labelled task.
+
+    Example: melmask finetune tiny --task clips.csv
 
     The result is appended to the run's results.jsonl.
 
@@ -84,6 +86,8 @@ def finetune(
             )
     print_results(results)
     print_appended([append_results(folder, results)])
+    answer.update(results=results)
+    print_next("melmask", "report", folder, "--out", "report")
     exit_if_left_out([store])
 
 

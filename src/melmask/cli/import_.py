@@ -3,13 +3,15 @@
 from rich.table import Table
 from tyro.conf import OmitArgPrefixes, Positional
 
-from melmask.cli.console import console, print_path
+from melmask.cli.console import answer, console, print_next, print_path
 from melmask.cli.options import Folder, Weights
 from melmask.nn.published import AS_PUBLISHED, Unstated
 
 
 def import_(weights: Positional[Weights], out: Folder, unstated: OmitArgPrefixes[Unstated] = AS_PUBLISHED) -> None:
     """Make a run folder of weights that others published.
+
+    Example: melmask import weights.pth --out imported
 
     Every command that takes a run's encoder takes the folder.
 
@@ -39,5 +41,7 @@ def import_(weights: Positional[Weights], out: Folder, unstated: OmitArgPrefixes
     }
     for row in rows.items():
         table.add_row(*row)
+    answer.update(rows)
     console.print(table)
     print_path(out, after=": check the front end and the statistics against what was published with the weights")
+    print_next("melmask", "evaluate", out, "--task", "TABLE")

@@ -4,16 +4,16 @@ Only the called command's module is imported, so that help and errors come at on
 """
 
 import os
-import re
 import sys
 from argparse import ArgumentParser
 from collections.abc import Callable, Mapping, Sequence
-from difflib import get_close_matches
 from functools import partial
 from importlib import import_module
 from keyword import iskeyword
 from pathlib import Path
 from typing import Any
+
+from melmask.registry import nearest
 
 EXIT_BAD_INPUT, EXIT_LEFT_OUT, EXIT_INTERRUPTED = 2, 3, 130
 
@@ -47,24 +47,27 @@ CHOSEN: dict[str, tuple[str, str, tuple[str, ...]]] = {
 # Those that resume a run with its own recipe, and the module and function that reads it.
 RESUMED = {"pretrain": ("melmask.train.run_folder", "own_recipe")}
 HELP = """\
-usage: melmask COMMAND [OPTIONS]
+Example: melmask embed my.wav
 
 Learn audio representations without labels, by masked prediction on log-mel
 spectrograms: prepare a folder of recordings, pretrain an encoder, evaluate it
 on labelled tasks, write the report.
 
-commands:
+usage: melmask COMMAND [OPTIONS]
+
 {commands}
 
-options:
-  -h, --help  show this help
-  --version   show the version
+  --help        this help; of a command, behind it: what fits a screen
+  --help-all    behind a command: every option at length
+  --json        behind a command: print the answer as one JSON object
+  --completion  bash, zsh, tcsh or fish: print a completion script for it
+  --version     show the version
 
 Exit status: 0 done; 2 bad input; 3 done, but recordings were left out, and the
 last lines say how many and where they are listed; 130 interrupted.
-
-`melmask COMMAND --help` describes a command and its options.
 """
+COMPLETION, SHELLS = "--completion", ("bash", "zsh", "tcsh", "fish")
+JSON = "--json"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -83,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(help_text(), file=sys.stderr, end="")
         sys.exit(EXIT_BAD_INPUT)
     name, *rest = arguments
-    if name in ("-h", "--help"):
+    if name in ("-h", "--help", "--help-all"):
         print(help_text(), end="")
         return
     if name == "--version":
@@ -91,19 +94,44 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
         print(f"melmask {version('melmask')}")
         return
+    if JSON in arguments:
+        sys.exit(_run_for_programs(name, [argument for argument in rest if argument != JSON]))
+    status, error = _run(name, rest)
+    if error:
+        _print_error(error)
+    if status:
+        sys.exit(status)
+
+
+def _run(name: str, arguments: Sequence[str]) -> tuple[int, str]:
+    """Run a command to its end; its exit status, and what went wrong."""
     try:
-        run(name, rest)
+        if name == COMPLETION:
+            print_completion(arguments)
+        else:
+            run(name, arguments)
     except BrokenPipeError:  # nobody reads the output any more, as behind `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(EXIT_INTERRUPTED)
+        return EXIT_INTERRUPTED, ""
     except (ValueError, OSError, RuntimeError, ImportError) as error:
         if os.environ.get("MELMASK_DEBUG"):
             raise
-        _print_error(str(error))
-        sys.exit(EXIT_BAD_INPUT)
+        return EXIT_BAD_INPUT, str(error)
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(EXIT_INTERRUPTED)
+        return EXIT_INTERRUPTED, "interrupted"
+    except SystemExit as exit_:
+        return int(exit_.code or 0), ""
+    return 0, ""
+
+
+def _run_for_programs(name: str, arguments: Sequence[str]) -> int:
+    """Run a command and print its answer as one JSON object; its exit status."""
+    from melmask.cli import console
+
+    console.start_answer()
+    status, error = _run(name, arguments)
+    console.print_answer(status, error)
+    return status
 
 
 def help_text() -> str:
@@ -119,18 +147,38 @@ def run(name: str, arguments: Sequence[str]) -> None:
         ValueError: there is no such command, or it finds a fault in its input.
     """
     if name not in COMMANDS:
-        close = get_close_matches(name, COMMANDS, n=1)
-        nearest = f"did you mean {close[0]}? " if close else ""
-        raise ValueError(f"no command {name!r}: {nearest}`melmask --help` lists the commands")
-    import tyro
+        raise ValueError(f"no command {name!r}{nearest(name, COMMANDS) or ':'} `melmask --help` lists the commands")
+    from melmask.cli import help
 
-    command: Callable[..., None] = getattr(import_module(f"melmask.cli.{in_python(name)}"), in_python(name))
-    # Of functions, unlike of dataclasses, tyro would print the lines of an argument's help as they stand in the source.
-    command.__doc__ = re.sub(r"\n {12,}", " ", command.__doc__ or "")
-    warn_of_programs(arguments)
+    command = function_of(name)
+    docstring = command.__doc__ or ""
     if name in RECIPES:
         command = from_recipe(command, name, arguments)
-    tyro.cli(command, prog=f"melmask {name}", args=arguments)
+    if help.is_asked(arguments):
+        print(help.help_of(command, name, arguments, docstring), end="")
+        return
+    warn_of_programs(arguments)
+    help.parsed(command, name, arguments)()
+
+
+def print_completion(arguments: Sequence[str]) -> None:
+    """Print the script that completes commands and options in a shell.
+
+    Raises:
+        ValueError: no shell is named, or one that has none.
+    """
+    (shell,) = arguments if len(arguments) == 1 else ("",)
+    if shell not in SHELLS:
+        raise ValueError(f"{COMPLETION} {shell}: name one shell of {', '.join(SHELLS)}")
+    from tyro.extras import subcommand_cli_from_dict
+
+    commands = {name: function_of(name) for name in COMMANDS}
+    subcommand_cli_from_dict(commands, prog="melmask", args=["--tyro-print-completion", shell])
+
+
+def function_of(name: str) -> Callable[..., None]:
+    """A command's function."""
+    return getattr(import_module(f"melmask.cli.{in_python(name)}"), in_python(name))
 
 
 def warn_of_programs(arguments: Sequence[str]) -> None:

@@ -2,7 +2,7 @@
 
 from tyro.conf import OmitArgPrefixes, Positional
 
-from melmask.cli.console import print_path
+from melmask.cli.console import print_next, print_path
 from melmask.cli.options import File, OptionalEncoder
 from melmask.viz.masks import DEFAULT_EXAMPLES, MaskExamples, save_mask_figure
 
@@ -15,6 +15,8 @@ def mask(
 ) -> None:
     """Plot a spectrogram, and what masking strategies mask of it.
 
+    Example: melmask mask my.wav --out masks.png
+
     Args:
         file: a recording.
         out: the PNG to write.
@@ -24,3 +26,4 @@ def mask(
     """
     save_mask_figure(file, out, run, examples)
     print_path(out)
+    print_next("melmask", "pretrain", "STORE", "--out", "RUN", "--strategy", "dwm")

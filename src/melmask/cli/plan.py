@@ -7,7 +7,7 @@ from rich.markup import escape
 from rich.table import Table
 from tyro.conf import OmitArgPrefixes, arg
 
-from melmask.cli.console import console
+from melmask.cli.console import answer, console, print_next
 from melmask.cli.options import DEFAULT_RECIPE
 from melmask.masking import STRATEGIES
 from melmask.plan.devices import DEVICES
@@ -54,6 +54,8 @@ def plan(
 ) -> None:
     """Estimate the time, memory and operations of a training run.
 
+    Example: melmask plan --clips 10000 --recipe tiny-msm-mae
+
     The last table compares what the masking strategies add.
 
     Args:
@@ -71,6 +73,17 @@ def plan(
     with console.status("measuring this machine" if chosen is None else "counting"):
         made = make_plan(settings, Data(clips, clip_s), chosen, devices, utilisation)
     show_plan(made, recipe if variant is None else f"{recipe}, variant {variant}")
+    answer.update(
+        plan=made,
+        run_s=made.run_s,
+        step_s=made.step_s,
+        num_steps=made.num_steps,
+        device_hours=made.device_hours,
+        peak_bytes=made.footprint.peak,
+        fits=made.fits,
+        strategies=strategy_costs(made.recipe, made.data),
+    )
+    print_next("melmask", "pretrain", "STORE", "--out", "RUN", "--recipe", recipe)
 
 
 def show_plan(plan: Plan, recipe_name: str) -> None:

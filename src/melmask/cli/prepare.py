@@ -3,12 +3,14 @@
 from rich.markup import escape
 from tyro.conf import Positional
 
-from melmask.cli.console import console, print_notes, print_path
+from melmask.cli.console import answer, console, print_next, print_notes, print_path
 from melmask.cli.options import Folder, FrontEnd, Sources, Workers
 
 
 def prepare(sources: Positional[Sources], out: Folder, workers: Workers = None, front_end: FrontEnd = ()) -> None:
     """Turn recordings into a packed store of log-mel spectrograms.
+
+    Example: melmask prepare recordings --out store
 
     Args:
         out: the store's folder; a store that is already there is completed or brought up to date.
@@ -28,4 +30,6 @@ def prepare(sources: Positional[Sources], out: Folder, workers: Workers = None, 
         f"standard deviation {store.std:.3f}",
     )
     console.print(escape(steps.accounted(store, out / REJECTED)), soft_wrap=True)
+    answer.update(clips=len(store.clips), hours=hours, mean=store.mean, std=store.std, rejected=len(store.rejected))
+    print_next("melmask", "pretrain", out, "--out", "run", "--recipe", "quick-msm-mae")
     steps.exit_if_left_out([store])

@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 from tyro.conf import OmitArgPrefixes, Positional
 
-from melmask.cli.console import bar, console, print_path
+from melmask.cli.console import answer, bar, console, print_next, print_path
 from melmask.cli.main import EXIT_INTERRUPTED
 from melmask.cli.options import DEFAULT_RECIPE, Init, NewRun, OptionalStore, Threads
 from melmask.train.initial import STARTS
@@ -33,6 +33,8 @@ def pretrain(
     rank_timeout_s: float = 600.0,
 ) -> None:
     """Train an encoder on a store, by a recipe with any setting changed.
+
+    Example: melmask pretrain store --out run --recipe quick-msm-mae
 
     Args:
         store: the folder that `melmask prepare` wrote; or procedural, for synthesised sound alone.
@@ -90,7 +92,9 @@ def pretrain(
         command = shlex.join(["melmask", "pretrain", str(store), "--out", str(out), "--resume"])
         console.print(f"interrupted; the run was saved. Resume with:\n  {command}", soft_wrap=True)
         sys.exit(EXIT_INTERRUPTED)
+    answer.update(steps=settings.steps, size=settings.size, framework=settings.framework, strategy=settings.strategy)
     print_path(out, after=f" is complete: {settings.size} {settings.framework}, {settings.strategy} masking")
+    print_next("melmask", "evaluate", out, "--task", "TABLE")
 
 
 def show_dry_run(settings: Recipe, recipe: str, variant: str | None, store: Path | None) -> None:

@@ -2,7 +2,7 @@
 
 from tyro.conf import Positional
 
-from melmask.cli.console import print_path
+from melmask.cli.console import print_next, print_path
 from melmask.cli.options import Embedded, Folder, OptionalRuns, Results
 
 
@@ -14,6 +14,8 @@ def report(
 ) -> None:
     """Write an HTML report about one or more runs.
 
+    Example: melmask report run --out report
+
     The page holds its figures and sounds; tables are CSV and Markdown files too.
 
     Args:
@@ -24,4 +26,6 @@ def report(
     """
     from melmask.report.report import report as write_report
 
-    print_path(write_report(runs, out, results=results, embeddings=map), "the report: ")
+    page = write_report(runs, out, results=results, embeddings=map)
+    print_path(page, "the report: ")
+    print_next("python", "-m", "webbrowser", page)

@@ -1,9 +1,9 @@
 """The command tasks: list the tasks of public data sets, describe one, make its table from the data set's folder."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from rich import box
 from rich.markup import escape
@@ -11,23 +11,29 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from rich.table import Table
 from tyro.conf import OmitArgPrefixes, Positional, arg, subcommand
 
-from melmask.cli.console import console, named, print_notes, print_path
+from melmask.cli.console import answer, console, named, print_next, print_notes, print_path
 from melmask.cli.options import File, Folder, OptionalFolder
 from melmask.data.download import download
 from melmask.datasets import DATASETS, find_dataset
 from melmask.datasets.base import Dataset
 
 NO_ARCHIVE = "no archive is known"
+WIDE = 100  # columns of a terminal, from which on the list has pages; `melmask tasks show` always has
 
 
 @dataclass(frozen=True)
 class Listing:
-    """List all tasks."""
+    """List all tasks.
+
+    Example: melmask tasks list
+    """
 
 
 @dataclass(frozen=True)
 class Description:
     """Describe a task: the layout of its folder, which of its splits are official, and where it is available.
+
+    Example: melmask tasks show esc50
 
     Args:
         name: of the task, or package.module:DATASET for a data set of your own.
@@ -39,6 +45,8 @@ class Description:
 @dataclass(frozen=True)
 class Making:
     """Make a task's table from its data set's folder, and report what is missing.
+
+    Example: melmask tasks make esc50 ESC-50-master --out esc50.csv
 
     Args:
         name: of the task, or package.module:DATASET for a data set of your own.
@@ -68,12 +76,19 @@ Do = (
 
 
 def tasks(do: OmitArgPrefixes[Do] = Listing()) -> None:
-    """List public evaluation tasks, and make their tables."""
+    """List public evaluation tasks, and make their tables.
+
+    Example: melmask tasks
+    """
     if isinstance(do, Listing):
         console.print(tasks_table())
-        console.print("[dim]melmask tasks show NAME: its folder, splits and page[/]")
+        answer.update(tasks=[facts_of(dataset) for dataset in DATASETS.values()])
+        print_next("melmask", "tasks", "show", "esc50")
     elif isinstance(do, Description):
-        console.print(_description(find_dataset(do.name)))
+        dataset = find_dataset(do.name)
+        answer.update(facts_of(dataset))
+        console.print(_description(dataset))
+        print_next("melmask", "tasks", "make", do.name, "FOLDER", "--out", f"{dataset.name}.csv")
     else:
         _make(do)
 
@@ -87,12 +102,19 @@ def tasks_table() -> Table:
     table.add_column("splits", no_wrap=True)
     table.add_column("clip, s", justify="right")
     table.add_column("metric")
-    table.add_column("DOI or page", overflow="fold")
+    if console.width >= WIDE:
+        table.add_column("DOI or page", overflow="fold")
     for dataset in DATASETS.values():
         expected, length, page = dataset.expected, f"{dataset.clip_s:g}", dataset.doi or dataset.home
         clips = f"{sum(expected.clips.values()):,}" if expected.clips else "?"
-        table.add_row(dataset.name, clips, f"{expected.classes:,}", dataset.splits, length, dataset.metric, page)
+        facts = (dataset.name, clips, f"{expected.classes:,}", dataset.splits, length, dataset.metric)
+        table.add_row(*facts, *([page] if console.width >= WIDE else []))
     return table
+
+
+def facts_of(dataset: Dataset) -> dict[str, Any]:
+    """What is known of a data set, without the functions that read it."""
+    return {name: value for name, value in asdict(dataset).items() if not callable(value)}
 
 
 def _description(dataset: Dataset) -> Table:
@@ -143,6 +165,8 @@ def _make(do: Making) -> None:
         console.print(f"[yellow]missing:[/] {escape(shortage)}", soft_wrap=True)
     print_notes(table.notes)
     print_path(do.out, after=f": {len(table.rows):,} clips; what it is made from is in {named(record)}")
+    answer.update(clips=table.num_clips)
+    print_next("melmask", "evaluate", "tiny", "--task", do.out)
 
 
 def _counts_table(dataset: Dataset, num_clips: Mapping[str, int]) -> Table:

@@ -53,7 +53,7 @@ class MaskExamples:
     """Which masks are plotted, on which part of a recording.
 
     Args:
-        strategies: names in `melmask.masking.STRATEGIES`, or package.module:Class.
+        strategies: those that are plotted, names in `melmask.masking.STRATEGIES`, or package.module:Class.
         mask_ratio: share of patches that are masked.
         start_s: start of the part that is shown, in seconds.
         length_s: its length in seconds, at most.

@@ -52,15 +52,15 @@ def listed(path: Path) -> list[str]:
 def test_prepare_ends_with_a_sum(folder: Path, tmp_path: Path, capsys) -> None:
     status, lines = run(capsys, "prepare", folder, "--out", tmp_path / "store")
     list_ = tmp_path / "store" / "rejected.csv"
-    assert (status, lines[-1]) == (3, f"19 found = 16 used + 2 rejected + 1 excluded; listed in {list_}")
+    assert (status, lines[-2]) == (3, f"19 found = 16 used + 2 rejected + 1 excluded; listed in {list_}")
     assert listed(list_) == ["broken.wav", "empty.flac", "notes.txt"]
     for name in ("broken.wav", "empty.flac"):
         (folder / name).unlink()
     status, lines = run(capsys, "prepare", folder, "--out", tmp_path / "store")
-    assert (status, lines[-1]) == (0, f"17 found = 16 used + 0 rejected + 1 excluded; listed in {list_}")
+    assert (status, lines[-2]) == (0, f"17 found = 16 used + 0 rejected + 1 excluded; listed in {list_}")
     (folder / "notes.txt").unlink()
     status, lines = run(capsys, "prepare", folder, "--out", tmp_path / "store")
-    assert (status, lines[-1]) == (0, "16 found = 16 used + 0 rejected + 0 excluded")
+    assert (status, lines[-2]) == (0, "16 found = 16 used + 0 rejected + 0 excluded")
 
 
 @pytest.mark.parametrize("name", ["e.npz", "e", "e.features", "deep/er/e.npz"])
@@ -68,15 +68,15 @@ def test_embed_writes_what_it_reports_and_keeps_the_list_beside_it(folder: Path,
     out = tmp_path / "out" / name
     list_ = out.with_name(out.name + ".rejected.csv")
     status, lines = run(capsys, "embed", "logmel-stats", folder, "--out", out)
-    assert status == 3 and lines[-2] == f"{out}: 16 embeddings of 560 dimensions"
-    assert lines[-1] == f"19 found = 16 used + 2 rejected + 1 excluded; listed in {list_}"
+    assert status == 3 and lines[-3] == f"{out}: 16 embeddings of 560 dimensions"
+    assert lines[-2] == f"19 found = 16 used + 2 rejected + 1 excluded; listed in {list_}"
     assert np.load(out)["features"].shape == (16, 560)
     assert listed(list_) == ["broken.wav", "empty.flac", "notes.txt"]
     assert sorted(path.name for path in out.parent.iterdir()) == sorted([out.name, list_.name])
     for bad in ("broken.wav", "empty.flac", "notes.txt"):
         (folder / bad).unlink()
     status, lines = run(capsys, "embed", "logmel-stats", folder, "--out", out)
-    assert (status, lines[-1]) == (0, "16 found = 16 used + 0 rejected + 0 excluded") and not list_.exists()
+    assert (status, lines[-2]) == (0, "16 found = 16 used + 0 rejected + 0 excluded") and not list_.exists()
 
 
 def test_embed_keeps_the_list_where_nothing_can_be_used(tmp_path: Path, capsys) -> None:

@@ -80,7 +80,7 @@ def test_the_command_detects_known_events(labels, run, tmp_path, monkeypatch, ca
     monkeypatch.setenv("MELMASK_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("sys.argv", ["melmask", "detect", "here"])
     out = tmp_path / "found" / "events.csv"
-    main.main(["detect", str(run), str(labels), "--out", str(out), "--seeds", "2", "--workers", "0"])
+    main.main(["detect", str(run), "--task", str(labels), "--out", str(out), "--seeds", "2", "--workers", "0"])
     printed = capsys.readouterr().out
     assert "onsets within 200 ms" in printed and "whistle" in printed and "log-mel steps" in printed
 
