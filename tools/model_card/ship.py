@@ -12,16 +12,20 @@ from typing import Any, get_args
 
 import torch
 
+from melmask.data.store import Store
 from melmask.encoders.features import Pooling
 from melmask.encoders.pretrained import PretrainedEncoder
 from melmask.files import write_json
 from melmask.nn import shipped
 from melmask.nn.encoder_file import ENCODER, EncoderFile
 from melmask.train.initial import read_initial
+from melmask.train.recipe import Recipe
 from melmask.train.run_folder import RECIPE, kept_encoder, read_log, split_step
+from melmask.train.whiten import learn_whitening
 from model_card.card import HERE, TRAINING
 
 MAX_MEGABYTES = 12.0
+WHITENING_CROPS = 4096
 POOLINGS = [pooling for pooling in get_args(Pooling) if pooling != "auto"]
 
 
@@ -32,6 +36,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--name", default="tiny", choices=sorted(shipped.SHIPPED))
     parser.add_argument("--layers", nargs="+", default=["last"], help="to read by default: last, all, or numbers")
     parser.add_argument("--pooling", default="mean", choices=POOLINGS, help="to read by default")
+    parser.add_argument("--whiten-on", type=Path, help="store of the training data, for a run without a whitening")
     parser.add_argument("--command", default="", help="that trained it, for the card")
     parser.add_argument("--card", type=Path, default=HERE, help="folder of training.json")
     given = parser.parse_args(arguments)
@@ -39,6 +44,9 @@ def main(arguments: list[str] | None = None) -> None:
     layers = given.layers[0] if given.layers[0] in ("last", "all") else tuple(map(int, given.layers))
     source = run / ENCODER if step is None else kept_encoder(run, step)
     saved = replace(EncoderFile.load(source), layers=layers, pooling=given.pooling)
+    if given.whiten_on:
+        loader = Recipe.load(run / RECIPE).make_loader(Store.open(given.whiten_on))
+        saved = replace(saved, whitening=learn_whitening(saved.encoder, loader.sample(WHITENING_CROPS), layers))
     file = shipped.WEIGHTS / shipped.SHIPPED[given.name]
     file.parent.mkdir(exist_ok=True)
     saved.save(file, torch.float16)
@@ -46,7 +54,11 @@ def main(arguments: list[str] | None = None) -> None:
     if megabytes > MAX_MEGABYTES:
         file.unlink()
         raise ValueError(f"{given.run} takes {megabytes:.1f} MB, more than the {MAX_MEGABYTES:g} MB that a wheel may")
-    of_run = about(run, step, given.command) | {"megabytes": megabytes, "stated": saved.stated}
+    of_run = about(run, step, given.command) | {
+        "megabytes": megabytes,
+        "stated": saved.stated,
+        "is_whitened": saved.whitening is not None,
+    }
     write_json(given.card / TRAINING, of_run)
     identity = PretrainedEncoder.load(file).identity
     print(f"{file}: {megabytes:.1f} MB, identity {identity[:16]}; its figures: make model-card")

@@ -11,12 +11,13 @@ from jaxtyping import Float, Float32
 from torch import Tensor
 
 from melmask.nn.encoder_file import EncoderFile
+from melmask.nn.time_steps import Layers, layer_numbers
 from melmask.runtime import computes_in_bf16
 
 Statistics = Literal["mean", "mean+max", "mean+std"]  # over time
-Layers = Literal["auto", "last", "all"] | tuple[int, ...]
 Pooling = Literal["auto", Statistics, "mean+std+quarters"]
 Precision = Literal["float32", "bf16", "auto"]
+Whitened = Literal["auto", "yes", "no"]
 
 NUM_QUARTERS = 4
 VECTORS = {"mean": 1, "max": 1, "std": 1, "quarters": NUM_QUARTERS}  # of the length of a time step, by statistic
@@ -34,9 +35,11 @@ class FeatureSettings:
             parts of its length, which keep the order of what is heard. "auto" likewise, or "mean".
         precision: of the encoder's matrix products; "auto" is bf16 where the hardware computes in it, else float32, so
             that features differ between machines, by about a hundredth of their deviation.
+        whitened: whether the file's whitening (`melmask.nn.time_steps.Whitening`) is applied to time steps before they
+            are pooled. "auto" is yes where the file has one and its layers are read.
 
     Raises:
-        ValueError: no such layers, pooling or precision.
+        ValueError: no such layers, pooling, precision or whitening.
 
     >>> str(FeatureSettings((3, 6), "mean+std"))
     'layers 3, 6, mean+std'
@@ -45,12 +48,15 @@ class FeatureSettings:
     layers: Layers = "auto"
     pooling: Pooling = "auto"
     precision: Precision = "float32"
+    whitened: Whitened = "auto"
 
     def __post_init__(self) -> None:
         if self.pooling not in get_args(Pooling):
             raise ValueError(f"no pooling {self.pooling!r}: choose from {list(get_args(Pooling))}")
         if self.precision not in get_args(Precision):
             raise ValueError(f"no precision {self.precision!r}: choose from {list(get_args(Precision))}")
+        if self.whitened not in get_args(Whitened):
+            raise ValueError(f"whitened is one of {list(get_args(Whitened))}, got {self.whitened!r}")
         if isinstance(self.layers, str):
             if self.layers not in ("auto", "last", "all"):
                 raise ValueError(f"no layers {self.layers!r}: choose last, all, numbers from 1 on, or auto")
@@ -63,14 +69,7 @@ class FeatureSettings:
         Raises:
             ValueError: the encoder has no such layer.
         """
-        assert self.layers != "auto", "resolve the settings first"
-        if self.layers == "last":
-            return (depth,)
-        if isinstance(self.layers, str):
-            return tuple(range(1, depth + 1))
-        if self.layers[-1] > depth:
-            raise ValueError(f"layer {self.layers[-1]} of an encoder of {depth} layers: choose from 1 to {depth}")
-        return self.layers
+        return layer_numbers(self.layers, depth)
 
     @property
     def num_vectors(self) -> int:
@@ -78,37 +77,46 @@ class FeatureSettings:
         return sum(VECTORS[statistic] for statistic in self.pooling.split("+"))
 
     def resolved(self, stated: "FeatureSettings", device: torch.device) -> "FeatureSettings":
-        """These settings without "auto": layers and pooling as ``stated``, the precision as the device has it.
+        """These settings without "auto": as ``stated``, and the precision as the device has it.
 
-        >>> FeatureSettings(pooling="mean+max").resolved(FeatureSettings((4,), "mean"), torch.device("cpu"))
-        FeatureSettings(layers=(4,), pooling='mean+max', precision='float32')
+        Raises:
+            ValueError: to be whitened, and there is no whitening for these layers.
+
+        >>> str(FeatureSettings(pooling="mean+max").resolved(FeatureSettings((4,), "mean"), torch.device("cpu")))
+        'layer 4, mean+max'
         """
         layers = stated.layers if self.layers == "auto" else self.layers
         pooling = stated.pooling if self.pooling == "auto" else self.pooling
-        if self.precision != "auto":
-            return FeatureSettings(layers, pooling, self.precision)
-        return FeatureSettings(layers, pooling, "bf16" if computes_in_bf16(device) else "float32")
+        whitened: Whitened = "yes" if stated.whitened == "yes" and layers == stated.layers else "no"
+        if self.whitened == "yes" and whitened == "no":
+            raise ValueError(f"the encoder has no whitening of layers {layers}: leave whitened at auto")
+        precision: Precision = self.precision
+        if precision == "auto":
+            precision = "bf16" if computes_in_bf16(device) else "float32"
+        return FeatureSettings(layers, pooling, precision, "no" if self.whitened == "no" else whitened)
 
     def __str__(self) -> str:
-        precision = "" if self.precision == "float32" else f", {self.precision}"
+        ending = ", whitened" if self.whitened == "yes" else ""
+        ending += "" if self.precision == "float32" else f", {self.precision}"
         if isinstance(self.layers, str):
-            return f"{self.layers} layer{'s' if self.layers == 'all' else ''}, {self.pooling}{precision}"
+            return f"{self.layers} layer{'s' if self.layers == 'all' else ''}, {self.pooling}{ending}"
         word = "layer" if len(self.layers) == 1 else "layers"
-        return f"{word} {', '.join(map(str, self.layers))}, {self.pooling}{precision}"
+        return f"{word} {', '.join(map(str, self.layers))}, {self.pooling}{ending}"
 
 
 DEFAULT_SETTINGS = FeatureSettings()
-UNSTATED = FeatureSettings("last", "mean")  # what "auto" is for an encoder whose file states nothing
+UNSTATED = FeatureSettings("last", "mean", whitened="no")  # what "auto" is for an encoder whose file states nothing
 
 
 def stated_by(saved: EncoderFile, file: Path) -> FeatureSettings:
-    """The layers and pooling that an encoder file states.
+    """The layers, pooling and whitening that an encoder file states.
 
     Raises:
         ValueError: there are no such.
     """
     try:
-        return FeatureSettings(saved.layers, saved.pooling)  # type: ignore[arg-type]
+        whitened: Whitened = "yes" if saved.whitening else "no"
+        return FeatureSettings(saved.layers, saved.pooling, whitened=whitened)  # type: ignore[arg-type]
     except ValueError as error:
         raise ValueError(f"{file} is of another version of melmask: {error}") from error
 

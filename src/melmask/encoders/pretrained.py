@@ -3,6 +3,7 @@
 import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -10,7 +11,6 @@ import numpy as np
 import torch
 from jaxtyping import Float, Float16, Float32, Float64
 from torch import Tensor
-from torch.nn import functional as F
 
 from melmask.data.store import Store
 from melmask.encoders.base import Allocate, Progress, in_memory, no_progress
@@ -21,12 +21,12 @@ from melmask.logmel import LogMelSpec
 from melmask.nn.encoder_file import ENCODER, EncoderFile, FrontEnd
 from melmask.nn.foreign import is_foreign
 from melmask.nn.shipped import shipped_file
-from melmask.nn.vit import LAYER_NORM_EPS, Encoder, random_encoder
+from melmask.nn.time_steps import Whitening, time_steps
+from melmask.nn.vit import Encoder, random_encoder
 from melmask.patches import grid_of, patchify
 from melmask.runtime import autocast_for, keep_freed_memory, this_device
 from melmask.threads import following_load
 from melmask.train.run_folder import kept_encoder, split_step
-from melmask.types import PatchGrid
 
 TOKENS_PER_BATCH = 8192
 CLIPS_AT_ONCE = 1024  # more would batch no better, and their sums in float64 be larger than the embeddings
@@ -53,7 +53,8 @@ class PretrainedEncoder:
         crop_frames: the length it was trained on.
         settings: layers, pooling and precision to read it with.
         called: its name.
-        stated: the layers and pooling that "auto" stands for.
+        stated: the layers, pooling and whitening that "auto" stands for.
+        whitening: of the time steps of the stated layers, if there is one.
         run: the folder of the run that trained it, if any.
         step: of that run, for an encoder that was kept along it; None for its last.
         has_untrained: False for one with random weights, which needs no untrained form as a baseline.
@@ -76,6 +77,7 @@ class PretrainedEncoder:
         called: str = "encoder",
         *,
         stated: FeatureSettings = UNSTATED,
+        whitening: Whitening | None = None,
         run: Path | None = None,
         step: int | None = None,
         has_untrained: bool = True,
@@ -86,6 +88,7 @@ class PretrainedEncoder:
         self.settings, self.stated, self.called = settings.resolved(stated, self.device), stated, called
         self.run, self.step, self.has_untrained = run, step, has_untrained
         self.layers = self.settings.numbers(encoder.size.depth)
+        self.whitening = whitening.to(self.device) if whitening and self.settings.whitened == "yes" else None
 
     @staticmethod
     def load(path: str | Path, settings: FeatureSettings = DEFAULT_SETTINGS) -> "PretrainedEncoder":
@@ -107,10 +110,11 @@ class PretrainedEncoder:
             file, called = kept_encoder(run, step), f"{called}@{step}"
         saved = EncoderFile.load(file)
         form, stated = (saved.encoder, saved.front_end, saved.crop_frames), stated_by(saved, file)
-        return PretrainedEncoder(*form, settings, called, stated=stated, run=run, step=step)
+        whitening = saved.whitening
+        return PretrainedEncoder(*form, settings, called, stated=stated, whitening=whitening, run=run, step=step)
 
     def untrained(self, seed: int = 0) -> "PretrainedEncoder":
-        """The same form with random weights: the baseline that shows what training added.
+        """The same form with random weights, and without whitening: the baseline that shows what training added.
 
         Raises:
             ValueError: it has random weights itself.
@@ -119,11 +123,13 @@ class PretrainedEncoder:
             raise ValueError(f"{self.name} has random weights itself: compare it with log-mel statistics")
         fresh = random_encoder(self.encoder.size, self.encoder.patch_shape, seed, self.encoder.positions.order)
         form, called = (fresh, self.front_end, self.crop_frames), f"{self.called} untrained"
-        return PretrainedEncoder(*form, self.settings, called, stated=self.stated, has_untrained=False)
+        settings, stated = (replace(one, whitened="no") for one in (self.settings, self.stated))
+        return PretrainedEncoder(*form, settings, called, stated=stated, has_untrained=False)
 
     def to(self, device: torch.device | str) -> "PretrainedEncoder":
         """This encoder, its weights moved to another device; log-mels are computed on the CPU wherever it is."""
         self.encoder.to(device)
+        self.whitening = self.whitening.to(device) if self.whitening else None
         return self
 
     @property
@@ -148,6 +154,9 @@ class PretrainedEncoder:
         for name, tensor in sorted(encoder.state_dict().items()):
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
             digest.update(tensor.cpu().contiguous().numpy().tobytes())
+        if self.whitening:
+            for tensor in (self.whitening.mean, self.whitening.matrix):
+                digest.update(tensor.cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()
 
     @property
@@ -366,19 +375,9 @@ class PretrainedEncoder:
         tensor = torch.from_numpy(log_mel).to(self.device)
         grid = grid_of(tensor, self.encoder.patch_shape)
         patches = patchify(tensor, self.encoder.patch_shape)
-        depth, dim = self.encoder.size.depth, self.encoder.size.dim
         with autocast_for(self.settings.precision, self.device)():
-            if self.layers == (depth,):
-                return [_by_step(self.encoder(patches, grid), grid)]
-            outputs = self.encoder.layers(patches, grid)
-            normed = [F.layer_norm(output, (dim,), eps=LAYER_NORM_EPS) for output in outputs[:-1]]
-            normed.append(self.encoder.norm(outputs[-1]))
-            return [_by_step(normed[number - 1], grid) for number in self.layers]
-
-
-def _by_step(tokens: Float[Tensor, "b t d"], grid: PatchGrid) -> Float[Tensor, "b time d2"]:
-    """Features of each time step, frequencies side by side; the class token is dropped."""
-    return tokens[:, 1:].float().unflatten(1, (grid.freq, grid.time)).transpose(1, 2).flatten(2)
+            layers = time_steps(self.encoder, patches, grid, self.layers)
+        return [self.whitening(torch.cat(layers, dim=2))] if self.whitening else layers
 
 
 def _stored_frames(store: Store, rows: Sequence[int]) -> ReadFrames:

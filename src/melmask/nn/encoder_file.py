@@ -8,13 +8,15 @@ from typing import Any
 
 import torch
 
-from melmask.files import read_tensors, write_tensors
+from melmask.files import read_tensors, select_prefix, write_tensors
 from melmask.logmel import LogMelSpec
 from melmask.nn.foreign import holds_transformer, is_foreign
 from melmask.nn.published import AS_PUBLISHED, Unstated, read_published
+from melmask.nn.time_steps import Whitening
 from melmask.nn.vit import Encoder, Size
 from melmask.patches import PositionOrder
 
+WHITENING = "whitening."  # before the names of its tensors
 ENCODER = "encoder.safetensors"  # its name in a run's folder
 # Files of the second format have positions in another order, which versions that know only the first would not see.
 ORDERS: dict[str, PositionOrder] = {"melmask-encoder-1": "freq-time", "melmask-encoder-2": "time-freq"}
@@ -44,6 +46,7 @@ class EncoderFile:
         front_end: of its input.
         crop_frames: length of the crops it was trained on, in frames.
         layers, pooling: how its features are best read; see `melmask.encoders.features.FeatureSettings`.
+        whitening: of the time steps of these layers; None if none was learned.
     """
 
     encoder: Encoder
@@ -51,6 +54,7 @@ class EncoderFile:
     crop_frames: int
     layers: str | tuple[int, ...] = "last"
     pooling: str = "mean"
+    whitening: Whitening | None = None
 
     @property
     def stated(self) -> dict[str, Any]:
@@ -76,7 +80,10 @@ class EncoderFile:
         metadata = {"format": written, "form": json.dumps(form), "front_end": json.dumps(front_end)}
         if self.stated:
             metadata["features"] = json.dumps(self.stated)
-        tensors = {name: tensor.to(dtype) for name, tensor in self.encoder.state_dict().items()}
+        named = dict(self.encoder.state_dict())
+        if self.whitening:
+            named |= {f"{WHITENING}mean": self.whitening.mean, f"{WHITENING}matrix": self.whitening.matrix}
+        tensors = {name: tensor.to(dtype) for name, tensor in named.items()}
         beyond = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
         if beyond and dtype != torch.float32:
             raise ValueError(f"{path}: weights of {beyond[0]} are beyond the range of {dtype}: write them as float32")
@@ -100,10 +107,13 @@ class EncoderFile:
             raise ValueError(f"{path} is no melmask encoder (format {metadata.get('format')!r})")
         form, front_end = json.loads(metadata["form"]), json.loads(metadata["front_end"])
         encoder = Encoder(Size(**form["size"]), tuple(form["patch_shape"]), ORDERS[metadata["format"]])
-        encoder.load_state_dict(tensors)
+        whitening = {name: tensor.float() for name, tensor in select_prefix(tensors, WHITENING).items()}
+        encoder.load_state_dict({name: tensor for name, tensor in tensors.items() if not name.startswith(WHITENING)})
         spec = LogMelSpec.from_dict(front_end["spec"])
         stated = stated_of(json.loads(metadata.get("features", "{}")))
-        return EncoderFile(encoder, FrontEnd(spec, front_end["mean"], front_end["std"]), form["crop_frames"], **stated)
+        front_end = FrontEnd(spec, front_end["mean"], front_end["std"])
+        stated |= {"whitening": Whitening(**whitening)} if whitening else {}
+        return EncoderFile(encoder, front_end, form["crop_frames"], **stated)
 
     @staticmethod
     def of_published(path: Path, unstated: Unstated = AS_PUBLISHED) -> "EncoderFile":

@@ -42,6 +42,7 @@ from melmask.train.run_folder import (
     open_run,
 )
 from melmask.train.signals import stop_requests
+from melmask.train.whiten import learn_whitening
 from melmask.types import Batch
 
 
@@ -282,8 +283,11 @@ class Trainer:
     def save_encoder(self, path: Path) -> None:
         """Write the encoder, or the average of its weights, with its front end."""
         store = self.loader.store
-        front_end = FrontEnd(store.spec, store.mean, store.std)
-        EncoderFile(self.encoder, front_end, self.recipe.crop_frames, **stated_features(self.run)).save(path)
+        front_end, stated = FrontEnd(store.spec, store.mean, store.std), stated_features(self.run)
+        if self.recipe.whitening_crops:
+            crops = self.loader.sample(self.recipe.whitening_crops)
+            stated["whitening"] = learn_whitening(self.encoder, crops, stated.get("layers", "last"))
+        EncoderFile(self.encoder, front_end, self.recipe.crop_frames, **stated).save(path)
 
     @property
     def encoder(self) -> Encoder:
@@ -293,10 +297,12 @@ class Trainer:
     def encoder_is_current(self) -> bool:
         """Whether the run's encoder file is whole, and that of the present state."""
         try:
-            saved = EncoderFile.load(self.run / ENCODER).encoder.state_dict()
+            file = EncoderFile.load(self.run / ENCODER)
         except ValueError:
             return False
-        own = self.encoder.state_dict()
+        saved, own = file.encoder.state_dict(), self.encoder.state_dict()
+        if bool(file.whitening) != bool(self.recipe.whitening_crops):
+            return False
         return saved.keys() == own.keys() and all(torch.equal(saved[name], own[name].cpu()) for name in own)
 
     def restore(self) -> int:

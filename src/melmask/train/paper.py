@@ -138,6 +138,7 @@ SOURCES: dict[str, tuple[Source, str]] = {
     "betas": ("published default", "AdamW's"),
     "grad_clip": ("ours", "against single bad steps"),
     "weights_ema": ("ours", "none"),
+    "whitening_crops": ("ours", "none"),
     "checkpoint_activations": ("ours", "changes memory and time, not results"),
     "precision": ("ours", "bf16 where the hardware has it; the published code uses fp16 with loss scaling"),
     "procedural_share": ("ours", "0: recordings only"),

@@ -18,6 +18,7 @@ COUNTS: Ranges = {
     "keep_every": (0, 10**9),
     "steps": (0, 10**9),
     "crops_per_clip": (0, 10**6),
+    "whitening_crops": (0, 10**6),
     "decoder_dim": (1, 2**15),
     "decoder_depth": (1, 1000),
     "decoder_heads": (1, 2**10),

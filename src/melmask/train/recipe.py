@@ -86,6 +86,7 @@ class Recipe:
         grad_clip: largest norm of the gradient.
         weights_ema: decay of an exponential moving average of the encoder's weights, of which the encoder file is
             written (`melmask.train.average`); 0 for the weights themselves.
+        whitening_crops: crops that the encoder file's whitening (`melmask.nn.time_steps`) is learned from; 0 for none.
         checkpoint_activations: keep only the input of each transformer block and compute the rest again in the backward
             pass: less memory, about a third more time, the same results.
         precision: "float32", "bf16" autocast, or "auto" for bf16 where the hardware computes in it.
@@ -132,6 +133,7 @@ class Recipe:
     betas: tuple[float, float] = (0.9, 0.95)
     grad_clip: float = 3.0
     weights_ema: float = 0.0
+    whitening_crops: int = 0
     checkpoint_activations: bool = False
     precision: Literal["auto", "float32", "bf16"] = "auto"
     procedural_share: float = 0.0
@@ -158,9 +160,7 @@ class Recipe:
                 f"patch_shape is two numbers from 1 to {MAX_PATCH}, in bands and frames, got {self.patch_shape}"
             )
         if self.crop_frames < self.patch_shape[1]:
-            raise ValueError(
-                f"crop_frames {self.crop_frames} is shorter than one patch of {self.patch_shape[1]} frames"
-            )
+            raise ValueError(f"crop_frames {self.crop_frames} is shorter than a patch, {self.patch_shape[1]} frames")
         make_options(self.framework, self.framework_options)
         for check in (self._check_strategy, self._check_hints, self.exponent, lambda: self.decoder_size):
             check()
@@ -361,7 +361,7 @@ _PAPER = Recipe(
 _TINY = Recipe(
     size="shallow", crop_frames=208, decoder_dim=192, decoder_depth=2, decoder_heads=3, steps=20_000, batch_size=32,
     learning_rate=5e-4, warmup=0.05,
-    framework_options={"ema_start": 0.999, "ema_end": 0.9999, "standardise": "batch"},
+    whitening_crops=512, framework_options={"ema_start": 0.999, "ema_end": 0.9999, "standardise": "batch"},
 )  # fmt: skip
 _MICRO = Recipe(
     size="micro", crop_frames=96, decoder_dim=32, decoder_depth=1, decoder_heads=2, steps=100, batch_size=16,

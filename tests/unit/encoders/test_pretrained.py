@@ -214,7 +214,7 @@ def test_names_and_settings_travel(clips, tmp_path):
     base = frozen(clips)
     (tmp_path / "birds").mkdir()
     EncoderFile(base.encoder, base.front_end, base.crop_frames).save(tmp_path / "birds" / ENCODER)
-    settings = FeatureSettings("all", "mean+std")
+    settings = FeatureSettings("all", "mean+std", whitened="no")
     loaded = PretrainedEncoder.load(tmp_path / "birds", settings)
     assert loaded.name == "birds (all layers, mean+std)" and loaded.untrained(0).settings == settings
     assert PretrainedEncoder.load(tmp_path / "birds" / ENCODER).name == "birds"
@@ -233,7 +233,7 @@ def test_in_bf16_features_differ_by_its_rounding_and_have_an_identity_of_their_o
 def test_precision_auto_is_what_the_hardware_computes_in(clips, monkeypatch, as_for_users):
     for is_fast, precision in ((True, "bf16"), (False, "float32")):
         monkeypatch.setattr(features, "computes_in_bf16", lambda device, is_fast=is_fast: is_fast)
-        expected = FeatureSettings("last", "mean", precision)
+        expected = FeatureSettings("last", "mean", precision, "no")
         assert frozen(clips, FeatureSettings(precision="auto")).settings == expected
     with pytest.raises(ValueError, match=r"no precision 'half'.*bf16"):
         FeatureSettings(precision="half")

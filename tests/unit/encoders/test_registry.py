@@ -53,7 +53,7 @@ def test_a_run_is_named_by_its_folder_as_str_or_path_or_file(run):
         assert isinstance(encoder, AudioEncoder) and encoder.name == "birds" and encoder.has_untrained
         assert encoder.run == (run if Path(name) == run else None)
     assert load(run).identity == load(str(run / ENCODER)).identity
-    assert load(run, (1, 2), "mean+max").settings == FeatureSettings((1, 2), "mean+max")
+    assert load(run, (1, 2), "mean+max").settings == FeatureSettings((1, 2), "mean+max", whitened="no")
 
 
 def test_an_encoder_that_was_kept_along_a_run_is_named_by_its_step(run):

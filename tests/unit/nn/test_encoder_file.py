@@ -49,7 +49,7 @@ def test_a_file_states_how_its_features_are_best_read(layers, store, tmp_path):
     path = tmp_path / "birds.safetensors"
     encoder_file(layers=layers, pooling="mean+std").save(path)
     encoder = load(path)
-    assert encoder.settings == FeatureSettings(layers, "mean+std") and encoder.name == "birds"
+    assert encoder.settings == FeatureSettings(layers, "mean+std", whitened="no") and encoder.name == "birds"
     assert encoder.untrained().settings == encoder.settings and encoder.untrained().name == "birds untrained"
     assert load(f"untrained-of:{path}").settings == encoder.settings
     explicit = load(path, layers, "mean+std")
@@ -63,7 +63,7 @@ def test_a_file_states_how_its_features_are_best_read(layers, store, tmp_path):
 def test_what_is_asked_for_wins_over_what_the_file_states(tmp_path):
     path = tmp_path / "birds.safetensors"
     encoder_file(layers=(2, 4), pooling="mean+std").save(path)
-    assert load(path, "last").settings == FeatureSettings("last", "mean+std")
+    assert load(path, "last").settings == FeatureSettings("last", "mean+std", whitened="no")
     assert load(path, pooling="mean").name == "birds (layers 2, 4, mean)"
 
 
@@ -73,7 +73,7 @@ def test_a_file_that_states_nothing_is_read_and_written_as_before(tmp_path):
     tensors, metadata = read_tensors(path)
     assert set(metadata) == {"format", "form", "front_end"}
     assert {tensor.dtype for tensor in tensors.values()} == {torch.float32}
-    assert load(path).settings == FeatureSettings("last", "mean") and load(path).name == "birds"
+    assert load(path).settings == FeatureSettings("last", "mean", whitened="no") and load(path).name == "birds"
 
 
 def test_a_file_of_a_later_version_is_refused_by_name(tmp_path, as_for_users):

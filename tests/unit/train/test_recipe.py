@@ -158,7 +158,7 @@ def test_the_papers_settings_are_the_default():
         ),
         ({"framework_options": {"ema_end": "slow"}}, "m2d cannot have the options {'ema_end': 'slow'}"),
         ({"framework": "jepa"}, "no framework 'jepa'; there are: m2d, msm-mae; name one .* package.module:Class"),
-        ({"crop_frames": 8}, "shorter than one patch"),
+        ({"crop_frames": 8}, "shorter than a patch"),
         ({"decoder_heads": 5}, "multiple of"),
     ],
 )

@@ -1,0 +1,107 @@
+"""Features of the time steps of an encoder's input, and the linear map that decorrelates them."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from melmask.nn.vit import LAYER_NORM_EPS, Encoder
+from melmask.types import PatchGrid
+
+Layers = Literal["auto", "last", "all"] | tuple[int, ...]
+
+SHRINKAGE = 1e-4  # of the largest variance, added to all: what is below it is rather rounding than signal
+
+
+def layer_numbers(layers: Layers, depth: int) -> tuple[int, ...]:
+    """The numbers of layers in an encoder of ``depth`` blocks, 1 for the first block's output; see `FeatureSettings`.
+
+    Raises:
+        ValueError: the encoder has no such layer.
+    """
+    assert layers != "auto", "resolve the settings first"
+    if layers == "last":
+        return (depth,)
+    if isinstance(layers, str):
+        return tuple(range(1, depth + 1))
+    if layers[-1] > depth:
+        raise ValueError(f"layer {layers[-1]} of an encoder of {depth} layers: choose from 1 to {depth}")
+    return layers
+
+
+def time_steps(
+    encoder: Encoder, patches: Float[Tensor, "b n p"], grid: PatchGrid, layers: tuple[int, ...]
+) -> list[Float[Tensor, "b time d"]]:
+    """Features of each time step, of one layer after the other.
+
+    The class token is dropped, and the patches of a time step are stacked over frequency (freq x dim). The last layer
+    passes through the encoder's own norm, others through one without weights.
+
+    Args:
+        encoder: in the mode and precision it is called in.
+        patches: the whole input, normalised.
+        grid: its layout.
+        layers: by number, 1 for the first block's output.
+    """
+    depth, dim = encoder.size.depth, encoder.size.dim
+    if layers == (depth,):
+        return [_by_step(encoder(patches, grid), grid)]
+    outputs = encoder.layers(patches, grid)
+    normed = [F.layer_norm(output, (dim,), eps=LAYER_NORM_EPS) for output in outputs[:-1]]
+    normed.append(encoder.norm(outputs[-1]))
+    return [_by_step(normed[number - 1], grid) for number in layers]
+
+
+def _by_step(tokens: Float[Tensor, "b t d"], grid: PatchGrid) -> Float[Tensor, "b time d2"]:
+    """Features of each time step, frequencies side by side; the class token is dropped."""
+    return tokens[:, 1:].float().unflatten(1, (grid.freq, grid.time)).transpose(1, 2).flatten(2)
+
+
+@dataclass(frozen=True, eq=False)
+class Whitening:
+    """A linear map after which the features of time steps are nearly uncorrelated and of unit variance.
+
+    Features of masked autoencoders vary most along a few directions, such as loudness. Distances, which k-NN, search
+    and maps are made of, follow these few, and so does the deviation over time; whitened, they follow all.
+
+    Args:
+        mean: of the time steps it was learned from.
+        matrix: symmetric, so that a whitened feature still belongs to its frequency and dimension as far as it can.
+
+    Source: ZCA whitening, see Kessy, Lewin and Strimmer (2018), "Optimal whitening and decorrelation", arXiv
+    1512.00809. Deviates: a share of the largest variance is added to each.
+    """
+
+    mean: Float[Tensor, " d"]
+    matrix: Float[Tensor, "d d"]
+
+    @staticmethod
+    def learn(steps: Float[Tensor, "n d"], shrinkage: float = SHRINKAGE) -> "Whitening":
+        """The whitening of a sample of time steps, computed in float64.
+
+        Args:
+            steps: at least one; with fewer than dimensions, the shrinkage bounds what is amplified.
+            shrinkage: share of the largest variance that is added to each variance.
+
+        Raises:
+            ValueError: all steps are equal, or not all are finite.
+        """
+        wide = steps.double()
+        mean = wide.mean(dim=0)
+        covariance = (wide - mean).T @ (wide - mean) / len(wide)
+        if not covariance.isfinite().all() or not covariance.trace() > 0:
+            raise ValueError("features do not vary or are not finite, so that they cannot be whitened")
+        variance, axes = torch.linalg.eigh(covariance)
+        scale = (variance.clamp(min=0) + shrinkage * variance[-1]).rsqrt()
+        return Whitening(mean.float(), ((axes * scale) @ axes.T).float())
+
+    def __call__(self, steps: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch d"]:
+        """Whitened features of time steps."""
+        return (steps - self.mean) @ self.matrix
+
+    def to(self, device: torch.device | str) -> "Whitening":
+        """This map on another device."""
+        return Whitening(self.mean.to(device), self.matrix.to(device))

@@ -1,0 +1,92 @@
+"""Whitening: what it does to features, in a file, in an encoder, and at the end of a run."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from melmask.encoders.features import FeatureSettings
+from melmask.encoders.pretrained import PretrainedEncoder
+from melmask.encoders.registry import load
+from melmask.files import read_tensors
+from melmask.logmel import LogMelSpec
+from melmask.nn.encoder_file import ENCODER, EncoderFile, FrontEnd
+from melmask.nn.time_steps import SHRINKAGE, Whitening
+from melmask.nn.vit import Size, random_encoder
+from melmask.train import loop
+from melmask.train.recipe import RECIPES
+from melmask.train.run_folder import CHECKPOINT
+
+pytestmark = pytest.mark.numerical
+
+
+def correlated(num_steps: int, num_dims: int = 6) -> torch.Tensor:
+    rng = torch.Generator().manual_seed(0)
+    mixing = torch.randn(num_dims, num_dims, generator=rng) * 10.0 ** -torch.arange(num_dims)
+    return 3 + torch.randn(num_steps, num_dims, generator=rng) @ mixing.T
+
+
+def test_whitened_features_are_uncorrelated_up_to_the_shrinkage():
+    steps = correlated(5000)
+    whitening = Whitening.learn(steps, shrinkage=0.01)
+    covariance = torch.cov(whitening(steps).double().T, correction=0)
+    variance = torch.linalg.eigvalsh(torch.cov(steps.double().T, correction=0))
+    expected = variance / (variance + 0.01 * variance[-1])
+    torch.testing.assert_close(torch.linalg.eigvalsh(covariance), expected, rtol=1e-3, atol=1e-5)
+    assert torch.equal(whitening.matrix, whitening.matrix.T) or torch.allclose(whitening.matrix, whitening.matrix.T)
+    assert torch.allclose(whitening(steps).mean(dim=0), torch.zeros(6), atol=1e-4)
+
+
+def test_fewer_steps_than_dimensions_are_amplified_no_further_than_the_shrinkage_allows():
+    whitening = Whitening.learn(correlated(3))
+    largest = torch.linalg.eigvalsh(torch.cov(correlated(3).double().T, correction=0))[-1]
+    assert torch.linalg.eigvalsh(whitening.matrix.double())[-1] <= (SHRINKAGE * largest).rsqrt() * (1 + 1e-5)
+
+
+@pytest.mark.parametrize("steps", [torch.ones(5, 3), torch.full((4, 2), float("nan"))], ids=["constant", "not finite"])
+def test_features_that_cannot_be_whitened_are_refused(steps):
+    with pytest.raises(ValueError, match="cannot be whitened"):
+        Whitening.learn(steps)
+
+
+def test_an_encoder_file_keeps_its_whitening_and_its_encoder_applies_it(store, tmp_path):
+    size, front_end, path = Size(32, 2, 2), FrontEnd(LogMelSpec(), store.mean, store.std), tmp_path / "w.safetensors"
+    plain = PretrainedEncoder(random_encoder(size, (16, 16)), front_end, 96)
+    steps = plain.time_steps(store)
+    whitening = Whitening.learn(torch.from_numpy(np.array(steps.steps, np.float32)))
+    EncoderFile(plain.encoder, front_end, 96, pooling="mean+std", whitening=whitening).save(path)
+    encoder = load(path)
+    assert encoder.settings == FeatureSettings("last", "mean+std", whitened="yes") and encoder.name == "w"
+    assert str(encoder.settings) == "last layer, mean+std, whitened"
+    expected = whitening(torch.from_numpy(plain.time_steps(store).clip(1))).numpy()
+    assert np.allclose(encoder.time_steps(store).clip(1), expected, atol=0.03)  # both from half precision
+    frames, _ = encoder.frames(np.asarray(store.log_mel(1)))
+    assert np.allclose(encoder.embed_store(store, [1])[0], np.r_[frames.mean(0), frames.std(0)], atol=1e-4)
+    read = PretrainedEncoder.load(path, FeatureSettings(pooling="mean", whitened="no"))
+    assert np.array_equal(read.embed_store(store), plain.embed_store(store)) and read.identity == plain.identity
+    assert len({encoder.identity, load(path, pooling="mean").identity, plain.identity}) == 3
+    assert load(path, "all").settings.whitened == "no"  # it was learned of the last layer only
+    assert encoder.untrained().settings == FeatureSettings("last", "mean+std", whitened="no")
+    with pytest.raises(ValueError, match=r"no whitening of layers \(1,\)"):
+        PretrainedEncoder.load(path, FeatureSettings((1,), whitened="yes"))
+
+
+def test_a_run_learns_its_whitening_from_its_own_crops_and_trains_as_without(store, tmp_path):
+    plain = dataclasses.replace(RECIPES["micro-msm-mae"], steps=4, batch_size=8, save_every=2)
+    recipe = dataclasses.replace(plain, whitening_crops=12)
+    loop.pretrain(plain, store, tmp_path / "plain")
+    loop.pretrain(recipe, store, tmp_path / "run")
+    without, trained = (read_tensors(tmp_path / name / CHECKPOINT)[0] for name in ("plain", "run"))
+    assert without.keys() == trained.keys() and all(torch.equal(without[name], trained[name]) for name in without)
+    saved = EncoderFile.load(tmp_path / "run" / ENCODER)
+    assert saved.whitening is not None and EncoderFile.load(tmp_path / "plain" / ENCODER).whitening is None
+    crops = recipe.make_loader(store).sample(12)
+    steps = PretrainedEncoder(saved.encoder, saved.front_end, 96)
+    features = [steps.frames(crop.T.numpy() * store.std + store.mean)[0] for crop in crops.log_mel]
+    expected = Whitening.learn(torch.from_numpy(np.concatenate(features)))
+    assert torch.allclose(saved.whitening.mean, expected.mean, atol=1e-3)
+    (tmp_path / "run" / ENCODER).unlink()
+    loop.pretrain(recipe, store, tmp_path / "run", resume=True)
+    again = EncoderFile.load(tmp_path / "run" / ENCODER)
+    assert again.whitening is not None and torch.equal(again.whitening.matrix, saved.whitening.matrix)
