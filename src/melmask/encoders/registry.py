@@ -8,7 +8,7 @@ from typing import Any
 from melmask.encoders.base import AudioEncoder
 from melmask.encoders.baselines import LogMelStatistics
 from melmask.encoders.external import from_audiomae, from_hear, from_huggingface, from_onnx
-from melmask.encoders.features import DEFAULT_SETTINGS, FeatureSettings, Layers, Pooling, Precision
+from melmask.encoders.features import DEFAULT_SETTINGS, FeatureSettings, Layers, Pooling, Precision, Whitened
 from melmask.encoders.pretrained import PretrainedEncoder
 from melmask.encoders.waveform import EncodesWaveforms, wrap
 from melmask.logmel import LogMelSpec
@@ -32,7 +32,11 @@ EncoderLike = str | Path | AudioEncoder | EncodesWaveforms
 
 
 def load(
-    spec: str | Path, layers: Layers = "auto", pooling: Pooling = "auto", precision: Precision = "float32"
+    spec: str | Path,
+    layers: Layers = "auto",
+    pooling: Pooling = "auto",
+    precision: Precision = "float32",
+    whitened: Whitened = "auto",
 ) -> AudioEncoder:
     """The encoder that a name stands for, ready to embed recordings.
 
@@ -46,6 +50,7 @@ def load(
         layers: of a melmask encoder: last, all, or numbers from 1 on; "auto" is what its file states, else last.
         pooling: of a melmask encoder, over time; "auto" likewise, or the mean.
         precision: of a melmask encoder: float32, bf16, or "auto", which is bf16 where the hardware computes in it.
+        whitened: of a melmask encoder: whether its file's whitening is applied; "auto" is yes where there is one.
 
     Raises:
         ValueError: no such encoder, or it is damaged or does not keep its contract.
@@ -54,7 +59,7 @@ def load(
     >>> load("untrained:micro").name
     'micro untrained'
     """
-    return as_encoder(spec, FeatureSettings(layers, pooling, precision))
+    return as_encoder(spec, FeatureSettings(layers, pooling, precision, whitened))
 
 
 def as_encoder(encoder: EncoderLike, settings: FeatureSettings = DEFAULT_SETTINGS) -> AudioEncoder:
