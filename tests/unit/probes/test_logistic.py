@@ -58,3 +58,15 @@ def test_logistic_weights_of_the_training_clips_alone() -> None:
     alone = probe.fit(with_one(train_x), as_tensor(train_y), 0.1, start)
     assert torch.equal(probe.solve(train_x, train_y, valid_x, valid_y, 3, score=accuracy, on_both=False), alone)
     assert not torch.allclose(probe.solve(train_x, train_y, valid_x, valid_y, 3, score=accuracy), alone, rtol=1e-3)
+
+
+def test_more_features_than_clips_cost_no_more_than_as_many_and_give_the_same_weights(monkeypatch) -> None:
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((60, 400)).astype(np.float32), rng.integers(3, size=60)
+    x[:, :3] += np.eye(3, dtype=np.float32)[y]
+    probe, solved, fit = LogisticProbe(strengths=(1.0,)), [], LogisticProbe.fit
+    monkeypatch.setattr(LogisticProbe, "fit", lambda self, x, *args: solved.append(x.shape[1]) or fit(self, x, *args))
+    weight = probe.solve(x[:40], y[:40], x[40:], y[40:], 3, score=accuracy)
+    expected = LogisticRegression(C=1.0, tol=1e-8, max_iter=2000).fit(x, y)
+    assert weight.shape == (401, 3) and set(solved) == {61}
+    assert (with_one(x) @ weight).softmax(dim=1).numpy() == pytest.approx(expected.predict_proba(x), abs=3e-3)
