@@ -34,7 +34,7 @@ else
 fi
 mkdir -p "$out"
 export MELMASK_CACHE=$out/cache # of what is computed once: log-mels and embeddings of the tasks
-probes=(--probe logistic knn)
+probes=(--probe ridge knn)
 report=(--map "$out/embeddings.npz")
 
 say "1. $encoder: embeddings, without any training"

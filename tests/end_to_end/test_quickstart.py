@@ -56,7 +56,7 @@ def test_the_encoder_that_comes_with_melmask_is_judged_and_adapted_on_the_built_
     lines = results_in(out / "results.jsonl")
     judged = {(line["task"], line["features"], line["probe"]) for line in lines}
     features = ("encoder", "untrained", "log-mel statistics")
-    assert judged == {(task, of, probe) for task in TASKS for of in features for probe in ("logistic", "knn")}
+    assert judged == {(task, of, probe) for task in TASKS for of in features for probe in ("ridge", "knn")}
     text = page.read_text()
     assert text.index('id="evaluations"') < text.index('id="map"') < text.index('id="comparisons"')
     assert text.index('id="comparisons"') < text.index('id="masks"') and "300 of 840 recordings are shown" in text
@@ -76,7 +76,7 @@ def test_the_encoder_that_comes_with_melmask_is_above_both_baselines_on_the_buil
     monkeypatch.setenv("MELMASK_CACHE", str(tmp_path / "cache"))
     tables = make_demo(tmp_path / "corpus", clips_per_task=240)
     tables = [table for table in tables if table.stem in TASKS]
-    results = melmask.evaluate("tiny", tables, probes="logistic", test_folds=["4", "5"])
+    results = melmask.evaluate("tiny", tables, probes="ridge", test_folds=["4", "5"])
     score = {(result.task, result.features): result.score for result in results}
     for task in TASKS:
         assert score[task, "encoder"] > max(score[task, "untrained"], score[task, "log-mel statistics"])
