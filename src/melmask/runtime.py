@@ -6,6 +6,7 @@ import platform
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -30,6 +31,12 @@ def keep_freed_memory() -> bool:
     settings = {M_MMAP_MAX: 0, M_TRIM_THRESHOLD: LARGEST_INT, M_TOP_PAD: GROWTH_BYTES}
     taken = [libc.mallopt(name, value) == 1 for name, value in settings.items()]
     return all(taken)
+
+
+def cache_folder() -> Path:
+    """Folder of everything that can be computed again: $MELMASK_CACHE, or the user's cache folder."""
+    user_cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "melmask"
+    return Path(os.environ.get("MELMASK_CACHE") or user_cache)
 
 
 @contextmanager

@@ -1,6 +1,15 @@
 """Audio files -> mono float32 waveforms at a given sample rate, or an `AudioError` with the reason."""
 
-from melmask.audio.facts import SAMPLE_RATES_HZ, UNSUPPORTED, AudioError, Note, Noted, is_out_of_memory, peak_fault
+from melmask.audio.facts import (
+    SAMPLE_RATES_HZ,
+    UNSUPPORTED,
+    AudioError,
+    Note,
+    Noted,
+    is_out_of_memory,
+    no_access,
+    peak_fault,
+)
 from melmask.audio.formats import AUDIO_EXTENSIONS
 from melmask.audio.places import ARCHIVE_EXTENSIONS, archive_of, find_in_archive, sha256_of
 from melmask.audio.reader import decode, joined, read_audio
@@ -20,6 +29,7 @@ __all__ = [
     "find_in_archive",
     "is_out_of_memory",
     "joined",
+    "no_access",
     "peak_fault",
     "read_audio",
     "sha256_of",

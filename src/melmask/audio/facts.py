@@ -1,5 +1,6 @@
 """What is said of an audio file: why it cannot be used, or what was found and done about it."""
 
+import errno
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +9,10 @@ SAMPLE_RATES_HZ = (100, 1_600_000)  # outside, the header is damaged, and resamp
 UNSUPPORTED, NOT_AUDIO = "unsupported codec", "not audio"
 AV_EXTRA = "pip install 'melmask[av]'"
 OVERFLOWING = 1.8e19  # the square of such a sample is infinite in float32
+# What the system says of a permission, a limit or a network. EIO is not among them, as FFmpeg says it of damage.
+PASSING = frozenset(
+    (errno.EMFILE, errno.ENFILE, errno.EACCES, errno.EPERM, errno.ENOMEM, errno.ENOENT, errno.EAGAIN, errno.ETIMEDOUT)
+)
 MAX_PEAK = 10.0  # 20 dB above full scale; floats may exceed it, but nothing that is scaled to -1..1 does so by as much
 
 
@@ -51,8 +56,16 @@ def ignore(note: Note) -> None:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out; torch says so of the CPU's in the words of a RuntimeError."""
-    return isinstance(error, MemoryError) or "can't allocate memory" in str(error)
+    """Whether memory ran out, also for a thread's stack; torch says so of the CPU's in the words of a RuntimeError."""
+    words = ("can't allocate memory", "can't start new thread", "Cannot allocate memory")
+    return isinstance(error, MemoryError) or any(text in str(error) for text in words)
+
+
+def no_access(path: Path, error: OSError) -> AudioError:
+    """The error of the system as one of ours, which may pass."""
+    reason = "missing file" if isinstance(error, FileNotFoundError) else "unreadable"
+    detail = f"{error.strerror or error}. Check the path and its disk."
+    return AudioError(reason, path, detail, is_transient=True)
 
 
 def peak_fault(peak: float) -> str | None:

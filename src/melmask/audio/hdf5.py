@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from melmask.audio.facts import AudioError, Note, Noted
+from melmask.audio.facts import AudioError, Note, Noted, no_access
 
 BLOCK_SAMPLES = 2**20  # read at a time
 RATE_NAMES = ("sample_rate", "sampling_rate", "samplerate", "sr", "rate", "fs")  # attributes, of data set or file
@@ -47,12 +47,13 @@ class Hdf5Waveform:
 
     def blocks(self, noted: Noted) -> Iterator[np.ndarray]:
         """Float samples [channel, sample], block by block, to the end."""
-        num_samples = max(self.dataset.shape)
+        num_samples, by_channel = max(self.dataset.shape), self.dataset.ndim == 2 and not self.is_channels_last
         for start in range(0, num_samples, BLOCK_SAMPLES):
             part = slice(start, start + BLOCK_SAMPLES)
-            block = (
-                self.dataset[:, part] if self.dataset.ndim == 2 and not self.is_channels_last else self.dataset[part]
-            )
+            try:
+                block = self.dataset[:, part] if by_channel else self.dataset[part]
+            except OSError as error:
+                raise no_access(self.path, error) from error
             channels = block[None] if block.ndim == 1 else block.T if self.is_channels_last else block
             yield np.ascontiguousarray(channels).astype(np.float32) * np.float32(self.scale)
         if not self.is_rate_told:

@@ -7,7 +7,16 @@ from types import ModuleType
 import numpy as np
 
 from melmask.audio.ends import View
-from melmask.audio.facts import AV_EXTRA, NOT_AUDIO, UNSUPPORTED, AudioError, Noted, is_out_of_memory
+from melmask.audio.facts import (
+    AV_EXTRA,
+    NOT_AUDIO,
+    PASSING,
+    UNSUPPORTED,
+    AudioError,
+    Noted,
+    is_out_of_memory,
+    no_access,
+)
 from melmask.audio.formats import Content
 
 BLOCK_VALUES = 2**20  # handed on at a time, over all channels
@@ -94,5 +103,7 @@ class Libav:
     def _unreadable(self, error: Exception) -> Exception:
         if is_out_of_memory(error):
             return error
+        if isinstance(error, OSError) and error.errno in PASSING:
+            return no_access(self.path, error)
         detail = f"{self.codec}: {getattr(error, 'strerror', None) or error}. Fetch or export it again."
         return AudioError("truncated or damaged", self.path, detail)

@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from types import ModuleType
 from typing import Any
 
-from melmask.audio.facts import NOT_AUDIO, UNSUPPORTED, AudioError
+from melmask.audio.facts import NOT_AUDIO, UNSUPPORTED, AudioError, no_access
 from melmask.audio.formats import Content
 
 TAR_EXTENSIONS = frozenset((".tar",))
@@ -56,11 +56,14 @@ def members_of(archive: Path) -> dict[str, int]:
     """The recordings or other members of an archive, in its order, with their sizes in bytes.
 
     Raises:
-        AudioError: it is damaged, compressed, or h5py is not installed.
+        AudioError: it is damaged, compressed, cannot be read, or h5py is not installed.
     """
-    if archive.suffix.lower() in TAR_EXTENSIONS:
-        return {name: size for name, (_, size) in _tar_index(archive).items()}
-    return {name: item.nbytes for name, item in _datasets(archive).items()}
+    try:
+        if archive.suffix.lower() in TAR_EXTENSIONS:
+            return {name: size for name, (_, size) in _tar_index(archive).items()}
+        return {name: item.nbytes for name, item in _datasets(archive).items()}
+    except OSError as error:
+        raise no_access(archive, error) from error
 
 
 def find_in_archive(path: Path) -> Found:
@@ -110,32 +113,38 @@ def opened_content(path: Path) -> Iterator[Content]:
         os.close(fd)
 
 
-def no_access(path: Path, error: OSError) -> AudioError:
-    """The error of the system as one of ours."""
-    reason = "missing file" if isinstance(error, FileNotFoundError) else "unreadable"
-    return AudioError(reason, path, f"{error.strerror}. Check the path and its disk.", is_transient=True)
-
-
 def sha256_of(path: Path) -> str:
     """Hash of a recording's content, for an HDF5 file of its samples.
 
     Raises:
         AudioError: it cannot be read.
     """
-    if archive_of(path) is None:
-        try:
+    digest = hashlib.sha256()
+    try:
+        if archive_of(path) is None:
             with path.open("rb") as file:
                 return hashlib.file_digest(file, "sha256").hexdigest()
-        except OSError as error:
-            raise no_access(path, error) from error
-    dataset = dataset_at(path)
-    if dataset is not None:
-        return hashlib.sha256(dataset[:].tobytes()).hexdigest()
-    with opened_content(path) as content:
-        digest = hashlib.sha256()
-        for offset in range(0, content.num_bytes, HASHED_BYTES):
-            digest.update(content.read(offset, HASHED_BYTES))
+        dataset = dataset_at(path)
+        if dataset is not None:
+            for block in _in_order(dataset):
+                digest.update(block.tobytes())
+            return digest.hexdigest()
+        with opened_content(path) as content:
+            for offset in range(0, content.num_bytes, HASHED_BYTES):
+                digest.update(content.read(offset, HASHED_BYTES))
         return digest.hexdigest()
+    except OSError as error:
+        raise no_access(path, error) from error
+
+
+def _in_order(dataset: Any) -> Iterator[Any]:
+    """The values of a data set of one or two dimensions, in the order of the file, in blocks."""
+    size = HASHED_BYTES // dataset.dtype.itemsize
+    if dataset.ndim != 2 or dataset.shape[0] > dataset.shape[1]:
+        rows = max(1, size // max((1, *dataset.shape[1:])))
+        yield from (dataset[start : start + rows] for start in range(0, len(dataset), rows))
+    else:
+        yield from (row[i : i + size] for row in dataset for i in range(0, len(row), size))
 
 
 def dataset_at(path: Path) -> Any | None:
@@ -192,6 +201,8 @@ def _opened_hdf5(path: Path, size_bytes: int, modified_ns: int) -> dict[str, Any
     try:
         h5py.File(path, "r").visititems(visit)  # open as long as its data sets are
     except OSError as error:
+        if error.errno is not None:  # the system's, not HDF5's
+            raise no_access(path, error) from error
         raise AudioError("truncated or damaged", path, f"{error}. Fetch or export it again.") from error
     return found
 

@@ -10,11 +10,11 @@ import soxr
 from jaxtyping import Float
 
 from melmask.audio.channels import Mix, OtherChannels
-from melmask.audio.facts import NOT_AUDIO, SAMPLE_RATES_HZ, UNSUPPORTED, AudioError, Note, Noted, ignore
+from melmask.audio.facts import NOT_AUDIO, SAMPLE_RATES_HZ, UNSUPPORTED, AudioError, Note, Noted, ignore, no_access
 from melmask.audio.formats import Content, foreign_codec
 from melmask.audio.hdf5 import Hdf5Waveform
 from melmask.audio.libav import Libav, pyav
-from melmask.audio.places import dataset_at, no_access, opened_content
+from melmask.audio.places import dataset_at, opened_content
 from melmask.audio.sndfile import SndFile
 from melmask.audio.unseen import Energy
 

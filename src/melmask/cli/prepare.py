@@ -22,8 +22,7 @@ def prepare(sources: Positional[Sources], out: Folder, workers: Workers = None, 
     print_notes(steps.notes_of(store.notes, str(out / NOTES)))
     if store.rejected:
         console.print(steps.rejections_table(store))
-    frames = {(stored.shard, stored.start_frame): stored.num_frames for stored in store.clips}
-    hours = sum(frames.values()) / store.spec.frames_per_s / 3600
+    hours = store.info["num_frames"] / store.spec.frames_per_s / 3600
     print_path(
         out,
         after=f": {len(store.clips):,} clips, {hours:.2f} h, log-mel mean {store.mean:.3f}, "

@@ -52,24 +52,19 @@ def trainable_rows(store: Store, exclude: Sequence[str]) -> list[int]:
     Raises:
         ValueError: an entry matches no clip, or no clip is left.
     """
-    locations: dict[tuple[str, int], int] = {}
-    recordings = store.recordings() if exclude else np.arange(len(store))
-    excluded: set[int] = set()
-    unmatched = set(exclude)
-    for row, stored in enumerate(store.clips):
-        location = (stored.shard, stored.start_frame)
-        locations.setdefault(location, row)
-        names = {stored.clip.source, f"{stored.clip.source}:{stored.clip.fold}"}
-        if not names.isdisjoint(exclude):
-            excluded.add(int(recordings[row]))
-            unmatched -= names
-    if unmatched:
-        known = sorted({f"{stored.clip.source}:{stored.clip.fold}" for stored in store.clips})
-        raise ValueError(f"exclude {sorted(unmatched)} matches no clip of the store, which has {known}")
-    rows = [row for row in locations.values() if int(recordings[row]) not in excluded]
-    if not rows:
+    rows = store.clips.recordings
+    if exclude:
+        names = list(zip(store.clips.words("source"), store.clips.words("fold"), strict=True))
+        excluded = [not {source, f"{source}:{fold or None}"}.isdisjoint(exclude) for source, fold in names]
+        unmatched = set(exclude).difference(*({source, f"{source}:{fold or None}"} for source, fold in set(names)))
+        if unmatched:
+            known = sorted({f"{source}:{fold or None}" for source, fold in names})
+            raise ValueError(f"exclude {sorted(unmatched)} matches no clip of the store, which has {known}")
+        recordings = store.recordings()
+        rows = rows[~np.isin(recordings[rows], recordings[excluded])]
+    if not len(rows):
         raise ValueError(f"exclude {list(exclude)} leaves nothing to train on")
-    return rows
+    return rows.tolist()
 
 
 def crops_of_epoch(num_crops: int, batch_size: int, crops_per_clip: int) -> int:
@@ -122,7 +117,7 @@ class Loader:
         self.maker, self.made_share = maker, made_share
         is_recorded = len(store) > 0 or bool(exclude) or maker is None
         self.rows = rows = np.array(trainable_rows(store, exclude) if is_recorded else [], dtype=np.int64)
-        num_frames = np.array([store.clips[row].num_frames for row in rows], dtype=np.int64)
+        num_frames = store.clips.num_frames[rows]
         visits = crops_per_clip or np.maximum(1, np.rint(num_frames / crop_frames).astype(int))
         self._slots = np.repeat(rows, visits)
         self.crops_per_epoch = crops_of_epoch(len(self._slots), batch_size, crops_per_clip)
@@ -171,7 +166,7 @@ class Loader:
 
     def _num_frames(self, row: int) -> int:
         """Frames of a crop of a recording, or of a made one."""
-        return self.crop_frames if row == MADE else min(self.store.clips[row].num_frames, self.crop_frames)
+        return self.crop_frames if row == MADE else min(int(self.store.clips.num_frames[row]), self.crop_frames)
 
     def _crops(self, rows: Sequence[int], rng: np.random.Generator, crop_frames: int, numbers: Sequence[int]) -> Batch:
         """A random crop of each of these recordings, and made crops of those numbers where there is none."""
@@ -181,7 +176,7 @@ class Loader:
             if row == MADE:
                 num_valid[i] = crop_frames
                 continue
-            num_frames = self.store.clips[row].num_frames
+            num_frames = int(self.store.clips.num_frames[row])
             length = min(num_frames, crop_frames)
             start = int(rng.integers(num_frames - length + 1))
             crops[i, :length] = self.store.log_mel(row, start, start + length)

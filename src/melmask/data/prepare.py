@@ -4,24 +4,27 @@ The recordings are divided into shards. A shard's files are named by a hash of t
 path, size and modification time. So a shard whose files exist is finished, and a changed recording gives a new name.
 """
 
-import fcntl
-import hashlib
-import json
-import math
 import os
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from xxhash import xxh3_128
+
 from melmask.audio import AudioError, find_in_archive
+from melmask.data.checks import Damaged, Verifier, Verify, read_sealed
+from melmask.data.health import Health, inspect, mend
 from melmask.data.manifest import STORE_MARK, Clip, Rejected, list_sources
 from melmask.data.shards import Job, Recording, Shard, make_shards
-from melmask.data.store import FORMAT_VERSION, REJECTED, NotedClip, Store, StoredClip, write_tables
-from melmask.files import remove_temporaries, write_json
+from melmask.data.store import DESCRIPTION, REJECTED, NotedClip, Store, StoredClip, read_info, write_tables
+from melmask.data.writing import HASHED_VERSION, describe, digest, locked, warn, write_info
+from melmask.files import TEMPORARY
+from melmask.locks import Locked, exclusive
 from melmask.logmel import LogMelSpec
 
 # A kill loses the shards that are being made, so each should take no more than seconds. On the other hand, each is a
@@ -54,19 +57,52 @@ class NothingUsable(ValueError):
 PrepareProgress = Callable[[int, int, float, int], None]  # (clips done, clips in total, seconds done, clips rejected)
 
 
+@dataclass(frozen=True)
+class Plan:
+    """What a store has to hold.
+
+    Args:
+        out: its folder.
+        job: the settings of its shards.
+        clips: all listings.
+        recordings: the file behind each listed path.
+        rejected: listings that cannot be used, as known before decoding.
+        shards: with all recordings.
+    """
+
+    out: Path
+    job: Job
+    clips: Sequence[Clip]
+    recordings: Mapping[Path, Recording]
+    rejected: Sequence[Rejected]
+    shards: Sequence[Shard]
+
+    @property
+    def inputs(self) -> str:
+        """A hash of all this, and of what is to be retried."""
+        retried = [f"{shard.key} is to be retried" for shard in self.shards if self.job.retry_mark(shard).exists()]
+        keys = [shard.key for shard in self.shards]
+        return digest([*keys, *map(repr, self.clips), *map(repr, self.rejected), *retried])
+
+
 def prepare(
     sources: Sequence[Path],
     out: Path,
     *,
     spec: LogMelSpec = DEFAULT_SPEC,
     num_workers: int | None = None,
+    verify: Verify = "first",
     progress: PrepareProgress | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> Store:
     """Decode all sources and pack their log-mels into a store. A killed call resumes; a repeated one has nothing to do.
 
-    Every listed file ends up in clips.csv or, with the reason, in rejected.csv; what was found about a file that is
+    Every listed file ends up among the clips or, with the reason, in rejected.csv; what was found about a file that is
     used, such as channels that cancel each other, is in notes.csv. A recording that is listed several times is decoded
     and stored once. One rejected for what may pass, such as too little memory, is tried again by the next call.
+
+    What is damaged is made again, and nothing else. A store that is up to date is only read, so that it may lie on a
+    disk that cannot be written to, and be in use. Of two calls at once for one store the second waits.
 
     Args:
         sources: CSV manifests and folders, see `melmask.data.manifest`.
@@ -74,28 +110,83 @@ def prepare(
         spec: the front end.
         num_workers: processes that decode; 0 decodes in this process, None uses one per core, or none for few
             recordings, which are decoded by the time that a process has started.
+        verify: what is compared with its checksum: "first" what was not compared before, or was changed since; "full"
+            everything, and recordings too, which may have been changed within their size and time; "none" nothing.
         progress: called with (clips done, clips in total, seconds of audio done, clips rejected).
+        say: called with what is made again, and what the call waits for; None to warn.
 
     Raises:
-        ValueError: a source or argument is wrong, out holds something else, or no recording is usable.
-        RuntimeError: another process is writing to out, or workers cannot start.
+        ValueError: a source or argument is wrong, out holds something else, no recording is usable, or all of them are
+            nearly silent.
+        RuntimeError: another process reads the store, which has to be changed, or workers cannot start.
     """
     if num_workers is not None and num_workers < 0:
         raise ValueError(f"num_workers must not be negative, got {num_workers}: 0 decodes in this process")
-    clips, rejected = list_sources(sources)
-    with locked(out):
-        recordings, missing = _find_recordings(clips)
-        rejected += missing
-        job = Job(out / "shards", spec)
-        shards = _plan_shards(dict.fromkeys(recordings.values()), job)
-        num_workers = _num_workers(job, shards) if num_workers is None else num_workers
-        num_listings = Counter(recordings[clip.path] for clip in clips if clip.path in recordings)
-        _make(job, shards, num_workers, num_listings, len(rejected), progress)
-        retried = [f"{shard.key} is to be retried" for shard in shards if job.retry_mark(shard).exists()]
-        inputs = digest([*(shard.key for shard in shards), *map(repr, clips), *map(repr, rejected), *retried])
-        if not _is_current(out, inputs):
-            _write_store(out, inputs, job, shards, clips, recordings, rejected)
+    say = say or warn
+    plan, verifier = _plan(sources, out, spec), Verifier(out / "shards", verify)
+    health = _inspect(plan, verifier)
+    if health.is_current:
+        _clean(plan)
+        if progress:
+            progress(*_totals(plan, health))
         return Store.open(out)
+    with locked(out, say):
+        health = _inspect(plan, verifier)  # again: another process may have changed it
+        if not health.is_current:
+            for line in health.told:
+                say(line)
+            mend(plan.job, health)
+            _make(plan, num_workers, progress, verifier)
+            _write_store(plan)
+            verifier.settle({path.name for path in plan.job.folder.iterdir()})
+        return Store.open(out)
+
+
+def _plan(sources: Sequence[Path], out: Path, spec: LogMelSpec) -> Plan:
+    clips, rejected = list_sources(sources)
+    recordings, missing = _find_recordings(clips)
+    job = Job(out / "shards", spec)
+    shards = _plan_shards(dict.fromkeys(recordings.values()), job)
+    return Plan(out, job, clips, recordings, [*rejected, *missing], shards)
+
+
+def _inspect(plan: Plan, verifier: Verifier) -> Health:
+    """The state of the shards, and whether tables and description are those of the plan and intact."""
+    info: dict[str, Any] = {}
+    faults: list[Damaged] = []
+    if (plan.out / DESCRIPTION).exists():
+        try:
+            info = read_info(plan.out)
+        except Damaged as error:
+            faults.append(error)
+        except ValueError:  # another version of the format
+            pass
+    checksums = info.get("checksums", {"shards": {}})
+    health = inspect(plan.job, plan.shards, verifier, checksums["shards"])
+    health.faults += faults
+    for name, expected in checksums.items():
+        if name != "shards" and verifier.verify != "none":
+            path = plan.out / name
+            if not path.exists():
+                health.faults.append(Damaged(path, "it is missing", plan.out))
+            elif xxh3_128(path.read_bytes()).hexdigest() != expected:
+                health.faults.append(Damaged(path, "its checksum is another", plan.out))
+    made = {f"{key}.npy": description["checksum"] for key, description in health.intact.items()}
+    is_whole = len(made) == len(plan.shards) and not (health.faults or health.stale or health.earlier)
+    health.is_current = is_whole and info.get("inputs") == plan.inputs and checksums["shards"] == made
+    return health
+
+
+def _totals(plan: Plan, health: Health) -> tuple[int, int, float, int]:
+    """The progress of a store that is up to date."""
+    num_listings = Counter(plan.recordings[clip.path] for clip in plan.clips if clip.path in plan.recordings)
+    num_rejected, audio_s = len(plan.rejected), 0.0
+    for shard in plan.shards:
+        for recording, entry in zip(shard.recordings, health.intact[shard.key]["entries"], strict=True):
+            num_rejected += num_listings[recording] * ("reason" in entry)
+            audio_s += entry.get("duration_s", 0.0)
+    num_clips = len(plan.rejected) + sum(num_listings.values())
+    return num_clips, num_clips, audio_s, num_rejected
 
 
 def _num_workers(job: Job, shards: Sequence[Shard]) -> int:
@@ -112,22 +203,19 @@ def num_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-@contextmanager
-def locked(out: Path) -> Iterator[None]:
-    """Create the folder of the store and lock it against other processes; the lock ends with this process."""
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"{out} is a file: choose another folder for the store")
-    mark = out / STORE_MARK
-    if out.is_dir() and not mark.exists() and any(out.iterdir()):
-        raise ValueError(f"{out} holds files that are no store, and is left as it is: choose a new or empty folder")
-    out.mkdir(parents=True, exist_ok=True)
-    with mark.open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise RuntimeError(f"another process is writing to {out}: wait for it, or choose another folder") from error
-        (out / "shards").mkdir(exist_ok=True)
-        yield
+def _clean(plan: Plan) -> None:
+    """Remove what killed processes left, unless another process is writing, or nothing can be written."""
+    if _leftovers(plan):
+        with suppress(Locked, OSError), exclusive(plan.out / STORE_MARK):
+            for path in _leftovers(plan):
+                path.unlink(missing_ok=True)
+
+
+def _leftovers(plan: Plan) -> set[Path]:
+    """Shards that are not needed any more, and files that were being written."""
+    job = plan.job
+    files = [(job.log_mels(shard), job.description(shard), job.retry_mark(shard)) for shard in plan.shards]
+    return {*job.folder.iterdir(), *plan.out.glob(f"*{TEMPORARY}")} - {path for several in files for path in several}
 
 
 def _find_recordings(clips: Iterable[Clip]) -> tuple[dict[Path, Recording], list[Rejected]]:
@@ -169,7 +257,7 @@ def _plan_shards(recordings: Iterable[Recording], job: Job) -> list[Shard]:
     """
     shards: list[Shard] = []
     current: list[Recording] = []
-    settings = [str(FORMAT_VERSION), repr(job.spec), SHARD_VERSION]
+    settings = [HASHED_VERSION, repr(job.spec), SHARD_VERSION]
 
     def close() -> None:
         if current:
@@ -189,24 +277,24 @@ def _plan_shards(recordings: Iterable[Recording], job: Job) -> list[Shard]:
     return shards
 
 
-def _make(
-    job: Job,
-    shards: Sequence[Shard],
-    num_workers: int,
-    num_listings: Mapping[Recording, int],
-    num_rejected: int,
-    progress: PrepareProgress | None,
-) -> None:
+def _make(plan: Plan, num_workers: int | None, progress: PrepareProgress | None, verifier: Verifier) -> None:
     """Make all shards and report progress, counted in listed clips."""
-    num_done, num_clips, audio_s = num_rejected, num_rejected + sum(num_listings.values()), 0.0
-    remove_temporaries(job.folder)
-    for marker in job.folder.glob("*.now"):
-        marker.unlink()
+    job = plan.job
+    num_listings = Counter(plan.recordings[clip.path] for clip in plan.clips if clip.path in plan.recordings)
+    num_done, audio_s = len(plan.rejected), 0.0
+    num_rejected, num_clips = num_done, num_done + sum(num_listings.values())
+    num_workers = _num_workers(job, plan.shards) if num_workers is None else num_workers
+    for path in (*job.folder.glob(f"*{TEMPORARY}"), *job.folder.glob("*.now")):
+        path.unlink()
     for mark in job.folder.glob("*.retry"):
         mark.with_suffix(".json").unlink(missing_ok=True)  # first, so that a killed call does not forget to retry
         mark.unlink()
-    for shard in make_shards(job, shards, num_workers):
-        for recording, entry in zip(shard.recordings, _read_description(job, shard)["entries"], strict=True):
+    was_done = {shard.key for shard in plan.shards if job.is_done(shard)}
+    for shard in make_shards(job, plan.shards, num_workers):
+        description = _read_description(job, shard)
+        if shard.key not in was_done:
+            verifier.trust(job.log_mels(shard), description["checksum"])
+        for recording, entry in zip(shard.recordings, description["entries"], strict=True):
             num_done += num_listings[recording]
             num_rejected += num_listings[recording] * ("reason" in entry)
             audio_s += entry.get("duration_s", 0.0)
@@ -214,28 +302,16 @@ def _make(
             progress(num_done, num_clips, audio_s, num_rejected)
 
 
-def _is_current(out: Path, inputs: str) -> bool:
-    path = out / "store.json"
-    return path.exists() and json.loads(path.read_text(encoding="utf-8")).get("inputs") == inputs
-
-
-def _write_store(
-    out: Path,
-    inputs: str,
-    job: Job,
-    shards: Sequence[Shard],
-    clips: Sequence[Clip],
-    recordings: Mapping[Path, Recording],
-    rejected: Sequence[Rejected],
-) -> None:
+def _write_store(plan: Plan) -> None:
     """Write the tables and store.json once all shards are made, and remove shards that are not needed any more."""
+    out, job, shards, recordings = plan.out, plan.job, plan.shards, plan.recordings
     entries: dict[Recording, dict[str, Any]] = {}
     descriptions = [_read_description(job, shard) for shard in shards]
     for shard, description in zip(shards, descriptions, strict=True):
         for recording, entry in zip(shard.recordings, description["entries"], strict=True):
             entries[recording] = entry | {"shard": job.log_mels(shard).name}
-    stored, rejected, noted = [], list(rejected), []
-    for clip in clips:
+    stored, rejected, noted = [], list(plan.rejected), []
+    for clip in plan.clips:
         entry = entries[recordings[clip.path]] if clip.path in recordings else {}
         if "reason" in entry:
             rejected.append(Rejected(clip.path, entry["reason"], entry["detail"], clip.source))
@@ -243,68 +319,19 @@ def _write_store(
             stored.append(StoredClip(clip, entry["shard"], entry["start_frame"], entry["num_frames"]))
             noted += [NotedClip(clip.path, kind, detail, clip.source) for kind, detail in entry.get("notes", ())]
 
-    (out / "store.json").unlink(missing_ok=True)  # until the new one is written, the store is incomplete
-    write_tables(out, stored, rejected, noted)
+    (out / DESCRIPTION).unlink(missing_ok=True)  # until the new one is written, the store is incomplete
+    checksums = write_tables(out, stored, rejected, noted)
     if not stored:
         raise NothingUsable(rejected, out / REJECTED)
     usable = [entry for entry in entries.values() if "reason" not in entry]
     contents = [entries[recordings[item.clip.path]]["sha256"] for item in stored]
     info = describe(job.spec, descriptions, usable, stored, contents)
-    write_json(out / "store.json", info | {"num_rejected": len(rejected), "inputs": inputs})
-    needed = {path for shard in shards for path in (job.log_mels(shard), job.description(shard), job.retry_mark(shard))}
-    for path in set(job.folder.iterdir()) - needed:
+    shard_sums = {job.log_mels(shard).name: d["checksum"] for shard, d in zip(shards, descriptions, strict=True)}
+    info |= {"num_rejected": len(rejected), "inputs": plan.inputs}
+    write_info(out, info, checksums, shard_sums)
+    for path in _leftovers(plan):
         path.unlink()
 
 
-def describe(
-    spec: LogMelSpec,
-    shards: Sequence[Mapping[str, Any]],
-    recordings: Sequence[Mapping[str, Any]],
-    clips: Sequence[StoredClip],
-    contents: Sequence[str],
-) -> dict[str, Any]:
-    """What store.json says of the log-mels of a store.
-
-    Its fingerprint is a hash of the front end and of every clip's content, labels and position in the table, but not of
-    file paths: the same data set has the same one on every machine and after copying, and any change gives another.
-
-    Args:
-        spec: the front end.
-        shards: the descriptions of all shards, with the sums over their log-mels.
-        recordings: the entries of those that are usable.
-        clips: the table.
-        contents: a hash of the content of each clip.
-    """
-    num_frames = sum(entry["num_frames"] for entry in recordings)
-    total, total_of_squares = 0.0, 0.0
-    for shard in shards:  # one by one, as `sum` rounds otherwise in newer versions of Python
-        total += shard["sum"]
-        total_of_squares += shard["sum_of_squares"]
-    mean = total / (num_frames * spec.num_mels)
-    rows = [
-        repr((content, item.num_frames, item.clip.label, item.clip.fold, item.clip.group, item.clip.source))
-        for item, content in zip(clips, contents, strict=True)
-    ]
-    return {
-        "format_version": FORMAT_VERSION,
-        "spec": spec.to_dict(),
-        "mean": mean,
-        "std": math.sqrt(total_of_squares / (num_frames * spec.num_mels) - mean**2),
-        "num_clips": len(clips),
-        "num_recordings": len(recordings),
-        "num_frames": num_frames,
-        "duration_s": sum(entry["duration_s"] for entry in recordings),
-        "fingerprint": digest([str(FORMAT_VERSION), repr(spec), *rows]),
-    }
-
-
 def _read_description(job: Job, shard: Shard) -> dict[str, Any]:
-    return json.loads(job.description(shard).read_text(encoding="utf-8"))
-
-
-def digest(parts: Iterable[str]) -> str:
-    """A hash of some words that hold no line breaks."""
-    total = hashlib.sha256()
-    for part in parts:
-        total.update(part.encode() + b"\n")  # repr and keys hold no line breaks, so parts cannot run together
-    return total.hexdigest()
+    return read_sealed(job.description(shard), job.folder.parent)

@@ -1,33 +1,36 @@
 """The workers of `prepare`: each packs recordings into a shard, a .npy file and a .json file that describes it."""
 
 import hashlib
-import json
-import multiprocessing
-import os
-import signal
-import threading
-from collections.abc import Callable, Iterator, Sequence, Set
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Iterator, Sequence, Set
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
 
-from melmask.audio import UNSUPPORTED, AudioError, Energy, Note, decode, is_out_of_memory, sha256_of
+from melmask.audio import (
+    UNSUPPORTED,
+    AudioError,
+    Energy,
+    Note,
+    archive_of,
+    decode,
+    is_out_of_memory,
+    no_access,
+    sha256_of,
+)
 from melmask.data.archives import LOG_MEL_EXTENSION
+from melmask.data.checks import sealed
 from melmask.data.log_mel_files import log_mel_blocks
 from melmask.data.notes import unseen_note
-from melmask.files import atomic_write
+from melmask.data.processes import in_processes
+from melmask.files import atomic_write, checksum, write_bytes
 from melmask.logmel import LogMel, LogMelSpec
 from melmask.runtime import one_thread
-
-AnyShard = TypeVar("AnyShard")
-Made = TypeVar("Made")
 
 CRASHED = (
     "the process that decoded it was killed or crashed, alone as well: memory may have run out. Prepare again to retry "
@@ -174,25 +177,27 @@ def make_shard(job: Job, shard: Shard, crashed: Set[int] = frozenset(), is_last_
         ):
             writer = ShardWriter(file, job.spec.num_mels)
             for index, recording in enumerate(shard.recordings):
-                os.pwrite(marker.fileno(), str(index).encode(), 0)  # indices only grow longer: none needs truncating
+                marker.seek(0)
+                marker.write(str(index).encode())  # indices only grow longer: none needs truncating
                 try:
                     if index in crashed:
                         raise AudioError("worker crash", recording.path, CRASHED, is_transient=True)
                     entries.append(_append_recording(writer, recording.path, log_mel))
-                except AudioError as error:
+                except AudioError as found:
+                    error, content = _verdict(found)
                     if error.is_transient and error.reason != UNSUPPORTED and not is_last_try:
-                        raise
-                    entries.append({"reason": error.reason, "detail": error.detail})
+                        raise error from found
+                    entries.append({"reason": error.reason, "detail": error.detail, **content})
                     is_to_be_retried = is_to_be_retried or error.is_transient
             writer.finish()
+            file.flush()
+            written = {"sum": writer.sum, "sum_of_squares": writer.sum_of_squares, "checksum": checksum(temporary)}
     except AudioError:
         job.marker(shard).unlink()
         return False
     if is_to_be_retried:
         job.retry_mark(shard).touch()
-    totals = {"sum": writer.sum, "sum_of_squares": writer.sum_of_squares}
-    with atomic_write(job.description(shard)) as temporary:
-        temporary.write_text(json.dumps(totals | {"entries": entries}))  # indenting would slow small shards by a tenth
+    write_bytes(job.description(shard), sealed(written | {"entries": entries}))
     job.marker(shard).unlink()
     return True
 
@@ -225,6 +230,20 @@ def _append_recording(writer: "ShardWriter", path: Path, log_mel: LogMel) -> dic
     return entry | {"notes": [[note.kind, note.detail] for note in notes]} if notes else entry
 
 
+def _verdict(error: AudioError) -> tuple[AudioError, dict[str, str]]:
+    """Why a recording cannot be used, and the hash of its file, by which a change of it is found.
+
+    A file that cannot be read to its end is not judged by what a decoder made of its beginning.
+    """
+    is_file = archive_of(error.path) is not None or error.path.is_file()
+    if error.is_transient or not is_file:  # reading a pipe could block for ever
+        return error, {}
+    try:
+        return error, {"sha256": sha256_of(error.path)}
+    except AudioError as other:
+        return other if other.is_transient else error, {}
+
+
 def _append_sound(writer: "ShardWriter", path: Path, log_mel: LogMel) -> tuple["_Samples", list[Note]]:
     """Append the log-mels of an audio file; its samples, and what was found about it."""
     spec = log_mel.spec
@@ -235,7 +254,7 @@ def _append_sound(writer: "ShardWriter", path: Path, log_mel: LogMel) -> tuple["
         writer.rollback()  # of the same file, where its channels were mixed otherwise
         samples = _Samples()
         for frames in log_mel.for_store(samples.counted(pieces)):
-            if not writer.append(frames):
+            if not _written(writer, frames):
                 detail = "its samples are so large that their power overflows. Export it again at a lower level."
                 raise AudioError("contains NaN or infinite samples", path, detail)
         return samples
@@ -249,9 +268,21 @@ def _append_log_mels(writer: "ShardWriter", path: Path, log_mel: LogMel) -> tupl
     """Append the log-mels of a .npy file."""
     samples = _Samples()
     for frames in samples.counted(log_mel_blocks(path, log_mel.spec)):
-        writer.append(frames)
+        _written(writer, frames)
     samples.number *= log_mel.spec.hop_length
     return samples, []
+
+
+class _NotWritten(Exception):
+    """The store's disk does not take the frames, which is no fault of the recording."""
+
+
+def _written(writer: "ShardWriter", frames: np.ndarray) -> bool:
+    """Append frames; whether all of their values are finite."""
+    try:
+        return writer.append(frames)
+    except OSError as error:
+        raise _NotWritten from error
 
 
 class _Samples:
@@ -269,11 +300,16 @@ class _Samples:
 
 @contextmanager
 def _reported(path: Path) -> Iterator[None]:
-    """Report memory that ran out, and any unexpected error of a decoding library, as an AudioError."""
+    """Report memory that ran out, and any unexpected error of the system or a library, as an AudioError."""
     try:
         yield
-    except (AudioError, OSError):
+    except AudioError:
         raise
+    except _NotWritten as error:
+        assert error.__cause__ is not None
+        raise error.__cause__ from None
+    except OSError as error:
+        raise no_access(path, error) from error
     except Exception as error:
         if is_out_of_memory(error):
             detail = "memory ran out while it was decoded. Close other programs, or prepare with fewer workers."
@@ -347,43 +383,3 @@ def _make_alone(job: Job, shard: Shard) -> None:
                 raise RuntimeError("worker processes crash whatever they read: see the messages above") from error
             job.marker(shard).unlink()
             crashed.add(culprit)
-
-
-def in_processes(
-    make: Callable[[AnyShard], Made], shards: Sequence[AnyShard], num_workers: int
-) -> Iterator[tuple[AnyShard, Made]]:
-    """Make shards in other processes, at least one; each as it is done, with what ``make`` returned.
-
-    Args:
-        make: called in another process, so that it and the shards must be picklable.
-        shards: at least one, of any kind.
-        num_workers: processes, if there are as many shards.
-
-    Raises:
-        BrokenProcessPool: a process died.
-    """
-    # Spawned, because forking a process that has run torch or holds locks can hang.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(num_workers, len(shards)), context, initializer=_start_worker) as pool:
-        shard_of = {pool.submit(make, shard): shard for shard in shards}
-        try:
-            for future in as_completed(shard_of):
-                yield shard_of[future], future.result()
-        except BaseException:
-            pool.shutdown(cancel_futures=True)  # waits for shards that are being made, not for all that are queued
-            raise
-
-
-def _start_worker() -> None:
-    """What a process does first that makes shards: it computes on one thread, and ends with its parent only."""
-    torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # only the parent handles Ctrl-C, so that workers finish their shards
-    threading.Thread(target=_exit_with_parent, daemon=True).start()
-
-
-def _exit_with_parent() -> None:
-    """End this worker when its parent is gone: a killed parent cannot stop its workers, which would wait for ever."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)

@@ -198,7 +198,7 @@ def make_event_task(table: Path, store: Store, *, allow_duplicates: bool = False
     task = usable_part(whole, kept, contents, listed)
     of_rows = tuple(events[row] for row in kept)
     content = hashlib.sha256(repr((task.content, of_rows)).encode()).hexdigest()
-    durations_s = tuple((store.clips[row].num_frames - 1) / store.spec.frames_per_s for row in rows)
+    durations_s = tuple((int(store.clips.num_frames[row]) - 1) / store.spec.frames_per_s for row in rows)
     _check_ends(table, task.paths, of_rows, durations_s, 1 / store.spec.frames_per_s)
     task = replace(task, content=content, allow_duplicates=allow_duplicates)
     return EventTask(task, tuple(rows), of_rows, durations_s, task.num_lost)

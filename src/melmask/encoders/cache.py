@@ -1,7 +1,6 @@
 """A cache of features, keyed by everything that they depend on."""
 
 import hashlib
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -13,16 +12,11 @@ from melmask.data.store import Store
 from melmask.encoders.base import AudioEncoder, Progress, no_progress
 from melmask.encoders.timesteps import TimeSteps
 from melmask.files import atomic_write
+from melmask.runtime import cache_folder
 
 Reads = Literal["clips", "time steps"]  # what a probe reads: one vector a clip, or one a time step
 
 FORMAT = 1  # raise it whenever an encoder of the same identity gives other features than before
-
-
-def cache_folder() -> Path:
-    """Folder of everything that can be computed again: $MELMASK_CACHE, or the user's cache folder."""
-    user_cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "melmask"
-    return Path(os.environ.get("MELMASK_CACHE") or user_cache)
 
 
 def cached_embed(
@@ -37,7 +31,7 @@ def cached_embed(
     Args:
         encoder: any encoder.
         store: packed log-mels.
-        folder: of the cache; None for the folder "features" in `cache_folder`.
+        folder: of the cache; None for the folder "features" in `melmask.runtime.cache_folder`.
         progress: called with the number of chunks done and in total, if they have to be computed.
 
     Raises:
@@ -48,7 +42,8 @@ def cached_embed(
     path = _entry(folder, encoder.identity, store, "clips")
     kept = _read(path, len(store))
     if kept is None:
-        kept = encoder.embed_store(store, progress=progress)
+        with store.in_use():
+            kept = encoder.embed_store(store, progress=progress)
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(path) as temporary, temporary.open("wb") as file:
             np.save(file, kept, allow_pickle=False)
@@ -70,13 +65,13 @@ def cached_time_steps(
     rows = range(len(store)) if rows is None else rows
     if not encoder.identity:
         return encoder.time_steps(store, rows, progress)
-    length = np.array([encoder.num_steps(store.clips[row].num_frames) for row in rows])
+    length = np.array([encoder.num_steps(int(store.clips.num_frames[row])) for row in rows])
     of_rows = hashlib.sha256(repr(list(rows)).encode()).hexdigest()[:16]
     path = _entry(folder, encoder.identity, store, f"steps-{of_rows}")
     steps = _read(path, int(length.sum()), mapped=True)
     if steps is None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_write(path) as temporary:
+        with atomic_write(path) as temporary, store.in_use():
 
             def allocate(shape: tuple[int, int]) -> np.ndarray:
                 return np.lib.format.open_memmap(temporary, "w+", np.float16, shape)

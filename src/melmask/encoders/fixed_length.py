@@ -3,7 +3,6 @@
 import hashlib
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -46,11 +45,11 @@ class FixedLength(Store):
             raise ValueError(f"clip_s is a length in seconds, or 0 for whole clips: got {clip_s}")
         self.whole, self.clip_s, self.cut = whole, clip_s, cut
         self.num_frames = max(1, round(clip_s * whole.spec.frames_per_s))
-        clips = [replace(stored, num_frames=self.num_frames) for stored in whole.clips]
+        clips = whole.clips.with_num_frames(self.num_frames)
         # Part of the keys of cached features: other words would make every one of them anew.
         part = "" if cut == "middle" else f", {cut}"
         info = whole.info | {"fingerprint": f"{whole.fingerprint} heard for {clip_s:g} s{part}"}
-        super().__init__(whole.folder, info, clips, whole.rejected)
+        super().__init__(whole.folder, info, clips, whole.rejected, whole.verify)
 
     def log_mel(self, index: int, start: int = 0, stop: int | None = None) -> Float16[np.ndarray, "frame mel"]:
         """See `Store.log_mel`; frames are counted from the first of the fixed length."""

@@ -255,7 +255,7 @@ class PretrainedEncoder:
             ValueError: the store was made with other log-mel settings.
         """
         rows = self._rows(store, rows)
-        num_frames = [store.clips[row].num_frames for row in rows]
+        num_frames = [int(store.clips.num_frames[row]) for row in rows]
         report = self._counting(num_frames, progress)
         embeddings = np.empty((len(rows), self.num_dims), np.float32)
         for first in range(0, len(rows), CLIPS_AT_ONCE):
@@ -280,7 +280,7 @@ class PretrainedEncoder:
             ValueError: the store was made with other log-mel settings, or a feature is beyond half precision.
         """
         rows = self._rows(store, rows)
-        num_frames = [store.clips[row].num_frames for row in rows]
+        num_frames = [int(store.clips.num_frames[row]) for row in rows]
         report = self._counting(num_frames, progress)
         length = np.array([self.num_steps(frames) for frames in num_frames])
         start = np.cumsum(length) - length

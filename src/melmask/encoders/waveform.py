@@ -89,7 +89,7 @@ class WaveformEncoder(ClipEncoder):
         chosen = range(len(store)) if rows is None else rows
 
         def num_frames(number: int) -> int:
-            return store.clips[chosen[number]].num_frames
+            return int(store.clips.num_frames[chosen[number]])
 
         def batches() -> Iterator[Batch]:
             # Recordings of few frames first, and only those of equal length together, so that few waveforms are held.

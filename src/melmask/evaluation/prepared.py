@@ -11,13 +11,14 @@ from jaxtyping import Float32, Int
 from melmask.data.prepare import prepare
 from melmask.data.store import REJECTED, Store
 from melmask.datasets.build import split_of
-from melmask.encoders.cache import Reads, cache_folder, cached_features
+from melmask.encoders.cache import Reads, cached_features
 from melmask.encoders.fixed_length import ClipLength, at_clip_length
 from melmask.encoders.registry import NamedEncoder
 from melmask.encoders.timesteps import TimeSteps
 from melmask.evaluation.protocol import EXCERPTS, ProtocolName
 from melmask.evaluation.task import Task, read_task, usable_part
 from melmask.logmel import LogMelSpec
+from melmask.runtime import cache_folder
 
 ShowProgress = Callable[[str, int, int], None]  # called with (what is being done, number done, number in all)
 

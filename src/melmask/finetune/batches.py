@@ -88,7 +88,7 @@ class ClipBatches:
         return sub_batches
 
     def _crop(self, row: int, rng: np.random.Generator) -> Float[Tensor, "frame mel"]:
-        num_frames, step = self.store.clips[row].num_frames, self.patch_shape[1]
+        num_frames, step = int(self.store.clips.num_frames[row]), self.patch_shape[1]
         num_steps = min(-(-num_frames // step), self.max_excerpt_steps)
         length = min(num_frames, step * equal_chunks(num_steps, self.max_steps)[1])
         start = int(rng.integers(num_frames - length + 1))

@@ -373,7 +373,7 @@ def _data_row(run: Run) -> list[str]:
 
 
 def _sources(store: Store) -> str:
-    counts = Counter(stored.clip.source for stored in store.clips)
+    counts = Counter(store.clips.words("source"))
     return ", ".join(f"{source} ({count:,})" for source, count in counts.items())
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from melmask.data.loader import Loader, random_seed
-from melmask.data.store import Store
+from melmask.data.store import EARLIER, Store
 from melmask.files import append_line, read_lines, replace_lines, select_prefix
 from melmask.frameworks import Loss
 from melmask.nn.encoder_file import ENCODER, EncoderFile, FrontEnd
@@ -93,6 +93,9 @@ def pretrain(
         world, stop_requested = held.enter_context(join_world(rank_timeout_s)), held.enter_context(stop_requests())
         if resume:
             check_is_run(run)
+        held.enter_context(store.in_use())
+        if not store.has_checksums:
+            note(f"{store.folder} {EARLIER}")
         recipe = recipe.on(store)
         loader = recipe.make_loader(store, world.device)
         extension = find_extension(run, recipe, loader.crops_per_epoch) if resume else None

@@ -34,7 +34,7 @@ class LossHistory:
         self.grid, self.smoothing = grid, smoothing
         store, rows = loader.store, loader.rows.tolist()
         # The last column that a crop can be nearest to ends within half a patch of the recording's end.
-        num_columns = [max(self._nearest(store.clips[row].num_frames), grid.time) for row in rows]
+        num_columns = [max(self._nearest(int(store.clips.num_frames[row])), grid.time) for row in rows]
         self._first_column = torch.full((len(store),), -1)
         self._first_column[torch.tensor(rows)] = torch.tensor([0, *num_columns[:-1]]).cumsum(0)
         self.loss = torch.full((sum(num_columns) * grid.freq,), torch.nan)  # NaN: never masked so far

@@ -1,7 +1,6 @@
 """From files to a store: no file is lost, none is decoded twice, whatever the folder holds, whenever it is killed."""
 
 import csv
-import fcntl
 import json
 import os
 import pickle
@@ -22,7 +21,7 @@ from melmask.audio import decode, read_audio
 from melmask.data import shards
 from melmask.data.manifest import STORE_MARK
 from melmask.data.prepare import prepare
-from melmask.data.store import Store
+from melmask.data.store import IN_USE, Store
 from melmask.logmel import LogMel, LogMelSpec
 
 RATE_HZ = 16_000
@@ -399,12 +398,52 @@ def test_store_inside_its_source(folder: Path, decoded: Counter) -> None:
     assert second.rejected == first.rejected == []
 
 
+def hold(store: Store, name: str, mode: str) -> subprocess.Popen:
+    """Another process that holds one of the store's locks, until its input ends."""
+    code = (
+        "import sys; from pathlib import Path; from melmask import locks\n"
+        f"with locks.{mode}(Path(sys.argv[1])):\n"
+        "    print('held', flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", code, str(store.folder / name)]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    process = subprocess.Popen(command, env=environment, text=True, **pipes)
+    assert process.stdout.readline() == "held\n"
+    return process
+
+
 def test_two_at_once(folder: Path, tmp_path: Path) -> None:
-    prepare([folder], tmp_path / "store", num_workers=0)
-    with (tmp_path / "store" / STORE_MARK).open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        with pytest.raises(RuntimeError, match="another process is writing"):
-            prepare([folder], tmp_path / "store", num_workers=0)
+    """A store that is up to date needs no lock; who changes one waits for writers and refuses while it is read."""
+    store = prepare([folder], tmp_path / "store", num_workers=0)
+    said: list[str] = []
+    with hold(store, IN_USE, "shared") as reader, store.in_use():
+        assert prepare([folder], store.folder, num_workers=0).clips == store.clips
+        write_sound(folder / "new.flac", 8)
+        with pytest.raises(RuntimeError, match=r"store is in use, by a training or an evaluation, .*another folder"):
+            prepare([folder], store.folder, num_workers=0)
+        reader.kill()
+    with hold(store, STORE_MARK, "exclusive") as writer:
+        say = lambda text: said.append(text) or writer.kill()  # noqa: E731
+        assert len(prepare([folder], store.folder, num_workers=0, say=say)) == 8
+    assert said == [f"waiting for another process that writes to {store.folder}"]
+
+
+def test_a_store_on_a_disk_that_is_only_read(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = prepare([folder], tmp_path / "store", num_workers=0)
+    really_open = os.open
+
+    def refuse(path: Any, flags: int, *args: Any, **kwargs: Any) -> int:
+        if str(path).startswith(str(store.folder)) and flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
+            raise OSError(30, "Read-only file system", str(path))
+        return really_open(path, flags, *args, **kwargs)
+
+    monkeypatch.setattr(os, "open", refuse)
+    monkeypatch.setattr(Path, "mkdir", lambda *_, **__: pytest.fail("it makes a folder"))
+    monkeypatch.setattr(Path, "unlink", lambda *_, **__: pytest.fail("it removes a file"))
+    again = prepare([folder], store.folder, num_workers=0)
+    with again.in_use():
+        assert np.array_equal(again.log_mel(2), store.log_mel(2))
 
 
 def test_bad_arguments(folder: Path, tmp_path: Path) -> None:

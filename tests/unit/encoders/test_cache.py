@@ -13,11 +13,12 @@ from melmask.data.prepare import prepare
 from melmask.data.store import Store
 from melmask.encoders import cache
 from melmask.encoders.baselines import LogMelStatistics
-from melmask.encoders.cache import cache_folder, cached_embed, cached_features, cached_time_steps
+from melmask.encoders.cache import cached_embed, cached_features, cached_time_steps
 from melmask.encoders.pretrained import FeatureSettings, PretrainedEncoder
 from melmask.encoders.timesteps import TimeSteps
 from melmask.nn.encoder_file import ENCODER, EncoderFile, FrontEnd
 from melmask.nn.vit import SIZES, Encoder
+from melmask.runtime import cache_folder
 
 
 @pytest.fixture

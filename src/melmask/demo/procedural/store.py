@@ -1,6 +1,5 @@
 """A packed store of procedural sound: log-mels made directly, without audio files."""
 
-import json
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -12,14 +11,17 @@ import numpy as np
 import torch
 from jaxtyping import Float16
 
+from melmask.data.checks import read_sealed, sealed
 from melmask.data.loader import random_state
 from melmask.data.manifest import STORE_MARK, Clip
-from melmask.data.prepare import describe, digest, locked, num_cores
-from melmask.data.shards import ShardWriter, in_processes
-from melmask.data.store import FORMAT_VERSION, Store, StoredClip, write_tables
+from melmask.data.prepare import num_cores
+from melmask.data.processes import in_processes
+from melmask.data.shards import ShardWriter
+from melmask.data.store import DESCRIPTION, Store, StoredClip, write_tables
+from melmask.data.writing import HASHED_VERSION, describe, digest, locked, write_info
 from melmask.demo.procedural.stream import NAME
 from melmask.demo.procedural.synthesise import VERSION, leading_family, synthesise
-from melmask.files import atomic_write, remove_temporaries, write_json
+from melmask.files import atomic_write, checksum, remove_temporaries, write_bytes, write_json
 from melmask.logmel import LogMel, LogMelSpec
 from melmask.runtime import one_thread
 
@@ -51,7 +53,7 @@ class SoundShard:
     @property
     def key(self) -> str:
         """Hash of everything that it depends on; the stem of its files."""
-        return digest([str(FORMAT_VERSION), repr(self.spec), *self.contents])[:20]
+        return digest([HASHED_VERSION, repr(self.spec), *self.contents])[:20]
 
     @property
     def contents(self) -> list[str]:
@@ -74,7 +76,7 @@ class SoundShard:
 
     def read(self) -> dict[str, Any]:
         """The description."""
-        return json.loads(self.description.read_text(encoding="utf-8"))
+        return read_sealed(self.description, self.folder.parent)
 
     def make(self) -> None:
         """Write both files, unless they are there."""
@@ -91,9 +93,9 @@ class SoundShard:
                 place = {"start_frame": start_frame, "num_frames": len(frames), "duration_s": length_s}
                 entries.append(place | {"sha256": content, "samples": content})
             writer.finish()
-        totals = {"sum": writer.sum, "sum_of_squares": writer.sum_of_squares}
-        with atomic_write(self.description) as temporary:
-            temporary.write_text(json.dumps(totals | {"entries": entries}))
+            file.flush()
+            totals = {"sum": writer.sum, "sum_of_squares": writer.sum_of_squares, "checksum": checksum(temporary)}
+        write_bytes(self.description, sealed(totals | {"entries": entries}))
 
     def _clips(self) -> list[Float16[np.ndarray, "_ mel"]]:
         """The log-mels of each clip; those of equal length are made together."""
@@ -188,11 +190,12 @@ def _write_store(out: Path, shards: Sequence[SoundShard], made_by: dict[str, Any
             label, fold = leading_family(number, length_s, shard.seed), str(number % NUM_FOLDS + 1)
             clip = Clip(out.absolute() / NAME / f"{shard.seed}-{number:07d}", label, fold, None, NAME)
             stored.append(StoredClip(clip, shard.log_mels.name, entry["start_frame"], entry["num_frames"]))
-    (out / "store.json").unlink(missing_ok=True)  # until the new one is written, the store is incomplete
-    write_tables(out, stored, [])
+    (out / DESCRIPTION).unlink(missing_ok=True)  # until the new one is written, the store is incomplete
+    checksums = write_tables(out, stored, [])
     info = describe(shards[0].spec, descriptions, entries, stored, [entry["sha256"] for entry in entries])
     inputs = digest(shard.key for shard in shards)
-    write_json(out / "store.json", info | {"num_rejected": 0, "inputs": inputs, NAME: made_by})
+    shard_sums = {shard.log_mels.name: d["checksum"] for shard, d in zip(shards, descriptions, strict=True)}
+    write_info(out, info | {"num_rejected": 0, "inputs": inputs, NAME: made_by}, checksums, shard_sums)
     needed = {path for shard in shards for path in (shard.log_mels, shard.description)}
     for path in set((out / "shards").iterdir()) - needed:
         path.unlink()

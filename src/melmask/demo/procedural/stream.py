@@ -10,8 +10,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from melmask.data.prepare import digest
+from melmask.data.clip_table import ClipTable
 from melmask.data.store import Store
+from melmask.data.writing import digest
 from melmask.demo.procedural.synthesise import CPU, VERSION, synthesise
 from melmask.logmel import LogMel, LogMelSpec
 
@@ -71,7 +72,7 @@ class ProceduralSound(Store):
             "duration_s": 0.0,
             "fingerprint": digest([NAME, str(VERSION), repr(spec)]),
         }
-        super().__init__(Path(NAME), info, [], [])
+        super().__init__(Path(NAME), info, ClipTable.of([]), [])
 
     @property
     def place(self) -> str:
