@@ -6,6 +6,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+from melmask.data.checks import Verify
 from melmask.data.prepare import prepare as prepare_sources
 from melmask.data.store import Store
 from melmask.demo.procedural.stream import open_data
@@ -24,6 +25,8 @@ def prepare(
     *,
     spec: LogMelSpec = DEFAULT_SPEC,
     num_workers: int | None = None,
+    verify: Verify = "first",
+    max_memory_gib: float | None = None,
 ) -> Store:
     """Decode recordings, and pack their log-mels into a store.
 
@@ -35,13 +38,24 @@ def prepare(
         spec: the front end: sample rate, window, hop and mel bands.
         num_workers: processes that decode; 0 decodes in this process, None uses one per core,
             or none for few recordings.
+        verify: what is compared with its checksum: "first" what was not compared before, or was changed since; "full"
+            everything, recordings too; "none" nothing (docs/stores.md).
+        max_memory_gib: for the processes that decode, in GiB: as many of them as fit. None for three quarters of the
+            machine's.
 
     Raises:
         ValueError: a source or setting is wrong, out holds something else, or no recording is usable.
         RuntimeError: another process is writing to out, or workers cannot start.
     """
     several = [sources] if isinstance(sources, str | Path) else sources
-    return prepare_sources([Path(source) for source in several], Path(out), spec=spec, num_workers=num_workers)
+    return prepare_sources(
+        [Path(source) for source in several],
+        Path(out),
+        spec=spec,
+        num_workers=num_workers,
+        verify=verify,
+        max_memory_gib=max_memory_gib,
+    )
 
 
 def recipe(name: str, *, variant: str | None = None, **changes: Any) -> Recipe:

@@ -5,6 +5,8 @@ removing it would let two processes lock two files of one name.
 """
 
 import os
+import shutil
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -18,6 +20,7 @@ except ImportError:  # as on Windows
     fcntl = None  # type: ignore[assignment]
 
 POLL_S = 0.05
+PREFIX, MARK, LOCK = "melmask-", ".melmask-temporary", ".lock"  # of temporary folders
 
 
 class Locked(RuntimeError):
@@ -81,6 +84,21 @@ def shared(path: Path, busy: str = "", wait_s: float = 0.0) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+
+
+@contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """A folder in the system's folder for temporary files, removed in the end.
+
+    Those that killed processes left are removed first: they have a mark, and no process holds their lock.
+    """
+    for mark in Path(tempfile.gettempdir()).glob(f"{PREFIX}*/{MARK}"):
+        with suppress(Locked, OSError), exclusive(mark.with_name(LOCK)):
+            shutil.rmtree(mark.parent, ignore_errors=True)
+    made = tempfile.TemporaryDirectory(prefix=PREFIX, ignore_cleanup_errors=True)
+    with made as name, exclusive(Path(name) / LOCK):
+        (Path(name) / MARK).touch()
+        yield Path(name)
 
 
 def _open_for_reading(path: Path) -> int | None:

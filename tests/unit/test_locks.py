@@ -5,13 +5,14 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from melmask import locks
-from melmask.locks import Locked, exclusive, shared
+from melmask.locks import Locked, exclusive, shared, temporary_folder
 
 HOLDER = """
 import sys
@@ -82,3 +83,14 @@ def test_without_fcntl_a_shared_lock_waits_for_exclusive_ones(tmp_path, monkeypa
         pass
     with shared(tmp_path / ".lock"):
         pass
+
+
+def test_temporary_folders_of_killed_processes_are_removed(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    for name in ("melmask-dead", "melmask-mine"):
+        (tmp_path / name / "store").mkdir(parents=True)
+    (tmp_path / "melmask-dead" / locks.MARK).touch()
+    with temporary_folder() as first, temporary_folder() as second:
+        assert first.is_dir() and second.is_dir()
+        assert {path.name for path in tmp_path.iterdir()} == {"melmask-mine", first.name, second.name}
+    assert [path.name for path in tmp_path.iterdir()] == ["melmask-mine"]

@@ -20,6 +20,7 @@ from melmask.audio.unseen import Energy
 
 T = TypeVar("T")
 Blocks = Iterator[np.ndarray]
+RESAMPLED_VALUES = 2**21  # at a time
 Source = SndFile | Libav | Hdf5Waveform  # an opened file: its rate, its channels, and its blocks of samples
 
 
@@ -150,16 +151,17 @@ def _resampled(path: Path, blocks: Blocks, from_hz: int, to_hz: int, energy: Ene
             yield block
         return
     stream = soxr.ResampleStream(from_hz, to_hz, num_channels=1, dtype="float32")
-    num_samples = 0
+    num_samples, size = 0, max(1, RESAMPLED_VALUES * from_hz // to_hz)
     for is_last, block in _marked_last(blocks):
         if energy is not None:
             energy.add_before(block)
-        resampled = stream.resample_chunk(block, last=is_last)
-        if len(resampled):
-            num_samples += len(resampled)
-            if energy is not None:
-                energy.add_after(resampled)
-            yield resampled
+        for start in range(0, max(1, len(block)), size):  # of a low rate a block becomes many times as long
+            resampled = stream.resample_chunk(block[start : start + size], last=is_last)
+            if len(resampled):
+                num_samples += len(resampled)
+                if energy is not None:
+                    energy.add_after(resampled)
+                yield resampled
     if num_samples == 0:
         raise AudioError("too short", path, f"not one sample is left at {to_hz} Hz. Remove it.")
 

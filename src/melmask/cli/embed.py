@@ -1,6 +1,5 @@
 """The command embed: embeddings of recordings in a file."""
 
-import tempfile
 from pathlib import Path
 
 from rich.markup import escape
@@ -46,6 +45,7 @@ def embed(
     from melmask.encoders.embeddings import Embeddings
     from melmask.encoders.fixed_length import fixed_length
     from melmask.encoders.registry import as_encoder, names_encoder
+    from melmask.locks import temporary_folder
 
     encoder, recordings = (sources[0], sources[1:]) if names_encoder(sources[0]) else (DEFAULT_ENCODER, sources)
     if not recordings:
@@ -59,10 +59,10 @@ def embed(
     console.print(f"encoder: {escape(made.name)}" + (f" ({made.settings})" if made.settings else ""))
     out.parent.mkdir(parents=True, exist_ok=True)
     listed = out.with_name(out.name + LIST)
-    with tempfile.TemporaryDirectory(prefix="melmask-") as folder:
+    with temporary_folder() as folder:
         try:
             paths = [Path(recording) for recording in recordings]
-            store = steps.prepare_shown(paths, Path(folder) / "store", workers, made.spec or steps.DEFAULT_SPEC)
+            store = steps.prepare_shown(paths, folder / "store", workers, made.spec or steps.DEFAULT_SPEC)
         except NothingUsable as error:
             write_rejected(listed, error.rejected)
             raise NothingUsable(error.rejected, listed) from error

@@ -17,6 +17,7 @@ from melmask.cli.options import (
     Seeds,
     Tables,
     TestFolds,
+    Verify,
     Workers,
 )
 from melmask.encoders.features import DEFAULT_SETTINGS, FeatureSettings
@@ -51,6 +52,7 @@ class TaskOptions:
     seeds: Seeds = 3
     allow_duplicates: AllowDuplicates = False
     workers: Workers = None
+    verify: Verify = "first"
 
     @property
     def settings(self) -> "EvaluationSettings":
@@ -58,7 +60,7 @@ class TaskOptions:
         from melmask.evaluation.run import EvaluationSettings
 
         return EvaluationSettings(
-            self.probe, self.clip_s, self.test_folds, self.seeds, self.protocol, self.allow_duplicates
+            self.probe, self.clip_s, self.test_folds, self.seeds, self.protocol, self.allow_duplicates, self.verify
         )
 
     @property

@@ -1,7 +1,7 @@
 """Options that several commands share, each declared once. Nothing here imports torch: help must come at once."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from tyro.conf import arg
 
@@ -88,5 +88,21 @@ Workers = Annotated[
         metavar="INT",
         help="processes that decode recordings.",
         help_behavior_hint="(default: one a core, none for few)",
+    ),
+]
+MaxMemory = Annotated[
+    float | None,
+    arg(
+        name="max-memory",
+        metavar="GIB",
+        help="memory for the processes that decode, in GiB: as many of them as fit. A recording's length is no matter.",
+        help_behavior_hint="(default: three quarters of the machine's)",
+    ),
+]
+Verify = Annotated[
+    Literal["full", "first", "none"],
+    arg(
+        help="what of a store is compared with its checksums: everything now; what is read and is new or was changed "
+        "since; nothing. See docs/stores.md.",
     ),
 ]

@@ -11,7 +11,7 @@ from tyro.conf import OmitArgPrefixes, Positional
 
 from melmask.cli.console import answer, bar, console, print_next, print_path
 from melmask.cli.main import EXIT_INTERRUPTED
-from melmask.cli.options import DEFAULT_RECIPE, Init, NewRun, OptionalStore, Threads
+from melmask.cli.options import DEFAULT_RECIPE, Init, NewRun, OptionalStore, Threads, Verify
 from melmask.train.initial import STARTS
 from melmask.train.paper import VARIANTS, named_recipe, settings_of
 from melmask.train.recipe import RECIPES, Recipe, as_text
@@ -31,6 +31,7 @@ def pretrain(
     dry_run: bool = False,
     threads: Threads = None,
     rank_timeout_s: float = 600.0,
+    verify: Verify = "first",
 ) -> None:
     """Train an encoder on a store, by a recipe with any setting changed.
 
@@ -63,7 +64,7 @@ def pretrain(
     if init is None and not (out / run_folder.RECIPE).exists():
         init = STARTS.get(recipe)
     start = None if init == RANDOM else init
-    data = open_data(store)
+    data = open_data(store, verify)
     with bar("training") as (progress, task):
 
         def show(line: run_folder.LogEntry) -> None:

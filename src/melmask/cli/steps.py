@@ -11,6 +11,7 @@ from rich.table import Table
 from melmask.audio import Note
 from melmask.cli.console import bar, console, named, print_notes, print_path
 from melmask.cli.main import EXIT_LEFT_OUT
+from melmask.data.checks import Verify
 from melmask.data.notes import summed_up
 from melmask.data.prepare import prepare
 from melmask.data.store import NOTES, REJECTED, NotedClip, Store
@@ -24,7 +25,14 @@ DEFAULT_SPEC = LogMelSpec()
 PROBE_WIDTH = 20
 
 
-def prepare_shown(sources: Sequence[Path], out: Path, workers: int | None, spec: LogMelSpec = DEFAULT_SPEC) -> Store:
+def prepare_shown(
+    sources: Sequence[Path],
+    out: Path,
+    workers: int | None,
+    spec: LogMelSpec = DEFAULT_SPEC,
+    verify: Verify = "first",
+    max_memory_gib: float | None = None,
+) -> Store:
     """Prepare under a progress bar."""
     with bar("preparing") as (progress, task):
 
@@ -32,7 +40,16 @@ def prepare_shown(sources: Sequence[Path], out: Path, workers: int | None, spec:
             rejected = f", [red]{num_rejected} rejected[/]" if num_rejected else ""
             progress.update(task, completed=done, total=total, note=f"{audio_s / 3600:.2f} h of audio{rejected}")
 
-        return prepare(sources, out, spec=spec, num_workers=workers, progress=show)
+        return prepare(
+            sources,
+            out,
+            spec=spec,
+            num_workers=workers,
+            verify=verify,
+            max_memory_gib=max_memory_gib,
+            progress=show,
+            say=lambda text: print_notes([text]),
+        )
 
 
 def accounted(store: Store, listed: Path) -> str:

@@ -68,7 +68,7 @@ def read_sealed(path: Path, store: Path) -> dict[str, Any]:
     seal = SEAL.search(content, max(0, len(content) - SEAL_BYTES))
     try:
         values = json.loads(content)
-    except ValueError as error:  # of the text, or of its encoding
+    except (ValueError, RecursionError) as error:  # of the text, its encoding or its depth
         raise Damaged(path, f"it is no whole JSON ({error})", store) from error
     if not isinstance(values, dict):
         raise Damaged(path, "it holds no JSON object", store)
@@ -122,12 +122,17 @@ class Verifier:
             if known != self._read():
                 self.record.unlink(missing_ok=True)
                 self._note(known)
+            for record in self.record.parent.glob("*.jsonl"):  # of stores that are gone
+                if not any(Path(folder).exists() for folder in read_lines(record, lambda line: line["folder"])[0]):
+                    record.unlink()
 
     def _note(self, states: Mapping[str, list[Any]]) -> None:
         """Append to the record; where that is impossible, files are compared again another time."""
         before_ns = time.time_ns() - int(SETTLED_S * 1e9)
         settled = {name: state for name, state in states.items() if max(state[2:]) < before_ns}
         lines = "".join(json.dumps({"name": name, "state": state}) + "\n" for name, state in settled.items())
+        if lines and not self.record.exists():
+            lines = json.dumps({"folder": str(self.folder.resolve())}) + f"\n{lines}"
         if lines:
             with suppress(OSError):
                 self.record.parent.mkdir(parents=True, exist_ok=True)

@@ -126,7 +126,7 @@ def _rows(path: Path, text: str, separator: str) -> Iterator[tuple[int, list[str
                 raise ValueError(f"{path}, line {first}: {error}: {UNCLOSED}") from error
             raise ValueError(f"{path}, line {first}: {error}: save the manifest as plain CSV") from error
         width = width or len(cells)
-        if any(_swallows_rows(cell, separator, width) for cell in cells):
+        if reader.line_num > first and any(_swallows_rows(cell, separator, width) for cell in cells):
             raise ValueError(f"{path}, line {first}: {UNCLOSED}: the cell ends in line {reader.line_num} only")
         if any(cell.strip() for cell in cells):
             yield first, cells

@@ -12,7 +12,7 @@ from melmask.audio import AudioError, sha256_of
 from melmask.data.checks import Damaged, Verifier, read_sealed, sealed
 from melmask.data.shard_files import header_frames
 from melmask.data.shards import Job, Shard
-from melmask.files import checksum, is_kind, write_bytes
+from melmask.files import checksum, write_bytes
 
 NAMED = 3  # damaged files that a message names
 READ_FRAMES = 2**15  # at a time
@@ -82,7 +82,7 @@ def inspect(job: Job, shards: Sequence[Shard], verifier: Verifier, listed: Colle
 def _inspect_shard(job: Job, shard: Shard, description: dict[str, Any], verifier: Verifier, health: Health) -> None:
     store, log_mels = job.folder.parent, job.log_mels(shard)
     if "checksum" not in description:
-        _check_earlier(job, shard, description)
+        check_earlier(log_mels, description, len(shard.recordings), job.spec.num_mels)
         health.earlier[shard.key] = description
         return
     try:
@@ -111,21 +111,27 @@ def _changed(shard: Shard, description: dict[str, Any]) -> list[Path]:
     return changed
 
 
-def _check_earlier(job: Job, shard: Shard, description: dict[str, Any]) -> None:
+def check_earlier(path: Path, description: dict[str, Any], num_recordings: int, num_mels: int) -> None:
     """Compare a shard without a checksum with its description: its entries, its size and the sums over its values.
+
+    Args:
+        path: of the shard.
+        description: of its recordings.
+        num_recordings: that it has to describe.
+        num_mels: width of a row.
 
     Raises:
         Damaged: they do not fit.
     """
-    path, store, num_mels = job.log_mels(shard), job.folder.parent, job.spec.num_mels
+    store, described = path.parents[1], path.with_suffix(".json")
     entries, num_frames = description.get("entries"), 0
-    if not isinstance(entries, list) or len(entries) != len(shard.recordings):
-        raise Damaged(job.description(shard), "it does not describe its recordings", store)
+    if not isinstance(entries, list) or len(entries) != num_recordings:
+        raise Damaged(described, "it does not describe its recordings", store)
     for entry in entries:
         if "reason" in entry:
             continue
-        if entry.get("start_frame") != num_frames or not is_kind(entry.get("num_frames"), int):
-            raise Damaged(job.description(shard), "its recordings do not follow each other", store)
+        if entry.get("start_frame") != num_frames or not isinstance(entry.get("num_frames"), int):
+            raise Damaged(described, "its recordings do not follow each other", store)
         num_frames += entry["num_frames"]
     total = total_of_squares = 0.0
     try:
@@ -138,7 +144,7 @@ def _check_earlier(job: Job, shard: Shard, description: dict[str, Any]) -> None:
         raise Damaged(path, "it is missing", store) from error
     for name, found in (("sum", total), ("sum_of_squares", total_of_squares)):
         stated = description.get(name, math.nan)
-        if not is_kind(stated, float) or not math.isclose(found, stated, rel_tol=1e-11, abs_tol=1e-4):
+        if not isinstance(stated, float) or not math.isclose(found, stated, rel_tol=1e-11, abs_tol=1e-4):
             raise Damaged(path, f"the {name.replace('_', ' ')} of its values is {found!r}, not {stated!r}", store)
 
 
@@ -148,7 +154,11 @@ def mend(job: Job, health: Health) -> None:
         job.description(shard).unlink(missing_ok=True)  # first: it marks a finished shard
         job.log_mels(shard).unlink(missing_ok=True)
     for key, description in health.earlier.items():
-        log_mels = job.folder / f"{key}.npy"
-        entries = description.pop("entries")
-        sealed_now = sealed(description | {"checksum": checksum(log_mels), "entries": entries})
-        write_bytes(log_mels.with_suffix(".json"), sealed_now)
+        seal_earlier(job.folder / f"{key}.npy", description)
+
+
+def seal_earlier(path: Path, description: dict[str, Any]) -> None:
+    """Give a shard of an earlier version its checksum."""
+    values = {name: value for name, value in description.items() if name != "entries"}
+    values |= {"checksum": checksum(path), "entries": description["entries"]}
+    write_bytes(path.with_suffix(".json"), sealed(values))

@@ -5,6 +5,7 @@ path, size and modification time. So a shard whose files exist is finished, and 
 """
 
 import os
+import sys
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -14,6 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import torch
 from xxhash import xxh3_128
 
 from melmask.audio import AudioError, find_in_archive
@@ -26,11 +28,13 @@ from melmask.data.writing import HASHED_VERSION, describe, digest, locked, warn,
 from melmask.files import TEMPORARY
 from melmask.locks import Locked, exclusive
 from melmask.logmel import LogMelSpec
+from melmask.runtime import memory_of
 
 # A kill loses the shards that are being made, so each should take no more than seconds. On the other hand, each is a
 # memory map and waits for the disk twice (10 ms, in which 16 clips of 5 s could be prepared), so few are better.
 MEAN_SHARD_FILES, MAX_SHARD_FILES = 256, 512
 MAX_SHARD_BYTES = 64 * 2**20  # of the audio files in it
+WORKER_GIB, MEMORY_SHARE = 0.75, 0.75  # of a process that decodes, measured with half to spare; of the machine
 LITTLE_BYTES = 8 * 2**20  # of recordings, in less time than a process takes to import torch
 DEFAULT_SPEC = LogMelSpec()
 SHARD_VERSION = "short recordings kept"  # other words whenever a recording is decoded otherwise: shards are made again
@@ -92,6 +96,7 @@ def prepare(
     spec: LogMelSpec = DEFAULT_SPEC,
     num_workers: int | None = None,
     verify: Verify = "first",
+    max_memory_gib: float | None = None,
     progress: PrepareProgress | None = None,
     say: Callable[[str], None] | None = None,
 ) -> Store:
@@ -112,6 +117,8 @@ def prepare(
             recordings, which are decoded by the time that a process has started.
         verify: what is compared with its checksum: "first" what was not compared before, or was changed since; "full"
             everything, and recordings too, which may have been changed within their size and time; "none" nothing.
+        max_memory_gib: for the processes that decode, in GiB: as many of them as fit, at WORKER_GIB each, whatever the
+            length of recordings. None for three quarters of the machine's.
         progress: called with (clips done, clips in total, seconds of audio done, clips rejected).
         say: called with what is made again, and what the call waits for; None to warn.
 
@@ -122,6 +129,7 @@ def prepare(
     """
     if num_workers is not None and num_workers < 0:
         raise ValueError(f"num_workers must not be negative, got {num_workers}: 0 decodes in this process")
+    max_workers = _num_fitting(max_memory_gib)
     say = say or warn
     plan, verifier = _plan(sources, out, spec), Verifier(out / "shards", verify)
     health = _inspect(plan, verifier)
@@ -136,7 +144,7 @@ def prepare(
             for line in health.told:
                 say(line)
             mend(plan.job, health)
-            _make(plan, num_workers, progress, verifier)
+            _make(plan, num_workers, max_workers, progress, verifier)
             _write_store(plan)
             verifier.settle({path.name for path in plan.job.folder.iterdir()})
         return Store.open(out)
@@ -196,6 +204,21 @@ def _num_workers(job: Job, shards: Sequence[Shard]) -> int:
     todo = [shard for shard in shards if not job.is_done(shard)]
     size_bytes = sum(recording.size_bytes for shard in todo for recording in shard.recordings)
     return 0 if size_bytes <= LITTLE_BYTES else num_cores()
+
+
+def _num_fitting(max_memory_gib: float | None) -> int:
+    """How many processes that decode fit into so much memory.
+
+    Raises:
+        ValueError: not one.
+    """
+    if max_memory_gib is None:
+        return max(1, int(MEMORY_SHARE * memory_of(torch.device("cpu")) / 2**30 / WORKER_GIB))
+    if not max_memory_gib >= WORKER_GIB:
+        raise ValueError(
+            f"a maximum of {max_memory_gib:g} GiB of memory is too little to decode in: give at least {WORKER_GIB}"
+        )
+    return int(min(max_memory_gib / WORKER_GIB, sys.maxsize))
 
 
 def num_cores() -> int:
@@ -277,13 +300,15 @@ def _plan_shards(recordings: Iterable[Recording], job: Job) -> list[Shard]:
     return shards
 
 
-def _make(plan: Plan, num_workers: int | None, progress: PrepareProgress | None, verifier: Verifier) -> None:
+def _make(
+    plan: Plan, num_workers: int | None, max_workers: int, progress: PrepareProgress | None, verifier: Verifier
+) -> None:
     """Make all shards and report progress, counted in listed clips."""
     job = plan.job
     num_listings = Counter(plan.recordings[clip.path] for clip in plan.clips if clip.path in plan.recordings)
     num_done, audio_s = len(plan.rejected), 0.0
     num_rejected, num_clips = num_done, num_done + sum(num_listings.values())
-    num_workers = _num_workers(job, plan.shards) if num_workers is None else num_workers
+    num_workers = min(_num_workers(job, plan.shards) if num_workers is None else num_workers, max_workers)
     for path in (*job.folder.glob(f"*{TEMPORARY}"), *job.folder.glob("*.now")):
         path.unlink()
     for mark in job.folder.glob("*.retry"):

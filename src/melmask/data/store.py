@@ -13,6 +13,7 @@ A store is a folder with
 
 import csv
 import io
+import math
 from collections.abc import Hashable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -28,7 +29,8 @@ from melmask.data.checks import Damaged, Verifier, Verify, read_sealed
 from melmask.data.clip_table import ClipTable, StoredClip
 from melmask.data.manifest import Rejected
 from melmask.data.shard_files import ShardFiles
-from melmask.files import is_kind, write_bytes
+from melmask.fields import check_fields
+from melmask.files import write_bytes
 from melmask.locks import shared
 from melmask.logmel import LogMelSpec
 
@@ -231,13 +233,15 @@ def read_info(folder: Path) -> dict[str, Any]:
         raise
     if info.get("format_version") not in READ_VERSIONS:
         raise _other_version(folder, info.get("format_version"))
-    for name, kind in FIELDS.items():
-        if not is_kind(info.get(name), kind):
-            raise Damaged(path, f"its field {name!r} is {info.get(name)!r}", folder)
+    try:
+        check_fields(info, FIELDS)
+        LogMelSpec.from_dict(info["spec"])
+    except (ValueError, TypeError) as error:
+        raise Damaged(path, str(error), folder) from error
     if info["format_version"] > 1 and "checksums" not in info:
         raise Damaged(path, "it has no checksums", folder)
-    if not info["std"] > 0:
-        raise Damaged(path, f"the standard deviation of its log-mels is {info['std']}", folder)
+    if not (info["std"] > 0 and math.isfinite(info["mean"])):
+        raise Damaged(path, f"its log-mels have mean {info['mean']} and standard deviation {info['std']}", folder)
     return info
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32, Int
 
+from melmask.data.checks import Verify
 from melmask.data.prepare import prepare
 from melmask.data.store import REJECTED, Store
 from melmask.datasets.build import split_of
@@ -39,7 +40,12 @@ def task_store_folder(table: Path, spec: LogMelSpec) -> Path:
 
 
 def prepare_task(
-    table: Path, spec: LogMelSpec, *, num_workers: int | None = None, progress: ShowProgress = show_nothing
+    table: Path,
+    spec: LogMelSpec,
+    *,
+    num_workers: int | None = None,
+    verify: Verify = "first",
+    progress: ShowProgress = show_nothing,
 ) -> Store:
     """Prepare a task's recordings in the cache, or find them there.
 
@@ -47,6 +53,7 @@ def prepare_task(
         table: a CSV with path,label[,fold][,group].
         spec: the log-mel settings.
         num_workers: processes that decode; 0 decodes in this process; None: as of `prepare`.
+        verify: what is compared with checksums; what is damaged is made again.
         progress: called with what is being done, and the number of clips done and in all.
 
     Raises:
@@ -57,7 +64,9 @@ def prepare_task(
         rejected = f", {num_rejected} rejected" if num_rejected else ""
         progress(f"preparing, {audio_s / 3600:.2f} h of audio{rejected}", done, total)
 
-    return prepare([table], task_store_folder(table, spec), spec=spec, num_workers=num_workers, progress=show)
+    return prepare(
+        [table], task_store_folder(table, spec), spec=spec, num_workers=num_workers, verify=verify, progress=show
+    )
 
 
 @dataclass(frozen=True, eq=False)

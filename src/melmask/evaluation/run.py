@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Float32, Int
 
+from melmask.data.checks import Verify
 from melmask.data.manifest import source_names
 from melmask.data.store import Store
 from melmask.encoders.cache import Reads
@@ -143,6 +144,7 @@ class EvaluationSettings:
             of M2D: a random crop in training and validation, the head in testing, and its linear layer.
         allow_duplicates: test on recordings that are in training too, under another name or as a copy, and note how
             many there are. Otherwise they are an error.
+        verify: what of the prepared recordings is compared with checksums, see `melmask.data.prepare.prepare`.
     """
 
     probes: Sequence[str | Probe] = ("logistic",)
@@ -151,6 +153,7 @@ class EvaluationSettings:
     num_seeds: int = 3
     protocol: ProtocolName = "melmask"
     allow_duplicates: bool = False
+    verify: Verify = "first"
 
 
 DEFAULT_SETTINGS = EvaluationSettings()
@@ -249,7 +252,10 @@ def evaluate_table(
         ValueError: see `evaluate`.
     """
     _probes_of(settings)  # so that a wrong name is found before anything long begins
-    stores = [prepare_task(table, spec, num_workers=num_workers, progress=progress) for spec in specs_of(encoders)]
+    stores = [
+        prepare_task(table, spec, num_workers=num_workers, verify=settings.verify, progress=progress)
+        for spec in specs_of(encoders)
+    ]
     yield from evaluate_stores(encoders, table, stores, settings, name=name, command=command, progress=progress)
 
 

@@ -125,7 +125,8 @@ def _predictions(
     if not path.exists():
         folder.mkdir(exist_ok=True)
         remove_temporaries(folder)
-        model, best = train(training, report, folder / CHECKPOINT)
+        with training.store.in_use():
+            model, best = train(training, report, folder / CHECKPOINT)
         model.save(folder)
         predicted = torch.from_numpy(model.predict(training.store, test.tolist()))
         tensors = {"probabilities": predicted, "row": torch.from_numpy(test)}

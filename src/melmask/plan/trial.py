@@ -6,7 +6,6 @@ import itertools
 import resource
 import statistics
 import sys
-import tempfile
 import time
 import wave
 from collections.abc import Generator, Iterator
@@ -19,6 +18,7 @@ import torch
 
 from melmask.data.prepare import prepare
 from melmask.data.store import Store
+from melmask.locks import temporary_folder
 from melmask.logmel import LogMelSpec
 from melmask.train.distributed import World, join_world
 from melmask.train.loop import Trainer
@@ -63,8 +63,8 @@ def try_steps(recipe: Recipe, spec: LogMelSpec, clip_s: float, budget_s: float) 
     small = dataclasses.replace(
         recipe, size="micro", decoder_dim=32, decoder_depth=1, decoder_heads=2, batch_size=1, accumulate=1
     )
-    with tempfile.TemporaryDirectory(prefix="melmask-") as name, join_world() as world:
-        store = noise_store(Path(name), spec, min(clip_s, crop_s + 1.0))
+    with temporary_folder() as folder, join_world() as world:
+        store = noise_store(folder, spec, min(clip_s, crop_s + 1.0))
         list(itertools.islice(_steps(small, store, world), 2))  # loads the libraries that a first step loads
         before = reset_peak_memory(world.device)
         _, *times = _within(budget_s, _steps(recipe, store, world))

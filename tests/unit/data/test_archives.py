@@ -133,7 +133,7 @@ def test_log_mels_of_another_preparation(tmp_path: Path) -> None:
     for number in range(3):
         soundfile.write(folder / f"{number}.wav", sound(number), RATE_HZ)
     store = prepare([folder], tmp_path / "store", num_workers=0)
-    forms = [lambda x: x.T[None], lambda x: x.T, lambda x: np.asfortranarray(x)]
+    forms = [lambda x: x.T[None].copy(), lambda x: x.copy(), lambda x: np.asfortranarray(x)]
     for row, form in enumerate(forms):
         np.save(logs / f"{row}.npy", form(store.log_mel(row).astype(np.float32)))
     again = prepare([logs], tmp_path / "again", num_workers=1)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from melmask.data import checks, shards
+from melmask.data import checks, shard_files, shards
 from melmask.data.checks import Damaged, sealed
 from melmask.data.clip_table import COLUMNS
 from melmask.data.manifest import STORE_MARK
@@ -219,3 +219,24 @@ def test_a_shard_that_is_cut_under_a_reader_is_named(store):
     cut(store.folder / "shards" / store.clips[5].shard)
     with pytest.raises(Damaged, match=r"is damaged: it ends before frame \d+; prepare"):
         store.log_mel(5)
+
+
+def test_few_shards_are_open_at_once(sounds, tmp_path, monkeypatch):
+    """Each map kept a descriptor, of which a process has 1,024."""
+    monkeypatch.setattr("melmask.data.prepare.MAX_SHARD_FILES", 1)
+    store = prepare([sounds], tmp_path / "store", num_workers=0)
+    monkeypatch.setattr("resource.getrlimit", lambda _: (16, 16))
+    monkeypatch.setattr(shard_files, "MIN_OPEN", 2)
+    assert len({clip.shard for clip in store.clips}) == 6 and shard_files.max_open() == 4
+    values = [store.log_mel(row) for row in range(6)]
+    opened = [path.resolve() for path in Path("/proc/self/fd").iterdir()]
+    assert len([path for path in opened if store.folder in path.parents]) == 4
+    assert all(np.array_equal(store.log_mel(row), values[row]) for row in range(6))
+
+
+def test_leftovers_of_killed_processes_are_removed_though_the_store_is_current(store, sounds):
+    before = parts(store.folder)
+    for name in ("store.json.99.tmp", "shards/0.npy.99.tmp", "shards/0.now", "shards/0123.npy"):
+        (store.folder / name).write_text("left")
+    prepare([sounds], store.folder, num_workers=0)
+    assert parts(store.folder) == before

@@ -7,17 +7,21 @@ from pathlib import Path
 from typing import Any
 
 import av
+import h5py
 import numpy as np
 import pytest
 import soundfile
+import torch
 
-from melmask.audio import AudioError
+from melmask.audio import AudioError, no_access, sha256_of
 from melmask.audio import decode as really_decode
+from melmask.audio.places import _opened_hdf5
 from melmask.data import shards
 from melmask.data.manifest import Clip, Rejected
 from melmask.data.prepare import _plan_shards, digest, prepare
 from melmask.data.shards import Job, Recording
 from melmask.logmel import LogMelSpec
+from melmask.plan.trial import peak_memory, reset_peak_memory
 
 
 def test_shards_are_divided_as_by_earlier_versions_and_named_by_this_one():
@@ -163,3 +167,82 @@ def test_a_killed_worker_is_no_fault_of_the_file(
     if num_lost:
         store = prepare([sounds], tmp_path / "store", num_workers=1)
     assert len(store) == 6 and not store.rejected
+
+
+def no_disk(path: Path) -> str:
+    if path.name == "2.wav":
+        raise no_access(path, OSError(5, "Input/output error"))
+    return sha256_of(path)
+
+
+def cut_off(path: Path, *args: Any) -> Any:
+    if path.name == "2.wav":  # what a decoder makes of it
+        raise AudioError("truncated or damaged", path, "3 of 8000 samples could be decoded.")
+    return really_decode(path, *args)
+
+
+def no_file(*_: object, **__: object) -> None:
+    raise OSError(24, "Too many open files")
+
+
+@pytest.mark.parametrize(
+    ("name", "fails"),
+    [
+        ("2.wav", {"melmask.data.shards.sha256_of": no_disk, "melmask.data.shards.decode": cut_off}),
+        ("6.oga", {"av.open": lambda *_, **__: no_permission()}),
+        ("6.oga", {"av.open": no_file}),
+        ("6.h5/a", {"h5py.File": no_file}),
+        ("6.npy", {"numpy.fromfile": no_file}),
+    ],
+    ids=["EIO", "permission", "descriptors", "hdf5", "log-mels"],
+)
+def test_what_the_system_refused_is_no_verdict(
+    sounds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, fails: dict[str, Any]
+) -> None:
+    """A decoder takes what cannot be read for damage; the next call reads the file, though nothing of it changed."""
+    (sounds / "6.oga").write_bytes(ogg_flac())
+    with h5py.File(sounds / "6.h5", "w") as file:
+        file["a"] = 0.1 * np.random.default_rng(0).standard_normal(8000)
+    np.save(sounds / "6.npy", np.random.default_rng(0).uniform(-15, 1, (80, 51)).astype(np.float32))
+    with monkeypatch.context() as patch:
+        _opened_hdf5.cache_clear()
+        for what, failing in fails.items():
+            patch.setattr(what, failing)
+        store = prepare([sounds], tmp_path / "store", num_workers=0)
+    found = {str(rejected.path.relative_to(sounds)): rejected.reason for rejected in store.rejected}
+    assert found.get(name, found.get("6.h5")) == "unreadable" and len(store) + len(found) == 9
+    store = prepare([sounds], tmp_path / "store", num_workers=0)
+    assert len(store) == 9 and not store.rejected
+
+
+def no_permission() -> None:
+    raise av.error.PermissionError(13, "Permission denied")
+
+
+def test_nearly_silent_recordings_are_refused_with_the_cause(tmp_path: Path) -> None:
+    pulse = np.zeros(8000)
+    pulse[0] = 1e-9
+    (tmp_path / "quiet").mkdir()
+    soundfile.write(tmp_path / "quiet/a.wav", pulse, 16_000, subtype="FLOAT")
+    for _ in range(2):
+        with pytest.raises(ValueError, match=r"the 1 recordings, such as .*a\.wav, are nearly silent: .* higher level"):
+            prepare([tmp_path / "quiet"], tmp_path / "store", num_workers=0)
+
+
+def test_memory_is_that_of_a_short_recording(tmp_path: Path) -> None:
+    """Of 1 kHz, of which a block of a minute was resampled to sixteen times as much at once."""
+    folders = [tmp_path / "short", tmp_path / "long"]
+    for folder, minutes in zip(folders, (8, 24), strict=True):
+        folder.mkdir()
+        with soundfile.SoundFile(folder / "a.flac", "w", 1000, 1) as file:
+            file.write(np.array([9, -9, 99], np.int16))
+            for _ in range(minutes):
+                file.write(np.zeros(60_000, np.int16))
+    growth = []
+    for folder in folders:
+        before = reset_peak_memory(torch.device("cpu"))
+        prepare([folder], tmp_path / f"store-{folder.name}", num_workers=0)
+        growth.append((peak_memory(torch.device("cpu")) - before) / 2**20)
+    assert growth[1] < growth[0] + 60
+    with pytest.raises(ValueError, match=r"0\.1 GiB of memory is too little"):
+        prepare(folders[:1], tmp_path / "store", max_memory_gib=0.1)

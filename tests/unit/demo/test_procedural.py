@@ -148,6 +148,12 @@ def test_a_store_is_made_once_grows_and_is_read_by_pretraining(tmp_path, monkeyp
     grown = stores.make_store(out, 20 / 3600, num_workers=0)
     kept = {path.name: path.stat().st_mtime_ns for path in (out / "shards").iterdir()}
     assert len(before.keys() & kept.keys()) >= 2 and all(kept[name] == before[name] for name in before.keys() & kept)
+    path = sorted((out / "shards").glob("*.npy"))[0]
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 64]))
+    with pytest.warns(UserWarning, match=rf"damaged, and made again in .*: {path.name}: its checksum is another"):
+        stores.make_store(out, 20 / 3600, num_workers=0)
+    assert path.read_bytes() == content
     assert grown.info["duration_s"] >= 20 and len(grown) > len(small) and grown.fingerprint != small.fingerprint
     again = stores.make_store(tmp_path / "again", 20 / 3600, num_workers=0)
     assert again.fingerprint == grown.fingerprint and again.mean == grown.mean

@@ -11,14 +11,15 @@ import numpy as np
 import torch
 from jaxtyping import Float16
 
-from melmask.data.checks import read_sealed, sealed
+from melmask.data.checks import Damaged, Verifier, read_sealed, sealed
+from melmask.data.health import check_earlier, seal_earlier
 from melmask.data.loader import random_state
 from melmask.data.manifest import STORE_MARK, Clip
 from melmask.data.prepare import num_cores
 from melmask.data.processes import in_processes
 from melmask.data.shards import ShardWriter
 from melmask.data.store import DESCRIPTION, Store, StoredClip, write_tables
-from melmask.data.writing import HASHED_VERSION, describe, digest, locked, write_info
+from melmask.data.writing import HASHED_VERSION, describe, digest, locked, warn, write_info
 from melmask.demo.procedural.stream import NAME
 from melmask.demo.procedural.synthesise import VERSION, leading_family, synthesise
 from melmask.files import atomic_write, checksum, remove_temporaries, write_bytes, write_json
@@ -77,6 +78,25 @@ class SoundShard:
     def read(self) -> dict[str, Any]:
         """The description."""
         return read_sealed(self.description, self.folder.parent)
+
+    def mend(self, verifier: Verifier) -> None:
+        """Remove both files if they are damaged, and add a checksum if an earlier version made them.
+
+        Raises:
+            Damaged: they were, and are removed.
+        """
+        try:
+            description = self.read()
+            if "checksum" not in description:
+                check_earlier(self.log_mels, description, len(self.lengths_s), self.spec.num_mels)
+                seal_earlier(self.log_mels, description)
+            elif not verifier.is_intact(self.log_mels, description["checksum"]):
+                raise Damaged(self.log_mels, "its checksum is another", self.folder.parent)
+        except (FileNotFoundError, Damaged) as error:
+            for path in (self.description, self.log_mels):
+                path.unlink(missing_ok=True)
+            if isinstance(error, Damaged):
+                raise
 
     def make(self) -> None:
         """Write both files, unless they are there."""
@@ -148,6 +168,12 @@ def make_store(
         write_json(out / MARK, {"version": VERSION, "seed": seed, "hours": hours, "spec": spec.to_dict()})
         remove_temporaries(out / "shards")
         shards = _plan(out / "shards", hours, seed, spec)
+        verifier = Verifier(out / "shards")
+        for shard in shards:
+            try:
+                shard.mend(verifier)
+            except Damaged as error:
+                warn(f"damaged, and made again in {out}: {error.path.name}: {error.fault}")
         num_done, num_clips = 0, sum(len(shard.lengths_s) for shard in shards)
         for shard in _made(shards, num_cores() if num_workers is None else num_workers):
             num_done += len(shard.lengths_s)

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from melmask.data.checks import Verify
 from melmask.data.clip_table import ClipTable
 from melmask.data.store import Store
 from melmask.data.writing import digest
@@ -92,14 +93,14 @@ def _mean_and_std(spec: LogMelSpec) -> tuple[float, float]:
     return round(float(log_mel.mean()), 3), round(float(log_mel.std()), 3)
 
 
-def open_data(name: Path) -> Store:
+def open_data(name: Path, verify: Verify = "first") -> Store:
     """A store, or procedural sound by the name "procedural".
 
     Raises:
         ValueError: see `Store.open`; or the name is "procedural", and a folder has it too.
     """
     if name != Path(NAME):
-        return Store.open(name)
+        return Store.open(name, verify)
     if name.exists():
         raise ValueError(f"{NAME} is procedural sound, and a folder is called so too: give the folder's whole path")
     return ProceduralSound()
