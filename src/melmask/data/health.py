@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -85,11 +86,9 @@ def _inspect_shard(job: Job, shard: Shard, description: dict[str, Any], verifier
         check_earlier(log_mels, description, len(shard.recordings), job.spec.num_mels)
         health.earlier[shard.key] = description
         return
-    try:
-        is_intact = verifier.is_intact(log_mels, description["checksum"])
-    except FileNotFoundError as error:
-        raise Damaged(log_mels, "it is missing", store) from error
-    if not is_intact:
+    if not log_mels.exists():
+        raise Damaged(log_mels, "it is missing", store)
+    if not verifier.is_intact(log_mels, description["checksum"]):
         raise Damaged(log_mels, "its checksum is another", store)
     changed = _changed(shard, description) if verifier.verify == "full" else []
     if changed:
@@ -103,11 +102,9 @@ def _changed(shard: Shard, description: dict[str, Any]) -> list[Path]:
     """The recordings whose content is not that of the description; those that have no hash are left alone."""
     changed = []
     for recording, entry in zip(shard.recordings, description["entries"], strict=True):
-        try:
+        with suppress(AudioError):  # what cannot be read now is kept as it was
             if "sha256" in entry and sha256_of(recording.path) != entry["sha256"]:
                 changed.append(recording.path)
-        except AudioError:
-            changed.append(recording.path)
     return changed
 
 

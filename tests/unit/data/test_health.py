@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from melmask.cli.main import main
 from melmask.data import checks, shard_files, shards
 from melmask.data.checks import Damaged, sealed
 from melmask.data.clip_table import COLUMNS
@@ -240,3 +241,16 @@ def test_leftovers_of_killed_processes_are_removed_though_the_store_is_current(s
         (store.folder / name).write_text("left")
     prepare([sounds], store.folder, num_workers=0)
     assert parts(store.folder) == before
+
+
+def test_commands_name_damage_in_a_line_and_mend_it(store, sounds, tmp_path, capsys):
+    flipped(shard(store.folder))
+    with pytest.raises(SystemExit) as ended:
+        main(["pretrain", str(store.folder), "--out", str(tmp_path / "run"), "--verify", "full"])
+    assert ended.value.code == 2 and not (tmp_path / "run").exists()
+    assert f"{shard(store.folder).name} is damaged: its checksum is another; prepare" in capsys.readouterr().err
+    options = ["--out", str(store.folder), "--verify", "full", "--max-memory", "2", "--workers", "0"]
+    with pytest.raises(SystemExit) as ended:
+        main(["prepare", str(sounds), *options])
+    assert ended.value.code == 3  # text.wav is no sound
+    assert f"made again in {store.folder}: {shard(store.folder).name}: its checksum" in capsys.readouterr().out
