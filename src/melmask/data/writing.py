@@ -37,17 +37,22 @@ def locked(out: Path, say: Callable[[str], None] = warn) -> Iterator[None]:
     It waits for one that writes. The locks end with this process.
 
     Raises:
-        ValueError: out holds something else.
+        ValueError: out holds something else, or cannot be written to.
         RuntimeError: another process reads the store.
-        OSError: out cannot be written to.
     """
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out} is a file: choose another folder for the store")
     if out.is_dir() and not is_store(out) and any(out.iterdir()):
         raise ValueError(f"{out} holds files that are no store, and is left as it is: choose a new or empty folder")
-    out.mkdir(parents=True, exist_ok=True)
-    with _alone(out, say), exclusive(out / IN_USE, f"{out} is in use, {READ_BY}"):
-        (out / "shards").mkdir(exist_ok=True)
+    with ExitStack() as held:
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            held.enter_context(_alone(out, say))
+            held.enter_context(exclusive(out / IN_USE, f"{out} is in use, {READ_BY}"))
+            (out / "shards").mkdir(exist_ok=True)
+        except OSError as error:
+            fault = f"cannot be written to ({error.strerror or error}), and is not up to date with its sources"
+            raise ValueError(f"{out} {fault}: choose another folder, or free it") from error
         yield
 
 

@@ -444,6 +444,10 @@ def test_a_store_on_a_disk_that_is_only_read(folder: Path, tmp_path: Path, monke
     again = prepare([folder], store.folder, num_workers=0)
     with again.in_use():
         assert np.array_equal(again.log_mel(2), store.log_mel(2))
+    monkeypatch.setattr(Path, "mkdir", lambda *_, **__: None)
+    write_sound(folder / "new.flac", 8)
+    with pytest.raises(ValueError, match=r"store cannot be written to \(Read-only file system\).*another folder"):
+        prepare([folder], store.folder, num_workers=0)
 
 
 def test_bad_arguments(folder: Path, tmp_path: Path) -> None:
