@@ -148,6 +148,9 @@ def test_a_store_is_made_once_grows_and_is_read_by_pretraining(tmp_path, monkeyp
     grown = stores.make_store(out, 20 / 3600, num_workers=0)
     kept = {path.name: path.stat().st_mtime_ns for path in (out / "shards").iterdir()}
     assert len(before.keys() & kept.keys()) >= 2 and all(kept[name] == before[name] for name in before.keys() & kept)
+    mark = (out / stores.MARK).stat().st_mtime_ns
+    assert stores.make_store(out, 20 / 3600, num_workers=0).clips == grown.clips
+    assert (out / stores.MARK).stat().st_mtime_ns == mark  # nothing is written where nothing is to be made
     path = sorted((out / "shards").glob("*.npy"))[0]
     content = path.read_bytes()
     path.write_bytes(content[:-1] + bytes([content[-1] ^ 64]))

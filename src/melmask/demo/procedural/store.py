@@ -164,10 +164,15 @@ def make_store(
         raise ValueError(f"hours must be positive, got {hours}")
     if (out / STORE_MARK).exists() and not (out / MARK).exists():
         raise ValueError(f"{out} holds a store of recordings: choose another folder for procedural sound")
+    made_by, shards = {"version": VERSION, "seed": seed, "hours": hours}, _plan(out / "shards", hours, seed, spec)
+    current = _current(out, shards, made_by)
+    if current is not None:
+        if progress:
+            progress(len(current), len(current))
+        return current
     with locked(out):
-        write_json(out / MARK, {"version": VERSION, "seed": seed, "hours": hours, "spec": spec.to_dict()})
+        write_json(out / MARK, {**made_by, "spec": spec.to_dict()})
         remove_temporaries(out / "shards")
-        shards = _plan(out / "shards", hours, seed, spec)
         verifier = Verifier(out / "shards")
         for shard in shards:
             try:
@@ -179,8 +184,19 @@ def make_store(
             num_done += len(shard.lengths_s)
             if progress:
                 progress(num_done, num_clips)
-        _write_store(out, shards, {"version": VERSION, "seed": seed, "hours": hours})
+        _write_store(out, shards, made_by)
         return Store.open(out)
+
+
+def _current(out: Path, shards: Sequence[SoundShard], made_by: dict[str, Any]) -> Store | None:
+    """The store, if it is whole and holds just that: then nothing is written, nor locked."""
+    try:
+        store = Store.open(out)
+        store.verify_shards()
+    except ValueError:
+        return None
+    is_same = store.info.get(NAME) == made_by and store.info["inputs"] == digest(shard.key for shard in shards)
+    return store if is_same and store.has_checksums else None
 
 
 def _plan(folder: Path, hours: float, seed: int, spec: LogMelSpec) -> list[SoundShard]:
