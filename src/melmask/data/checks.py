@@ -122,8 +122,8 @@ class Verifier:
             if known != self._read():
                 self.record.unlink(missing_ok=True)
                 self._note(known)
-            for record in self.record.parent.glob("*.jsonl"):  # of stores that are gone
-                if not any(Path(folder).exists() for folder in read_lines(record, lambda line: line["folder"])[0]):
+            for record in self.record.parent.glob("*.jsonl"):
+                if _is_of_none(record):
                     record.unlink()
 
     def _note(self, states: Mapping[str, list[Any]]) -> None:
@@ -144,6 +144,16 @@ class Verifier:
             return dict(read_lines(self.record, lambda line: (line["name"], line["state"]))[0])
         except OSError:
             return {}
+
+
+def _is_of_none(record: Path) -> bool:
+    """Whether the store that a record is of is gone."""
+    with record.open(encoding="utf-8", errors="replace") as file:
+        first = file.readline()
+    try:
+        return not Path(json.loads(first)["folder"]).exists()
+    except (ValueError, KeyError, TypeError):  # damaged
+        return True
 
 
 def _state(path: Path, expected: str) -> list[Any]:

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -195,6 +196,16 @@ def test_full_finds_recordings_that_changed_within_their_size_and_time(store, so
         changed = prepare([sounds], store.folder, num_workers=0, verify="full")
     assert changed.fingerprint != store.fingerprint
     assert prepare([sounds], store.folder, num_workers=0, verify="full").fingerprint == changed.fingerprint
+
+
+def test_records_of_stores_that_are_gone_are_removed(store, sounds, tmp_path, monkeypatch):
+    monkeypatch.setenv("MELMASK_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(checks, "SETTLED_S", 0.0)
+    read_all(store.folder)
+    [record] = (tmp_path / "cache/verified").iterdir()
+    shutil.rmtree(store.folder)
+    prepare([sounds], tmp_path / "other", num_workers=0)
+    assert not record.exists() and len(list((tmp_path / "cache/verified").iterdir())) == 1
 
 
 def test_a_seal_covers_all_before_it(tmp_path):
