@@ -29,6 +29,7 @@ T = TypeVar("T")
 TEMPORARY = ".tmp"  # extension of files that are being written
 CHECKSUM = "xxh3_128"  # in the metadata of a file of tensors
 BLOCK_BYTES = 2**20
+MAX_NAMED = 10  # lines in a note
 REMEDY = "restore it from a copy, or make it again"
 
 
@@ -218,6 +219,8 @@ def named_lines(path: Path, bad: Iterable[BadLine]) -> str:
     numbers = [str(line.number) for line in bad]
     if not numbers:
         return ""
+    if len(numbers) > MAX_NAMED:
+        numbers = [*numbers[:MAX_NAMED], f"and {len(numbers) - MAX_NAMED} more"]
     if len(numbers) == 1:
         return f"{path}: line {numbers[0]} is damaged and was skipped; it stays in the file"
     return f"{path}: lines {', '.join(numbers)} are damaged and were skipped; they stay in the file"

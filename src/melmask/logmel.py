@@ -10,8 +10,13 @@ import torch
 from jaxtyping import Float, Float16
 from torch import Tensor, nn
 
+from melmask.fields import make
+
 EPSILON = float(torch.finfo(torch.float32).eps)
 BANDS_AT_ONCE = 16  # mel bands in one matrix product: one vector register of float32 is as wide
+
+
+MAX_FILTERS, MAX_RATE_HZ = 2**25, 10**8  # values of the filterbank, which takes 128 MB then
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,11 @@ class LogMelSpec:
         for name in ("sample_rate_hz", "n_fft", "hop_length", "num_mels"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.n_fft * self.num_mels > MAX_FILTERS or self.sample_rate_hz > MAX_RATE_HZ:
+            raise ValueError(
+                f"n_fft {self.n_fft} times num_mels {self.num_mels} is at most {MAX_FILTERS:,}, and sample_rate_hz "
+                f"{self.sample_rate_hz} at most {MAX_RATE_HZ:,}"
+            )
         if self.n_fft % 2:
             raise ValueError(f"n_fft must be even, so that frames are centred, got {self.n_fft}: use {self.n_fft + 1}")
         if self.hop_length > self.n_fft:
@@ -86,12 +96,12 @@ class LogMelSpec:
         """The inverse of `to_dict`, for values read from JSON.
 
         Raises:
-            ValueError: a name is missing or unknown.
+            ValueError: a name is missing or unknown, or its value is of another type or out of range.
         """
         names = {field.name for field in fields(cls)}
         if set(values) != names:
             raise ValueError(f"a LogMelSpec has the settings {sorted(names)}, got {sorted(values)}")
-        return cls(**values)
+        return make(cls, values)
 
 
 def mel_filterbank(spec: LogMelSpec) -> Float[Tensor, "mel bin"]:

@@ -15,6 +15,7 @@ import torch
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
 LARGEST_INT = 2**31 - 1
 GROWTH_BYTES = 64 * 2**20
+DEVICE = "MELMASK_DEVICE"
 
 
 @cache
@@ -25,7 +26,10 @@ def keep_freed_memory() -> bool:
     same page faults again: 30 % of a step of a tiny model on two cores. Applies to the whole process, from now on; the
     peak of the memory used stays as it is, but it is held until the process ends. Other C libraries are left alone.
     """
-    libc = ctypes.CDLL(None)
+    try:
+        libc = ctypes.CDLL(None)
+    except TypeError:  # as on Windows
+        return False
     if not hasattr(libc, "gnu_get_libc_version"):
         return False
     settings = {M_MMAP_MAX: 0, M_TRIM_THRESHOLD: LARGEST_INT, M_TOP_PAD: GROWTH_BYTES}
@@ -51,14 +55,28 @@ def one_thread() -> Iterator[None]:
 
 
 def this_device() -> torch.device:
-    """Where a training started here would compute."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """Where a training or an encoder started here computes: on a GPU with CUDA, else on the CPU.
+
+    The variable MELMASK_DEVICE names another one: "cpu", or "mps", the GPU of a Mac, which has no float64 and so not
+    all of what melmask computes.
+
+    Raises:
+        ValueError: that device is not there.
+    """
+    there_are = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    named = os.environ.get(DEVICE) or ("cuda" if there_are["cuda"] else "cpu")
+    if not there_are.get(named):
+        found = ", ".join(name for name in there_are if there_are[name])
+        raise ValueError(f"{DEVICE}={named}: there is no such device here; there are: {found}")
+    return torch.device(named)
 
 
 def describe(device: torch.device) -> str:
     """What it is, for people."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
+    if device.type == "mps":
+        return f"this machine's GPU ({platform.machine()})"
     return f"this machine's CPU ({platform.machine()}, {torch.get_num_threads()} threads)"
 
 
@@ -66,7 +84,13 @@ def memory_of(device: torch.device) -> int:
     """Its memory in bytes."""
     if device.type == "cuda":
         return torch.cuda.get_device_properties(device).total_memory
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if device.type == "mps":
+        return torch.mps.recommended_max_memory()
+    if hasattr(os, "sysconf"):
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    status = (ctypes.c_uint64 * 8)(64)  # GlobalMemoryStatusEx of Windows: dwLength and dwMemoryLoad, then ullTotalPhys
+    ctypes.windll.kernel32.GlobalMemoryStatusEx(ctypes.byref(status))  # type: ignore[attr-defined]
+    return int(status[1])
 
 
 def autocast_for(precision: str, device: torch.device) -> Callable[[], Any]:
@@ -85,5 +109,7 @@ def computes_in_bf16(device: torch.device) -> bool:
     """Whether the hardware itself multiplies in bfloat16; where it is emulated, bfloat16 is slower than float32."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == "mps":
+        return False
     checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")  # absent in some versions of torch
     return any(getattr(torch.cpu, check, lambda: False)() for check in checks)

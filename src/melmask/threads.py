@@ -25,6 +25,7 @@ HOPELESS = 1.3  # times the present step, after which a trial ends at once
 FASTER = 0.95  # of the present step, below which a trial wins
 TRIALS_SHARE = 0.03  # of the time, at most, that trials which did not win may cost
 WAIT_S = 5.0  # between two trials, at least
+MAX_THREADS = 4096
 RECENT = 5  # steps whose median is the present one
 
 TASKS, SCHEDULING = Path("/proc/self/task"), "schedstat"  # seconds computed and waited in nanoseconds, see proc(5)
@@ -207,6 +208,8 @@ def following_load(device: torch.device | None = None, num_threads: int | None =
     """
     if num_threads is not None and num_threads < 1:
         raise ValueError(f"num_threads must be at least 1, got {num_threads}: leave it out to let it follow the load")
+    if num_threads is not None and num_threads > MAX_THREADS:
+        raise ValueError(f"num_threads is at most {MAX_THREADS:,}, got {num_threads}")
     before = torch.get_num_threads()
     is_fixed = FIXED_BY in os.environ or (device is not None and device.type != "cpu")
     if num_threads is not None or is_fixed or _in_use:

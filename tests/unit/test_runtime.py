@@ -5,13 +5,13 @@ import sys
 
 import pytest
 
-from melmask.runtime import keep_freed_memory
+from melmask.runtime import DEVICE, keep_freed_memory, memory_of, this_device
 
 PROBE = """
 import resource
 import sys
 import torch
-from melmask.runtime import keep_freed_memory
+from melmask.runtime import DEVICE, keep_freed_memory, memory_of, this_device
 
 def faults_of_a_temporary():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -41,3 +41,11 @@ def test_temporaries_of_one_size_come_to_touch_no_new_page():
 def test_other_c_libraries_are_left_alone(monkeypatch):
     monkeypatch.setattr(ctypes, "CDLL", lambda name: object())
     assert keep_freed_memory.__wrapped__() is False
+
+
+def test_a_device_is_named_by_a_variable(monkeypatch):
+    monkeypatch.setenv(DEVICE, "cpu")
+    assert this_device().type == "cpu" and memory_of(this_device()) > 2**28
+    monkeypatch.setenv(DEVICE, "tpu")
+    with pytest.raises(ValueError, match=r"MELMASK_DEVICE=tpu: there is no such device here; there are: .*cpu"):
+        this_device()

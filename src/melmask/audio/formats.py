@@ -48,13 +48,13 @@ class Content:
     @cached_property
     def head(self) -> bytes:
         """Its first bytes."""
-        return os.pread(self.fd, min(HEAD_BYTES, self.num_bytes), self.start)
+        return _read_at(self.fd, min(HEAD_BYTES, self.num_bytes), self.start)
 
     def read(self, offset: int, num_bytes: int) -> bytes:
         """So many bytes from there on, fewer at its end."""
         if offset + num_bytes <= len(self.head):
             return self.head[offset : offset + num_bytes]
-        return os.pread(self.fd, min(num_bytes, max(0, self.num_bytes - offset)), self.start + offset)
+        return _read_at(self.fd, min(num_bytes, max(0, self.num_bytes - offset)), self.start + offset)
 
     def after_id3(self) -> int:
         """Where the sound starts: behind the ID3v2 tags that precede an MP3 or AAC stream."""
@@ -64,6 +64,18 @@ class Content:
             offset += 10 + size + 10 * bool(tag[5] & 0x10)
             tag = self.read(offset, 10)
         return offset
+
+
+def _read_at(fd: int, num_bytes: int, start: int) -> bytes:
+    """So many bytes of an open file, whose position stays."""
+    if hasattr(os, "pread"):
+        return os.pread(fd, num_bytes, start)
+    position = os.lseek(fd, 0, os.SEEK_CUR)  # on Windows
+    try:
+        os.lseek(fd, start, os.SEEK_SET)
+        return os.read(fd, num_bytes)
+    finally:
+        os.lseek(fd, position, os.SEEK_SET)
 
 
 def is_mpeg(content: Content) -> bool:

@@ -22,6 +22,8 @@ from melmask.audio.formats import Content
 TAR_EXTENSIONS = frozenset((".tar",))
 HDF5_EXTENSIONS = frozenset((".h5", ".hdf5", ".hdf"))
 ARCHIVE_EXTENSIONS = TAR_EXTENSIONS | HDF5_EXTENSIONS
+# Without waiting for someone who writes to a pipe, and without changing line ends on Windows.
+OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 HASHED_BYTES = 2**20  # at a time
 HDF5_EXTRA = "pip install 'melmask[hdf5]'"
 
@@ -95,7 +97,7 @@ def opened_content(path: Path) -> Iterator[Content]:
             start, num_bytes = _tar_index(file).get(place[1], (0, None))
             if num_bytes is None:
                 raise FileNotFoundError(2, "No such recording in the archive", str(path))
-        fd = os.open(file, os.O_RDONLY | os.O_NONBLOCK)  # without waiting for someone who writes to a pipe
+        fd = os.open(file, OPEN_FLAGS)
     except OSError as error:  # FileNotFoundError, a dangling or circular link, no permission
         raise no_access(path, error) from error
     try:

@@ -5,14 +5,17 @@ Only the called command's module is imported, so that help and errors come at on
 
 import os
 import sys
+import warnings
 from argparse import ArgumentParser
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from importlib import import_module
 from keyword import iskeyword
 from pathlib import Path
 from typing import Any
 
+from melmask.escaping import on_terminal
 from melmask.registry import nearest
 
 EXIT_BAD_INPUT, EXIT_LEFT_OUT, EXIT_INTERRUPTED = 2, 3, 130
@@ -103,13 +106,31 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(status)
 
 
+@contextmanager
+def _warnings_as_notes() -> Iterator[None]:
+    """Show what the library warns of as a line for people, without the place in its source."""
+    before = warnings.formatwarning
+
+    def shown(message: Warning | str, category: type[Warning], *place: Any) -> str:
+        if category is UserWarning:
+            return f"melmask: note: {on_terminal(str(message))}\n"
+        return before(message, category, *place)
+
+    warnings.formatwarning = shown  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        warnings.formatwarning = before
+
+
 def _run(name: str, arguments: Sequence[str]) -> tuple[int, str]:
     """Run a command to its end; its exit status, and what went wrong."""
     try:
-        if name == COMPLETION:
-            print_completion(arguments)
-        else:
-            run(name, arguments)
+        with _warnings_as_notes():
+            if name == COMPLETION:
+                print_completion(arguments)
+            else:
+                run(name, arguments)
     except BrokenPipeError:  # nobody reads the output any more, as behind `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_INTERRUPTED, ""

@@ -1,5 +1,6 @@
 """The command pretrain: an encoder trained on a store."""
 
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -51,6 +52,7 @@ def pretrain(
             without one on AudioSet.
     """
     from melmask.demo.procedural.stream import open_data
+    from melmask.plan.memory import check_memory
     from melmask.train import loop, run_folder
 
     named_recipe(recipe, settings.strategy, variant)  # so that a variant that is none of the recipe's is named
@@ -65,6 +67,7 @@ def pretrain(
         init = STARTS.get(recipe)
     start = None if init == RANDOM else init
     data = open_data(store, verify)
+    check_memory(settings.on(data), data.spec.num_mels, int(os.environ.get("WORLD_SIZE", "1")))
     with bar("training") as (progress, task):
 
         def show(line: run_folder.LogEntry) -> None:

@@ -3,9 +3,11 @@
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -37,6 +39,18 @@ def in_processes(
         except BaseException:
             pool.shutdown(cancel_futures=True)  # waits for shards that are being made, not for all that are queued
             raise
+
+
+def remedy_of_dead_workers() -> str:
+    """What to do about worker processes that end as they start: a script without a guard starts itself in each."""
+    script = getattr(sys.modules["__main__"], "__file__", None)
+    try:
+        is_guarded = script is None or "__name__" in Path(script).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        is_guarded = True
+    if is_guarded:
+        return "see the messages above, or decode without them, by --workers 0 (num_workers=0), to see the error"
+    return f"call prepare below `if __name__ == '__main__':` in {script}, or with num_workers=0"
 
 
 def _start_worker() -> None:

@@ -17,7 +17,7 @@ from typing import Any, Literal
 from melmask.data.manifest import RECORD
 from melmask.datasets.base import ALL, Dataset, Expected, Listing, Row
 from melmask.escaping import in_csv
-from melmask.files import atomic_write
+from melmask.files import atomic_write, read_json, write_text
 
 SplitSource = Literal["default", "evar"]
 
@@ -186,10 +186,7 @@ def write_table(table: TaskTable, path: Path) -> Path:
         "notes": table.notes,
     }
     record_path = path.with_suffix(RECORD)
-    with atomic_write(record_path) as temporary:
-        temporary.write_text(
-            json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8", errors="surrogateescape"
-        )
+    write_text(record_path, json.dumps(record, indent=2, ensure_ascii=False) + "\n", errors="surrogateescape")
     return record_path
 
 
@@ -209,23 +206,20 @@ def clip_s_of(table: Path) -> float:
     return float(clip_s)
 
 
+REMEDY = "make the task again, or remove the file"
+
+
 def _record(table: Path) -> dict[str, Any]:
     """The record beside a table; empty if there is none."""
     path = table.with_suffix(RECORD)
     if not path.is_file():
         return {}
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise _damaged(table, str(error)) from error
-    if not isinstance(record, dict):
-        raise _damaged(table, f"a {type(record).__name__}")
-    return record
+    return read_json(path, "record of a task", remedy=REMEDY)
 
 
 def _damaged(table: Path, why: str) -> ValueError:
     path = table.with_suffix(RECORD)
-    return ValueError(f"{path} is no record of a task ({why}): make the task again, or remove the file")
+    return ValueError(f"{path} is no record of a task: {why}; {REMEDY}")
 
 
 def split_of(table: Path) -> str:

@@ -1,7 +1,6 @@
 """Functions to read folders, tables and lists of released data sets; errors name the file that is missing."""
 
 import csv
-import json
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -102,12 +101,11 @@ def read_json(path: Path) -> Any:
     Raises:
         ValueError: the file does not exist, or is damaged.
     """
+    from melmask import files  # which imports torch, for lists of tasks in vain
+
     if not path.is_file():
         raise ValueError(f"there is no {path}")
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is damaged ({error}): unpack it again") from error
+    return files.read_json(path, "file of the release", remedy="unpack it again")
 
 
 def audio_below(*folders: Path) -> list[Path]:

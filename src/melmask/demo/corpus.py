@@ -39,6 +39,7 @@ from melmask.demo.soundfont import (
     play,
     read_soundfont,
 )
+from melmask.files import atomic_write, write_text
 
 Wave = Float[np.ndarray, " _sample"]  # of any length, also within one call
 
@@ -107,7 +108,7 @@ def make_demo(
             num_made += 1
             if progress:
                 progress(num_made, sum(num_clips.values()))
-        with manifest.open("w", newline="", encoding="utf-8") as file:
+        with atomic_write(manifest) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
             csv.writer(file, lineterminator="\n").writerows([("path", "label", "fold", "group"), *rows])
     (out / UNFINISHED).replace(out / FINISHED)  # last and atomically, so that it marks a complete corpus
     return manifests
@@ -127,7 +128,7 @@ def _is_finished(out: Path, settings: str) -> bool:
 def _clear(out: Path, manifests: Sequence[Path], settings: str) -> None:
     """Mark the folder as unfinished, then remove the clips of an earlier attempt."""
     out.mkdir(parents=True, exist_ok=True)
-    (out / UNFINISHED).write_text(settings)
+    write_text(out / UNFINISHED, settings)
     for manifest in manifests:
         manifest.unlink(missing_ok=True)
         shutil.rmtree(manifest.with_suffix(""), ignore_errors=True)

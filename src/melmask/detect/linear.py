@@ -19,6 +19,7 @@ from melmask.evaluation.metrics import Score, mean_average_precision
 from melmask.evaluation.task import Split, group_numbers, splits_of
 from melmask.probes.base import loss_of
 from melmask.probes.fit import AdamSettings, fit
+from melmask.train.ranges import check_num_seeds
 
 PIECE_STEPS = 32  # a batch is of pieces of recordings, so that a long recording does not dominate it
 
@@ -151,6 +152,7 @@ def detect(
         for events, length in zip(task.events, steps.length, strict=True)
     ]
     splits = splits_of(task.task, test_folds=test_folds, seed=seed)
+    check_num_seeds(num_seeds)
     found: list[dict[int, tuple[Event, ...]]] = [{} for _ in range(num_seeds)]
     notes: list[str] = []
     for number, split in enumerate(splits):

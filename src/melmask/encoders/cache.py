@@ -1,21 +1,25 @@
 """A cache of features, keyed by everything that they depend on."""
 
 import hashlib
+import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from jaxtyping import Float32
+from xxhash import xxh3_128
 
 from melmask.data.store import Store
 from melmask.encoders.base import AudioEncoder, Progress, no_progress
-from melmask.encoders.timesteps import TimeSteps
-from melmask.files import atomic_write
+from melmask.encoders.timesteps import TimeSteps, finite
+from melmask.files import atomic_write, checksum
 from melmask.runtime import cache_folder
 
 Reads = Literal["clips", "time steps"]  # what a probe reads: one vector a clip, or one a time step
 
+SEAL_BYTES = 16  # the checksum behind the array of an entry
 FORMAT = 1  # raise it whenever an encoder of the same identity gives other features than before
 
 
@@ -26,7 +30,8 @@ def cached_embed(
 
     The key is the encoder's identity and the store's fingerprint, so that other weights, settings, recordings or tables
     have other entries. An entry is written whole or not at all, and processes may write the same one at the same time.
-    Encoders without an identity are never cached.
+    It ends with its checksum: a damaged one is named in a warning and computed again. Where nothing can be written, as
+    on a disk that can only be read, nothing is cached. Encoders without an identity are never cached.
 
     Args:
         encoder: any encoder.
@@ -43,10 +48,13 @@ def cached_embed(
     kept = _read(path, len(store))
     if kept is None:
         with store.in_use():
-            kept = encoder.embed_store(store, progress=progress)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_write(path) as temporary, temporary.open("wb") as file:
-            np.save(file, kept, allow_pickle=False)
+            made = encoder.embed_store(store, progress=progress)
+        kept = finite(made, encoder.name, lambda row: store.clips[row].clip.path)
+        if _can_write(path):
+            with atomic_write(path) as temporary:
+                with temporary.open("wb") as file:
+                    np.save(file, kept, allow_pickle=False)
+                _seal(temporary)
     return kept
 
 
@@ -70,15 +78,20 @@ def cached_time_steps(
     path = _entry(folder, encoder.identity, store, f"steps-{of_rows}")
     steps = _read(path, int(length.sum()), mapped=True)
     if steps is None:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        if not _can_write(path):
+            return encoder.time_steps(store, rows, progress)
         with atomic_write(path) as temporary, store.in_use():
 
             def allocate(shape: tuple[int, int]) -> np.ndarray:
-                return np.lib.format.open_memmap(temporary, "w+", np.float16, shape)
+                made = np.lib.format.open_memmap(temporary, "w+", np.float16, shape)
+                _reserve(temporary)
+                return made
 
             made = encoder.time_steps(store, rows, progress, allocate).steps
             assert isinstance(made, np.memmap)
             made.flush()
+            del made  # a mapped file cannot be renamed on Windows
+            _seal(temporary)
         steps = np.load(path, mmap_mode="r", allow_pickle=False)
     return TimeSteps(np.asarray(steps), np.cumsum(length) - length, length)
 
@@ -103,9 +116,63 @@ def _entry(folder: Path | None, identity: str, store: Store, what: str) -> Path:
 
 
 def _read(path: Path, num_rows: int, mapped: bool = False) -> np.ndarray | None:
-    """An entry, or None if there is none or it is damaged."""
-    try:
-        kept = np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
-    except (OSError, ValueError, EOFError):
+    """An entry, or None if there is none, or one without a checksum, of an earlier version, or a damaged one."""
+    if not path.exists():
         return None
-    return kept if kept.ndim == 2 and len(kept) == num_rows else None
+    try:
+        with path.open("rb") as file:
+            np.lib.format.read_magic(file)  # of another kind of file np.load would advise to unpickle it
+        kept = np.load(path, mmap_mode="r", allow_pickle=False)
+        end, size = kept.offset + kept.nbytes, path.stat().st_size
+        if size == end:  # of an earlier version, or cut off at just this place
+            return None
+        is_whole = size == end + SEAL_BYTES and _checksum(path, end) == _last(path)
+        if is_whole and kept.ndim == 2 and len(kept) == num_rows:
+            return kept if mapped else np.array(kept)
+        fault = "its checksum or shape differs"
+    except (OSError, ValueError, EOFError, AttributeError) as error:
+        fault = str(error).partition(".")[0]
+    warnings.warn(f"{path} is damaged, and computed again: {fault}", stacklevel=4)
+    return None
+
+
+def _seal(path: Path) -> None:
+    """Append the checksum of a file's content to it."""
+    with path.open("ab") as file:
+        file.write(bytes.fromhex(checksum(path)))
+
+
+def _checksum(path: Path, num_bytes: int) -> bytes:
+    """Of the first so many bytes of a file."""
+    total = xxh3_128()
+    with path.open("rb") as file:
+        while num_bytes > 0 and (block := file.read(min(num_bytes, 2**20))):
+            total.update(block)
+            num_bytes -= len(block)
+    return total.digest()
+
+
+def _last(path: Path) -> bytes:
+    with path.open("rb") as file:
+        file.seek(-SEAL_BYTES, os.SEEK_END)
+        return file.read()
+
+
+def _reserve(path: Path) -> None:
+    """Reserve the blocks of a file, as writing to the map of one ends the process where the disk is full.
+
+    Raises:
+        OSError: the disk is full.
+    """
+    if hasattr(os, "posix_fallocate"):
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+
+
+def _can_write(path: Path) -> bool:
+    """Whether an entry can be written; its folder is made if it is missing."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return os.access(path.parent, os.W_OK)
+    except OSError:
+        return False

@@ -46,6 +46,8 @@ class Embeddings:
             ValueError: the file is missing, damaged, or holds no embeddings with their paths.
         """
         try:
+            if not zipfile.is_zipfile(path):  # which np.load would advise to unpickle
+                raise ValueError("it is no .npz file, or is cut off")
             with np.load(path, allow_pickle=False) as file:
                 columns = {name: file[name].tolist() if name in file else [""] * len(file["path"]) for name in COLUMNS}
                 features, encoder = (

@@ -1,5 +1,6 @@
 """Encoders of other makes as encoders of waveforms: ONNX files, HEAR modules and Hugging Face folders."""
 
+import glob
 import hashlib
 import importlib
 import re
@@ -60,7 +61,7 @@ def from_onnx(spec: str) -> WaveformEncoder:
     window = num_samples if isinstance(num_samples, int) else None
     return WaveformEncoder(
         name=f"onnx:{path.name}",
-        identity=_hash("onnx", rate, *sorted(path.parent.glob(f"{path.name}*"))),
+        identity=_hash("onnx", rate, *sorted(path.parent.glob(f"{glob.escape(path.name)}*"))),
         sample_rate_hz=int(rate),
         encode=encode,
         max_samples=window,
@@ -203,9 +204,11 @@ def _library(name: str, extra: str) -> Any:
 
 
 def _sources(package: ModuleType) -> list[Path]:
-    """The Python files of a package, or of a module that is one file."""
-    file = Path(package.__file__ or "")
-    return sorted(file.parent.rglob("*.py")) if file.name == "__init__.py" else [file]
+    """All files of a package, weights among them, or the one of a module; but for what Python compiles of them."""
+    if hasattr(package, "__path__"):  # a package, perhaps without __init__.py
+        files = (file for folder in package.__path__ for file in Path(folder).rglob("*"))
+        return sorted(file for file in files if file.is_file() and "__pycache__" not in file.parts)
+    return [Path(package.__file__)] if package.__file__ else []
 
 
 def _hash(*parts: str | Path) -> str:

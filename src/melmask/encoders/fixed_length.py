@@ -1,7 +1,6 @@
 """Clips of one length for every encoder: the middle of longer clips, their head or a random part; zero-padded ones."""
 
 import hashlib
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +13,7 @@ from melmask.data.store import Store
 from melmask.datasets.build import clip_s_of
 
 Cut = Literal["middle", "head", "random"]  # which part of a longer clip
+MAX_CLIP_S = 3 * 3600  # every clip is padded to it
 ClipLength = Literal["task"] | float  # what the record beside a task's table says; or seconds, 0 for whole clips
 
 
@@ -41,8 +41,8 @@ class FixedLength(Store):
     """
 
     def __init__(self, whole: Store, clip_s: float, cut: Cut = "middle") -> None:
-        if not 0 < clip_s < math.inf:
-            raise ValueError(f"clip_s is a length in seconds, or 0 for whole clips: got {clip_s}")
+        if not 0 < clip_s <= MAX_CLIP_S:
+            raise ValueError(f"clip_s is a length of at most {MAX_CLIP_S:,} s, or 0 for whole clips: got {clip_s}")
         self.whole, self.clip_s, self.cut = whole, clip_s, cut
         self.num_frames = max(1, round(clip_s * whole.spec.frames_per_s))
         clips = whole.clips.with_num_frames(self.num_frames)

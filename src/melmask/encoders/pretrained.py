@@ -16,7 +16,7 @@ from melmask.data.store import Store
 from melmask.encoders.base import Allocate, Progress, in_memory, no_progress
 from melmask.encoders.features import DEFAULT_SETTINGS, UNSTATED, FeatureSettings, Pool, stated_by
 from melmask.encoders.recordings import Audio, is_one, log_mels
-from melmask.encoders.timesteps import TimeSteps, half
+from melmask.encoders.timesteps import TimeSteps, finite, half
 from melmask.logmel import LogMelSpec
 from melmask.nn.encoder_file import ENCODER, EncoderFile, FrontEnd
 from melmask.nn.foreign import is_foreign
@@ -204,7 +204,7 @@ class PretrainedEncoder:
         """
         groups = _grouped(log_mels(audio, sample_rate_hz, self.spec))
         vectors = [self._pooled([len(clip) for clip in group], _frames_of(group)) for group in groups]
-        return vectors[0][0] if is_one(audio) else np.concatenate(vectors)
+        return finite(np.concatenate(vectors), self.name)[0 if is_one(audio) else slice(None)]
 
     def embed_frames(
         self, audio: Audio, sample_rate_hz: int | float | None = None
@@ -261,7 +261,7 @@ class PretrainedEncoder:
         for first in range(0, len(rows), CLIPS_AT_ONCE):
             some = slice(first, first + CLIPS_AT_ONCE)
             embeddings[some] = self._pooled(num_frames[some], _stored_frames(store, rows[some]), report)
-        return embeddings
+        return finite(embeddings, self.name, lambda row: store.clips[rows[row]].clip.path)
 
     def time_steps(
         self,

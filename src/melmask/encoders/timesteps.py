@@ -1,6 +1,6 @@
 """Features of the time steps of many clips, read by attentive pooling and event detection."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -94,6 +94,30 @@ def standardise(train: TimeSteps, *others: TimeSteps) -> list[TimeSteps]:
 def one_step_each(features: Float32[np.ndarray, "clip dim"]) -> TimeSteps:
     """Embeddings as clips of a single time step."""
     return TimeSteps(features, np.arange(len(features)), np.ones(len(features), np.int64))
+
+
+def finite(
+    vectors: Float32[np.ndarray, "clip dim"],
+    encoder: str,
+    named: Callable[[int], object] = lambda row: f"recording {row}",
+) -> Float32[np.ndarray, "clip dim"]:
+    """The vectors as they are.
+
+    Args:
+        vectors: of clips.
+        encoder: its name, for the message.
+        named: what to call the clip of a row.
+
+    Raises:
+        ValueError: one has values that are not finite; it names encoder and clip.
+    """
+    rows = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
+    if len(rows):
+        raise ValueError(
+            f"{encoder} gives NaN or infinite values for {named(int(rows[0]))}, and for {len(rows)} of {len(vectors)} "
+            "recordings: its weights are damaged, or overflow in half precision; restore them from a copy"
+        )
+    return vectors
 
 
 def half(features: np.ndarray, what: str) -> np.ndarray:

@@ -15,6 +15,7 @@ from melmask.data.store import Store
 from melmask.encoders.base import ClipEncoder, Progress, no_progress
 from melmask.encoders.fixed_length import waveform
 from melmask.encoders.recordings import Audio, is_one, waveforms
+from melmask.encoders.timesteps import finite
 from melmask.logmel import LogMelSpec
 from melmask.threads import following_load
 
@@ -115,7 +116,7 @@ class WaveformEncoder(ClipEncoder):
         if len(lengths) > 1:
             raise ValueError(f"{self.name} gives vectors of different lengths: {sorted(lengths)}; it must give one")
         means = [np.mean(vectors[number], axis=0, dtype=np.float64) for number in range(len(vectors))]
-        return np.stack(means).astype(np.float32)
+        return finite(np.stack(means).astype(np.float32), self.name)
 
     def _batches(self, waves: Iterable[tuple[int, Float32[np.ndarray, " _"]]]) -> Iterator[Batch]:
         """The windows of numbered waveforms, in batches of one length."""

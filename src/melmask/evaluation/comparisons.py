@@ -1,6 +1,5 @@
 """comparisons.jsonl: what `melmask compare` found, in the folder of each run that was compared."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from importlib.metadata import version
@@ -8,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from melmask.encoders.registry import NamedEncoder
-from melmask.evaluation.compare import Comparison, McNemar
-from melmask.evaluation.metrics import Score
+from melmask.evaluation.compare import Comparison
+from melmask.fields import make
+from melmask.files import append_lines, good_lines
 
 COMPARISONS = "comparisons.jsonl"
 
@@ -39,8 +39,7 @@ def keep_comparisons(encoders: Sequence[NamedEncoder], comparisons: Sequence[Com
     written = []
     for run in dict.fromkeys(run for encoder in encoders for run in encoder.runs):
         path = run / COMPARISONS
-        with path.open("a") as file:
-            file.write("".join(json.dumps(line) + "\n" for line in lines))
+        append_lines(path, lines)
         written.append(path)
     return written
 
@@ -48,23 +47,12 @@ def keep_comparisons(encoders: Sequence[NamedEncoder], comparisons: Sequence[Com
 def read_comparisons(runs: Sequence[Path]) -> list[KeptComparison]:
     """The comparisons in the folders of runs: the newest of each pair of encoders, task, probe and number of clips.
 
-    A comparison of two of the runs stands in both folders, and is given once. A line that a killed process left
-    incomplete is skipped.
-
-    Raises:
-        ValueError: a line is not a comparison.
+    A comparison of two of the runs stands in both folders, and is given once. A damaged line is skipped, stays in the
+    file, and is named in a warning.
     """
     newest: dict[tuple[Any, ...], KeptComparison] = {}
     for path in (run / COMPARISONS for run in runs):
-        for number, line in enumerate(path.read_text().splitlines() if path.exists() else [], start=1):
-            try:
-                kept = _from_line(json.loads(line))
-            except json.JSONDecodeError:
-                continue
-            except (KeyError, TypeError) as error:
-                raise ValueError(
-                    f"{path}, line {number} is no comparison ({error}): delete it, compare again"
-                ) from error
+        for kept in good_lines(path, _from_line):
             one = kept.comparison
             newest[one.name_a, one.name_b, one.task, one.probe, one.difference.num_clips] = kept
     return list(newest.values())
@@ -72,8 +60,5 @@ def read_comparisons(runs: Sequence[Path]) -> list[KeptComparison]:
 
 def _from_line(values: dict[str, Any]) -> KeptComparison:
     """A comparison from a line; fields that this version does not have are left out."""
-    found: dict[str, Any] = {field.name: values["comparison"][field.name] for field in fields(Comparison)}
-    scores = {name: Score(**found[name]) for name in ("a", "b", "difference")}
-    test = McNemar(**found["mcnemar"]) if found["mcnemar"] else None
-    comparison = Comparison(**{**found, **scores, "mcnemar": test, "notes": tuple(found["notes"])})
-    return KeptComparison(comparison, values["command"], values["version"])
+    kept = {field.name: values["comparison"][field.name] for field in fields(Comparison)}
+    return make(KeptComparison, {"comparison": kept, "command": values["command"], "version": values["version"]})

@@ -1,14 +1,15 @@
 """results.jsonl: one line for each encoder, probe and task."""
 
-import json
 from collections.abc import Sequence
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from melmask.encoders.registry import NamedEncoder
 from melmask.evaluation.metrics import Score
+from melmask.fields import make
+from melmask.files import append_lines, good_lines
 
 RESULTS = "results.jsonl"
 
@@ -106,8 +107,7 @@ def append_results(path: Path, results: Sequence[Result]) -> Path:
     """
     path = path / RESULTS if path.is_dir() else path
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as lines:
-        lines.write("".join(json.dumps(asdict(result)) + "\n" for result in results))
+    append_lines(path, map(asdict, results))
     return path
 
 
@@ -117,41 +117,30 @@ def read_results(path: Path) -> list[Result]:
     A kind is a task, its split, protocol, clip length, probe, features, settings and step, and in a file the encoder as
     well. Tasks are told apart by their content, so that two tables of one name, or one table with other labels, do not
     replace each other. Lines of all earlier versions are read; as they have no content, a newer line on a task of that
-    name replaces them. A line that a killed process left incomplete is skipped.
+    name replaces them. A damaged line is skipped, stays in the file, and is named in a warning.
 
     Args:
         path: a file or folder; one that does not exist has no results.
 
     Raises:
-        ValueError: a line is not a result.
+        ValueError: the file, which is no run's, holds something else.
     """
     in_run = path.is_dir()
     path = path / RESULTS if in_run else path
     newest: dict[tuple[Any, ...], Result] = {}
-    for number, line in enumerate(path.read_text().splitlines() if path.exists() else [], start=1):
-        try:
-            result = _from_line(json.loads(line))
-        except json.JSONDecodeError:
-            continue
-        except ValueError as error:
-            raise ValueError(f"{path}, line {number}: {error}; delete this line and evaluate again") from error
+    for result in good_lines(path, _from_line):
         kind: tuple[Any, ...] = (result.features, result.settings, result.protocol, result.clip_s, result.probe)
         kind = (*kind, result.step) if in_run else (*kind, result.step, result.encoder)
         if result.content:
             newest.pop((*kind, "", f"the task {result.task}"), None)
         newest[*kind, result.split, result.task_key] = result
+    if not newest and not in_run and path.exists() and path.stat().st_size:
+        raise ValueError(f"{path} holds no results: name a file that `melmask evaluate --out` wrote")
     return list(newest.values())
 
 
-def _from_line(values: Any) -> Result:
+def _from_line(values: dict[str, Any]) -> Result:
     """A result from a line of any version; fields that this version does not have are left out."""
-    if not isinstance(values, dict):
-        raise ValueError(f"{values!r} is not a JSON object")
     if "unit_s" in values:  # as earlier versions called it
         values.setdefault("clip_s", values["unit_s"])
-    missing = [field.name for field in fields(Result) if field.default is MISSING and field.name not in values]
-    if missing:
-        raise ValueError(f"no {missing[0]!r} in a result")
-    kept: dict[str, Any] = {field.name: values[field.name] for field in fields(Result) if field.name in values}
-    kept |= {name: tuple(value) for name, value in kept.items() if isinstance(value, list)}
-    return Result(**kept)
+    return make(Result, {field.name: values[field.name] for field in fields(Result) if field.name in values})

@@ -24,6 +24,7 @@ from melmask.evaluation.task import Task, group_notes, group_numbers, splits_of
 from melmask.probes import label_of, make_probe
 from melmask.probes.base import Probe
 from melmask.probes.run import LabelledFeatures, predict_split
+from melmask.train.ranges import check_num_seeds
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,8 +84,7 @@ def run_probe(
             finite, or the task cannot be split.
     """
     probe = make_probe(name) if isinstance(name, str) else name
-    if num_seeds < 1:
-        raise ValueError(f"{num_seeds} seeds: at least one training is needed")
+    check_num_seeds(num_seeds)
     if isinstance(features, TimeSteps) and probe.reads != "time steps":
         raise ValueError(
             f"probe {label_of(probe)} reads one vector a clip, not time steps: pool them, or use attentive"

@@ -5,7 +5,18 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from melmask.encoders.features import Statistics
+from melmask.train.ranges import Ranges, check_ranges
 
+RANGES: Ranges = {
+    "learning_rate": (math.ulp(0.0), 1e38),
+    "batch_size": (1, 2**20),
+    "epochs": (1, 10**6),
+    "warmup_epochs": (0, 10**6),
+    "crop_frames": (0, 10**6),
+    "excerpt_frames": (0, 10**6),
+    "max_hidden_bands": (0, 10**6),
+    "max_hidden_frames": (0, 10**6),
+}
 ClassLoss = Literal["cross-entropy", "binary"]
 Frequency = Literal["stacked", "mean"]
 
@@ -99,6 +110,7 @@ class FinetuneRecipe:
         for name in ("patch_mask_ratio", "label_smoothing", "start_share", "beta2"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} is a share in [0, 1), got {getattr(self, name)}")
+        check_ranges(self, RANGES)
         if self.layer_decay > 1:
             raise ValueError(f"layer_decay is a share in (0, 1], got {self.layer_decay}")
         if self.head == "probe" and not self.standardise:

@@ -22,6 +22,9 @@ from melmask.files import read_tensors, remove_temporaries, write_json, write_te
 from melmask.finetune.model import num_head_dims
 from melmask.finetune.recipe import FinetuneRecipe
 from melmask.finetune.trainer import Epoch, Training, train, with_recipe
+from melmask.locks import exclusive
+from melmask.train.ranges import check_num_seeds
+from melmask.train.run_folder import LOCK
 
 FOLDER, SETTINGS = "finetune", "settings.json"
 PREDICTIONS, CHECKPOINT = "predictions.safetensors", "checkpoint.safetensors"
@@ -69,8 +72,7 @@ def finetune(
         ValueError: the table is not a task, a fold does not exist, or num_seeds is not positive.
         Diverged: a loss is not finite.
     """
-    if num_seeds < 1:
-        raise ValueError(f"{num_seeds} seeds: at least one training is needed")
+    check_num_seeds(num_seeds)
     task = task_in_store(table, store, allow_duplicates=allow_duplicates)
     splits = splits_of(task, test_folds=test_folds)
     folder = training_folder(run, start, store, recipe, name=f"{task.name}-{recipe_name}", features=features)
@@ -124,16 +126,18 @@ def _predictions(
     path, test = folder / PREDICTIONS, training.split.test
     if not path.exists():
         folder.mkdir(exist_ok=True)
-        remove_temporaries(folder)
-        with training.store.in_use():
+        lock = folder.with_name(f"{folder.name}{LOCK}")
+        busy = f"{folder} is being trained by another process: wait for it"
+        with exclusive(lock, busy), training.store.in_use():
+            remove_temporaries(folder)
             model, best = train(training, report, folder / CHECKPOINT)
-        model.save(folder)
-        predicted = torch.from_numpy(model.predict(training.store, test.tolist()))
-        tensors = {"probabilities": predicted, "row": torch.from_numpy(test)}
-        metadata = {name: json.dumps(value) for name, value in asdict(best).items()}
-        write_tensors(path, tensors, metadata)  # last, so that it marks a finished training
-        (folder / CHECKPOINT).unlink(missing_ok=True)
-    tensors, _ = read_tensors(path)
+            model.save(folder)
+            predicted = torch.from_numpy(model.predict(training.store, test.tolist()))
+            tensors = {"probabilities": predicted, "row": torch.from_numpy(test)}
+            metadata = {name: json.dumps(value) for name, value in asdict(best).items()}
+            write_tensors(path, tensors, metadata)  # last, so that it marks a finished training
+            (folder / CHECKPOINT).unlink(missing_ok=True)
+    tensors, _ = read_tensors(path, ("probabilities", "row"), remedy=f"delete {folder} and run again")
     if tensors["row"].tolist() != test.tolist():
         raise ValueError(f"{path} is of other test clips: delete {folder} and run again")
     return tensors["probabilities"].numpy()

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -17,13 +17,14 @@ from melmask.encoders.features import FeatureSettings
 from melmask.encoders.pretrained import PretrainedEncoder
 from melmask.evaluation.metrics import score_of
 from melmask.evaluation.task import Split, Task
-from melmask.files import select_prefix
+from melmask.fields import fitted, make
+from melmask.files import parse_json, select_prefix
 from melmask.finetune.batches import ClipBatches, SubBatch, prefetch
 from melmask.finetune.model import FinetunedModel, soft_cross_entropy
 from melmask.finetune.recipe import FinetuneRecipe
 from melmask.runtime import autocast_for
 from melmask.threads import following_load
-from melmask.train.checkpoint import load_training, save_training
+from melmask.train.checkpoint import REMEDY, load_training, save_training
 from melmask.train.loop import Diverged
 from melmask.train.optimiser import clip_gradients, learning_rate
 
@@ -132,7 +133,7 @@ def train(
     if checkpoint and checkpoint.exists():
         tensors, metadata = load_training(checkpoint, model, optimiser)
         weights = select_prefix(tensors, BEST)
-        num_done, best = json.loads(metadata["epochs"]), Epoch(**json.loads(metadata["best"]))
+        num_done, best = _progress_of(checkpoint, metadata)
     for epoch in _epochs(training, model, optimiser, batches, num_done):
         report(epoch)
         if best is None or epoch.rank > best.rank:
@@ -147,6 +148,15 @@ def train(
     if recipe.start_share:
         model.interpolate_weights(start, recipe.start_share)
     return model, best
+
+
+def _progress_of(checkpoint: Path, metadata: Mapping[str, str]) -> tuple[int, Epoch]:
+    """Epochs done, and the best of them, as a checkpoint's metadata say."""
+    try:
+        best = parse_json(metadata["best"], "its best epoch is damaged", remedy=REMEDY)
+        return fitted(json.loads(metadata["epochs"]), int, "epochs"), make(Epoch, best)
+    except (KeyError, ValueError) as error:
+        raise ValueError(f"{checkpoint} is no checkpoint of a fine-tuning: {error}; {REMEDY}") from error
 
 
 def with_recipe(start: PretrainedEncoder, recipe: FinetuneRecipe) -> PretrainedEncoder:

@@ -1,14 +1,17 @@
 """One encoder in a safetensors file, with all that is needed to use it."""
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from melmask.files import read_tensors, select_prefix, write_tensors
+from melmask.fields import make
+from melmask.files import REMEDY, parse_json, read_tensors, select_prefix, write_tensors
 from melmask.logmel import LogMelSpec
 from melmask.nn.foreign import holds_transformer, is_foreign
 from melmask.nn.published import AS_PUBLISHED, Unstated, read_published
@@ -18,6 +21,7 @@ from melmask.patches import PositionOrder
 
 WHITENING = "whitening."  # before the names of its tensors
 ENCODER = "encoder.safetensors"  # its name in a run's folder
+MAX_CROP_FRAMES = 10**6
 # Files of the second format have positions in another order, which versions that know only the first would not see.
 ORDERS: dict[str, PositionOrder] = {"melmask-encoder-1": "freq-time", "melmask-encoder-2": "time-freq"}
 
@@ -105,21 +109,73 @@ class EncoderFile:
             if holds_transformer(tensors):
                 return EncoderFile.of_published(path)
             raise ValueError(f"{path} is no melmask encoder (format {metadata.get('format')!r})")
-        form, front_end = json.loads(metadata["form"]), json.loads(metadata["front_end"])
-        encoder = Encoder(Size(**form["size"]), tuple(form["patch_shape"]), ORDERS[metadata["format"]])
-        whitening = {name: tensor.float() for name, tensor in select_prefix(tensors, WHITENING).items()}
-        encoder.load_state_dict({name: tensor for name, tensor in tensors.items() if not name.startswith(WHITENING)})
-        spec = LogMelSpec.from_dict(front_end["spec"])
-        stated = stated_of(json.loads(metadata.get("features", "{}")))
-        front_end = FrontEnd(spec, front_end["mean"], front_end["std"])
-        stated |= {"whitening": Whitening(**whitening)} if whitening else {}
-        return EncoderFile(encoder, front_end, form["crop_frames"], **stated)
+        return _read(path, tensors, metadata)
 
     @staticmethod
     def of_published(path: Path, unstated: Unstated = AS_PUBLISHED) -> "EncoderFile":
         """Read the encoder of weights that others published; see `read_published`."""
         found = read_published(path, unstated)
         return EncoderFile(found.encoder, FrontEnd(found.spec, found.mean, found.std), found.crop_frames)
+
+
+@dataclass(frozen=True)
+class _Form:
+    """What the metadata say of the form of an encoder."""
+
+    size: Size
+    patch_shape: tuple[int, int]
+    crop_frames: int
+
+
+@dataclass(frozen=True)
+class _Stated:
+    """What the metadata say of how its features are best read."""
+
+    layers: str | tuple[int, ...] = "last"
+    pooling: str = "mean"
+
+
+def _read(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> EncoderFile:
+    """The content of an encoder file.
+
+    Raises:
+        ValueError: its metadata or tensors are damaged; it names the file, the field or tensor and the remedy.
+    """
+
+    def part(name: str, fields: Mapping[str, type], default: str = "") -> dict[str, Any]:
+        return parse_json(metadata.get(name, default), f"{path} is no melmask encoder, as to its {name}", fields)
+
+    given = part("form", {"size": dict, "patch_shape": list, "crop_frames": int})
+    front_end = part("front_end", {"spec": dict, "mean": float, "std": float})
+    features = part("features", {}, "{}")
+    try:
+        form = make(_Form, given)
+        if front_end["std"] <= 0.0:
+            raise ValueError(f"field 'std' is {front_end['std']}, not a positive number")
+        stated = make(_Stated, features)
+        spec = LogMelSpec.from_dict(front_end["spec"])
+        _check_tensors(form, tensors)
+        encoder = Encoder(form.size, form.patch_shape, ORDERS[metadata["format"]])
+        encoder.load_state_dict({name: tensor for name, tensor in tensors.items() if not name.startswith(WHITENING)})
+        of_whitening = {name: tensor.float() for name, tensor in select_prefix(dict(tensors), WHITENING).items()}
+        whitening = Whitening(**of_whitening) if of_whitening else None
+    except (ValueError, RuntimeError, TypeError) as error:
+        raise ValueError(f"{path} is no melmask encoder: {error}; {REMEDY}") from error
+    front = FrontEnd(spec, front_end["mean"], front_end["std"])
+    return EncoderFile(encoder, front, form.crop_frames, stated.layers, stated.pooling, whitening)
+
+
+def _check_tensors(form: _Form, tensors: Mapping[str, Tensor]) -> None:
+    """Raise ValueError if tensors are not finite, or of another form than stated, before a network of it is made."""
+    for name, tensor in tensors.items():
+        if not tensor.isfinite().all():
+            raise ValueError(f"tensor {name!r} has values that are not finite")
+    depth = len({name.split(".")[1] for name in tensors if name.startswith("blocks.")})
+    shapes = [tensors[name].shape if name in tensors else (0,) for name in ("norm.weight", "patch_embed.proj.weight")]
+    dim, values = (shape[-1] for shape in shapes)
+    stated = (form.size.depth, form.size.dim, math.prod(form.patch_shape))
+    if (depth, dim, values) != stated or not 1 <= form.crop_frames <= MAX_CROP_FRAMES:
+        raise ValueError(f"{form} is not the form of its tensors: {depth} blocks of width {dim}, patches of {values}")
 
 
 def stated_of(values: Mapping[str, Any]) -> dict[str, Any]:

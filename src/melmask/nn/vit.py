@@ -34,7 +34,7 @@ class Size:
     heads: int
 
     def __post_init__(self) -> None:
-        if self.dim % self.heads or self.dim % 4 or self.depth < 1:
+        if min(self.heads, self.dim) < 1 or self.dim % self.heads or self.dim % 4 or self.depth < 1:
             raise ValueError(f"width must be a multiple of 4 and of the heads, depth at least 1: got {self}")
 
 

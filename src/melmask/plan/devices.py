@@ -108,7 +108,7 @@ def gemm_ceiling(device: torch.device, dtype: torch.dtype, seconds: float = CEIL
         dtype: of the matrices.
         seconds: of measuring; the fastest product counts.
     """
-    size = CEILING_SIZE[device.type]
+    size = CEILING_SIZE.get(device.type, CEILING_SIZE["cpu"])
     left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
     product(left, right, None)
     best_s, ends = float("inf"), time.perf_counter() + seconds

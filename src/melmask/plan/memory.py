@@ -1,10 +1,14 @@
 """How much memory a training step needs on one device, from the recipe."""
 
+import dataclasses
 from dataclasses import dataclass
+
+import torch
 
 from melmask.data.loader import PREFETCHED_BATCHES
 from melmask.frameworks.cost import Pass
 from melmask.plan.flops import TokenCounts, num_parameters
+from melmask.runtime import describe, memory_of, precision_of, this_device
 from melmask.train.optimiser import muon_matrices
 from melmask.train.recipe import Recipe
 
@@ -121,6 +125,29 @@ def footprint(recipe: Recipe, num_mels: int, setting: Setting) -> Footprint:
         gradients=gradients,
         peak=steady + growing,
     )
+
+
+def check_memory(recipe: Recipe, num_mels: int, num_devices: int = 1) -> None:
+    """Refuse a recipe whose step takes more memory than this machine's device has, before the system ends the process.
+
+    Args:
+        recipe: to be trained here.
+        num_mels: bands of its store.
+        num_devices: that share the batch.
+
+    Raises:
+        ValueError: it takes more; the message says how much, and what to change.
+    """
+    device = this_device()
+    whole = dataclasses.replace(recipe, batch_size=max(1, recipe.batch_size // num_devices), accumulate=1)
+    whole = dataclasses.replace(whole, batch_size=max(1, whole.batch_size // recipe.accumulate))
+    in_bf16 = precision_of(recipe.precision, device) == torch.bfloat16
+    needed, has = footprint(whole, num_mels, Setting(1, in_bf16, device.type != "cpu")).peak, memory_of(device)
+    if needed > has:
+        raise ValueError(
+            f"a step takes about {needed / 1e9:,.0f} GB of memory, and {describe(device)} has {has / 1e9:,.0f} GB: "
+            f"raise --accumulate (now {recipe.accumulate}), or lower --batch-size (now {recipe.batch_size})"
+        )
 
 
 def _kept(each: Pass, setting: Setting, checkpoints: bool) -> int:

@@ -204,7 +204,7 @@ def measured_speed(recipe: Recipe, data: Data, flops: StepFlops, in_bf16: bool, 
         in_bf16: whether the recipe computes in bf16 here.
         num_devices: that will share its batch.
     """
-    device, others = this_device(), os.getloadavg()[0]
+    device, others = this_device(), os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
     ceiling = gemm_ceiling(device, torch.bfloat16 if in_bf16 else torch.float32)
     affordable, share = int(GUESSED_SHARE * ceiling * TRIAL_STEP_S / flops.per_sample), recipe.batch_size // num_devices
     if affordable >= share:

@@ -3,7 +3,6 @@
 import ctypes
 import dataclasses
 import itertools
-import resource
 import statistics
 import sys
 import time
@@ -120,12 +119,16 @@ def reset_peak_memory(device: torch.device) -> int:
 
 
 def peak_memory(device: torch.device) -> int:
-    """The peak memory of this process, in bytes; on a GPU, of the allocated memory."""
+    """The peak memory of this process, in bytes; on a GPU, of the allocated memory; 0 where the system does not say."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     status = Path("/proc/self/status")
     if status.exists():  # on Linux, the resource module's peak includes that of the parent before it forked
         line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
         return 1024 * int(line.split()[1])
+    try:
+        import resource
+    except ImportError:  # as on Windows
+        return 0
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else 1024 * peak

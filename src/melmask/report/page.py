@@ -6,6 +6,7 @@ from importlib.resources import files
 from pathlib import Path
 from string import Template
 
+from melmask.files import write_bytes
 from melmask.viz.style import Figure, png_of
 
 
@@ -48,7 +49,7 @@ class Figures:
             name += "_"
         self._names.add(name)
         png = png_of(figure)
-        (self.folder / f"{name}.png").write_bytes(png)
+        write_bytes(self.folder / f"{name}.png", png)
         width, height = (round(side * figure.dpi) for side in figure.get_size_inches())
         source = f"data:image/png;base64,{base64.b64encode(png).decode()}"
         image = f'<img src="{source}" width="{width}" height="{height}" alt="{escape(caption)}">'

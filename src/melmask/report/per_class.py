@@ -8,6 +8,7 @@ import numpy as np
 from melmask.escaping import in_markdown
 from melmask.evaluation.metrics import Score
 from melmask.evaluation.per_class import Calibration, ClassDetails, Details
+from melmask.files import write_bytes, write_text
 from melmask.report.formats import csv_table, markdown_table
 from melmask.viz.per_class import confusion_figure, reliability_figure
 from melmask.viz.style import png_of
@@ -32,20 +33,20 @@ def save_per_class(details: Details, folder: Path) -> Path:
         The page.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "reliability.png").write_bytes(png_of(reliability_figure(details)))
+    write_bytes(folder / "reliability.png", png_of(reliability_figure(details)))
     _write_csv(folder / CALIBRATION, CALIBRATION_COLUMNS, _calibration_rows(details.calibration))
     _write_csv(folder / CLASSES, CLASS_COLUMNS, map(_class_row, details.classes))
     if details.confusion is not None:
-        (folder / "confusion.png").write_bytes(png_of(confusion_figure(details)))
+        write_bytes(folder / "confusion.png", png_of(confusion_figure(details)))
         rows = ([name, *map(_plain, row)] for name, row in zip(details.class_names, details.confusion, strict=True))
         _write_csv(folder / CONFUSION, ["true \\ predicted", *details.class_names], rows)
     page = folder / PAGE
-    page.write_text(_markdown(details), encoding="utf-8", errors="replace")
+    write_text(page, _markdown(details), errors="replace")
     return page
 
 
 def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    path.write_text(csv_table(header, rows), encoding="utf-8", errors="surrogateescape", newline="")
+    write_text(path, csv_table(header, rows), errors="surrogateescape")
 
 
 def confusions(details: Details) -> list[tuple[str, str, float, float]]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from melmask.encoders.embeddings import Embeddings
 from melmask.evaluation.comparisons import read_comparisons
+from melmask.files import write_text
 from melmask.report import page, sections
 from melmask.report.comparisons import comparisons_section
 from melmask.report.map import map_section
@@ -70,8 +71,8 @@ def report(runs: Sequence[Path], out: Path, *, results: Sequence[Path] = (), emb
         chapters |= {title: make(material) for title, make in of_runs.items()}
     inputs = {"--results": results, "--map": [embeddings] if embeddings else []}
     chapters["Provenance"] = sections.provenance(material, inputs, out)
-    (out / TABLE_CSV).write_text(as_csv(scored), encoding="utf-8", errors="replace")
-    (out / TABLE_MARKDOWN).write_text(as_markdown(material.table), encoding="utf-8", errors="replace")
+    write_text(out / TABLE_CSV, as_csv(scored), errors="replace")
+    write_text(out / TABLE_MARKDOWN, as_markdown(material.table), errors="replace")
     html = page.fill(
         title=escape(_title(material, embedded)),
         summary=sections.summary(material),
@@ -79,7 +80,7 @@ def report(runs: Sequence[Path], out: Path, *, results: Sequence[Path] = (), emb
         sections="\n".join(page.section(title.lower(), title, *parts) for title, parts in chapters.items()),
         version=escape(version("melmask")),
     )
-    (out / PAGE).write_text(html, encoding="utf-8", errors="replace")
+    write_text(out / PAGE, html, errors="replace")
     return out / PAGE
 
 

@@ -62,6 +62,18 @@ def load_training(path: Path, model: nn.Module, optimiser: Optimizer) -> tuple[d
     return extra, metadata
 
 
+def step_of(path: Path, metadata: Mapping[str, str]) -> int:
+    """The number of optimiser steps that the metadata of a checkpoint state.
+
+    Raises:
+        ValueError: they state none.
+    """
+    try:
+        return int(metadata["step"])
+    except (KeyError, ValueError) as error:
+        raise ValueError(f"{path} is no checkpoint of a run: its metadata state no step; {REMEDY}") from error
+
+
 def load_weights(path: Path, model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     """Restore a model's parameters and buffers from the tensors of a checkpoint.
 

@@ -11,6 +11,8 @@ from jaxtyping import Shaped
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from melmask.runtime import this_device
+
 
 @dataclass(frozen=True)
 class World:
@@ -84,8 +86,8 @@ def join_world(rank_timeout_s: float = RANK_TIMEOUT_S) -> Iterator[World]:
     if not 1.0 <= rank_timeout_s <= WEEK_S:
         raise ValueError(f"rank_timeout_s is from 1 to {WEEK_S:,} seconds, got {rank_timeout_s}")
     size, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
-    device = torch.device("cpu")
-    if torch.cuda.is_available():
+    device = this_device()
+    if device.type == "cuda":
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         torch.cuda.set_device(device)
     if size > 1:

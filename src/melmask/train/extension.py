@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from melmask.files import atomic_write, read_tensors
+from melmask.train.checkpoint import step_of
 from melmask.train.optimiser import decay_start, warmup_steps
 from melmask.train.recipe import LENGTH, Recipe
 from melmask.train.run_folder import CHECKPOINT, RECIPE, STABLE, kept_encoder, kept_steps, own_recipe
@@ -106,7 +107,7 @@ def _stable_checkpoint(run: Path, recipe: Recipe, num_steps: int) -> tuple[Path 
     falls = decay_start(num_steps, recipe.decay)
     for path in (run / CHECKPOINT, run / STABLE):
         if path.exists():
-            step = int(read_tensors(path)[1]["step"])
+            step = step_of(path, read_tensors(path)[1])
             if step <= falls:
                 return path, step
     raise ValueError(f"{run} has no {STABLE}, the checkpoint of step {falls}, from which it could get another length")

@@ -21,7 +21,7 @@ from melmask.patches import grid_of, patchify, valid_patches
 from melmask.runtime import autocast_for, keep_freed_memory
 from melmask.threads import following_load
 from melmask.train.average import AVERAGE, WeightsAverage
-from melmask.train.checkpoint import load_training, save_training
+from melmask.train.checkpoint import REMEDY, load_training, save_training, step_of
 from melmask.train.distributed import RANK_TIMEOUT_S, World, join_world
 from melmask.train.extension import find_extension
 from melmask.train.initial import Initial, find_initial, stated_features
@@ -310,11 +310,15 @@ class Trainer:
 
     def restore(self) -> int:
         """Restore the state of the last checkpoint; returns its number of steps."""
-        extra, metadata = load_training(self.run / CHECKPOINT, self.model, self.optimiser)
-        self.masker.restore(select_prefix(extra, MASKING))
-        if self.average:
-            self.average.encoder.load_state_dict(select_prefix(extra, AVERAGE))
-        return int(metadata["step"])
+        path = self.run / CHECKPOINT
+        extra, metadata = load_training(path, self.model, self.optimiser)
+        try:
+            self.masker.restore(select_prefix(extra, MASKING))
+            if self.average:
+                self.average.encoder.load_state_dict(select_prefix(extra, AVERAGE))
+        except (KeyError, RuntimeError) as error:
+            raise ValueError(f"{path} is of another recipe than the run's: {error}; {REMEDY}") from error
+        return step_of(path, metadata)
 
     @property
     def stable_step(self) -> int | None:

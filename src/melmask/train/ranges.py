@@ -8,6 +8,7 @@ from typing import Any
 # From and to, both allowed; a setting that may be None has no range then.
 Ranges = Mapping[str, tuple[int, int] | tuple[float, float]]
 LARGEST_SEED = 2**63 - 1
+MAX_NUM_SEEDS = 1000  # trainings of one probe or encoder
 COUNTS: Ranges = {
     "batch_size": (1, 2**20),
     "accumulate": (1, 2**20),
@@ -26,7 +27,7 @@ COUNTS: Ranges = {
 }
 NUMBERS: Ranges = {
     "epochs": (0.0, 1e6),
-    "learning_rate": (math.ulp(0.0), 1e3),
+    "learning_rate": (math.ulp(0.0), 1e38),
     "weight_decay": (0.0, 1e3),
     "grad_clip": (math.ulp(0.0), math.inf),
     "hint_power": (0.0, 1e3),
@@ -60,3 +61,9 @@ def check_ranges(settings: Any, ranges: Ranges) -> None:
         if low > 0 and (value <= 0 or value != value):
             raise ValueError(f"{name} must be positive, got {value}")
         raise ValueError(f"{name} must be from {low:g} to {high:,.15g}, got {value}")
+
+
+def check_num_seeds(num_seeds: int) -> None:
+    """Raise ValueError if there are no trainings, or more than anybody waits for."""
+    if not 1 <= num_seeds <= MAX_NUM_SEEDS:
+        raise ValueError(f"{num_seeds} seeds: at least one training is needed, and at most {MAX_NUM_SEEDS:,}")

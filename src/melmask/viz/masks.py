@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from melmask.audio import read_audio
 from melmask.encoders.pretrained import PretrainedEncoder
+from melmask.files import write_bytes
 from melmask.logmel import LogMel, LogMelSpec
 from melmask.masking import MaskingStrategy, draw, make_strategy
 from melmask.masking.base import Seen, num_masked_of
@@ -105,7 +106,7 @@ def save_mask_figure(
         losses=losses_of(read_runs([Path(run)])[0], log_mel, examples.seed) if run and needs_losses else None,
     )
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_bytes(style.png_of(figure))
+    write_bytes(out, style.png_of(figure))
 
 
 def _read_log_mel(

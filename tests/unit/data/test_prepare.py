@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import pickle
+import re
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from melmask.audio import decode, read_audio
 from melmask.data import shards
 from melmask.data.manifest import STORE_MARK
 from melmask.data.prepare import prepare
+from melmask.data.processes import remedy_of_dead_workers
 from melmask.data.store import IN_USE, Store
 from melmask.logmel import LogMel, LogMelSpec
 
@@ -345,8 +347,11 @@ def test_workers_that_cannot_start(folder: Path, tmp_path: Path, monkeypatch: py
     (tmp_path / "site").mkdir()
     (tmp_path / "site/sitecustomize.py").write_text("import os\nos._exit(3)\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
-    with pytest.raises(RuntimeError, match="die before they read a file"):
+    with pytest.raises(RuntimeError, match=r"die before they read a file: see the messages above, .* by --workers 0"):
         prepare([folder], tmp_path / "store", num_workers=1)
+    (tmp_path / "script.py").write_text("prepare(...)\n")
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", str(tmp_path / "script.py"))
+    assert re.search(r"call prepare below `if __name__ == '__main__':` in .*script\.py", remedy_of_dead_workers())
 
 
 def test_unexpected_decoder_error_rejects_a_file(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

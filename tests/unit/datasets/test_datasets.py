@@ -146,8 +146,13 @@ def test_a_list_that_is_missing_is_named_with_the_option(name, copy_of, tmp_path
         ("audioset20k", "class_labels_indices.csv", "2,/m/1,a;b\n", "'a;b' has a ; in its name"),
         ("fsd50k", "FSD50K.ground_truth/dev.csv", "9\n", r"dev\.csv, line 5: too few cells"),
         ("fsd50k", "FSD50K.ground_truth/dev.csv", "9,Dog,/m/0bt9lr,dev\n", "dev is not in the release"),
-        ("fsd50k", "FSD50K.metadata/eval_clips_info_FSD50K.json", "{", r"eval_clips_info_FSD50K\.json is damaged"),
-        ("nsynth", "nsynth-test/examples.json", "}", r"examples\.json is damaged"),
+        (
+            "fsd50k",
+            "FSD50K.metadata/eval_clips_info_FSD50K.json",
+            "{",
+            r"eval_clips_info_FSD50K\.json is no file of the release",
+        ),
+        ("nsynth", "nsynth-test/examples.json", "}", r"examples\.json is no file of the release"),
         ("esc50", "ESC-50-master/meta/esc50.csv", "1-1-A-0.wav,1,0,dog,True,1,A\n", "1-1-A-0.wav"),
         ("speech_commands", "testing_list.txt", "yes/dd_nohash_0.wav\n", "yes/dd_nohash_0.wav"),
     ],
@@ -361,7 +366,7 @@ def test_records_of_earlier_versions_and_of_users_are_read(record, clip_s, tmp_p
 @pytest.mark.parametrize("record", ["{", "[]", '{"clip_s": -1}', '{"clip_s": "long"}', '{"clip_s": Infinity}'])
 def test_a_damaged_record_is_an_error(record, tmp_path):
     (tmp_path / "mine.task.json").write_text(record)
-    with pytest.raises(ValueError, match=r"mine\.task\.json is no record of a task .*: make the task again"):
+    with pytest.raises(ValueError, match=r"mine\.task\.json is no record of a task: .*; make the task again"):
         clip_s_of(tmp_path / "mine.csv")
 
 

@@ -1,5 +1,7 @@
 """The cache of features: an entry is found if nothing has changed, and never otherwise."""
 
+import io
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -113,15 +115,67 @@ def test_a_probe_is_given_what_it_reads_if_the_encoder_has_it(reads, name, store
     assert isinstance(cached_features(reads, LogMelStatistics(), store, tmp_path), np.ndarray)
 
 
-@pytest.mark.parametrize("damage", [b"", b"\x93NUMPY", b"no array at all", None])
-def test_a_damaged_entry_is_replaced(store, tmp_path, made, damage):
-    first = cached_embed(frozen(store), store, tmp_path)
+def _flipped(content: bytes) -> bytes:
+    return content[:1000] + bytes([content[1000] ^ 64]) + content[1001:]
+
+
+def _three_columns(content: bytes) -> bytes:
+    file = io.BytesIO()
+    np.save(file, np.load(io.BytesIO(content))[:, :3])
+    return file.getvalue() + content[-16:]
+
+
+@pytest.mark.parametrize("reads", ["clips", "time steps"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: b"",
+        lambda content: b"\x93NUMPY",
+        lambda content: b"no array at all",
+        lambda content: content[:-1],
+        lambda content: content[:500] + bytes(len(content) - 516) + content[-16:],
+        _flipped,
+        _three_columns,
+    ],
+)
+def test_a_damaged_entry_is_named_and_replaced(reads, store, tmp_path, made, damage):
+    def features() -> np.ndarray:
+        found = cached_features(reads, frozen(store), store, tmp_path)
+        return np.array(found.steps if isinstance(found, TimeSteps) else found)
+
+    first = features()
     entry = next(tmp_path.iterdir())
-    entry.write_bytes(entry.read_bytes()[:-1] if damage is None else damage)
+    entry.write_bytes(damage(entry.read_bytes()))
+    with pytest.warns(UserWarning, match=rf"{entry.name} is damaged, and computed again: "):
+        assert np.array_equal(features(), first)
+    assert np.array_equal(features(), first) and len(made) == 2
+
+
+def test_an_entry_of_an_earlier_version_is_computed_again_and_a_disk_that_can_only_be_read_is_no_error(
+    store, tmp_path, made, monkeypatch
+):
+    first = cached_embed(frozen(store), store, tmp_path)
+    np.save(next(tmp_path.iterdir()), first * 2)  # without a checksum
     assert np.array_equal(cached_embed(frozen(store), store, tmp_path), first)
-    np.save(entry, first[:-1])
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    other = tmp_path / "other"
+    assert np.array_equal(cached_embed(frozen(store), store, other), first) and not list(other.iterdir())
+    cached_time_steps(frozen(store), store, folder=other)
     assert np.array_equal(cached_embed(frozen(store), store, tmp_path), first)
-    assert made == ["embed_store"] * 3
+    assert not list(other.iterdir()) and made == ["embed_store"] * 3 + ["time_steps"]
+
+
+def test_embeddings_that_are_not_finite_are_refused(store, tmp_path):
+    encoder = frozen(store)
+    with torch.no_grad():
+        encoder.encoder.norm.bias[3] = float("nan")
+    first = store.clips[0].clip.path
+    for embed in (lambda: cached_embed(encoder, store, tmp_path), lambda: encoder.embed_store(store)):
+        with pytest.raises(ValueError, match=rf"encoder gives NaN or infinite values for {first}, and for \d+ of"):
+            embed()
+    with pytest.raises(ValueError, match="encoder gives NaN or infinite values for recording 0"):
+        encoder.embed(np.ones(8000, np.float32) * 0.1, 16_000)
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_interrupted_writer_leaves_nothing(store, tmp_path, monkeypatch):

@@ -360,3 +360,24 @@ def test_a_missing_library_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPa
     for spec, extra in (("onnx:model.onnx", "onnx"), (f"hf:{tmp_path}", "hf")):
         with pytest.raises(ImportError, match=rf"pip install 'melmask\[{extra}\]'"):
             as_encoder(spec)
+
+
+def test_the_identity_of_an_onnx_file_with_brackets_in_its_name_is_its_own(tmp_path: Path) -> None:
+    plain, named = tmp_path / "model1.onnx", tmp_path / "model[1].onnx"
+    plain.write_bytes(save_onnx(named, ["b", "t"], 2, 16_000).read_bytes())
+    before = as_encoder(f"onnx:{named}").identity
+    plain.write_bytes(b"another")
+    assert as_encoder(f"onnx:{named}").identity == before
+    save_onnx(named, ["b", "t"], 2, 8_000)
+    assert as_encoder(f"onnx:{named}").identity != before
+
+
+def test_the_identity_of_a_hear_package_depends_on_its_weights(modules: Path) -> None:
+    package = modules / "packaged_hear"
+    package.mkdir()
+    (package / "__init__.py").write_text(HEAR_MODULE)
+    (package / "weights.bin").write_bytes(b"1")
+    before = as_encoder("hear:packaged_hear").identity
+    assert as_encoder("hear:packaged_hear").identity == before
+    (package / "weights.bin").write_bytes(b"2")
+    assert as_encoder("hear:packaged_hear").identity != before

@@ -144,7 +144,7 @@ def test_a_task_has_the_clip_length_of_its_record_unless_another_is_asked_for(re
 def test_a_record_that_is_none_is_named_with_the_remedy(record: str, store, tmp_path: Path):
     (tmp_path / "chirps.task.json").write_text(record)
     entrants = [NamedEncoder(LogMelStatistics(), "statistics", "statistics")]
-    with pytest.raises(ValueError, match=r"chirps\.task\.json is no record of a task .*make the task again"):
+    with pytest.raises(ValueError, match=r"chirps\.task\.json is no record of a task: .*; make the task again"):
         list(evaluate_stores(entrants, tmp_path / "chirps.csv", [store]))
 
 
@@ -179,3 +179,9 @@ def test_a_random_part_depends_on_the_recording_alone_and_reaches_both_ends():
     assert places == [_place_of(Path(f"/else/set/speaker/{i}.wav")) for i in range(500)]
     starts = [int(part(np.arange(12), 10, 0.0, place)[0]) for place in places]
     assert {start: starts.count(start) > 120 for start in starts} == {0: True, 1: True, 2: True}
+
+
+@pytest.mark.parametrize("clip_s", [-1.0, 1e9, float("nan"), float("inf")])
+def test_a_clip_length_has_a_range(clip_s: float, store) -> None:
+    with pytest.raises(ValueError, match=r"clip_s is a length of at most 10,800 s, or 0 for whole clips: got"):
+        fixed_length(store, clip_s)

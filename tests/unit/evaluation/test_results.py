@@ -69,25 +69,23 @@ def test_the_newest_of_each_kind_is_kept(tmp_path: Path) -> None:
     assert [found.score for found in read_results(path)] == [0.9, 0.8, 0.8, 0.8, 0.8, 0.8, 0.7]
 
 
-def test_a_line_that_was_cut_off_is_skipped(tmp_path: Path) -> None:
-    _write(tmp_path, FIRST, json.dumps(WITH_UNIT)[:50])
-    assert len(read_results(tmp_path)) == 1
+def test_damaged_lines_are_skipped_named_and_kept(tmp_path: Path) -> None:
+    without = {key: value for key, value in FIRST.items() if key != "low"}
+    path = _write(tmp_path, json.dumps(WITH_UNIT)[:50] + "\n", FIRST, without, [1, 2], {**FIRST, "score": "high"})
+    before = path.read_text()
+    with pytest.warns(UserWarning, match=r"results\.jsonl: lines 1, 3, 4, 5 are damaged and were skipped; they stay"):
+        assert [found.score for found in read_results(tmp_path)] == [FIRST["score"]]
+    assert path.read_text() == before
+    _write(tmp_path, [1, 2])
+    with pytest.warns(UserWarning), pytest.raises(ValueError, match=r"results\.jsonl holds no results: name a file"):
+        read_results(path)
 
 
-@pytest.mark.parametrize(
-    ("line", "message"),
-    [
-        (
-            {key: value for key, value in FIRST.items() if key != "low"},
-            "line 2: no 'low' in a result; delete this",
-        ),
-        ([1, 2], r"line 2: \[1, 2\] is not a JSON object"),
-    ],
-)
-def test_what_is_no_result_is_named_with_the_remedy(line: object, message: str, tmp_path: Path) -> None:
-    _write(tmp_path, FIRST, line)
-    with pytest.raises(ValueError, match=message):
-        read_results(tmp_path)
+def test_a_result_is_appended_behind_a_torn_line(tmp_path: Path) -> None:
+    path = _write(tmp_path, FIRST, json.dumps(FIRST)[:50])
+    append_results(path, [_result(task="new")])
+    with pytest.warns(UserWarning, match="line 2 is damaged"):
+        assert [found.task for found in read_results(path)] == [FIRST["task"], "new"]
 
 
 def test_results_go_to_their_runs_and_all_of_them_to_the_file(tmp_path: Path) -> None:

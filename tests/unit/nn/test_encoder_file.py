@@ -1,8 +1,12 @@
 """Encoder files: weights in half precision, and the feature settings that a file states."""
 
+import json
+import math
+
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from melmask.encoders.features import FeatureSettings
 from melmask.encoders.pretrained import PretrainedEncoder
@@ -83,3 +87,37 @@ def test_a_file_of_a_later_version_is_refused_by_name(tmp_path, as_for_users):
     write_tensors(path, tensors, metadata | {"features": '{"layers": "last", "pooling": "median"}'})
     with pytest.raises(ValueError, match=r"birds\.safetensors is of another version of melmask: no pooling 'median'"):
         load(path)
+
+
+@pytest.mark.parametrize(
+    ("part", "change", "fault"),
+    [
+        (
+            "form",
+            {"size": {"dim": 10**9, "depth": 2, "heads": 2}},
+            "not the form of its tensors: 4 blocks of width 64",
+        ),
+        ("form", {"size": {"dim": 32, "depth": 2, "heads": 0}}, "width must be a multiple"),
+        ("form", {"size": {"dim": 32}}, "no field 'depth'"),
+        ("form", {"patch_shape": [16]}, r"field 'patch_shape' is \[16\], not a list of 2"),
+        ("form", {"crop_frames": "long"}, "field 'crop_frames' is \"long\", not a whole number"),
+        ("front_end", {"std": 0.0}, "field 'std' is 0.0, not a positive number"),
+        ("front_end", {"mean": math.nan}, "field 'mean' is NaN, not a finite number"),
+        ("front_end", {"spec": {}}, "a LogMelSpec has the settings"),
+        ("front_end", {"spec": {**LogMelSpec().to_dict(), "n_fft": 2**40}}, "n_fft 1099511627776 times num_mels 80 is"),
+        ("front_end", None, "as to its front_end: Expecting value"),
+        ("tensors", math.nan, "tensor 'norm.weight' has values that are not finite"),
+    ],
+)
+def test_a_damaged_encoder_file_is_named_with_the_part_and_the_remedy(part, change, fault, tmp_path):
+    """Without a checksum, as files of earlier versions are."""
+    path = tmp_path / "birds.safetensors"
+    encoder_file().save(path)
+    tensors, metadata = read_tensors(path)
+    if part == "tensors":
+        tensors["norm.weight"][3] = change
+    else:
+        metadata[part] = json.dumps({**json.loads(metadata[part]), **change}) if change else ""
+    save_file(tensors, path, metadata)
+    with pytest.raises(ValueError, match=rf"birds\.safetensors is no melmask encoder(?s:.*){fault}(?s:.*); restore it"):
+        EncoderFile.load(path)

@@ -15,8 +15,9 @@ import torch
 from melmask.cli.main import main
 from melmask.logmel import LogMelSpec
 from melmask.masking import STRATEGIES, draw
+from melmask.plan import memory
 from melmask.plan.devices import DEVICES, gemm_ceiling
-from melmask.plan.memory import Setting, footprint, part_size
+from melmask.plan.memory import Setting, check_memory, footprint, part_size
 from melmask.plan.plan import Data, make_plan, remedies, strategy_costs
 from melmask.plan.trial import NUM_CLIPS, noise_store
 from melmask.runtime import computes_in_bf16
@@ -224,3 +225,18 @@ def test_a_plan_that_does_not_fit_warns_with_remedies(capsys):
     main(["plan", "--recipe", "base-m2d", "--clips", "1000000", "--device", "rtx-3090", "--crops-per-clip", "0"])
     shown = capsys.readouterr().out
     assert "(2 a clip)" in shown and "--crops-per-clip 1" in shown and "left out" not in shown
+
+
+def test_a_step_that_exceeds_the_memory_is_refused_before_it_is_taken(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(memory, "memory_of", lambda device: 8 * 10**9)
+    check_memory(RECIPES["tiny-m2d"], 80)
+    message = (
+        r"a step takes about \d+ GB of memory, and .* has 8 GB: raise --accumulate \(now 1\), or lower --batch-size"
+    )
+    with pytest.raises(ValueError, match=message):
+        check_memory(RECIPES["base-m2d"], 80)
+    check_memory(dataclasses.replace(RECIPES["base-m2d"], accumulate=512), 80)
+    options = ["--recipe", "micro-m2d", "--strategy", "dwm"]
+    with pytest.raises(SystemExit):
+        main(["pretrain", "procedural", "--out", str(tmp_path / "run"), *options, "--batch-size", "1000000"])
+    assert "lower --batch-size" in capsys.readouterr().err and not (tmp_path / "run").exists()
