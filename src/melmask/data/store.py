@@ -73,7 +73,7 @@ class Store:
     Args:
         folder: of the store.
         info: the content of store.json.
-        clips: the table of clips.
+        clips: the clips, in order; a table of them as it is.
         rejected: the rows of rejected.csv.
         verify: which shards are compared with their checksums when they are read: those that were not before, or were
             changed since ("first" and, as all were compared before, "full"), or "none".
@@ -87,9 +87,15 @@ class Store:
     cut: Literal["middle", "head", "random"] = "middle"
 
     def __init__(
-        self, folder: Path, info: dict[str, Any], clips: ClipTable, rejected: list[Rejected], verify: Verify = "first"
+        self,
+        folder: Path,
+        info: dict[str, Any],
+        clips: Sequence[StoredClip],
+        rejected: list[Rejected],
+        verify: Verify = "first",
     ) -> None:
-        self.folder, self.info, self.clips, self.rejected, self.verify = folder, info, clips, rejected, verify
+        self.folder, self.info, self.rejected, self.verify = folder, info, rejected, verify
+        self.clips = clips if isinstance(clips, ClipTable) else ClipTable.of_clips(clips)
         self.spec = LogMelSpec.from_dict(info["spec"])
         self.mean: float = info["mean"]
         self.std: float = info["std"]
