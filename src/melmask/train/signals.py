@@ -8,7 +8,8 @@ from typing import TypeVar
 
 T = TypeVar("T")
 CLOSED = (errno.EPIPE, errno.EIO)  # of a pipe, of a terminal
-SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")  # of which each system has some
+# SIGINT, which shells ignore in the background, and SIGTERM always stop; of the others each system has one.
+SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
 
 
 class StopRequests:
@@ -52,8 +53,9 @@ def stop_requests() -> Iterator[StopRequests]:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
     found = [getattr(signal, name) for name in SIGNALS if hasattr(signal, name)]
+    ignored = [number for number in found[2:] if signal.getsignal(number) == signal.SIG_IGN]
     try:
-        before = {number: signal.signal(number, note) for number in found if signal.getsignal(number) != signal.SIG_IGN}
+        before = {number: signal.signal(number, note) for number in found if number not in ignored}
     except ValueError:  # not in the main thread, where signals cannot be handled
         before = {}
     try:
