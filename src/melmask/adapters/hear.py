@@ -57,7 +57,13 @@ def get_scene_embeddings(
 def get_timestamp_embeddings(
     audio: Float[Tensor, "n_sounds n_samples"], model: HearModel
 ) -> tuple[Float32[Tensor, "n_sounds n_timestamps timestamp_embedding_size"], Float[Tensor, "n_sounds n_timestamps"]]:
-    """A vector for each time step of each sound, and the steps' centres in milliseconds; arguments as above."""
-    vectors, centres_s = zip(*(model.pretrained.embed_frames(wave, model.sample_rate) for wave in audio), strict=True)
-    centres_ms = torch.tensor(1000 * np.stack(centres_s), dtype=torch.float32, device=audio.device)
-    return torch.from_numpy(np.stack(vectors)).to(audio.device), centres_ms
+    """A vector for each time step of each sound, and the steps' centres in milliseconds; arguments as above.
+
+    HEAR asks for regular intervals, so that a last step is left out if its middle lies past the end of the sound.
+    """
+    pretrained, duration_s = model.pretrained, audio.shape[1] / model.sample_rate
+    vectors = np.stack([pretrained.embed_frames(wave, model.sample_rate)[0] for wave in audio])
+    centres_s = pretrained.timestamps_s(vectors.shape[1])
+    num_steps = max(1, int((centres_s <= duration_s).sum()))
+    centres_ms = torch.tensor(1000 * centres_s[:num_steps], dtype=torch.float32, device=audio.device)
+    return torch.from_numpy(vectors[:, :num_steps]).to(audio.device), centres_ms.repeat(len(audio), 1)

@@ -99,6 +99,7 @@ def prepare(
     max_memory_gib: float | None = None,
     progress: PrepareProgress | None = None,
     say: Callable[[str], None] | None = None,
+    listed: tuple[Sequence[Clip], Sequence[Rejected]] | None = None,
 ) -> Store:
     """Decode all sources and pack their log-mels into a store. A killed call resumes; a repeated one has nothing to do.
 
@@ -121,6 +122,7 @@ def prepare(
             length of recordings. None for three quarters of the machine's.
         progress: called with (clips done, clips in total, seconds of audio done, clips rejected).
         say: called with what is made again, and what the call waits for; None to warn.
+        listed: the clips, and what was rejected when they were listed; sources are not looked at then.
 
     Raises:
         ValueError: a source or argument is wrong, out holds something else, no recording is usable, or all of them are
@@ -131,7 +133,7 @@ def prepare(
         raise ValueError(f"num_workers must not be negative, got {num_workers}: 0 decodes in this process")
     max_workers = _num_fitting(max_memory_gib)
     say = say or warn
-    plan, verifier = _plan(sources, out, spec), Verifier(out / "shards", verify)
+    plan, verifier = _plan(*(listed or list_sources(sources)), out, spec), Verifier(out / "shards", verify)
     health = _inspect(plan, verifier)
     if health.is_current:
         _clean(plan)
@@ -150,8 +152,7 @@ def prepare(
         return Store.open(out)
 
 
-def _plan(sources: Sequence[Path], out: Path, spec: LogMelSpec) -> Plan:
-    clips, rejected = list_sources(sources)
+def _plan(clips: Sequence[Clip], rejected: Sequence[Rejected], out: Path, spec: LogMelSpec) -> Plan:
     recordings, missing = _find_recordings(clips)
     job = Job(out / "shards", spec)
     shards = _plan_shards(dict.fromkeys(recordings.values()), job)

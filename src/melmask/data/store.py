@@ -186,6 +186,10 @@ class Store:
         busy = f"{self.folder} is being changed by another process: wait until it is prepared"
         return shared(self.folder / IN_USE, busy, wait_s=LOCK_WAIT_S) if len(self) else nullcontext()
 
+    def span_s(self, row: int) -> tuple[float, float | None]:
+        """Start and end of a clip within its recording, in seconds; None is the end of the recording."""
+        return 0.0, None
+
     def recordings(self) -> Int[np.ndarray, " clip"]:
         """The number of each clip's recording, counted from 0 in the order of the clips.
 

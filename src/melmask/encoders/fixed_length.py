@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -139,5 +140,14 @@ def waveform(store: Store, row: int, sample_rate_hz: int) -> Float32[np.ndarray,
     Raises:
         AudioError: see `read_audio`.
     """
-    wave = read_audio(store.clips[row].clip.path, sample_rate_hz)
+    path, (start_s, end_s) = store.clips[row].clip.path, store.span_s(row)
+    if end_s is not None:
+        return _kept(path, sample_rate_hz)[round(start_s * sample_rate_hz) : max(1, round(end_s * sample_rate_hz))]
+    wave = read_audio(path, sample_rate_hz)
     return _excerpt(store, row, wave, round(store.clip_s * sample_rate_hz), 0.0) if store.clip_s else wave
+
+
+@lru_cache(maxsize=1)
+def _kept(path: Path, sample_rate_hz: int) -> Float32[np.ndarray, " sample"]:
+    """The waveform of the recording whose windows are asked for one after the other."""
+    return read_audio(path, sample_rate_hz)

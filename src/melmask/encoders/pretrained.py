@@ -239,7 +239,7 @@ class PretrainedEncoder:
         for chunks, layers in self._encoded([len(log_mel)], _frames_of([log_mel])):
             for (_, step), of_chunk in zip(chunks, torch.cat(layers, dim=2).cpu().numpy(), strict=True):
                 steps[step : step + len(of_chunk)] = of_chunk
-        return steps, self.timestamps_s(len(steps))
+        return steps, self.timestamps_s(len(steps), len(log_mel))
 
     def embed_store(
         self, store: Store, rows: Sequence[int] | None = None, progress: Progress = no_progress
@@ -297,13 +297,12 @@ class PretrainedEncoder:
         """Time steps of a clip of so many frames; the last step may be padded with silence."""
         return -(-num_frames // self.encoder.patch_shape[1])
 
-    def timestamps_s(self, num_steps: int) -> Float64[np.ndarray, " time"]:
-        """The centre of each time step in seconds: the mean of the instants its frames are centred on.
-
-        The last step of a clip may reach beyond its end, and is then centred as if it were whole.
-        """
+    def timestamps_s(self, num_steps: int, num_frames: int | None = None) -> Float64[np.ndarray, " time"]:
+        """The mean of the instants that each step's frames are centred on, in seconds; of ``num_frames`` in all."""
         step = self.encoder.patch_shape[1]
-        return (np.arange(num_steps) * step + (step - 1) / 2) / self.spec.frames_per_s
+        first = np.arange(num_steps) * step
+        last = first + step - 1 if num_frames is None else np.minimum(first + step, num_frames) - 1
+        return (first + last) / 2 / self.spec.frames_per_s
 
     def _rows(self, store: Store, rows: Sequence[int] | None) -> Sequence[int]:
         if store.spec != self.spec:

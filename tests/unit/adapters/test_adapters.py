@@ -71,7 +71,11 @@ def test_hear_timestamp_embeddings(weights: str) -> None:
     apart_ms = torch.diff(timestamps_ms)
     assert (apart_ms - apart_ms.mean()).abs().max() < 1e-3
     assert apart_ms[0, 0] == 160 and timestamps_ms[0, 0] == 75  # 16 frames of 10 ms, centred on 0, 10, ... 150 ms
-    assert 2_000 - 160 < timestamps_ms[0, -1] <= 2_000 + 80
+    assert 2_000 - 160 < timestamps_ms[0, -1] <= 2_000
+    embeddings, timestamps_ms = hear.get_timestamp_embeddings(noise(1, 2.3), model)  # the last step holds 60 ms
+    assert timestamps_ms[0, -1] == 2155 and embeddings.shape[1] == timestamps_ms.shape[1]
+    _, centres_s = model.pretrained.embed_frames(noise(1, 2.3)[0], model.sample_rate)
+    assert centres_s[-2:] == pytest.approx([2.155, 2.27])  # frames centred on 2.24 to 2.30 s
 
 
 def test_hear_embeds_a_sound_the_same_alone_and_with_others(weights: str) -> None:
