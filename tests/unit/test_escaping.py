@@ -56,7 +56,7 @@ def test_no_text_on_the_terminal_is_obeyed_by_it(store, tmp_path, capsys):
     console.print_notes([name])
     of_one = copy(store)
     of_one.rejected = [Rejected(tmp_path / name, "silent")]
-    console.console.print(steps.rejections_table(of_one))
+    console.console.print(steps.rejections_table(of_one.rejected))
     shown = capsys.readouterr().out
     assert not set(shown) & {"\x1b", "\x07", "\u202e", "\udcff"} and "\\x1b]0;title" in shown
     assert on_terminal("é \u4e00 👩\u200d🔬\n") == "é \u4e00 👩\u200d🔬\n"

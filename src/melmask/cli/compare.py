@@ -80,7 +80,7 @@ def compare(
                 folder = out / file_name(one.task.name, one.found.probe, letter)
                 print_path(save_per_class(details_of(one.found, one.task), folder), "wrote ")
     print_report_next([path for path in map(Path, (a, b)) if path.is_dir()], None)
-    exit_if_left_out(stores)
+    exit_if_left_out(store.rejected for store in stores)
 
 
 def print_comparisons(comparisons: Sequence[Comparison]) -> None:

@@ -67,7 +67,7 @@ def detect(
     if Path(run).is_dir():
         print_appended([append_results(Path(run), results)])
         print_next("melmask", "report", run, "--out", "report")
-    exit_if_left_out([store])
+    exit_if_left_out([store.rejected])
 
 
 def classes_table(name: str, results: Sequence[Result], detection: Detection) -> Table:

@@ -120,7 +120,7 @@ def evaluate(
         for table, name in zip(task.given_tables, source_names(task.given_tables), strict=True):
             one(table, name)
         print_report_next(runs, out)
-        steps.exit_if_left_out(stores)
+        steps.exit_if_left_out(store.rejected for store in stores)
         return
     if task.tables:
         raise ValueError("--task and --tasks are both given: leave one out")
@@ -133,7 +133,7 @@ def evaluate(
         f"{path} is none of EVAR's nine tasks, and is left out: evaluate it with --task" for path in folder.others
     )
     print_report_next(runs, out)
-    steps.exit_if_left_out(stores)
+    steps.exit_if_left_out(store.rejected for store in stores)
 
 
 def print_report_next(runs: Sequence[Path], results: Path | None) -> None:

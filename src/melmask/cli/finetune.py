@@ -88,7 +88,7 @@ def finetune(
     print_appended([append_results(folder, results)])
     answer.update(results=results)
     print_next("melmask", "report", folder, "--out", "report")
-    exit_if_left_out([store])
+    exit_if_left_out([store.rejected])
 
 
 @contextmanager

@@ -29,14 +29,14 @@ def prepare(
     store = steps.prepare_shown(sources, out, workers, steps.front_end_of(front_end), verify, max_memory)
     print_notes(steps.notes_of(store.notes, str(out / NOTES)))
     if store.rejected:
-        console.print(steps.rejections_table(store))
+        console.print(steps.rejections_table(store.rejected))
     hours = store.info["num_frames"] / store.spec.frames_per_s / 3600
     print_path(
         out,
         after=f": {len(store.clips):,} clips, {hours:.2f} h, log-mel mean {store.mean:.3f}, "
         f"standard deviation {store.std:.3f}",
     )
-    console.print(escape(steps.accounted(store, out / REJECTED)), soft_wrap=True)
+    console.print(escape(steps.accounted(len(store), store.rejected, out / REJECTED)), soft_wrap=True)
     answer.update(clips=len(store.clips), hours=hours, mean=store.mean, std=store.std, rejected=len(store.rejected))
     print_next("melmask", "pretrain", out, "--out", "run", "--recipe", "quick-msm-mae")
-    steps.exit_if_left_out([store])
+    steps.exit_if_left_out([store.rejected])

@@ -12,6 +12,7 @@ from melmask.audio import Note
 from melmask.cli.console import bar, console, named, print_notes, print_path
 from melmask.cli.main import EXIT_LEFT_OUT
 from melmask.data.checks import Verify
+from melmask.data.manifest import Rejected
 from melmask.data.notes import summed_up
 from melmask.data.prepare import prepare
 from melmask.data.store import NOTES, REJECTED, NotedClip, Store
@@ -52,17 +53,17 @@ def prepare_shown(
         )
 
 
-def accounted(store: Store, listed: Path) -> str:
+def accounted(num_used: int, rejected: Sequence[Rejected], listed: Path) -> str:
     """What became of all that was found, in a sum, and where the rest is listed."""
-    num_excluded = sum(rejected.is_excluded for rejected in store.rejected)
-    num_rejected = len(store.rejected) - num_excluded
-    line = f"{len(store) + len(store.rejected):,} found = {len(store):,} used + {num_rejected:,} rejected"
-    return f"{line} + {num_excluded:,} excluded" + (f"; listed in {listed}" if store.rejected else "")
+    num_excluded = sum(one.is_excluded for one in rejected)
+    num_rejected = len(rejected) - num_excluded
+    line = f"{num_used + len(rejected):,} found = {num_used:,} used + {num_rejected:,} rejected"
+    return f"{line} + {num_excluded:,} excluded" + (f"; listed in {listed}" if rejected else "")
 
 
-def exit_if_left_out(stores: Iterable[Store]) -> None:
+def exit_if_left_out(lists: Iterable[Sequence[Rejected]]) -> None:
     """End with the exit status that says so if recordings could not be used; other files in folders do not count."""
-    if any(not rejected.is_excluded for store in stores for rejected in store.rejected):
+    if any(not rejected.is_excluded for one in lists for rejected in one):
         sys.exit(EXIT_LEFT_OUT)
 
 
@@ -77,8 +78,8 @@ def print_rejections(store: Store) -> None:
     """How many files were rejected, by reason, what was found about others, and where both are listed."""
     print_notes(notes_of(store.notes, str(store.folder / NOTES)))
     if store.rejected:
-        console.print(rejections_table(store))
-        console.print(escape(accounted(store, store.folder / REJECTED)), soft_wrap=True)
+        console.print(rejections_table(store.rejected))
+        console.print(escape(accounted(len(store), store.rejected, store.folder / REJECTED)), soft_wrap=True)
 
 
 def notes_of(notes: Sequence[NotedClip], listed: str) -> list[str]:
@@ -113,15 +114,15 @@ def print_task_rejections(table: Path, specs: Sequence[LogMelSpec]) -> list[Stor
     return stores
 
 
-def rejections_table(store: Store) -> Table:
+def rejections_table(found: Sequence[Rejected]) -> Table:
     """How many files were rejected, by reason."""
-    reasons = [rejected.reason for rejected in store.rejected]
+    reasons = [rejected.reason for rejected in found]
     table = Table(title=f"rejected files: {len(reasons):,}", title_justify="left")
     table.add_column("reason")
     table.add_column("files", justify="right")
     table.add_column("for example", overflow="fold")
     for reason in sorted(set(reasons), key=lambda reason: (-reasons.count(reason), reason)):
-        example = store.rejected[reasons.index(reason)].path
+        example = found[reasons.index(reason)].path
         table.add_row(reason, f"{reasons.count(reason):,}", named(example.name))
     return table
 
