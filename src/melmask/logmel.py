@@ -275,3 +275,53 @@ PUBLISHED_SPECS = {
     16_000: LogMelSpec(),
     32_000: LogMelSpec(sample_rate_hz=32_000, n_fft=800, hop_length=320, fmin_hz=50.0, fmax_hz=16_000.0),
 }
+
+
+# Front ends by name, for prepare --preset. Bands are multiples of 16, as high as a patch.
+PRESETS = {
+    "speech": LogMelSpec(),
+    "bats": LogMelSpec(256_000, n_fft=1024, hop_length=256, num_mels=80, fmin_hz=10_000.0, fmax_hz=128_000.0),
+    "heart": LogMelSpec(2_000, n_fft=128, hop_length=20, num_mels=48, fmin_hz=20.0, fmax_hz=1_000.0),
+}
+
+
+def front_end(
+    preset: str = "speech",
+    *,
+    sample_rate_hz: int | None = None,
+    num_mels: int | None = None,
+    fmin_hz: float | None = None,
+    fmax_hz: float | None = None,
+    window_ms: float | None = None,
+    hop_ms: float | None = None,
+) -> LogMelSpec:
+    """A preset with some of its settings changed, its lengths in milliseconds.
+
+    Args:
+        preset: a name in `PRESETS`.
+        sample_rate_hz: another one keeps window and hop in milliseconds, and its half is the highest frequency.
+        num_mels, fmin_hz, fmax_hz: see `LogMelSpec`.
+        window_ms, hop_ms: rounded to samples, the window to an even number.
+
+    Raises:
+        ValueError: no such preset, or see `LogMelSpec`.
+
+    >>> front_end(sample_rate_hz=48_000, num_mels=128, fmin_hz=20)
+    LogMelSpec(sample_rate_hz=48000, n_fft=1200, hop_length=480, num_mels=128, fmin_hz=20.0, fmax_hz=24000.0)
+    """
+    if preset not in PRESETS:
+        raise ValueError(f"no preset {preset!r} of a front end: choose from {', '.join(PRESETS)}")
+    base = PRESETS[preset]
+    rate_hz = base.sample_rate_hz if sample_rate_hz is None else sample_rate_hz
+    window_s = base.n_fft / base.sample_rate_hz if window_ms is None else window_ms / 1000
+    hop_s = base.hop_length / base.sample_rate_hz if hop_ms is None else hop_ms / 1000
+    if fmax_hz is None:
+        fmax_hz = base.fmax_hz if sample_rate_hz is None else rate_hz / 2
+    return LogMelSpec(
+        rate_hz,
+        2 * round(window_s * rate_hz / 2),
+        round(hop_s * rate_hz),
+        base.num_mels if num_mels is None else num_mels,
+        float(base.fmin_hz if fmin_hz is None else fmin_hz),
+        float(fmax_hz),
+    )

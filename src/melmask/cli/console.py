@@ -99,7 +99,7 @@ def counted_bar(what: str) -> Iterator[Callable[[int, int], None]]:
 
 
 @contextmanager
-def noted_bar(what: str) -> Iterator[Callable[[str, int, int], None]]:
+def noted_bar(what: str) -> Iterator[Callable[[str, int, int | None], None]]:
     """A progress bar as a function: called with what is being done, how much of it is done, and of how much."""
     with bar(what) as (progress, task):
         yield lambda note, done, total: progress.update(task, completed=done, total=total, note=escape(note))

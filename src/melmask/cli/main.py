@@ -26,7 +26,7 @@ COMMANDS = {
     "pretrain": "Train an encoder on a store, by a recipe with any setting changed.",
     "import": "Make a run folder of weights that others published.",
     "plan": "Estimate the time, memory and operations of a training run.",
-    "embed": "Write embeddings of recordings to an .npz file.",
+    "embed": "Write embeddings of recordings to an .npz or Parquet file.",
     "evaluate": "Evaluate encoders on labelled tasks by probes, beside baselines.",
     "compare": "Compare two encoders on the same clips, with paired intervals.",
     "finetune": "Fine-tune an encoder on a labelled task.",

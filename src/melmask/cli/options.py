@@ -47,6 +47,11 @@ OptionalEncoder = Annotated[str | None, arg(metavar="ENCODER", help_behavior_hin
 OptionalFile = Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="(optional)")]
 OptionalFolder = Annotated[Path | None, arg(metavar="FOLDER", help_behavior_hint="(optional)")]
 
+OptionalHz = Annotated[int | None, arg(metavar="HZ", help_behavior_hint="(optional)")]
+OptionalCount = Annotated[int | None, arg(metavar="INT", help_behavior_hint="(optional)")]
+OptionalNumber = Annotated[float | None, arg(metavar="NUMBER", help_behavior_hint="(optional)")]
+Preset = Literal["speech", "bats", "heart"]
+
 # Arguments with their help.
 Sources = Annotated[
     tuple[Path, ...],

@@ -87,8 +87,8 @@ def notes_of(notes: Sequence[NotedClip], listed: str) -> list[str]:
     return summed_up(((noted.path.name, Note(noted.kind, noted.detail)) for noted in notes), listed)
 
 
-def front_end_of(settings: Sequence[str]) -> LogMelSpec:
-    """The default front end with some of its settings changed, each given as NAME=VALUE.
+def front_end_of(settings: Sequence[str], base: LogMelSpec = DEFAULT_SPEC) -> LogMelSpec:
+    """A front end with some of its settings changed, each given as NAME=VALUE.
 
     Raises:
         ValueError: no such setting, no number, or one out of range.
@@ -103,7 +103,7 @@ def front_end_of(settings: Sequence[str]) -> LogMelSpec:
             values[name] = types[name](value)
         except ValueError as error:
             raise ValueError(f"--front-end {setting!r}: {value!r} is no {types[name].__name__}") from error
-    return replace(DEFAULT_SPEC, **values)
+    return replace(base, **values)
 
 
 def print_task_rejections(table: Path, specs: Sequence[LogMelSpec]) -> list[Store]:

@@ -1,4 +1,4 @@
-"""Embeddings that were made block by block -> one .npz or Parquet file, of which never more than a part is in memory."""
+"""Embeddings that were made block by block -> one .npz or Parquet file, a part in memory at a time."""
 
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
@@ -41,9 +41,7 @@ def _parts(done: Sequence[Done]) -> Iterator[Part]:
         yield from block.parts()
 
 
-def _write_npz(
-    out: Path, done: Sequence[Done], encoder: str, times: Sequence[str], shape: tuple[int, int]
-) -> None:
+def _write_npz(out: Path, done: Sequence[Done], encoder: str, times: Sequence[str], shape: tuple[int, int]) -> None:
     first = next(_parts(done))
     columns: dict[str, tuple[Callable[[Part], Any], np.dtype, tuple[int, ...]]] = {
         "features": (lambda part: part.features, first.features.dtype, shape)
@@ -64,9 +62,7 @@ def _write_npz(
             np.lib.format.write_array(file, np.array(encoder))
 
 
-def _write_parquet(
-    out: Path, done: Sequence[Done], encoder: str, times: Sequence[str], shape: tuple[int, int]
-) -> None:
+def _write_parquet(out: Path, done: Sequence[Done], encoder: str, times: Sequence[str], shape: tuple[int, int]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 

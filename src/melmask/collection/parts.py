@@ -15,6 +15,7 @@ from melmask.collection.windows import Division, Windows
 from melmask.data.manifest import Clip, Rejected
 from melmask.data.prepare import NothingUsable, prepare
 from melmask.data.store import NotedClip, Store
+from melmask.data.writing import NearlySilent
 from melmask.encoders.base import AudioEncoder
 from melmask.files import atomic_write, read_json, remove_temporaries, write_json
 from melmask.locks import exclusive
@@ -89,7 +90,7 @@ class Done:
 
     def parts(self) -> Iterator[Part]:
         """The embeddings, one part after the other."""
-        clips = [Clip(Path(str(path)), label, fold, group, str(source)) for path, label, fold, group, source in self.clips]
+        clips = [Clip(Path(str(path)), *labels, str(source)) for path, *labels, source in self.clips]
         for number in range(self.num_parts):
             with np.load(_part(self.folder, self.key, number)) as file:
                 yield Part(clips, *(file[name] for name in ARRAYS))
@@ -190,6 +191,9 @@ def _embed(
             rejected = store.rejected
         except NothingUsable as error:
             rejected = error.rejected
+        except NearlySilent as error:
+            silent = [Rejected(clip.path, "nearly silent", str(error), clip.source) for clip in block.clips]
+            rejected = [*block.rejected, *silent]
     num_rows = num_dims = num_parts = 0
     for part in _made(encoder, store, division, lambda n: _part(folder, block.key, n), show) if store else ():
         num_rows, num_dims, num_parts = num_rows + len(part.features), part.features.shape[1], num_parts + 1

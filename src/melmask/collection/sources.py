@@ -34,7 +34,7 @@ class Block:
         """A hash of the listings, and of size and time of their files: another one if any of it has changed."""
         digest = hashlib.sha256(repr(self.rejected).encode("utf-8", "surrogateescape"))
         for clip in self.clips:
-            digest.update(f"{clip!r} {_state(clip.path)}\n".encode("utf-8", "surrogateescape"))
+            digest.update(f"{clip!r} {state_of(clip.path)}\n".encode("utf-8", "surrogateescape"))
         return digest.hexdigest()[:20]
 
 
@@ -70,7 +70,7 @@ def blocks(recordings: Iterable[Clip | Rejected], max_files: int, max_bytes: int
         if isinstance(one, Rejected):
             rejected.append(one)
             continue
-        size = _state(one.path)[0]
+        size = state_of(one.path)[0]
         if clips and (len(clips) == max_files or num_bytes + size > max_bytes):
             yield Block(tuple(clips), tuple(rejected))
             clips, rejected, num_bytes = [], [], 0
@@ -87,7 +87,7 @@ def _kind(source: str) -> str:
 
 
 def _matching(pattern: str) -> Iterator[Clip | Rejected]:
-    matches = sorted(Path(match) for match in glob(pattern, recursive=True))
+    matches = sorted(Path(match) for match in glob(pattern, recursive=True))  # noqa: PTH207, which may be absolute
     if not matches:
         raise ValueError(f"no file matches {pattern}: check the pattern")
     for path in matches:
@@ -97,7 +97,7 @@ def _matching(pattern: str) -> Iterator[Clip | Rejected]:
             yield Rejected(path.absolute(), NOT_AUDIO, FOREIGN, pattern)
 
 
-def _state(path: Path) -> tuple[int, int]:
+def state_of(path: Path) -> tuple[int, int]:
     """Size and time of a file, or of the archive it lies in; zeros if there is none."""
     for place in (path, (archive_of(path) or (path,))[0]):
         try:

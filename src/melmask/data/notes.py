@@ -7,6 +7,8 @@ from melmask.audio import Energy, Note
 from melmask.logmel import LogMelSpec
 
 UNSEEN_NOTE = "unseen by the front end"
+LOWER_NOTE, HIGHER_NOTE = "recorded at a far lower rate", "recorded at a far higher rate"
+FAR = 4  # a rate so many times as high as the front end's, or as low; 48 kHz at 16 kHz is common
 UNSEEN_SHARE = 0.75  # of the energy; less is common: rumble below 50 Hz, and two thirds of hiss at 48 kHz
 LOW_RATE = 20  # sample rate for what is below the lowest frequency, in multiples of it
 MAX_DOUBLINGS = 10
@@ -15,13 +17,15 @@ MAX_DOUBLINGS = 10
 def unseen_note(spec: LogMelSpec, energy: Energy) -> Note | None:
     """Says how much of a recording's energy the front end cannot see, and a front end that can; None if little.
 
+    Of a recording whose rate is far from the front end's it is said what is lost, whatever its energy.
+
     Args:
         spec: the front end.
         energy: of the recording, decoded at its rate.
     """
     below, above = energy.shares()
     if below + above < UNSEEN_SHARE:
-        return None
+        return _rate_note(spec, energy.file_rate_hz)
     rate_hz = energy.file_rate_hz
     if below > above:
         rate_hz = min(rate_hz, max(1, round(LOW_RATE * spec.fmin_hz)))
@@ -29,6 +33,16 @@ def unseen_note(spec: LogMelSpec, energy: Energy) -> Note | None:
     shares = " and ".join(parts)
     detail = f"its energy is outside of {spec.fmin_hz:g} to {spec.fmax_hz:g} Hz: {shares}; {_remedy(spec, rate_hz)}"
     return Note(UNSEEN_NOTE, detail)
+
+
+@lru_cache
+def _rate_note(spec: LogMelSpec, rate_hz: int) -> Note | None:
+    at = f"recorded at {rate_hz:,} Hz, prepared at {spec.sample_rate_hz:,} Hz"
+    if rate_hz >= FAR * spec.sample_rate_hz:
+        return Note(HIGHER_NOTE, f"{at}: all above {spec.fmax_hz:,g} Hz is lost; {_remedy(spec, rate_hz)}")
+    if FAR * rate_hz <= spec.sample_rate_hz:
+        return Note(LOWER_NOTE, f"{at}: it has nothing above {rate_hz / 2:,g} Hz; {_remedy(spec, rate_hz)}")
+    return None
 
 
 @lru_cache

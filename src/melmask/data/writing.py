@@ -25,6 +25,10 @@ NEARLY_SILENT = (
 READ_BY = "by a training or an evaluation, and would have to change: wait for that, or choose another folder"
 
 
+class NearlySilent(ValueError):
+    """Recordings whose log-mels do not vary."""
+
+
 def warn(text: str) -> None:
     """Say something where nobody else does."""
     warnings.warn(text, stacklevel=4)
@@ -108,7 +112,7 @@ def describe(
     mean = total / (num_frames * spec.num_mels)
     std = math.sqrt(max(0.0, total_of_squares / (num_frames * spec.num_mels) - mean**2))
     if std < MIN_STD:
-        raise ValueError(NEARLY_SILENT.format(count=len(clips), example=clips[0].clip.path, mean=mean, std=std))
+        raise NearlySilent(NEARLY_SILENT.format(count=len(clips), example=clips[0].clip.path, mean=mean, std=std))
     rows = [
         repr((content, item.num_frames, item.clip.label, item.clip.fold, item.clip.group, item.clip.source))
         for item, content in zip(clips, contents, strict=True)

@@ -76,6 +76,11 @@ class AudioEncoder(Protocol):
         """Whether `untrained` gives a baseline: of a trained melmask encoder; else it raises ValueError."""
         ...
 
+    @property
+    def step_s(self) -> float:
+        """From one time step to the next, in seconds; 0 if it has none."""
+        ...
+
     def untrained(self) -> "AudioEncoder":
         """The same form with random weights, which shows what training added."""
         ...
@@ -138,6 +143,7 @@ class ClipEncoder:
     step: ClassVar[int | None] = None
     has_time_steps: ClassVar[bool] = False
     has_untrained: ClassVar[bool] = False
+    step_s: ClassVar[float] = 0.0
 
     def untrained(self) -> AudioEncoder:
         """Raises ValueError."""

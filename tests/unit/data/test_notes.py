@@ -14,7 +14,7 @@ from melmask.data.notes import UNSEEN_NOTE, seeing, summed_up
 from melmask.data.prepare import prepare
 from melmask.data.store import NOTES, Store
 from melmask.encoders.recordings import log_mels
-from melmask.logmel import LogMelSpec
+from melmask.logmel import PRESETS, LogMelSpec
 
 LOST = {  # rate in Hz, frequency of the sound, seconds
     "bat_45k": (384_000, 45e3, 1),
@@ -119,3 +119,30 @@ def test_notes_are_summed_up_by_kind() -> None:
     notes = [("a", Note("one", "x")), ("b", Note("two", "y")), ("c", Note("one", "z"))]
     assert summed_up(notes) == ["one: 2 recordings, such as a: x", "two: 1 recording, such as b: y"]
     assert summed_up(notes, "notes.csv")[0].endswith("; all in notes.csv")
+
+
+def test_a_rate_far_from_the_front_ends_is_said_once_a_kind_and_presets_lose_nothing(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    for name, rate_hz in (("heart", 2000), ("seismic", 250), ("bat", 384_000), ("bat2", 384_000), ("studio", 48_000)):
+        time_s = np.arange(2 * rate_hz) / rate_hz
+        sound = 0.3 * np.sin(2 * np.pi * 90 * time_s) + 0.01 * rng.standard_normal(len(time_s))  # within 50 to 8000 Hz
+        soundfile.write(tmp_path / f"{name}.wav", sound, rate_hz, subtype="PCM_24")
+    main(["prepare", str(tmp_path), "--out", str(tmp_path / "store"), "--workers", "0"])
+    printed = " ".join(capsys.readouterr().out.split())
+    assert printed.count("recorded at a far higher rate: 2 recordings, such as bat.wav") == 1
+    assert printed.count("recorded at a far lower rate: 2 recordings, such as heart.wav") == 1
+    assert "384,000 Hz, prepared at 16,000 Hz: all above 8,000 Hz is lost" in printed
+    details = {noted.path.stem: noted.detail for noted in Store.open(tmp_path / "store").notes}
+    assert "it has nothing above 125 Hz" in details["seismic"] and "studio" not in details
+    for preset, name in (("heart", "heart"), ("bats", "bat")):
+        out = tmp_path / preset
+        main(["prepare", str(tmp_path / f"{name}.wav"), "--out", str(out), "--preset", preset, "--workers", "0"])
+        store = Store.open(out)
+        assert store.spec == PRESETS[preset] and store.spec.num_mels % 16 == 0
+        assert not [noted for noted in store.notes if "far" in noted.kind]
+    settings = ["--sample-rate", "48000", "--num-mels", "128", "--fmin", "20", "--window-ms", "30", "--hop-ms", "12.5"]
+    main(["prepare", str(tmp_path / "studio.wav"), "--out", str(tmp_path / "own"), *settings, "--workers", "0"])
+    assert Store.open(tmp_path / "own").spec == LogMelSpec(48_000, 1440, 600, 128, 20.0, 24_000.0)
+    with pytest.raises(SystemExit):
+        main(["prepare", str(tmp_path / "studio.wav"), "--out", str(tmp_path / "x"), "--fmax", "9000"])
+    assert "fmax_hz 9000.0 exceeds half the sample rate" in capsys.readouterr().err
