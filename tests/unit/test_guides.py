@@ -1,6 +1,5 @@
 """The code of the guides runs, on real recordings where there are any, and has the values that its comments state."""
 
-import glob
 import io
 import re
 import shlex
@@ -25,14 +24,18 @@ def sounds(recordings: Path) -> list[Path]:
     return [recordings.parent / f"{number:02}.wav" for number in range(6)]
 
 
+def matching(pattern: str) -> list[str]:
+    return sorted(map(str, Path().glob(pattern))) if "*" in pattern else []
+
+
 def run_shell(block: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Run the commands of a block in this process, as a shell would: patterns, and `ls` behind a pipe."""
     for line in block.replace("\\\n", " ").splitlines():
         listed, _, command = line.rpartition("| ")
-        monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(sorted(glob.glob(listed.removeprefix("ls ").strip())))))
+        monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(matching(listed.removeprefix("ls ").strip()))))
         program, name, *rest = shlex.split(command)
         assert program == "melmask"
-        arguments = [path for word in rest for path in (sorted(glob.glob(word)) or [word])]
+        arguments = [path for word in rest for path in (matching(word) or [word])]
         main([name, *arguments])
 
 

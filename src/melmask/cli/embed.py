@@ -55,11 +55,9 @@ def embed(
     from melmask.collection.windows import Division
     from melmask.data.prepare import NothingUsable
     from melmask.data.store import write_notes, write_rejected
-    from melmask.encoders.registry import as_encoder, names_encoder
+    from melmask.encoders.registry import as_encoder
 
-    encoder, recordings = (sources[0], sources[1:]) if names_encoder(sources[0]) else (DEFAULT_ENCODER, sources)
-    if not recordings:
-        raise ValueError(f"{encoder} is an encoder: name recordings behind it, as in melmask embed {encoder} my.wav")
+    encoder, recordings = encoder_and_recordings(sources, "embed")
     if out is None and DEFAULT_OUT.exists():
         raise ValueError(f"{DEFAULT_OUT} exists already: name the file to write with --out")
     out = out or DEFAULT_OUT
@@ -96,3 +94,18 @@ def embed(
     answer.update(encoder=made.name, embeddings=num_rows, dimensions=num_dims, rejected=len(rejected))
     print_next("melmask", "report", "--map", out, "--out", "map")
     steps.exit_if_left_out([rejected])
+
+
+def encoder_and_recordings(sources: tuple[str, ...], command: str) -> tuple[str, tuple[str, ...]]:
+    """The encoder, tiny where none is named first, and the recordings.
+
+    Raises:
+        ValueError: there are no recordings.
+    """
+    from melmask.encoders.registry import names_encoder
+
+    encoder, recordings = (sources[0], sources[1:]) if names_encoder(sources[0]) else (DEFAULT_ENCODER, sources)
+    if not recordings:
+        example = f"melmask {command} {encoder} my.wav"
+        raise ValueError(f"{encoder} is an encoder: name recordings behind it, as in {example}")
+    return encoder, recordings

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Float64, Int
+from jaxtyping import Float, Float32, Float64, Int
 
-from melmask.collection.sources import Block, blocks
+from melmask.collection.sources import Block, blocks, found
 from melmask.collection.windows import Division, Windows
 from melmask.data.manifest import Clip, Rejected
 from melmask.data.prepare import NothingUsable, prepare
@@ -18,7 +18,7 @@ from melmask.data.store import NotedClip, Store
 from melmask.data.writing import NearlySilent
 from melmask.encoders.base import AudioEncoder
 from melmask.files import atomic_write, read_json, remove_temporaries, write_json
-from melmask.locks import exclusive
+from melmask.locks import exclusive, temporary_folder
 from melmask.logmel import LogMelSpec
 
 # Whole recordings are embedded in groups of 1,024, as `embed_store` does, so that blocks change no bit.
@@ -145,6 +145,26 @@ def embed_in_blocks(
             num_done += len(block.clips)
             show("", num_done, total)
     return done
+
+
+def embedded(
+    encoder: AudioEncoder, sources: Sequence[str], num_workers: int | None = None, show: Show = show_nothing
+) -> tuple[list[Clip], Float32[np.ndarray, "clip dim"], list[Rejected]]:
+    """Whole recordings with their embeddings, in memory, and what was rejected.
+
+    Raises:
+        NothingUsable: no recording can be used.
+    """
+    with temporary_folder() as folder:
+        done = embed_in_blocks(
+            encoder, found(sources), folder / "parts", Division(), num_workers=num_workers, show=show
+        )
+        rejected = [one for block in done for one in block.rejections()]
+        parts = [part for block in done for part in block.parts()]
+    if not parts:
+        raise NothingUsable(rejected, Path(sources[0]))
+    clips = [part.clips[row] for part in parts for row in part.row.tolist()]
+    return clips, np.concatenate([part.features for part in parts]), rejected
 
 
 def _shifted(show: Show, num_before: int, total: int | None) -> Callable[[str, float], None]:

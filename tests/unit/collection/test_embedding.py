@@ -136,21 +136,9 @@ def test_memory_is_flat_in_the_length_of_a_recording(tmp_path, minutes):
         "import resource, sys; from melmask.cli.main import main; main(sys.argv[1:]); "
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
     )
-    command = [
-        sys.executable,
-        "-c",
-        code,
-        "embed",
-        "untrained:micro",
-        "hours.wav",
-        "--window-s",
-        "10",
-        "--workers",
-        "0",
-    ]
-    done = subprocess.run(
-        [*command, "--workers", "0", "--out", "h.parquet"], capture_output=True, text=True, check=True
-    )
+    command = [sys.executable, "-c", code, "embed", "untrained:micro", "hours.wav", "--window-s", "10"]
+    command += ["--workers", "0", "--out", "h.parquet"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
     peak_mib = int(done.stdout.split()[-1]) / 1024
     print(f"{minutes} min: {peak_mib:.0f} MiB")
     assert peak_mib < 1000
