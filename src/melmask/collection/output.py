@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from melmask.collection.parts import COLUMNS, Done, Part
+from melmask.encoders.embeddings import PARQUET
 from melmask.files import atomic_write
 
-PARQUET = (".parquet", ".pq")
 TIMES = ("start_s", "end_s")
 
 

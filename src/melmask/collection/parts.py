@@ -90,7 +90,7 @@ class Done:
 
     def parts(self) -> Iterator[Part]:
         """The embeddings, one part after the other."""
-        clips = [Clip(Path(str(path)), *labels, str(source)) for path, *labels, source in self.clips]
+        clips = [Clip(Path(str(one[0])), one[1], one[2], one[3], str(one[4])) for one in self.clips]
         for number in range(self.num_parts):
             with np.load(_part(self.folder, self.key, number)) as file:
                 yield Part(clips, *(file[name] for name in ARRAYS))

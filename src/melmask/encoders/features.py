@@ -35,7 +35,7 @@ class FeatureSettings:
             parts of its length, which keep the order of what is heard. "auto" likewise, or "mean".
         precision: of the encoder's matrix products; "auto" is bf16 where the hardware computes in it, else float32, so
             that features differ between machines, by about a hundredth of their deviation.
-        whitened: whether the file's whitening (`melmask.nn.time_steps.Whitening`) is applied to time steps before they
+        whitened: whether the whitening of the file is applied to time steps before they
             are pooled. "auto" is yes where the file has one and its layers are read.
 
     Raises:
