@@ -28,7 +28,7 @@ COMMANDS = {
     "plan": "Estimate the time, memory and operations of a training run.",
     "embed": "Write embeddings of recordings to an .npz or Parquet file.",
     "index": "Make an index of recordings to search, or add new ones to it.",
-    "search": "Find the windows of a collection that are most similar to a recording.",
+    "search": "Find the windows of a collection most similar to a recording.",
     "novelty": "Find recordings that differ from known good ones, as of a machine.",
     "evaluate": "Evaluate encoders on labelled tasks by probes, beside baselines.",
     "compare": "Compare two encoders on the same clips, with paired intervals.",

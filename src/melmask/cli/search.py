@@ -16,7 +16,7 @@ def search(
     encoder: OptionalEncoder = None,
     out: OptionalFile = None,
 ) -> None:
-    """Find the windows of a collection that are most similar to a recording.
+    """Find the windows of a collection most similar to a recording.
 
     Example: melmask search collection.index query.wav
 
