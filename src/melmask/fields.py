@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-import math
+import sys
 from collections.abc import Mapping, MutableMapping, Sequence
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -109,7 +109,7 @@ def check_fields(values: Mapping[str, Any], kinds: Mapping[str, type]) -> None:
         if name not in values:
             raise ValueError(f"it has no field {name!r}")
         fitted(values[name], kind, f"field {name!r}")
-        if kind is float and not math.isfinite(values[name]):
+        if kind is float and not abs(values[name]) <= sys.float_info.max:
             raise _unfit(f"field {name!r}", values[name], "a finite number")
 
 

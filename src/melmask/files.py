@@ -5,6 +5,7 @@
 that names the file, the part of it and the remedy.
 """
 
+import errno
 import json
 import os
 import re
@@ -30,6 +31,8 @@ TEMPORARY = ".tmp"  # extension of files that are being written
 CHECKSUM = "xxh3_128"  # in the metadata of a file of tensors
 BLOCK_BYTES = 2**20
 MAX_NAMED = 10  # lines in a note
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+FULL_REMEDY = "free some space and call again; what was there before is kept"
 REMEDY = "restore it from a copy, or make it again"
 
 
@@ -58,9 +61,20 @@ def atomic_write(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     except BaseException as error:
         temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno and not error.filename:
-            error.filename = str(path)
+        if isinstance(error, OSError):
+            raise _explained(error, path) from None
         raise
+
+
+def _explained(error: OSError, path: Path) -> OSError:
+    """The error of writing a file, with its name and, where the disk is full, the remedy."""
+    if error.errno is None:  # as of NumPy, which says how many bytes were written, and not of what
+        is_named = str(path) in str(error)
+        return error if is_named else OSError(f"{path} cannot be written: {error}; {FULL_REMEDY}")
+    error.filename = error.filename or str(path)
+    if error.errno in FULL and FULL_REMEDY not in str(error.strerror):
+        error.strerror = f"{error.strerror}; {FULL_REMEDY}"
+    return error
 
 
 def remove_temporaries(folder: Path) -> None:
@@ -166,8 +180,7 @@ def append_lines(path: Path, objects: Iterable[Mapping[str, Any]]) -> None:
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        error.filename = error.filename or str(path)
-        raise
+        raise _explained(error, path) from None
 
 
 def append_line(path: Path, values: Mapping[str, Any]) -> None:
@@ -251,7 +264,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
         try:
             save_file(on_cpu, temporary, stated)
         except SafetensorError as error:
-            raise OSError(f"{path} cannot be written: {error}") from error
+            raise OSError(f"{path} cannot be written: {error}; {FULL_REMEDY}") from error
 
 
 def read_tensors(

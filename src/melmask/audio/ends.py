@@ -15,6 +15,7 @@ WRAP_BYTES = 2**32  # sizes of 32 bits start again from 0 here
 MAX_FLAC_FRAME_BYTES = 2**20
 MPEG_FRAMES_AT_MOST = 64  # an MPEG stream has no more seconds than if it were so many times as large
 XING_TOLERANCE_BYTES = 2**14
+XING_BYTES = 16  # of its header, as far as it is read
 LENGTH_NOTE = "length corrected"
 UNREAD_NOTE = "not read to the end"
 
@@ -302,7 +303,7 @@ def _mpeg(content: Content) -> View | None:
     end = content.num_bytes - 128 * (content.read(content.num_bytes - 128, 3) == b"TAG")
     at = max(first.find(b"Xing"), first.find(b"Info"))
     patches, note = {}, None
-    if at >= 0 and first[at + 7] & 1:
+    if at >= 0 and len(first) >= at + XING_BYTES and first[at + 7] & 1:
         claimed = start + int.from_bytes(first[at + 12 : at + 16], "big") if first[at + 7] & 2 else end
         follows = content.read(claimed, 4)
         is_sound = starts_mpeg(follows) or follows[:3] == b"ID3"

@@ -10,7 +10,17 @@ import soxr
 from jaxtyping import Float
 
 from melmask.audio.channels import Mix, OtherChannels
-from melmask.audio.facts import NOT_AUDIO, SAMPLE_RATES_HZ, UNSUPPORTED, AudioError, Note, Noted, ignore, no_access
+from melmask.audio.facts import (
+    NOT_AUDIO,
+    SAMPLE_RATES_HZ,
+    UNSUPPORTED,
+    AudioError,
+    Note,
+    Noted,
+    ignore,
+    is_out_of_memory,
+    no_access,
+)
 from melmask.audio.formats import Content, foreign_codec
 from melmask.audio.hdf5 import Hdf5Waveform
 from melmask.audio.libav import Libav, pyav
@@ -85,7 +95,7 @@ def decode(
             if energy is not None:
                 energy.start(source.rate_hz)
             mix = Mix(path, source.rate_hz, source.num_channels, chosen)
-            blocks = mix.of(source.blocks(notes.append))
+            blocks = mix.of(_guarded(path, source.blocks(notes.append)))
             try:
                 result = use(_resampled(path, blocks, source.rate_hz, sample_rate_hz, energy))
             except OtherChannels as other:
@@ -133,6 +143,27 @@ def _source(path: Path, content: Content) -> Source:
                 raise error from None
     except OSError as error:  # the disk or the network does not answer
         raise no_access(path, error) from error
+    except AudioError:
+        raise
+    except Exception as error:
+        raise _unreadable(path, error) from error
+
+
+def _guarded(path: Path, blocks: Blocks) -> Blocks:
+    """The blocks; what a library raises of a damaged file, whatever it is, is an AudioError."""
+    try:
+        yield from blocks
+    except (AudioError, OSError):
+        raise
+    except Exception as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> AudioError:
+    if is_out_of_memory(error):
+        detail = "memory ran out while it was decoded. Close other programs, or use fewer processes."
+        return AudioError("out of memory", path, detail, is_transient=True)
+    return AudioError("unreadable", path, f"{type(error).__name__}: {error}. Fetch it again, or convert it to WAV.")
 
 
 def _check_rate(path: Path, rate_hz: int) -> None:

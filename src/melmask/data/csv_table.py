@@ -14,6 +14,7 @@ from melmask.escaping import from_csv
 SEPARATORS = (",", ";", "\t", "|")
 ALTERNATIVES = ({"fold", "split"},)  # columns of which a table has one
 MANIFEST_EXTENSIONS = (".csv", ".tsv")
+MAX_COLUMNS = 10_000
 MIN_LIKENESS = 0.8  # of a header to a column's name, above which it is taken for a slip
 PREFIXES, SUFFIXES = ("cv", "k", "my", "class", "true"), ("id", "ids", "no", "nr", "num", "number", "name", "names")
 UNCLOSED = "a quote is opened and not closed: close it, or write a quote within a cell twice"
@@ -140,6 +141,10 @@ def _swallows_rows(cell: str, separator: str, width: int) -> bool:
 
 def _match(path: Path, header: Sequence[str], known: Sequence[str], needed: Sequence[str]) -> dict[str, int]:
     """The number of each known column of a header."""
+    if len(header) > MAX_COLUMNS:
+        raise ValueError(
+            f"{path}, line 1: {len(header):,} columns: check the separator, or leave out what is not needed"
+        )
     plain = [_plain(name) for name in header]
     for name, times in Counter(plain).items():
         if times > 1 and name in known:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from tokenize import TokenError
 from typing import IO
 
 import numpy as np
@@ -109,7 +110,7 @@ def _array(path: Path, spec: LogMelSpec) -> _Array:
         version = np.lib.format.read_magic(head)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, is_fortran, dtype = read(head)
-    except ValueError as error:
+    except (ValueError, TypeError, KeyError, SyntaxError, TokenError, OverflowError, RecursionError) as error:
         raise AudioError(NOT_LOG_MELS, path, f"it is no .npy array: {error}. Make it again.") from error
     sides = shape[1:] if len(shape) == 3 and shape[0] == 1 else shape
     if dtype.kind != "f" or len(sides) != 2 or spec.num_mels not in sides or 0 in sides:

@@ -79,7 +79,7 @@ def list_sources(sources: Sequence[Path]) -> tuple[list[Clip], list[Rejected]]:
     """
     if not sources:
         raise ValueError("no sources given: name at least one recording, folder or CSV manifest")
-    for path, times in Counter(source.resolve() for source in sources).items():
+    for path, times in Counter(map(_resolved, sources)).items():
         if times > 1:
             raise ValueError(f"the source {path} is given {times} times: name it once")
     clips: list[Clip] = []
@@ -153,6 +153,13 @@ def source_names(sources: Sequence[Path]) -> list[str]:
     return [name_of[source.absolute()] for source in sources]
 
 
+def _resolved(source: Path) -> Path:
+    try:
+        return source.resolve()
+    except (OSError, RuntimeError) as error:  # a link that leads to itself
+        raise ValueError(f"{source} cannot be followed ({error}): check its links") from error
+
+
 def _list_folder(folder: Path, source: str) -> tuple[list[Clip], list[Rejected]]:
     clips, rejected = [], []
     for path in sorted(_walk(folder.absolute())):
@@ -166,7 +173,9 @@ def _list_folder(folder: Path, source: str) -> tuple[list[Clip], list[Rejected]]
             detail = "Convert it if it is audio; remove it, or list the wanted files in a manifest, if not."
             rejected.append(Rejected(path, NOT_AUDIO, detail, source))
     if not clips:
-        raise ValueError(f"no audio files below {folder}: looked for {', '.join(sorted(AUDIO_EXTENSIONS))}")
+        raise ValueError(
+            f"no audio files below {folder}: check the folder; looked for {', '.join(sorted(AUDIO_EXTENSIONS))}"
+        )
     return clips, rejected
 
 

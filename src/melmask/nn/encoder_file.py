@@ -23,6 +23,8 @@ WHITENING = "whitening."  # before the names of its tensors
 ENCODER = "encoder.safetensors"  # its name in a run's folder
 MAX_CROP_FRAMES = 10**6
 # Files of the second format have positions in another order, which versions that know only the first would not see.
+ENTRIES = {"format", "form", "front_end", "features"}  # of the metadata, beside the checksum
+PREFIX = "melmask-encoder-"  # of the names of all formats
 ORDERS: dict[str, PositionOrder] = {"melmask-encoder-1": "freq-time", "melmask-encoder-2": "time-freq"}
 
 
@@ -101,14 +103,16 @@ class EncoderFile:
             ValueError: the file is missing, damaged, or neither.
         """
         if not path.exists():
-            raise ValueError(f"{path} does not exist: the run has not saved its first checkpoint, or is no run folder")
+            raise ValueError(f"{path} does not exist: resume the run, which writes it, or check the path")
         if is_foreign(path):
             return EncoderFile.of_published(path)
         tensors, metadata = read_tensors(path)
         if metadata.get("format") not in ORDERS:
+            if metadata.get("format", "").startswith(PREFIX):
+                raise ValueError(f"{path} is of a later version of melmask ({metadata['format']}): install a newer one")
             if holds_transformer(tensors):
                 return EncoderFile.of_published(path)
-            raise ValueError(f"{path} is no melmask encoder (format {metadata.get('format')!r})")
+            raise ValueError(f"{path} is no melmask encoder (format {metadata.get('format')!r}): check the path")
         return _read(path, tensors, metadata)
 
     @staticmethod
@@ -145,6 +149,9 @@ def _read(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
     def part(name: str, fields: Mapping[str, type], default: str = "") -> dict[str, Any]:
         return parse_json(metadata.get(name, default), f"{path} is no melmask encoder, as to its {name}", fields)
 
+    strange = set(metadata) - ENTRIES
+    if strange:  # perhaps the checksum, under a damaged name
+        raise ValueError(f"{path} is no melmask encoder: its metadata have an entry {min(strange)!r}; {REMEDY}")
     given = part("form", {"size": dict, "patch_shape": list, "crop_frames": int})
     front_end = part("front_end", {"spec": dict, "mean": float, "std": float})
     features = part("features", {}, "{}")
@@ -153,6 +160,8 @@ def _read(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
         if front_end["std"] <= 0.0:
             raise ValueError(f"field 'std' is {front_end['std']}, not a positive number")
         stated = make(_Stated, features)
+        if not isinstance(stated.layers, str) and max(stated.layers, default=0) > form.size.depth:
+            raise ValueError(f"its features are of layer {max(stated.layers)}, and it has {form.size.depth}")
         spec = LogMelSpec.from_dict(front_end["spec"])
         _check_tensors(form, tensors)
         encoder = Encoder(form.size, form.patch_shape, ORDERS[metadata["format"]])
@@ -172,7 +181,7 @@ def _check_tensors(form: _Form, tensors: Mapping[str, Tensor]) -> None:
             raise ValueError(f"tensor {name!r} has values that are not finite")
     depth = len({name.split(".")[1] for name in tensors if name.startswith("blocks.")})
     shapes = [tensors[name].shape if name in tensors else (0,) for name in ("norm.weight", "patch_embed.proj.weight")]
-    dim, values = (shape[-1] for shape in shapes)
+    dim, values = (shape[-1] if shape else 0 for shape in shapes)
     stated = (form.size.depth, form.size.dim, math.prod(form.patch_shape))
     if (depth, dim, values) != stated or not 1 <= form.crop_frames <= MAX_CROP_FRAMES:
         raise ValueError(f"{form} is not the form of its tensors: {depth} blocks of width {dim}, patches of {values}")

@@ -1,6 +1,7 @@
 """Runs of the schedule "wsd" are extended, or ended early, from a checkpoint before their learning rate falls."""
 
 import dataclasses
+import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,6 +65,35 @@ class Extension:
             if step > self.step:
                 kept_encoder(run, step).unlink()
         self.recipe.save(run / RECIPE)
+
+
+def settings_of(recipe: Recipe) -> str:
+    """The settings that a checkpoint is trained by, as JSON, without the length of a run that can be extended."""
+    values = dataclasses.asdict(recipe)
+    for name in (*LENGTH, "warmup") if recipe.schedule == "wsd" else ():
+        del values[name]
+    return json.dumps(values, sort_keys=True)
+
+
+def check_settings(run: Path, recipe: Recipe, saved: str) -> None:
+    """Check that the last checkpoint was trained by the recipe that the run has now.
+
+    Args:
+        run: the run's folder.
+        recipe: that it has now.
+        saved: `settings_of` the recipe that it was trained by; "{}" in checkpoints of earlier versions.
+
+    Raises:
+        ValueError: a setting is another, which is named.
+    """
+    before, now = json.loads(saved), json.loads(settings_of(recipe))
+    others = [name for name in now if name in before and before[name] != now[name]]
+    if others:
+        said = f"{others[0]} is {now[others[0]]!r}, and was {before[others[0]]!r}"
+        raise ValueError(
+            f"{run / RECIPE} is not the recipe that {run / CHECKPOINT} was trained by: {said}: restore it, or start "
+            "another run from these weights with --init"
+        )
 
 
 def find_extension(run: Path, recipe: Recipe, crops_per_epoch: int) -> Extension | None:

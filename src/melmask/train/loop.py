@@ -23,7 +23,7 @@ from melmask.threads import following_load
 from melmask.train.average import AVERAGE, WeightsAverage
 from melmask.train.checkpoint import REMEDY, load_training, save_training, step_of
 from melmask.train.distributed import RANK_TIMEOUT_S, World, join_world
-from melmask.train.extension import find_extension
+from melmask.train.extension import check_settings, find_extension, settings_of
 from melmask.train.initial import Initial, find_initial, stated_features
 from melmask.train.masker import Masker
 from melmask.train.monitors import effective_rank, feature_deviation
@@ -267,11 +267,12 @@ class Trainer:
         """Write checkpoint and encoder file, in the first process."""
         self.check_finite(step)
         if self.world.is_first:
+            metadata = {"step": str(step), "recipe": settings_of(self.recipe)}
             extra = {f"{MASKING}{name}": tensor for name, tensor in self.masker.state().items()}
             if self.average:
                 extra |= self.average.state()
             for file in (STABLE, CHECKPOINT) if step == self.stable_step else (CHECKPOINT,):
-                save_training(self.run / file, self.model, self.optimiser, extra, {"step": str(step)})
+                save_training(self.run / file, self.model, self.optimiser, extra, metadata)
             self.save_encoder(self.run / ENCODER)
         self.world.wait()
 
@@ -312,6 +313,7 @@ class Trainer:
         """Restore the state of the last checkpoint; returns its number of steps."""
         path = self.run / CHECKPOINT
         extra, metadata = load_training(path, self.model, self.optimiser)
+        check_settings(self.run, self.recipe, metadata.get("recipe", "{}"))
         try:
             self.masker.restore(select_prefix(extra, MASKING))
             if self.average:

@@ -168,6 +168,8 @@ class Recipe:
     def _check_shares(self) -> None:
         if not 0.0 <= self.procedural_share <= 1.0:
             raise ValueError(f"procedural_share is a share of the crops in [0, 1], got {self.procedural_share}")
+        if not all(0.0 <= beta < 1.0 for beta in self.betas):
+            raise ValueError(f"betas must be decays in [0, 1), such as 0.9 0.95, got {self.betas}")
         if not 0.0 <= self.warmup < 1.0:
             raise ValueError(f"warmup is a share of the run in [0, 1), got {self.warmup}")
         if not 0.0 <= self.decay <= 1.0:
@@ -185,7 +187,6 @@ class Recipe:
             raise ValueError(
                 f'{self.framework} has no "{encoder}" encoder to guide {self.strategy}; it has: {there_are}'
             )
-
         if strategy.needs.guide == "loss" and not self.outline().predicts_all:
             raise ValueError(
                 f"{self.strategy} learns from the error of every masked patch, and {self.framework} with these options "

@@ -11,6 +11,7 @@ from melmask.cli.main import main
 from melmask.files import read_tensors
 from melmask.nn.encoder_file import ENCODER
 from melmask.train import loop
+from melmask.train.extension import check_settings, settings_of
 from melmask.train.optimiser import learning_rate
 from melmask.train.recipe import RECIPES, Recipe
 from melmask.train.run_folder import CHECKPOINT, RECIPE, STABLE, kept_steps, read_log
@@ -154,3 +155,13 @@ def test_the_rate_rises_stays_and_falls():
     assert rates[75:] == pytest.approx([2.0 * (1 - (step / 25) ** 0.5) for step in range(25)])
     longer = [learning_rate(step, 200, 2.0, 0.05, decay=0.25) for step in range(200)]
     assert longer[:76] == rates[:76]
+
+
+def test_a_checkpoint_is_not_resumed_with_settings_that_were_changed_since(tmp_path):
+    recipe = RECIPES["micro-m2d"]
+    check_settings(tmp_path, recipe, settings_of(recipe))
+    check_settings(tmp_path, recipe, "{}")  # of an earlier version
+    with pytest.raises(ValueError, match=r"recipe.json is not the recipe .* seed is 5, and was 0: restore it"):
+        check_settings(tmp_path, dataclasses.replace(recipe, seed=5), settings_of(recipe))
+    longer = dataclasses.replace(recipe, schedule="wsd", steps=200)
+    check_settings(tmp_path, longer, settings_of(dataclasses.replace(longer, steps=100, decay=0.1)))
