@@ -34,6 +34,7 @@ COMMANDS = {
     "compare": "Compare two encoders on the same clips, with paired intervals.",
     "finetune": "Fine-tune an encoder on a labelled task.",
     "detect": "Detect events with a frozen encoder and a probe of its time steps.",
+    "check": "Check the health of stores, runs, encoder files, caches and results.",
     "report": "Write an HTML report about one or more runs.",
     "mask": "Plot a spectrogram, and what masking strategies mask of it.",
     "tasks": "List public evaluation tasks, and make their tables.",
@@ -69,8 +70,9 @@ usage: melmask COMMAND [OPTIONS]
   --completion  bash, zsh, tcsh or fish: print a completion script for it
   --version     show the version
 
-Exit status: 0 done; 2 bad input; 3 done, but recordings were left out, and the
-last lines say how many and where they are listed; 130 interrupted.
+Exit status: 0 done; 1 of check: something is damaged; 2 bad input; 3 done, but
+recordings were left out, and the last lines say how many and where they are
+listed; 130 interrupted.
 """
 COMPLETION, SHELLS = "--completion", ("bash", "zsh", "tcsh", "fish")
 JSON = "--json"

@@ -115,25 +115,48 @@ def _entry(folder: Path | None, identity: str, store: Store, what: str) -> Path:
     return (folder or cache_folder() / "features") / f"{key[:32]}-{what}.npy"
 
 
+def check_entry(path: Path) -> str:
+    """Read an entry of the cache; why it is to be computed again, or nothing.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    return _opened(path)[1]
+
+
 def _read(path: Path, num_rows: int, mapped: bool = False) -> np.ndarray | None:
     """An entry, or None if there is none, or one without a checksum, of an earlier version, or a damaged one."""
     if not path.exists():
         return None
     try:
+        kept, stale = _opened(path)
+    except ValueError as error:
+        warnings.warn(str(error), stacklevel=4)
+        return None
+    if stale or len(kept) != num_rows:
+        return None
+    return kept if mapped else np.array(kept)
+
+
+def _opened(path: Path) -> tuple[np.memmap, str]:
+    """An entry that is whole, and why it is to be computed again all the same: an earlier version wrote it.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    try:
         with path.open("rb") as file:
             np.lib.format.read_magic(file)  # of another kind of file np.load would advise to unpickle it
         kept = np.load(path, mmap_mode="r", allow_pickle=False)
         end, size = kept.offset + kept.nbytes, path.stat().st_size
-        if size == end:  # of an earlier version, or cut off at just this place
-            return None
-        is_whole = size == end + SEAL_BYTES and _checksum(path, end) == _last(path)
-        if is_whole and kept.ndim == 2 and len(kept) == num_rows:
-            return kept if mapped else np.array(kept)
+        if size == end:
+            return kept, "it has no checksum, as in an earlier version, or is cut off: it is computed again when needed"
+        if kept.ndim == 2 and size == end + SEAL_BYTES and _checksum(path, end) == _last(path):
+            return kept, ""
         fault = "its checksum or shape differs"
     except (OSError, ValueError, EOFError, AttributeError) as error:
         fault = str(error).partition(".")[0]
-    warnings.warn(f"{path} is damaged, and computed again: {fault}", stacklevel=4)
-    return None
+    raise ValueError(f"{path} is damaged, and computed again: {fault}")
 
 
 def _seal(path: Path) -> None:

@@ -52,13 +52,13 @@ def read_comparisons(runs: Sequence[Path]) -> list[KeptComparison]:
     """
     newest: dict[tuple[Any, ...], KeptComparison] = {}
     for path in (run / COMPARISONS for run in runs):
-        for kept in good_lines(path, _from_line):
+        for kept in good_lines(path, from_line):
             one = kept.comparison
             newest[one.name_a, one.name_b, one.task, one.probe, one.difference.num_clips] = kept
     return list(newest.values())
 
 
-def _from_line(values: dict[str, Any]) -> KeptComparison:
+def from_line(values: dict[str, Any]) -> KeptComparison:
     """A comparison from a line; fields that this version does not have are left out."""
     kept = {field.name: values["comparison"][field.name] for field in fields(Comparison)}
     return make(KeptComparison, {"comparison": kept, "command": values["command"], "version": values["version"]})

@@ -128,7 +128,7 @@ def read_results(path: Path) -> list[Result]:
     in_run = path.is_dir()
     path = path / RESULTS if in_run else path
     newest: dict[tuple[Any, ...], Result] = {}
-    for result in good_lines(path, _from_line):
+    for result in good_lines(path, from_line):
         kind: tuple[Any, ...] = (result.features, result.settings, result.protocol, result.clip_s, result.probe)
         kind = (*kind, result.step) if in_run else (*kind, result.step, result.encoder)
         if result.content:
@@ -139,7 +139,7 @@ def read_results(path: Path) -> list[Result]:
     return list(newest.values())
 
 
-def _from_line(values: dict[str, Any]) -> Result:
+def from_line(values: dict[str, Any]) -> Result:
     """A result from a line of any version; fields that this version does not have are left out."""
     if "unit_s" in values:  # as earlier versions called it
         values.setdefault("clip_s", values["unit_s"])
