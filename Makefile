@@ -18,9 +18,10 @@ AUDIO ?= ../shared/audio
 LAYERS ?= last
 POOLING ?= mean
 COMMAND ?=
+FUZZ ?=
 BENCHMARKS := train profile_step lengths prepare embed masking memory busy start
 
-.PHONY: setup quickstart test test-slow test-processors test-adapters lint format bench bench-compare device-wheels device-check tiny-encoder model-card docs-pictures clean
+.PHONY: setup quickstart test test-slow test-processors test-adapters lint format bench bench-compare device-wheels device-check tiny-encoder model-card faults docs-pictures clean
 
 setup: .venv/.ready
 
@@ -102,6 +103,10 @@ tiny-encoder: setup
 model-card: setup
 	@echo "== the figures of MODEL_CARD.md, measured on the tables in $(AUDIO) (20 minutes on two cores)"
 	PYTHONPATH=tools $(BIN)/python -m model_card --audio "$(AUDIO)"
+
+faults: setup
+	@echo "== every fault of tools/faults, and docs/reliability.md (25 minutes on two cores; ONLY=\"names bounds\", FUZZ=1000)"
+	PYTHONPATH=tools $(BIN)/python -m faults $(addprefix --only ,$(ONLY)) $(if $(FUZZ),--num-fuzz $(FUZZ))
 
 docs-pictures: setup
 	@echo "== the pictures of docs/masking.md and docs/procedural.md (ONLY=\"dwm sgim\": some of them; RUN=folder: another model; OUT=folder)"
