@@ -64,6 +64,7 @@ ONLY_IN = {
     "sklearn": {"adapters", "viz"},
     "sed_eval": {"detect"},
     "mteb": {"adapters"},
+    "umap": {"viz"},
     "usearch": {"collection"},
     "av": {"audio"},
     "h5py": {"audio"},

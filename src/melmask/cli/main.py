@@ -29,6 +29,7 @@ COMMANDS = {
     "embed": "Write embeddings of recordings to an .npz or Parquet file.",
     "index": "Make an index of recordings to search, or add new ones to it.",
     "search": "Find the windows of a collection most similar to a recording.",
+    "map": "Draw a map of a collection, in which a click plays the sound.",
     "novelty": "Find recordings that differ from known good ones, as of a machine.",
     "evaluate": "Evaluate encoders on labelled tasks by probes, beside baselines.",
     "compare": "Compare two encoders on the same clips, with paired intervals.",

@@ -21,6 +21,7 @@ from melmask.collection.sources import state_of
 from melmask.collection.windows import Division
 from melmask.data.manifest import Clip, Rejected
 from melmask.encoders.base import AudioEncoder
+from melmask.encoders.embeddings import Embeddings
 from melmask.files import atomic_write, read_json, write_json
 from melmask.locks import exclusive, temporary_folder
 
@@ -28,7 +29,7 @@ DESCRIPTION, WINDOWS, VECTORS, GRAPH = "index.json", "windows.parquet", "vectors
 FILES, PARTS, LOCK = "files.json", "parts", "lock"
 FIELDS = {"encoder": str, "identity": str, "window_s": float, "hop_s": float, "num_rows": int, "num_dims": int}
 EXACT_UP_TO = 20_000  # windows, which are compared one by one in some milliseconds
-ROWS_AT_ONCE = 65_536
+ROWS_AT_ONCE, MAX_MAPPED = 65_536, 5_000
 EXTRA = "pip install 'melmask[search]'"
 
 
@@ -70,6 +71,14 @@ class Index:
 
     def __len__(self) -> int:
         return int(self.is_current.sum())
+
+    def embeddings(self) -> Embeddings:
+        """The current windows with their vectors, at most `MAX_MAPPED` of them, evenly spaced."""
+        rows = np.flatnonzero(self.is_current)
+        rows = rows[:: max(1, -(-len(rows) // MAX_MAPPED))]
+        table = self.windows.take(rows).to_pydict()
+        clips = [Clip(Path(path), None, None, None, self.folder.name) for path in table["path"]]
+        return Embeddings(self.vectors[rows].astype(np.float32), clips, self.info["encoder"], table["start_s"])
 
     def check(self, encoder: AudioEncoder) -> None:
         """Refuse another encoder than the one whose embeddings these are.

@@ -4,6 +4,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
+from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
 
@@ -12,6 +13,8 @@ import numpy as np
 from melmask.audio import AudioError
 from melmask.data.manifest import Clip
 from melmask.encoders.embeddings import Embeddings
+from melmask.files import write_text
+from melmask.report import page
 from melmask.report.sounds import MAX_S, as_url, excerpt
 from melmask.viz.layout import in_two_dimensions
 from melmask.viz.style import label_colours
@@ -107,9 +110,10 @@ def map_section(embeddings: Embeddings, file: Path, num_shown: int = NUM_SHOWN) 
     places, how = in_two_dimensions(embeddings.features[rows])
     looks = _looks(keys)
     drawn, faults = [], Counter[str]()
-    for clip, key, place in zip(clips, keys, places.tolist(), strict=True):
+    starts = [embeddings.start_s[row] if embeddings.start_s else None for row in rows]
+    for clip, key, place, start_s in zip(clips, keys, places.tolist(), starts, strict=True):
         try:
-            sound = as_url(excerpt(clip.path))
+            sound = as_url(excerpt(clip.path, start_s))
         except AudioError as error:
             sound = ""
             faults[error.reason] += 1
@@ -137,6 +141,23 @@ def map_section(embeddings: Embeddings, file: Path, num_shown: int = NUM_SHOWN) 
         "</figure>",
         f"<script>{files('melmask.report').joinpath('map.js').read_text(encoding='utf-8')}</script>",
     ]
+
+
+def write_map(embeddings: Embeddings, source: Path, out: Path) -> None:
+    """Write the map as a page of its own, which needs no other file.
+
+    Args:
+        embeddings: of the recordings.
+        source: where they come from, for its words.
+        out: the page.
+
+    Raises:
+        ValueError: see `map_section`.
+    """
+    title = f"{len(embeddings.clips):,} sounds of {source.name}"
+    section = page.section("map", "Map", *map_section(embeddings, source))
+    parts = {"title": escape(title), "summary": "", "nav": "", "sections": section}
+    write_text(out, page.fill(**parts, version=escape(version("melmask"))), errors="replace")
 
 
 def _looks(keys: Sequence[Key]) -> dict[Key, Look]:

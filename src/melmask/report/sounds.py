@@ -3,6 +3,7 @@
 import base64
 import io
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,17 +19,21 @@ PEAK = 0.7  # that every sound is scaled to: some recordings are too quiet to be
 FADE_S = 0.01
 
 
-def excerpt(path: Path) -> Float32[np.ndarray, " _sample"]:
+def excerpt(path: Path, start_s: float | None = None) -> Float32[np.ndarray, " _sample"]:
     """The middle of a recording, or of its first minute: at most `MAX_S`, at `SAMPLE_RATE_HZ`, scaled to one peak.
+
+    Args:
+        path: the recording.
+        start_s: where the excerpt starts instead, in seconds.
 
     Raises:
         AudioError: the file cannot be read; see `melmask.audio.decode`.
     """
-    wave = decode(path, SAMPLE_RATE_HZ, _first_minute)
-    wanted = round(MAX_S * SAMPLE_RATE_HZ)
-    start = max(0, (len(wave) - wanted) // 2)
+    first, wanted = round((start_s or 0.0) * SAMPLE_RATE_HZ), round(MAX_S * SAMPLE_RATE_HZ)
+    wave = decode(path, SAMPLE_RATE_HZ, partial(_minute_from, first))
+    start = max(0, (len(wave) - wanted) // 2) if start_s is None else 0
     cut = wave[start : start + wanted].astype(np.float32)
-    peak = float(np.abs(cut).max())
+    peak = float(np.abs(cut).max(initial=0.0))
     cut = cut * np.float32(PEAK / peak) if peak > 0 else cut
     fade = min(round(FADE_S * SAMPLE_RATE_HZ), len(cut) // 2)
     if len(wave) > wanted and fade:
@@ -45,11 +50,13 @@ def as_url(wave: Float32[np.ndarray, " _sample"]) -> str:
     return f"data:audio/mpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
-def _first_minute(blocks: Iterator[np.ndarray]) -> np.ndarray:
-    """The blocks up to `READ_S`: all of a shorter recording, whose end is then checked as well."""
+def _minute_from(first: int, blocks: Iterator[np.ndarray]) -> np.ndarray:
+    """`READ_S` from a sample on: all of a shorter recording, whose end is then checked as well."""
     taken: list[np.ndarray] = []
     num_samples = 0
     for block in blocks:
+        skipped = min(first, len(block))
+        first, block = first - skipped, block[skipped:]
         taken.append(block)
         num_samples += len(block)
         if num_samples >= READ_S * SAMPLE_RATE_HZ:
