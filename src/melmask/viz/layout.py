@@ -15,8 +15,8 @@ def in_two_dimensions(features: Float[np.ndarray, "clip dim"]) -> tuple[Float64[
     """Places on a map, on which recordings with similar embeddings lie close to each other.
 
     Every dimension is standardised first, so that none counts by its scale alone; dimensions that do not vary are left
-    out. Then UMAP of the first principal components where it is installed (the extra ``umap``), or t-SNE where scikit-learn
-    is (``sklearn``), or these components alone. The same embeddings give the same places.
+    out. Then UMAP of the first principal components where it is installed (the extra ``umap``), or t-SNE where
+    scikit-learn is (``sklearn``), or these components alone. The same embeddings give the same places.
 
     Args:
         features: a vector for each recording, finite, at least one.
@@ -35,7 +35,9 @@ def in_two_dimensions(features: Float[np.ndarray, "clip dim"]) -> tuple[Float64[
             places, name = _neighbours(components)
             how = f"{name} of the first {components.shape[1]} principal components"
         except ImportError:
-            how += " (with `pip install 'melmask[umap]'`: UMAP, which separates groups better)"
+            how += (
+                " (with `pip install 'melmask[umap]'` UMAP, or 'melmask[sklearn]' t-SNE, which separate groups better)"
+            )
     low, high = places.min(axis=0), places.max(axis=0)
     stretched = np.where(high > low, (places - low) / np.where(high > low, high - low, 1), 0.5)
     return stretched[number_of.reshape(-1)], how
