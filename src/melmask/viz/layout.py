@@ -35,9 +35,7 @@ def in_two_dimensions(features: Float[np.ndarray, "clip dim"]) -> tuple[Float64[
             places, name = _neighbours(components)
             how = f"{name} of the first {components.shape[1]} principal components"
         except ImportError:
-            how += (
-                " (with `pip install 'melmask[umap]'` UMAP, or 'melmask[sklearn]' t-SNE, which separate groups better)"
-            )
+            how += " (with `pip install 'melmask[umap]'` UMAP, or 'melmask[sklearn]' t-SNE, better at groups)"
     low, high = places.min(axis=0), places.max(axis=0)
     stretched = np.where(high > low, (places - low) / np.where(high > low, high - low, 1), 0.5)
     return stretched[number_of.reshape(-1)], how
