@@ -13,6 +13,7 @@ from melmask.cli import console, steps
 from melmask.data.csv_table import read_csv
 from melmask.data.download import Archive
 from melmask.data.manifest import Rejected
+from melmask.data.prepare import NothingUsable, prepare
 from melmask.escaping import from_csv, in_csv, in_folder, in_markdown, on_terminal
 from melmask.report.formats import csv_table, markdown_table
 
@@ -46,6 +47,17 @@ def test_a_manifest_that_was_written_by_melmask_is_read_with_its_names(tmp_path)
         {"path": "=a.wav", "label": "@b"},
         {"path": "c.wav", "label": "-1"},
     ]
+
+
+def test_the_list_of_rejected_files_holds_no_formula(tmp_path):
+    (tmp_path / "=a").mkdir()
+    (tmp_path / "=a" / "b.wav").write_text("no sound")
+    with pytest.raises(NothingUsable):
+        prepare([tmp_path / "=a"], tmp_path / "store", num_workers=0)
+    assert (
+        "'=a" in (tmp_path / "store" / "rejected.csv").read_text()
+        and ",=a" not in (tmp_path / "store" / "rejected.csv").read_text()
+    )
 
 
 def test_no_text_on_the_terminal_is_obeyed_by_it(store, tmp_path, capsys):

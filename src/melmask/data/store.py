@@ -29,6 +29,7 @@ from melmask.data.checks import Damaged, Verifier, Verify, read_sealed
 from melmask.data.clip_table import ClipTable, StoredClip
 from melmask.data.manifest import Rejected
 from melmask.data.shard_files import ShardFiles
+from melmask.escaping import from_csv, in_csv
 from melmask.fields import check_fields
 from melmask.files import write_bytes
 from melmask.locks import shared
@@ -356,12 +357,12 @@ def _read_rows(folder: Path, name: str, info: dict[str, Any], verify: Verify) ->
     for number, row in enumerate(rows, start=1):
         if len(row) != len(header):
             raise Damaged(folder / name, f"row {number} has {len(row)} cells, not {len(header)}", folder)
-    return rows
+    return [[from_csv(cell) for cell in row] for row in rows]
 
 
 def _csv(header: Sequence[str], rows: Iterable[Sequence[object]]) -> bytes:
     file = io.StringIO(newline="")
     writer = csv.writer(file)
     writer.writerow(header)
-    writer.writerows(rows)
+    writer.writerows(map(in_csv, row) for row in rows)
     return file.getvalue().encode("utf-8", "surrogateescape")
