@@ -3,6 +3,7 @@
 import ctypes
 import os
 import platform
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -78,6 +79,16 @@ def describe(device: torch.device) -> str:
     if device.type == "mps":
         return f"this machine's GPU ({platform.machine()})"
     return f"this machine's CPU ({platform.machine()}, {torch.get_num_threads()} threads)"
+
+
+def hardware(device: torch.device) -> str:
+    """What a run was trained on, as reports name it: the accelerator, or the processor and its cores."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    facts = Path("/proc/cpuinfo")
+    named = re.search(r"^model name\s*:\s*(.+)$", facts.read_text() if facts.exists() else "", re.MULTILINE)
+    name = named[1] if named else platform.processor() or platform.machine()
+    return f"{name}, {os.cpu_count()} cores" if device.type == "cpu" else f"{name}, {device.type}"
 
 
 def memory_of(device: torch.device) -> int:

@@ -25,6 +25,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.segment import Segment
+from rich.text import Text
 
 from melmask.escaping import on_terminal
 
@@ -76,19 +77,39 @@ def _plain(value: Any) -> Any:
     return value.tolist() if type(value).__module__ == "numpy" else str(value)
 
 
+class NotedProgress(Progress):
+    """Progress bars, each with a note on the line below it, where it is cut at no width."""
+
+    def get_renderables(self) -> Iterator[RenderableType]:
+        """The bars and their notes."""
+        for task in self.tasks:
+            yield self.make_tasks_table([task])
+            if task.fields["note"]:
+                yield Text.from_markup(f"  {task.fields['note']}")
+
+
 @contextmanager
 def bar(what: str) -> Iterator[tuple[Progress, TaskID]]:
-    """A progress bar with a note behind it: update it by its task, with ``completed``, ``total`` and ``note``."""
+    """A progress bar, and the task behind it: update it by its task, with ``completed``, ``total`` and ``note``."""
     columns = (
         SpinnerColumn(),
-        TextColumn("{task.description}", markup=False),
+        TextColumn(what),
         BarColumn(bar_width=24),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[note]}"),
         TimeRemainingColumn(elapsed_when_finished=True),
     )
-    with Progress(*columns, console=console) as progress:
+    with NotedProgress(*columns, console=console) as progress:
         yield progress, progress.add_task(what, total=None, note="")
+
+
+@contextmanager
+def starting(name: str) -> Iterator[None]:
+    """On a terminal say at once what starts, until its libraries are read, which takes some seconds."""
+    if console.is_terminal:
+        with console.status(f"melmask {name} starts"):
+            yield
+    else:
+        yield
 
 
 @contextmanager

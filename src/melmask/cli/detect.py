@@ -43,7 +43,9 @@ def detect(
     from melmask.detect.run import evaluate_detection
     from melmask.encoders.pretrained import PretrainedEncoder
     from melmask.evaluation.results import append_results
+    from melmask.extras import need
 
+    need("events", "melmask detect")
     encoder = PretrainedEncoder.load(run, FeatureSettings(layers))
     store = prepare_task(task, encoder.spec, workers)
     with noted_bar(task.stem) as show:

@@ -177,15 +177,22 @@ def run(name: str, arguments: Sequence[str]) -> None:
         raise ValueError(f"no command {name!r}{nearest(name, COMMANDS) or ':'} `melmask --help` lists the commands")
     from melmask.cli import help
 
-    command = function_of(name)
-    docstring = command.__doc__ or ""
-    if name in RECIPES:
-        command = from_recipe(command, name, arguments)
     if help.is_asked(arguments):
+        command, docstring = _with_recipe(name, arguments)
         print(help.help_of(command, name, arguments, docstring), end="")
         return
+    from melmask.cli.console import starting
+
+    with starting(name):
+        command, _ = _with_recipe(name, arguments)
     warn_of_programs(arguments)
     help.parsed(command, name, arguments)()
+
+
+def _with_recipe(name: str, arguments: Sequence[str]) -> tuple[Callable[..., None], str]:
+    """A command's function, with the settings of the recipe that is named as its defaults; and its docstring."""
+    command = function_of(name)
+    return from_recipe(command, name, arguments) if name in RECIPES else command, command.__doc__ or ""
 
 
 def print_completion(arguments: Sequence[str]) -> None:

@@ -7,11 +7,11 @@ from typing import Annotated, Any, Literal
 
 from rich import box
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from tyro.conf import OmitArgPrefixes, Positional, arg, subcommand
 
-from melmask.cli.console import answer, console, named, print_next, print_notes, print_path
+from melmask.cli.console import NotedProgress, answer, console, named, print_next, print_notes, print_path
 from melmask.cli.options import File, Folder, OptionalFolder
 from melmask.data.download import download
 from melmask.datasets import DATASETS, find_dataset
@@ -186,10 +186,9 @@ def _download(dataset: Dataset, folder: Path) -> None:
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=24),
-        TextColumn("{task.fields[note]}"),
         TimeRemainingColumn(elapsed_when_finished=True),
     )
-    with Progress(*columns, console=console) as progress:
+    with NotedProgress(*columns, console=console) as progress:
         lines: dict[str, TaskID] = {}
 
         def show(what: str, done: int, total: int) -> None:

@@ -39,6 +39,7 @@ from melmask.demo.soundfont import (
     play,
     read_soundfont,
 )
+from melmask.extras import need
 from melmask.files import atomic_write, write_text
 
 Wave = Float[np.ndarray, " _sample"]  # of any length, also within one call
@@ -94,6 +95,7 @@ def make_demo(
     settings = json.dumps({"version": VERSION, "seed": seed, "clips_per_task": clips_per_task}, indent=2) + "\n"
     if _is_finished(out, settings):
         return manifests
+    need("demo", "the built-in corpus")
     tasks = _tasks()
     _clear(out, manifests, settings)
 

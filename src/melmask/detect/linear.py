@@ -14,7 +14,7 @@ from melmask.detect.decoding import Decoder, choose_decoder
 from melmask.detect.events import Event, EventTask, activity, merge
 from melmask.detect.scoring import Counts, onset_counts, segment_counts
 from melmask.encoders.timesteps import TimeSteps, standardise
-from melmask.evaluation.bootstrap import bootstrap, interval
+from melmask.evaluation.bootstrap import bootstrap, interval, num_drawn
 from melmask.evaluation.metrics import Score, mean_average_precision
 from melmask.evaluation.task import Split, group_numbers, splits_of
 from melmask.probes.base import loss_of
@@ -232,6 +232,11 @@ def _scores(counts: Sequence[Counts], groups: Int[np.ndarray, " file"], seed: in
     num_files = len(groups)
     values, resampled = bootstrap(statistic, num_files, len(counts), groups=groups, seed=seed)
     return [
-        Score(float(value), *interval(of_class), num_seeds=len(counts), num_clips=num_files)
+        Score(
+            float(value),
+            *interval(of_class, float(value), num_files, num_drawn(groups)),
+            num_seeds=len(counts),
+            num_clips=num_files,
+        )
         for value, of_class in zip(values, resampled, strict=True)
     ]

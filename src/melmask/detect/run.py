@@ -15,6 +15,7 @@ from melmask.encoders.registry import ENCODER, UNTRAINED
 from melmask.encoders.timesteps import TimeSteps
 from melmask.evaluation.prepared import ShowProgress, show_nothing
 from melmask.evaluation.results import Result, result_of
+from melmask.extras import need
 
 LOGMEL_STEPS = "log-mel steps"
 
@@ -70,8 +71,9 @@ def evaluate_detection(
 
     Raises:
         ValueError: the table has a fault, or a fold does not exist.
-        ImportError: sed_eval is not installed.
+        ImportError: the extra events is not installed.
     """
+    need("events", "the score of events")
     task, folds = make_event_task(table, store, allow_duplicates=allow_duplicates), tuple(test_folds)
     results: list[Result] = []
     detections: list[Detection] = []

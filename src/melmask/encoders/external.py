@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from melmask.encoders.waveform import WaveformEncoder, Waveforms, as_array
+from melmask.extras import need
 from melmask.nn.foreign import IN_PICKLE
 from melmask.nn.published import read_audiomae
 from melmask.patches import grid_of, patchify
@@ -197,10 +198,8 @@ def _longest(extractor: Any, rate_hz: int) -> int | None:
 
 
 def _library(name: str, extra: str) -> Any:
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise ImportError(f"{extra}: encoders need {name}: pip install 'melmask[{extra}]'") from error
+    need(extra, f"{extra}:")
+    return importlib.import_module(name)
 
 
 def _sources(package: ModuleType) -> list[Path]:

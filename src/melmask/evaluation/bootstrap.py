@@ -6,6 +6,8 @@ import numpy as np
 from jaxtyping import Float, Int
 
 NUM_RESAMPLES = 2000
+NUM_RARE = 5  # clips that are right, or wrong: with fewer the resamples alone are too narrow
+Z_95 = 1.959963984540054
 MAX_WEIGHTS = 8_000_000  # values of one chunk of resamples: 32 MB
 
 # (clips, their weights [clip resample]) -> scores of every seed [seed *more resample], NaN where there is none
@@ -76,15 +78,78 @@ def bootstrap(
     return value, np.concatenate(resampled, axis=-1)
 
 
-def interval(resampled: Float[np.ndarray, " resample"]) -> tuple[float, float]:
-    """The central 95 % of the resamples that could be scored.
+def interval(
+    resampled: Float[np.ndarray, " resample"],
+    value: float = float("nan"),
+    num_clips: int = 0,
+    num_groups: int | None = None,
+    *,
+    is_share: bool = False,
+) -> tuple[float, float]:
+    """The central 95 % of the resamples that could be scored; at the edge joined with Wilson's interval.
 
-    Source: Efron & Tibshirani (1993), percentile bootstrap.
+    Where all clips are right, every resample is, and the resamples have no width: 40 of 40 right would be 100 to 100.
+    Resamples of few wrong (or few right) clips are nearly as blind. So where they have no width, and for shares of
+    clips of which fewer than `NUM_RARE` are right or wrong, the interval reaches at least as far as Wilson's does for
+    as many trials as groups were drawn: clips of one group count as one, the cautious choice.
+
+    Args:
+        resampled: the score of every resample.
+        value: the score itself.
+        num_clips: behind it; 0 for a number that is no score within 0..1, which has the resamples alone.
+        num_groups: of these clips; None where each is drawn singly.
+        is_share: whether it is a share of the clips, such as accuracy and recall, and not mAP.
+
+    Source: Efron & Tibshirani (1993), percentile bootstrap; Wilson (1927) at the edge.
+
+    >>> low, high = interval(np.ones(2000), 1.0, 40)
+    >>> round(low, 3), high
+    (0.912, 1.0)
     """
     if np.isnan(resampled).all():
         return float("nan"), float("nan")
     low, high = np.nanquantile(resampled, [0.025, 0.975])
+    num_rare = min(value, 1 - value) * num_clips if is_share else float("inf")
+    if num_clips and 0 <= value <= 1 and (low == high or num_rare < NUM_RARE):
+        least, most = wilson(value, num_clips if num_groups is None else num_groups)
+        low, high = min(low, least), max(high, most)
     return float(low), float(high)
+
+
+def interval_of_difference(
+    resampled: Float[np.ndarray, " resample"], value: float, num_groups: int
+) -> tuple[float, float]:
+    """Likewise of the difference of two scores on the same clips.
+
+    Where no clip sets the two apart in another way than all do, the resamples have no width. What share of other clips
+    might is at most the upper end of Wilson's interval for none of as many trials as groups: as far it reaches.
+    """
+    low, high = interval(resampled)
+    if low == high and num_groups:
+        reach = wilson(0.0, num_groups)[1]
+        low, high = max(-1.0, value - reach), min(1.0, value + reach)
+    return low, high
+
+
+def wilson(share: float, num_trials: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of a share, as of scipy's ``binomtest(...).proportion_ci(method="wilson")``.
+
+    Args:
+        share: of trials that succeeded; of means over trainings no whole number of trials.
+        num_trials: at least 1.
+
+    Source: Wilson (1927), without a correction for continuity.
+    """
+    square = Z_95**2 / num_trials
+    centre = (share + square / 2) / (1 + square)
+    half = Z_95 / (1 + square) * np.sqrt(share * (1 - share) / num_trials + square / (4 * num_trials))
+    return float(min(share, max(0.0, centre - half))), float(max(share, min(1.0, centre + half)))
+
+
+def num_drawn(groups: Int[np.ndarray, " clip"] | None) -> int | None:
+    """How many groups `bootstrap` draws from; None where it draws single clips."""
+    num_groups = 0 if groups is None else len(np.unique(groups))
+    return num_groups if num_groups > 1 else None
 
 
 def _draw(

@@ -11,7 +11,7 @@ from melmask.data.manifest import source_names
 from melmask.encoders.features import FeatureSettings, Layers, Pooling
 from melmask.encoders.fixed_length import ClipLength
 from melmask.encoders.registry import EncoderLike, name_encoders
-from melmask.evaluation.bootstrap import bootstrap, interval
+from melmask.evaluation.bootstrap import bootstrap, interval_of_difference, num_drawn
 from melmask.evaluation.metrics import Metric, Score, statistic_of
 from melmask.evaluation.prepared import ShowProgress, show_nothing
 from melmask.evaluation.protocol import ProtocolName
@@ -184,7 +184,12 @@ def compare_results(a: ProbeResult, b: ProbeResult, task: Task, names: Sequence[
         name_b=names[1],
         a=a.score,
         b=b.score,
-        difference=Score(float(value), *interval(resampled), len(a_scores), len(tested)),
+        difference=Score(
+            float(value),
+            *interval_of_difference(resampled, float(value), num_drawn(groups) or len(tested)),
+            len(a_scores),
+            len(tested),
+        ),
         superiority=float((np.sign(resampled[~np.isnan(resampled)]) + 1).mean() / 2),
         mcnemar=None
         if task.is_multilabel

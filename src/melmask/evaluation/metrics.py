@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from melmask.evaluation.bootstrap import NUM_RESAMPLES, Statistic, bootstrap, interval
+from melmask.evaluation.bootstrap import NUM_RESAMPLES, Statistic, bootstrap, interval, num_drawn
 
 Metric = Literal["accuracy", "mAP"]
 Targets = Int[np.ndarray, " clip"] | Bool[np.ndarray, "clip class"]
@@ -151,7 +151,8 @@ def score_with_interval(
     value, resampled = bootstrap(
         statistic, num_clips, num_seeds, folds=folds, groups=groups, num_resamples=num_resamples, seed=seed
     )
-    return Score(float(value), *interval(resampled), num_seeds, num_clips)
+    ends = interval(resampled, float(value), num_clips, num_drawn(groups), is_share=targets.ndim == 1)
+    return Score(float(value), *ends, num_seeds, num_clips)
 
 
 def statistic_of(targets: Targets, scores: Float[np.ndarray, "seed clip class"]) -> Statistic:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from melmask.evaluation.bootstrap import Statistic, bootstrap, interval
+from melmask.evaluation.bootstrap import Statistic, bootstrap, interval, num_drawn
 from melmask.evaluation.metrics import (
     Score,
     d_prime,
@@ -123,10 +123,25 @@ class _Tested:
         num_seeds, num_clips, _ = self.scores.shape
         return bootstrap(statistic, num_clips, num_seeds, folds=folds, groups=self.groups, num_resamples=NUM_RESAMPLES)
 
-    def scored(self, statistic: Statistic, *, by_fold: bool) -> list[Score]:
-        """Values with their intervals."""
-        pairs = zip(*self.resampled(statistic, by_fold=by_fold), strict=True)
-        return [Score(float(value), *interval(resampled), *self.scores.shape[:2]) for value, resampled in pairs]
+    def scored(
+        self, statistic: Statistic, of: Bool[np.ndarray, "clip figure"], *, by_fold: bool, are_shares: bool = False
+    ) -> list[Score]:
+        """Values with their intervals.
+
+        Args:
+            statistic: as of `bootstrap`, of several figures.
+            of: the clips that each figure rests on.
+            by_fold: whether each fold is scored on its own.
+            are_shares: whether the figures are shares of these clips.
+        """
+        values, resampled = self.resampled(statistic, by_fold=by_fold)
+        single = num_drawn(self.groups) is None
+        found = []
+        for value, drawn, own in zip(values, resampled, of.T, strict=True):
+            num_groups = None if single else len(np.unique(self.groups[own]))
+            ends = interval(drawn, float(value), int(own.sum()), num_groups, is_share=are_shares)
+            found.append(Score(float(value), *ends, *self.scores.shape[:2]))
+        return found
 
 
 def details_of(result: ProbeResult, task: Task) -> Details:
@@ -173,8 +188,9 @@ def _ranked(tested: _Tested, multilabel: bool) -> tuple[dict[str, Score], list[S
             means.append(weighted_macro_accuracy(targets[clips], scores[:, clips], weight))
         return np.concatenate([np.stack(means, axis=1), precision, area], axis=1)
 
-    found = tested.scored(count, by_fold=True)
     num_classes, num_means = flags.shape[1], 2 if multilabel else 3
+    all_clips = np.ones((len(flags), num_means), bool)
+    found = tested.scored(count, np.concatenate([all_clips, flags, flags], axis=1), by_fold=True)
     mean_precision, area, *macro = found[:num_means]
     figures = {} if multilabel else {"macro accuracy": macro[0], "mAP": mean_precision}
     figures["ROC AUC"] = area
@@ -193,7 +209,7 @@ def _classes(
         with np.errstate(invalid="ignore"):
             return num_hits / (flags[clips].T.astype(np.float32) @ weight)
 
-    recalls = tested.scored(recall, by_fold=False)
+    recalls = tested.scored(recall, flags, by_fold=False, are_shares=True)
     num_clips, num_hits, num_predicted = flags.sum(axis=0), hit.sum(axis=1), predicted.sum(axis=1)
     with np.errstate(invalid="ignore"):
         shares = mean_over_classes((num_hits / num_predicted)[None])[0]  # over the seeds that predict it at all
@@ -226,7 +242,8 @@ def _calibration(tested: _Tested, multilabel: bool) -> Calibration:
     filled = count > 0
     with np.errstate(invalid="ignore"):
         mean, share = total.sum(axis=(0, 2)) / count, num_right.sum(axis=(0, 2)) / count
-        ends = np.array([interval(of_bin) for of_bin in drawn_right / drawn])
+        clips = (count // len(tested.scores)).astype(int)  # those of different seeds are the same
+        ends = np.array([interval(*of_bin) for of_bin in zip(drawn_right / drawn, share, clips, strict=True)])
     # The share of n predictions has the standard deviation s = sqrt(p (1 - p) / n); the mean absolute deviation of a
     # normal law is sqrt(2 / pi) s. Predictions of different seeds for one clip are nearly the same and count as one.
     noise = np.sqrt(2 / np.pi * (mean * (1 - mean))[filled] * len(tested.scores) / count[filled])

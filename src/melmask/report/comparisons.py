@@ -1,13 +1,13 @@
 """The section of a report about pairs of encoders: differences of their scores, with paired intervals."""
 
 from collections.abc import Mapping, Sequence
-from html import escape
+
+from markupsafe import Markup
 
 from melmask.evaluation.compare import Comparison
 from melmask.evaluation.comparisons import KeptComparison
-from melmask.report.formats import html_table
-from melmask.report.page import Figures
-from melmask.report.tables import percent
+from melmask.report import page
+from melmask.report.verdicts import percent
 from melmask.viz.differences import differences_figure
 
 NOTE = (
@@ -16,10 +16,12 @@ NOTE = (
     "do not tell which encoder is better."
 )
 CAPTION = "Differences with their 95 % intervals; a filled mark where the interval does not include 0."
-HEADER = ("A", "B", "task, probe", "A", "B", "A − B, points", "95 % interval", "test clips")
+HEADER = ("A", "B", "task, probe", "score of A", "score of B", "A − B, points", "95 % interval", "test clips")
 
 
-def comparisons_section(kept: Sequence[KeptComparison], colours: Mapping[str, str], figures: Figures) -> list[str]:
+def comparisons_section(
+    kept: Sequence[KeptComparison], colours: Mapping[str, str], figures: page.Figures
+) -> list[Markup]:
     """The findings as sentences, table and figure.
 
     Args:
@@ -30,13 +32,13 @@ def comparisons_section(kept: Sequence[KeptComparison], colours: Mapping[str, st
     found = [one.comparison for one in kept]
     pairs = list(dict.fromkeys((one.name_a, one.name_b) for one in found))
     sentences = [
-        f"<li>{escape(_finding([one for one in found if (one.name_a, one.name_b) == pair]))}</li>" for pair in pairs
+        {"name": "", "text": _finding([one for one in found if (one.name_a, one.name_b) == pair])} for pair in pairs
     ]
     figure = differences_figure(found, colours)
     return [
-        f"<ul>{''.join(sentences)}</ul>",
-        f'<p class="note">{escape(NOTE)}</p>',
-        html_table(HEADER, [_row(one) for one in found]),
+        page.part("bullets", sentences, ""),
+        page.paragraph(NOTE, "note"),
+        page.table(HEADER, [_row(one) for one in found]),
         figures.add("comparisons", figure, CAPTION, narrow=True),
     ]
 

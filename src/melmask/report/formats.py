@@ -1,33 +1,22 @@
-"""A table of text as HTML, Markdown and CSV."""
+"""A table of text as Markdown and CSV."""
 
 import csv
 import io
 from collections.abc import Container, Iterable, Sequence
-from html import escape
 
 from melmask.escaping import in_csv, in_markdown
 
 
-def html_table(header: Sequence[str], rows: Sequence[Sequence[str]], numeric: bool = False) -> str:
-    """A table of plain text, its first column as row headers.
+def duration(seconds: float) -> str:
+    """A time in its largest unit.
 
-    Args:
-        header: names of the columns.
-        rows: their cells.
-        numeric: align all but the first column to the right.
+    >>> duration(7200), duration(90), duration(12.3)
+    ('2.0 h', '1.5 min', '12 s')
     """
-    kind = ' class="number"' if numeric else ""
-    head = "".join(f"<th{kind if i else ''}>{escape(name)}</th>" for i, name in enumerate(header))
-    body = [
-        f"<tr><th>{escape(row[0])}</th>" + "".join(f"<td{kind}>{escape(cell)}</td>" for cell in row[1:]) + "</tr>"
-        for row in rows
-    ]
-    return raw_html_table(f"<tr>{head}</tr>", body)
-
-
-def raw_html_table(head: str, body: Sequence[str]) -> str:
-    """A table of rows in HTML that scrolls sideways where the window is narrow."""
-    return f'<div class="scroll"><table><thead>{head}</thead><tbody>{"".join(body)}</tbody></table></div>'
+    return next(
+        (f"{seconds / size:.1f} {unit}" for size, unit in ((3600, "h"), (60, "min")) if seconds >= size),
+        f"{seconds:.0f} s",
+    )
 
 
 def markdown_table(

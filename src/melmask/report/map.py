@@ -3,17 +3,15 @@
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
-from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
+from markupsafe import Markup
 
 from melmask.audio import AudioError
 from melmask.data.manifest import Clip
 from melmask.encoders.embeddings import Embeddings
-from melmask.files import write_text
 from melmask.report import page
 from melmask.report.sounds import MAX_S, as_url, excerpt
 from melmask.viz.layout import in_two_dimensions
@@ -89,7 +87,7 @@ def evenly(keys: Sequence[Key], num_shown: int) -> list[int]:
     return sorted(own[i * len(own) // num_of[key]] for key, own in rows.items() for i in range(num_of[key]))
 
 
-def map_section(embeddings: Embeddings, file: Path, num_shown: int = NUM_SHOWN) -> list[str]:
+def map_section(embeddings: Embeddings, file: Path, num_shown: int = NUM_SHOWN) -> list[Markup]:
     """The section as HTML.
 
     Args:
@@ -109,7 +107,7 @@ def map_section(embeddings: Embeddings, file: Path, num_shown: int = NUM_SHOWN) 
     keys = keys_of(clips)
     places, how = in_two_dimensions(embeddings.features[rows])
     looks = _looks(keys)
-    drawn, faults = [], Counter[str]()
+    points, faults = [], Counter[str]()
     starts = [embeddings.start_s[row] if embeddings.start_s else None for row in rows]
     for clip, key, place, start_s in zip(clips, keys, places.tolist(), starts, strict=True):
         try:
@@ -117,9 +115,7 @@ def map_section(embeddings: Embeddings, file: Path, num_shown: int = NUM_SHOWN) 
         except AudioError as error:
             sound = ""
             faults[error.reason] += 1
-        drawn.append(_point(clip, key, looks[key], place, sound))
-    if drawn:
-        drawn[0] = drawn[0].replace('tabindex="-1"', 'tabindex="0"', 1)
+        points.append(_point(clip, key, looks[key], place, sound))
     shown = f"{len(rows):,} of {len(embeddings.clips):,} recordings"
     words = [f"{shown} are shown" + (", chosen evenly over labels." if len(rows) < len(embeddings.clips) else ".")]
     words.append(f"Of those longer than {MAX_S:g} s, {MAX_S:g} s are played; all at the same peak.")
@@ -128,18 +124,9 @@ def map_section(embeddings: Embeddings, file: Path, num_shown: int = NUM_SHOWN) 
         words.append(f"{faults.total():,} have no sound here: {reasons}.")
     made = f"Embeddings by {embeddings.encoder}, from" if embeddings.encoder else "Embeddings from"
     words.append(f"{made} {file.name}: {embeddings.features.shape[1]:,} standardised dimensions; {how}.")
+    script = Markup(files("melmask.report").joinpath("map.js").read_text(encoding="utf-8"))
     return [
-        f'<p class="note">{escape(NOTE)}</p>',
-        '<figure class="map">',
-        f'<svg class="board" role="group" aria-label="{escape(shown)}, by their embeddings">',
-        f"<defs>{''.join(SHAPES)}</defs>",
-        *drawn,
-        "</svg>",
-        '<p class="playing" aria-live="polite">Choose a point to play its recording.</p>',
-        _legend(keys, looks),
-        f"<figcaption>{escape(' '.join(words))}</figcaption>",
-        "</figure>",
-        f"<script>{files('melmask.report').joinpath('map.js').read_text(encoding='utf-8')}</script>",
+        page.part("map", shown, Markup("".join(SHAPES)), points, _legend(keys, looks), " ".join(words), NOTE, script)
     ]
 
 
@@ -155,9 +142,7 @@ def write_map(embeddings: Embeddings, source: Path, out: Path) -> None:
         ValueError: see `map_section`.
     """
     title = f"{len(embeddings.clips):,} sounds of {source.name}"
-    section = page.section("map", "Map", *map_section(embeddings, source))
-    parts = {"title": escape(title), "summary": "", "nav": "", "sections": section}
-    write_text(out, page.fill(**parts, version=escape(version("melmask"))), errors="replace")
+    page.write(out, title, {"Map": map_section(embeddings, source)}, kicker="melmask map")
 
 
 def _looks(keys: Sequence[Key]) -> dict[Key, Look]:
@@ -170,31 +155,24 @@ def _looks(keys: Sequence[Key]) -> dict[Key, Look]:
     return looks
 
 
-def _point(clip: Clip, key: Key, look: Look, place: Sequence[float], sound: str) -> str:
-    x, y = (MARGIN + (100 - 2 * MARGIN) * part for part in (place[0], 1 - place[1]))
+def _point(clip: Clip, key: Key, look: Look, place: Sequence[float], sound: str) -> dict[str, object]:
+    """A point of the map, as the template takes it: its place in percent."""
+    x, y = (f"{MARGIN + (100 - 2 * MARGIN) * part:.2f}" for part in (place[0], 1 - place[1]))
     of_several = f" ({key.source})" if key.source != key.label else ""
-    words = escape(f"{clip.path.name}: {key.label}{of_several}")
-    silent = "" if sound else " silent"
-    return (
-        f'<use class="point{silent}" href="#shape-{look.shape}" x="{x:.2f}%" y="{y:.2f}%" fill="{look.colour}" '
-        f'role="button" tabindex="-1" aria-label="{words}" data-key="{look.number}" data-sound="{sound}">'
-        f"<title>{words}</title></use>"
-    )
+    return {"look": look, "x": x, "y": y, "sound": sound, "words": f"{clip.path.name}: {key.label}{of_several}"}
 
 
-def _legend(keys: Sequence[Key], looks: dict[Key, Look]) -> str:
-    """The labels of each source, as buttons that pick out their points."""
-    counts, parts = Counter(keys), []
-    for source in dict.fromkeys(key.source for key in looks):
-        own = [key for key in looks if key.source == source]
-        buttons = "".join(_legend_button(key, looks[key], counts[key]) for key in own)
-        parts.append(f'<div class="keys"><span class="source">{escape(source)}</span>{buttons}</div>')
-    return f'<div class="legend">{"".join(parts)}</div>'
-
-
-def _legend_button(key: Key, look: Look, count: int) -> str:
-    mark = f'<svg width="16" height="16"><use href="#shape-{look.shape}" x="8" y="8" fill="{look.colour}"/></svg>'
-    return (
-        f'<button type="button" aria-pressed="false" data-key="{look.number}">{mark}{escape(key.label)} '
-        f"<small>{count:,}</small></button>"
-    )
+def _legend(keys: Sequence[Key], looks: dict[Key, Look]) -> list[tuple[str, list[dict[str, object]]]]:
+    """The labels of each source, for buttons that pick out their points."""
+    counts = Counter(keys)
+    return [
+        (
+            source,
+            [
+                {"look": look, "label": key.label, "count": f"{counts[key]:,}"}
+                for key, look in looks.items()
+                if key.source == source
+            ],
+        )
+        for source in dict.fromkeys(key.source for key in looks)
+    ]

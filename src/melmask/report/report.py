@@ -1,10 +1,10 @@
 """Runs -> one self-contained HTML page, with its figures and tables as files beside it."""
 
 from collections.abc import Callable, Sequence
-from html import escape
-from importlib.metadata import version
 from itertools import cycle
 from pathlib import Path
+
+from markupsafe import Markup
 
 from melmask.encoders.embeddings import Embeddings
 from melmask.evaluation.comparisons import read_comparisons
@@ -12,6 +12,7 @@ from melmask.files import write_text
 from melmask.report import page, sections
 from melmask.report.comparisons import comparisons_section
 from melmask.report.map import map_section
+from melmask.report.provenance import provenance
 from melmask.report.tables import as_csv, as_markdown
 from melmask.study.others import OtherEncoder, read_others
 from melmask.study.runs import Run, read_runs
@@ -52,16 +53,14 @@ def report(runs: Sequence[Path], out: Path, *, results: Sequence[Path] = (), emb
     colours = {one.name: colour for one, colour in zip(scored, cycle(style.RUN_COLOURS), strict=False)}
     comparisons = read_comparisons([run.folder for run in found])
     material = sections.Material(found, others, colours, tabulate(scored), comparisons, page.Figures(out))
-    chapters: dict[str, list[str]] = {}
-    if material.table.columns:
-        chapters["Evaluations"] = sections.evaluations(material)
-    if embedded and embeddings:
-        chapters["Map"] = map_section(embedded, embeddings)
-    if scored and not material.table.columns:  # says how to evaluate, which is nothing to begin a page with
+    chapters: dict[str, list[Markup]] = {}
+    if scored:
         chapters["Evaluations"] = sections.evaluations(material)
     if comparisons:
         chapters["Comparisons"] = comparisons_section(comparisons, colours, material.figures)
-    of_runs: dict[str, Callable[[sections.Material], list[str]]] = {
+    if embedded and embeddings:
+        chapters["Map"] = map_section(embedded, embeddings)
+    of_runs: dict[str, Callable[[sections.Material], list[Markup]]] = {
         "Masks": sections.masks,
         "Predictions": sections.predictions,
         "Training": sections.training,
@@ -70,18 +69,10 @@ def report(runs: Sequence[Path], out: Path, *, results: Sequence[Path] = (), emb
     if found:
         chapters |= {title: make(material) for title, make in of_runs.items()}
     inputs = {"--results": results, "--map": [embeddings] if embeddings else []}
-    chapters["Provenance"] = sections.provenance(material, inputs, out)
+    chapters["Provenance"] = provenance(material, inputs, out)
     write_text(out / TABLE_CSV, as_csv(scored), errors="replace")
     write_text(out / TABLE_MARKDOWN, as_markdown(material.table), errors="replace")
-    html = page.fill(
-        title=escape(_title(material, embedded)),
-        summary=sections.summary(material),
-        nav="".join(f'<a href="#{title.lower()}">{title}</a>' for title in chapters),
-        sections="\n".join(page.section(title.lower(), title, *parts) for title, parts in chapters.items()),
-        version=escape(version("melmask")),
-    )
-    write_text(out / PAGE, html, errors="replace")
-    return out / PAGE
+    return page.write(out / PAGE, _title(material, embedded), chapters, sections.summary(material))
 
 
 def _title(material: sections.Material, embedded: Embeddings | None) -> str:

@@ -1,24 +1,21 @@
 """The sections of a report: evaluations, recipes, training, masks, predictions and provenance, as HTML."""
 
 import dataclasses
-import platform
 import shlex
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
-from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 
 import torch
+from markupsafe import Markup
 
-from melmask.data.store import Store
+from melmask.audio import AudioError
 from melmask.evaluation.comparisons import KeptComparison
 from melmask.files import file_name
 from melmask.masking.base import num_visible_of
 from melmask.nn.shipped import PREFIX
-from melmask.report import page, tables
+from melmask.report import page, tables, verdicts
 from melmask.report.crops import (
     MASKS_PER_CROP,
     NUM_CROPS,
@@ -29,7 +26,8 @@ from melmask.report.crops import (
     guide_of,
     stages_of,
 )
-from melmask.report.formats import html_table
+from melmask.report.formats import duration
+from melmask.report.sounds import as_url, excerpt
 from melmask.study.others import OtherEncoder
 from melmask.study.runs import Run, random_masks
 from melmask.study.table import Table, score_curves
@@ -40,9 +38,10 @@ from melmask.viz.predictions import error_figure, reconstruction_figure, schedul
 
 NUM_SHOWN = 3
 TABLE_NOTE = (
-    "Scores in percent, each with its 95 % bootstrap interval over test clips and trainings. Shaded: the best of its "
-    "column. Dotted: the interval overlaps that of the best, so their order is uncertain. Grey: the baselines, which "
-    "are not trained: the same encoder with random weights, and statistics of the log-mel spectrogram."
+    "Scores in percent, each with its 95 % interval over test clips and trainings. Shaded: the highest score of its "
+    "column, and all that equal it. Dotted: the paired test of melmask compare cannot tell it from a shaded one. Two "
+    "intervals that overlap say nothing of a difference: only a paired test does. Grey: the baselines, which are not "
+    "trained: the same encoder with random weights, and statistics of the log-mel spectrogram; they are the floor."
 )
 CHART_CAPTION = (
     "Each bar is a score, its black line the 95 % interval. Coloured bars are trained encoders, grey bars the "
@@ -110,28 +109,30 @@ class Material:
     figures: page.Figures
 
     @property
+    def evidence(self) -> verdicts.Evidence:
+        """The paired tests."""
+        return verdicts.Evidence([kept.comparison for kept in self.comparisons])
+
+    @property
     def scored(self) -> list[Run | OtherEncoder]:
         """All that may have scores."""
         return [*self.others, *self.runs]
 
-    def name_of(self, run: Run) -> str:
+    def name_of(self, run: Run) -> Markup:
         """A run's name with its colour, as HTML."""
-        return f"{page.chip(self.colours[run.name])}{escape(run.name)}"
+        return page.chip(self.colours[run.name]) + run.name
 
 
-def summary(material: Material) -> str:
+def summary(material: Material) -> Markup:
     """The results in sentences, and each run in a line."""
     table = material.table
     columns = () if material.others else table.columns  # the table itself comes next
-    results = [f"<li><b>{escape(one.title)}</b>: {escape(tables.sentence(table, one))}</li>" for one in columns]
-    runs = [f"<li><b>{material.name_of(run)}</b>: {escape(describe(run))}</li>" for run in material.runs]
+    results = [{"name": one.title, "text": verdicts.sentence(table, one, material.evidence)} for one in columns]
+    runs = [{"name": material.name_of(run), "text": describe(run)} for run in material.runs]
     lead = ""
     if material.scored:
-        verdict = tables.verdict(table, [other.name for other in material.others])
-        lead = f'<p class="lead">{escape(verdict)}</p>'
-    findings = f"<ul>{''.join(results)}</ul>" if results else ""
-    listed = f'<ul class="runs">{"".join(runs)}</ul>' if runs else ""
-    return f'<div class="summary">{lead}{findings}</div>{listed}' if lead else listed
+        lead = verdicts.verdict(table, material.evidence, [other.name for other in material.others])
+    return page.part("summary", lead, results, runs)
 
 
 def describe(run: Run) -> str:
@@ -148,13 +149,13 @@ def describe(run: Run) -> str:
     )
 
 
-def evaluations(material: Material) -> list[str]:
+def evaluations(material: Material) -> list[Markup]:
     """The table of scores, its chart, and the commands for runs that have not been evaluated."""
-    parts = []
+    parts: list[Markup] = []
     if material.table.columns:
         chart = curves.results_figure(material.table, material.colours)
-        table = tables.as_html(material.table, material.colours)
-        parts = [f'<p class="note">{escape(TABLE_NOTE)}</p>', table]
+        table = tables.as_html(material.table, material.colours, material.evidence)
+        parts = [page.paragraph(TABLE_NOTE, "note"), table]
         parts.append(material.figures.add("evaluations", chart, CHART_CAPTION))
     along = score_curves(material.runs)
     if along:
@@ -167,26 +168,27 @@ def evaluations(material: Material) -> list[str]:
     return parts
 
 
-def recipes(material: Material) -> list[str]:
+def recipes(material: Material) -> list[Markup]:
     """The settings in which the runs differ, and all settings in a fold."""
     names = [field.name for field in dataclasses.fields(Recipe)]
     settings = [[name, *(as_text(getattr(run.recipe, name)) for run in material.runs)] for name in names]
     header = ["setting", *(run.name for run in material.runs)]
-    folded = f"<details><summary>All {len(settings)} settings</summary>{html_table(header, settings)}</details>"
+    folded = page.part("fold", f"All {len(settings)} settings", page.table(header, settings))
     if len(material.runs) == 1:
-        return [f"<p>{escape(describe(material.runs[0]))}.</p>", folded]
+        return [page.paragraph(f"{describe(material.runs[0])}."), folded]
     different = [row for row in settings if len(set(row[1:])) > 1]
     if not different:
-        return ["<p>The runs have the same recipe.</p>", folded]
-    words = f"<p>The runs differ in these settings; the other {len(settings) - len(different)} are the same.</p>"
-    return [words, html_table(header, different), folded]
+        return [page.paragraph("The runs have the same recipe."), folded]
+    words = f"The runs differ in these settings; the other {len(settings) - len(different)} are the same."
+    return [page.paragraph(words), page.table(header, different), folded]
 
 
-def training(material: Material) -> list[str]:
+def training(material: Material) -> list[Markup]:
     """The progress of each run, and its curves."""
     header = ["run", "steps done", "of", "loss", "effective rank", "feature deviation", "samples/s"]
-    parts = [html_table(header, [_state(run) for run in material.runs], numeric=True)]
-    parts.append('<p class="note">Medians over the last tenth of the log.</p>')
+    parts = [page.table(header, [_state(run) for run in material.runs], numeric=True)]
+    parts.append(page.paragraph("Medians over the last tenth of the log.", "note"))
+    parts.append(page.table(["run", "encoder", "trained in all", "hardware", "duration"], map(_means, material.runs)))
     logged = [run for run in material.runs if run.log]
     if logged:
         chart = curves.curves_figure(logged, material.colours)
@@ -198,7 +200,7 @@ def training(material: Material) -> list[str]:
     return parts
 
 
-def _state(run: Run) -> list[str]:
+def _state(run: Run) -> list[Markup]:
     last = run.log[-max(1, len(run.log) // 10) :]
 
     def middle(name: str, form: str) -> str:
@@ -210,10 +212,19 @@ def _state(run: Run) -> list[str]:
     return [run.name, f"{run.num_steps_done:,}", of, *numbers, middle("samples_per_s", ",.0f")]
 
 
-def masks(material: Material) -> list[str]:
+def _means(run: Run) -> list[str]:
+    """The size of a run's model, what it was trained on, and for how long."""
+    model = run.recipe.outline()
+    of_encoder = sum(one.numel() for one in model.encoders()["online"].parameters())
+    in_all = sum(one.numel() for one in model.parameters() if one.requires_grad)
+    encoder, trained = (f"{count / 1e6:,.3g} M parameters" for count in (of_encoder, in_all))
+    return [run.name, encoder, trained, run.hardware or "not recorded", duration(run.duration_s) if run.log else "–"]
+
+
+def masks(material: Material) -> list[Markup]:
     """The strategies, how often they mask each frequency band, and masks of crops over each run's schedule."""
     header = ["run", "strategy", "guide", "mask ratio", "visible, masked", "hint ratio", "mean λ", "time share"]
-    parts = [f"<p>{escape(MASKS_NOTE)}</p>", html_table(header, [_strategy_row(run) for run in material.runs])]
+    parts = [page.paragraph(MASKS_NOTE), page.table(header, [_strategy_row(run) for run in material.runs])]
     shown = {run.name: run for run in material.runs if run.can_guide}
     crops = {name: crops_of(run, run.store, NUM_SHOWN) for name, run in shown.items() if run.store is not None}
     for spec in dict.fromkeys(run.spec for run in shown.values() if run.spec):
@@ -221,9 +232,9 @@ def masks(material: Material) -> list[str]:
         figure = curves.band_figure(frequency, shown, spec, material.colours)
         parts.append(material.figures.add("masks-by-band", figure, BANDS_CAPTION, narrow=True))
     for run in material.runs:
-        parts.append(f"<h3>{material.name_of(run)}</h3>")
+        parts.append(page.heading(material.name_of(run)))
         if run.name in shown:
-            parts.append(_show_masks(material, run, crops[run.name]))
+            parts += _show_masks(material, run, crops[run.name])
         elif run.store is not None:
             parts.append(_no_checkpoint(run))
         else:
@@ -231,11 +242,11 @@ def masks(material: Material) -> list[str]:
     return parts
 
 
-def predictions(material: Material) -> list[str]:
+def predictions(material: Material) -> list[Markup]:
     """Reconstructions and prediction errors of every run."""
-    parts = [f"<p>{escape(PREDICTIONS_NOTE)}</p>"]
+    parts = [page.paragraph(PREDICTIONS_NOTE)]
     for run in material.runs:
-        parts.append(f"<h3>{material.name_of(run)}</h3>")
+        parts.append(page.heading(material.name_of(run)))
         if run.store is None:
             parts.append(_no_store(run))
         elif run.model is None:
@@ -245,13 +256,13 @@ def predictions(material: Material) -> list[str]:
     return parts
 
 
-def _no_store(run: Run) -> str:
+def _no_store(run: Run) -> Markup:
     folder = run.data.get("store", "STORE")
     words = f"No figures: {run.store_problem}. To prepare the same sources again:"
     return page.missing(words, f"melmask prepare SOURCES --out {folder}")
 
 
-def _no_checkpoint(run: Run) -> str:
+def _no_checkpoint(run: Run) -> Markup:
     return page.missing("No figures: the run has not saved a checkpoint yet.", f"{run.pretrain_command} --resume")
 
 
@@ -287,7 +298,7 @@ def _hints(run: Run) -> str:
     return f"1 for the first {100 * recipe.hint_start:.3g} % of the run, then {falls[recipe.hint_shape]}"
 
 
-def _show_masks(material: Material, run: Run, crops: Crops) -> str:
+def _show_masks(material: Material, run: Run, crops: Crops) -> list[Markup]:
     """The figure of the run's masks over its schedule."""
     recipe, shown, stages = run.recipe, torch.tensor(crops.shown), stages_of(run)
     assert run.spec is not None
@@ -305,10 +316,30 @@ def _show_masks(material: Material, run: Run, crops: Crops) -> str:
         f"Left, crops of the run's data; then its masks{course}{guided}. Right, how often each patch is masked in "
         f"{NUM_DRAWS} draws: orange more often than under random masking, teal less often. {crops.shown_files}"
     )
-    return material.figures.add(file_name("masks", run.name), figure, caption)
+    return [
+        material.figures.add(file_name("masks", run.name), figure, caption),
+        page.part("sounds", _heard(run, crops)),
+    ]
 
 
-def _show_predictions(material: Material, run: Run, crops: Crops) -> list[str]:
+def _heard(run: Run, crops: Crops) -> list[dict[str, str]]:
+    """The sounds of the crops that are shown, as the template takes them."""
+    assert run.spec is not None and run.store is not None
+    length_s, heard = run.recipe.crop_frames / run.spec.frames_per_s, []
+    for i in crops.shown:
+        row, one = int(crops.clip[i]), {"name": crops.names[i], "url": "", "fault": "synthesised: no recording"}
+        if row >= 0:
+            start_s = float(crops.start_frame[i]) / run.spec.frames_per_s
+            one["name"] = f"{crops.files[i]}, from {start_s:.1f} s"
+            try:
+                one["url"] = as_url(excerpt(run.store.clips[row].clip.path, start_s, length_s))
+            except AudioError as error:
+                one["fault"] = f"no sound: {error.reason}"
+        heard.append(one)
+    return heard
+
+
+def _show_predictions(material: Material, run: Run, crops: Crops) -> list[Markup]:
     """The figures of a run's reconstructions and of its errors."""
     model, parts = run.model, []
     assert model is not None and run.spec is not None
@@ -324,65 +355,3 @@ def _show_predictions(material: Material, run: Run, crops: Crops) -> list[str]:
     figure = error_figure(error_by_patch(run, model, crops), shown, mask, error, model.loss_label)
     caption = f"{ERRORS_CAPTION.format(scale=model.loss_scale)} {crops.shown_files}"
     return [*parts, material.figures.add(file_name("errors", run.name), figure, caption)]
-
-
-def provenance(material: Material, inputs: Mapping[str, Sequence[Path]], out: Path) -> list[str]:
-    """The data, the commands that reproduce the runs and this page, and the versions of the packages.
-
-    Args:
-        material: what the page is about.
-        inputs: the other files that it was made of, by the option that names them.
-        out: its folder.
-    """
-    data = [_data_row(run) for run in material.runs]
-    header = ["run", "store", "fingerprint", "clips", "hours", "sources", "front end", "log-mel mean, deviation"]
-    commands = [
-        "melmask prepare SOURCES --out " + shlex.quote(store) for store in dict.fromkeys(row[1] for row in data)
-    ]
-    commands += [run.pretrain_command for run in material.runs]
-    commands += dict.fromkeys(result.command for one in material.scored for result in one.results if result.command)
-    commands += dict.fromkeys(kept.command for kept in material.comparisons)
-    options = [part for option, files in inputs.items() if files for part in (option, *map(str, files))]
-    commands.append(
-        shlex.join(["melmask", "report", *(str(run.folder) for run in material.runs), *options, "--out", str(out)])
-    )
-    evaluated = sorted({result.version for one in material.scored for result in one.results})
-    versions = [["Python", platform.python_version()]]
-    versions += [[name, version(name)] for name in ("melmask", "torch", "numpy", "matplotlib")]
-    versions += [["evaluated with melmask", ", ".join(evaluated)]] if evaluated else []
-    return [
-        *(["<h3>Data</h3>", html_table(header, data)] if data else []),
-        "<h3>Commands</h3>",
-        f"<pre>{escape(chr(10).join(commands))}</pre>",
-        "<h3>Versions that wrote this page</h3>",
-        html_table(["package", "version"], versions),
-    ]
-
-
-def _data_row(run: Run) -> list[str]:
-    """The data of a run; a dash where it is not known."""
-    name, store = run.data.get("store", "not recorded"), run.store
-    fingerprint = run.data.get("fingerprint", "not recorded")[:16]
-    statistics = f"{run.data['mean']:.3f}, {run.data['std']:.3f}" if "mean" in run.data else "not recorded"
-    if store is None:
-        return [run.name, name, fingerprint, "–", "–", "–", _front_end(run), statistics]
-    if not len(store):
-        return [run.name, name, fingerprint, "–", "without end", "–", _front_end(run), statistics]
-    hours = f"{store.info['duration_s'] / 3600:.2f}"
-    return [run.name, name, fingerprint, f"{len(store.clips):,}", hours, _sources(store), _front_end(run), statistics]
-
-
-def _sources(store: Store) -> str:
-    counts = Counter(store.clips.words("source"))
-    return ", ".join(f"{source} ({count:,})" for source, count in counts.items())
-
-
-def _front_end(run: Run) -> str:
-    spec = run.spec
-    if spec is None:
-        return "–"
-    window_ms, hop_ms = (1000 * samples / spec.sample_rate_hz for samples in (spec.n_fft, spec.hop_length))
-    return (
-        f"{spec.sample_rate_hz:,} Hz, {spec.num_mels} mels {spec.fmin_hz:g} to {spec.fmax_hz:g} Hz, "
-        f"window {window_ms:g} ms, hop {hop_ms:g} ms"
-    )

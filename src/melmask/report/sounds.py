@@ -19,17 +19,18 @@ PEAK = 0.7  # that every sound is scaled to: some recordings are too quiet to be
 FADE_S = 0.01
 
 
-def excerpt(path: Path, start_s: float | None = None) -> Float32[np.ndarray, " _sample"]:
-    """The middle of a recording, or of its first minute: at most `MAX_S`, at `SAMPLE_RATE_HZ`, scaled to one peak.
+def excerpt(path: Path, start_s: float | None = None, length_s: float = MAX_S) -> Float32[np.ndarray, " _sample"]:
+    """The middle of a recording, or of its first minute: at `SAMPLE_RATE_HZ`, scaled to one peak.
 
     Args:
         path: the recording.
         start_s: where the excerpt starts instead, in seconds.
+        length_s: of the excerpt, at most.
 
     Raises:
         AudioError: the file cannot be read; see `melmask.audio.decode`.
     """
-    first, wanted = round((start_s or 0.0) * SAMPLE_RATE_HZ), round(MAX_S * SAMPLE_RATE_HZ)
+    first, wanted = round((start_s or 0.0) * SAMPLE_RATE_HZ), round(length_s * SAMPLE_RATE_HZ)
     wave = decode(path, SAMPLE_RATE_HZ, partial(_minute_from, first))
     start = max(0, (len(wave) - wanted) // 2) if start_s is None else 0
     cut = wave[start : start + wanted].astype(np.float32)

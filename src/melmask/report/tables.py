@@ -1,23 +1,17 @@
-"""The table of evaluations as sentences, HTML, Markdown and CSV."""
+"""The table of evaluations as HTML, Markdown and CSV."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
-from html import escape
+
+from markupsafe import Markup
 
 from melmask.evaluation.results import Result
-from melmask.report.formats import csv_table, markdown_table, raw_html_table
-from melmask.report.page import chip
+from melmask.report import page
+from melmask.report.formats import csv_table, markdown_table
+from melmask.report.verdicts import Evidence, percent
 from melmask.study.others import OtherEncoder
 from melmask.study.runs import Run
-from melmask.study.table import Column, Row, Table, overlap
-
-
-def percent(share: float) -> str:
-    """
-    >>> percent(0.5123)
-    '51.2'
-    """
-    return f"{100 * share:.1f}"
+from melmask.study.table import Column, Row, Table
 
 
 def interval(cell: Result) -> str:
@@ -25,133 +19,82 @@ def interval(cell: Result) -> str:
     return f"{percent(cell.low)} to {percent(cell.high)}"
 
 
-def verdict(table: Table, others: Collection[str] = ()) -> str:
-    """The whole table in a sentence for each encoder that is no run's, beside its baselines, and one for the runs.
+def as_html(table: Table, colours: Mapping[str, str], evidence: Evidence) -> Markup:
+    """The table in HTML, a row for each run: scores with intervals, and marks.
 
-    Args:
-        table: the evaluations.
-        others: names of the encoders that are no runs.
-    """
-    sentences = [_beside_baselines(table, row) for row in table.rows if row.is_run and row.run in others]
-    if not others or any(row.is_run and row.run not in others for row in table.rows):
-        sentences.append(_of_runs(table, "encoder" if others else "run"))
-    return " ".join(sentence for sentence in sentences if sentence)
-
-
-def _beside_baselines(table: Table, row: Row) -> str:
-    """How often an encoder scores above all its baselines; empty if it has none."""
-    beside = {column: found for column in row.cells if (found := table.baselines(row, column))}
-    if not beside:
-        return ""
-    above = [c for c, found in beside.items() if all(row.cells[c].score > one.cells[c].score for one in found)]
-    clear = sum(all(row.is_above(one, column) for one in beside[column]) for column in above)
-    names = " and ".join(dict.fromkeys(one.label for found in beside.values() for one in found))
-    sure = f", in {clear or 'none'} of these with an interval above theirs" if above else ""
-    return f"{row.label} scores above its baselines, {names}, in {len(above)} of {_evaluations(len(beside))}{sure}."
-
-
-def _of_runs(table: Table, kind: str) -> str:
-    """Which run leads, in one sentence; ``kind`` is what it is compared with: runs, or encoders of any kind."""
-    trained = [row for row in table.rows if row.is_run]
-    if not trained:
-        return "No trained encoder has been evaluated yet."
-    if len(trained) == 1:
-        (own,) = trained
-        clear = sum(all(own.is_above(other, column) for other in table.baselines(own, column)) for column in own.cells)
-        return f"{own.label} has an interval above those of its baselines in {clear} of {_evaluations(len(own.cells))}."
-    ahead = {row.label: [column for column in row.cells if table.ranked_runs(column)[0] is row] for row in trained}
-    leader = max(trained, key=lambda row: len(ahead[row.label]))
-    led = ahead[leader.label]
-    clear = sum(all(leader.is_above(other, column) for other in table.ranked_runs(column)[1:]) for column in led)
-    sure = f"in {clear} of these" if clear else "in none of them"
-    return (
-        f"{leader.label} scores highest in {len(led)} of {_evaluations(len(table.columns))}, "
-        f"{sure} with an interval above every other {kind}'s."
-    )
-
-
-def _evaluations(count: int) -> str:
-    return "1 evaluation" if count == 1 else f"{count} evaluations"
-
-
-def sentence(table: Table, column: Column) -> str:
-    """The run with the highest score in a column, and its distance to the next run and to its baselines."""
-    ranked = table.ranked_runs(column)
-    if not ranked:
-        return "only baselines have been evaluated."
-    first = ranked[0].cells[column]
-    words = f"{ranked[0].label} reaches {percent(first.score)} % {column.metric} (95 % interval {interval(first)})"
-    if len(ranked) > 1:
-        words += _ahead_of(first, ranked[1], column)
-    baselines = [_against(first, baseline, column) for baseline in table.baselines(ranked[0], column)]
-    return f"{words}. That is {' and '.join(baselines)}." if baselines else f"{words}."
-
-
-def _ahead_of(first: Result, second: Row, column: Column) -> str:
-    """The distance of the highest score to the next run's."""
-    cell = second.cells[column]
-    if cell.score == first.score:
-        return f", the same as {second.label}"
-    sure = ", but the intervals overlap" if overlap(first, cell) else ", and the intervals do not overlap"
-    return f", {percent(first.score - cell.score)} points ahead of {second.label}{sure}"
-
-
-def _against(first: Result, baseline: Row, column: Column) -> str:
-    """The distance of a score to a baseline's."""
-    cell = baseline.cells[column]
-    gap = first.score - cell.score
-    side = "above" if gap >= 0 else "below"
-    sure = ", intervals overlap" if overlap(first, cell) else ""
-    return f"{percent(abs(gap))} points {side} the {baseline.label} ({percent(cell.score)} %{sure})"
-
-
-def as_html(table: Table, colours: Mapping[str, str]) -> str:
-    """The table in HTML: scores with intervals, the best of each column and those that overlap with it marked.
+    Marked are the highest score of each column and all that are equal to it, what a paired test cannot tell from it,
+    and trained encoders below one of their baselines.
 
     Args:
         table: what to show.
         colours: of the runs, by name.
+        evidence: the paired comparisons.
     """
-    heads = [
-        f'<th class="number">{escape(c.task)}<small>{escape(c.probe)} probe, {escape(c.metric)}</small>'
-        f"<small>{escape(c.note)}</small></th>"
-        for c in table.columns
-    ]
-    body = []
-    for row in table.rows:
-        cells = "".join(_html_cell(row, column, table) for column in table.columns)
-        name = chip(colours[row.run]) if row.is_run else ""
-        body.append(f'<tr class="{"run" if row.is_run else "baseline"}"><th>{name}{escape(row.label)}</th>{cells}</tr>')
-    return raw_html_table(f"<tr><th></th>{''.join(heads)}</tr>", body)
+    rows = []
+    for own in grouped(table):
+        first = own[0]
+        cells = [
+            [_entry(row, column, table, evidence, own) for row in own if column in row.cells]
+            for column in table.columns
+        ]
+        name = page.chip(colours[first.run]) + first.run if first.is_run else first.label
+        rows.append({"kind": "run" if first.is_run else "baseline", "name": name, "cells": cells})
+    return page.part("scores", table.columns, rows)
 
 
-def _html_cell(row: Row, column: Column, table: Table) -> str:
-    if column not in row.cells:
-        return '<td class="number muted">–</td>'
-    cell, best = row.cells[column], table.best(column)
-    mark = " best" if row is best else " near" if overlap(cell, best.cells[column]) else ""
+def grouped(table: Table) -> list[list[Row]]:
+    """The rows of each run together, one for each of its feature settings; every baseline on its own."""
+    groups: dict[object, list[Row]] = {}
+    for number, row in enumerate(table.rows):
+        groups.setdefault(row.run if row.is_run else number, []).append(row)
+    return list(groups.values())
+
+
+def top_rows(table: Table, column: Column) -> list[Row]:
+    """The rows with the highest score of a column: several where their scores are equal."""
+    highest = table.best(column).cells[column].score
+    return [row for row in table.rows if column in row.cells and row.cells[column].score == highest]
+
+
+def _entry(row: Row, column: Column, table: Table, evidence: Evidence, own: Sequence[Row]) -> dict[str, str]:
+    """A score as the template takes it."""
+    cell, top = row.cells[column], top_rows(table, column)
+    gaps = [evidence.difference(row, one, column) for one in top] if row not in top else []
+    near = any(gap is not None and gap.low <= 0 <= gap.high for gap in gaps)
+    beside = sum(column in one.cells for one in own)
     seeds = f", {cell.num_seeds} seeds" if cell.num_seeds > 1 else ""
-    return f'<td class="number{mark}"><b>{percent(cell.score)}</b><small>{interval(cell)}{seeds}</small></td>'
+    above = [one for one in table.baselines(row, column) if one.cells[column].score > cell.score] if row.is_run else []
+    return {
+        "score": percent(cell.score),
+        "interval": interval(cell),
+        "more": seeds + (f"; {row.settings}" if beside > 1 else ""),
+        "marks": "best" if row in top else "near" if near else "",
+        "floor": f"below the {above[0].label}" if above else "",
+    }
 
 
 def as_markdown(table: Table) -> str:
-    """The table in Markdown: scores and intervals in percent, the best of each column in bold."""
+    """The table in Markdown, a row for each run: scores and intervals in percent, the highest of a column in bold."""
     header = ["encoder", *(f"{column.title} ({column.metric}, %)" for column in table.columns)]
-    rows = [[row.label, *(_text_cell(row, column) for column in table.columns)] for row in table.rows]
+    groups = grouped(table)
+    rows = [
+        [own[0].run if own[0].is_run else own[0].label, *(_text_cell(own, column) for column in table.columns)]
+        for own in groups
+    ]
     best = {
         (number, place)
         for place, column in enumerate(table.columns, start=1)
-        for number, row in enumerate(table.rows)
-        if row is table.best(column)
+        for number, own in enumerate(groups)
+        if any(row is one for row in own for one in top_rows(table, column))
     }
     return markdown_table(header, rows, numeric=True, bold=best)
 
 
-def _text_cell(row: Row, column: Column) -> str:
-    if column not in row.cells:
-        return "–"
-    cell = row.cells[column]
-    return f"{percent(cell.score)} [{interval(cell)}]"
+def _text_cell(own: Sequence[Row], column: Column) -> str:
+    found = [row for row in own if column in row.cells]
+    settings = {id(row): f" ({row.settings})" if len(found) > 1 else "" for row in found}
+    cells = [f"{percent(row.cells[column].score)} [{interval(row.cells[column])}]{settings[id(row)]}" for row in found]
+    return "; ".join(cells) or "–"
 
 
 def as_csv(runs: Sequence[Run | OtherEncoder]) -> str:

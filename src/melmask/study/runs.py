@@ -27,7 +27,7 @@ from melmask.train.distributed import ALONE
 from melmask.train.initial import read_initial
 from melmask.train.masker import Masker
 from melmask.train.recipe import RECIPES, Recipe
-from melmask.train.run_folder import CHECKPOINT, DATA, MASKING, RECIPE, read_data, read_log
+from melmask.train.run_folder import CHECKPOINT, DATA, MASKING, RECIPE, read_data, read_log, read_machine
 from melmask.types import Mask, PatchGrid
 
 
@@ -67,6 +67,18 @@ class Run:
     @property
     def is_complete(self) -> bool:
         return self.num_steps_done == self.num_steps
+
+    @property
+    def duration_s(self) -> float:
+        """Seconds of training up to the last entry of the log, over all resumptions."""
+        elapsed = [line["elapsed_s"] for line in self.log]
+        ends = [one for one, after in zip(elapsed, [*elapsed[1:], 0.0], strict=True) if after < one]
+        return float(sum(ends))
+
+    @property
+    def hardware(self) -> str:
+        """What it was last trained on; empty for a run of an earlier version."""
+        return read_machine(self.folder).get("hardware", "")
 
     @property
     def mean_guidance(self) -> float | None:

@@ -18,7 +18,7 @@ from melmask.frameworks import Loss
 from melmask.nn.encoder_file import ENCODER, EncoderFile, FrontEnd
 from melmask.nn.vit import Encoder
 from melmask.patches import grid_of, patchify, valid_patches
-from melmask.runtime import autocast_for, keep_freed_memory
+from melmask.runtime import autocast_for, hardware, keep_freed_memory
 from melmask.threads import following_load
 from melmask.train.average import AVERAGE, WeightsAverage
 from melmask.train.checkpoint import REMEDY, load_training, save_training, step_of
@@ -39,6 +39,7 @@ from melmask.train.run_folder import (
     kept_encoder,
     locked,
     log_values,
+    note_machine,
     open_run,
 )
 from melmask.train.signals import stop_requests
@@ -106,6 +107,7 @@ def pretrain(
             before = extension.before if extension else recipe
             held.enter_context(locked(run))
             open_run(run, before, store, resume, initial.named if initial else None)
+            note_machine(run, hardware(world.device), world.size)
             if extension:
                 extension.apply(run)
                 note(extension.told)

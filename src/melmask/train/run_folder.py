@@ -6,6 +6,7 @@ data.json               the store: its path (or "procedural"), fingerprint, mean
 checkpoint.safetensors  the training's state after the last saved step, to resume from
 stable.safetensors      of the schedule "wsd": the state at the last step before the learning rate falls
                         (`melmask.train.extension`)
+machine.json            what the run was last trained on
 init.json               the weights that the run started from, if not from random ones (`melmask.train.initial`)
 encoder.safetensors     the encoder with its front end (`melmask.nn.encoder_file`)
 encoders/N.safetensors  the encoder after step N, every `keep_every` steps
@@ -31,6 +32,7 @@ KEPT = "encoders"  # folder of the encoders that are kept along a run
 RECIPE, DATA, CHECKPOINT, LOG = "recipe.json", "data.json", "checkpoint.safetensors", "log.jsonl"
 STABLE = "stable.safetensors"  # of a run that can be extended
 INIT = "init.json"  # of a run that started from other weights: which
+MACHINE = "machine.json"
 LOCK = ".lock"  # held while the run is trained
 SUFFIX = ".safetensors"
 MASKING = "masking."  # prefix of the masking strategy's state in a checkpoint
@@ -195,6 +197,21 @@ def read_data(run: Path) -> dict[str, Any]:
     path = run / DATA
     needed = {"store": str, "fingerprint": str}
     return read_json(path, "description of a run's data", needed, DATA_REMEDY) if path.exists() else {}
+
+
+def note_machine(run: Path, hardware: str, num_processes: int) -> None:
+    """Write what a run is trained on, for reports."""
+    write_json(run / MACHINE, {"hardware": f"{num_processes} x {hardware}" if num_processes > 1 else hardware})
+
+
+def read_machine(run: Path) -> dict[str, Any]:
+    """What machine.json says; empty where there is none, as of earlier versions.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    path = run / MACHINE
+    return read_json(path, "note of a run's machine", {"hardware": str}, "delete it") if path.exists() else {}
 
 
 def read_log(run: Path) -> list[dict[str, Any]]:

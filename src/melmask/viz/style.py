@@ -12,12 +12,21 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Colormap, LinearSegmentedColormap, ListedColormap, hsv_to_rgb, to_hex
+from matplotlib.collections import Collection
+from matplotlib.colors import Colormap, LinearSegmentedColormap, ListedColormap, hsv_to_rgb, to_hex, to_rgba
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator
 
 INK, MUTED, LINE, COVER = "#1d2733", "#66717f", "#d5dae1", "#dde3ea"
-BASELINE_COLOUR = "#c3cad2"
+BASELINE_COLOUR, GRID = "#c3cad2", "#e9ecf0"
+# The same on a dark page; what shows data keeps its colours.
+DARK = {
+    INK: "#e6ebf0", MUTED: "#a3afbb", LINE: "#3a4652", COVER: "#2c3742", BASELINE_COLOUR: "#5a6672", GRID: "#26303a",
+    "#ffffff": "#12181f", "#000000": "#e6ebf0",
+}  # fmt: skip
 # Okabe and Ito's palette, told apart by colour-blind readers, without its yellow and black; then darker ones.
 RUN_COLOURS = (
     "#0072b2",
@@ -67,7 +76,7 @@ _STYLE: Any = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.axisbelow": True,
-    "grid.color": "#e9ecf0",
+    "grid.color": GRID,
     "grid.linewidth": 0.7,
     "xtick.color": LINE,
     "ytick.color": LINE,
@@ -126,6 +135,34 @@ def png_of(figure: Figure) -> bytes:
         warnings.filterwarnings("ignore", "Glyph .* missing from font")
         figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()
+
+
+def in_dark(figure: Figure) -> Figure:
+    """The same figure, recoloured for a dark page: text, lines and grounds; what shows data keeps its colours."""
+    figure.set_layout_engine("none")  # it stays as it was laid out
+    for text in figure.findobj(Text):
+        text.set_color(_dark(text.get_color()))
+    for line in figure.findobj(Line2D):
+        line.set_color(_dark(line.get_color()))
+        line.set_markerfacecolor(_dark(line.get_markerfacecolor()))
+        line.set_markeredgecolor(_dark(line.get_markeredgecolor()))
+    for patch in figure.findobj(Patch):
+        face, edge = patch.get_facecolor(), patch.get_edgecolor()
+        patch.set_facecolor(_dark(face))
+        patch.set_edgecolor(_dark(edge))
+    for drawn in figure.findobj(Collection):
+        if drawn.get_array() is None:
+            drawn.set_facecolor([_dark(colour) for colour in drawn.get_facecolor()])
+            drawn.set_edgecolor([_dark(colour) for colour in drawn.get_edgecolor()])
+    return figure
+
+
+def _dark(colour: Any) -> Any:
+    """A colour's counterpart on a dark page, of the same opacity; colours without one stay."""
+    if isinstance(colour, str) and colour in ("none", "auto"):
+        return colour
+    *_, opacity = to_rgba(colour)
+    return to_rgba(DARK.get(to_hex(colour), colour), opacity)
 
 
 def head(axes: Axes, name: str, note: str) -> None:

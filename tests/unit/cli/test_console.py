@@ -1,30 +1,62 @@
-"""The console: what becomes of its output where nobody reads it."""
+"""What a terminal shows meanwhile: at once, and at 80 columns uncut."""
 
+import io
 import os
+import pty
 import subprocess
 import sys
 
-from melmask.cli.main import EXIT_INTERRUPTED
+from melmask.cli import console as shown
 
-PRINTS = """
-from melmask.cli.console import console
-for _ in range(100_000):
-    try:
-        console.print("x" * 100)
-    except BrokenPipeError:
-        console.print("not seen")
-        raise SystemExit(7)
-"""
+NOTES = (
+    "loss [bold]0.1234[/]  rank 123  12345 samples/s  12 % for masks",
+    "1234.56 h of audio, [red]1234 rejected[/]",
+    "fold 10, seed 2  loss [bold]0.123[/]  valid [bold]100.0[/] %",
+)
 
 
-def test_a_closed_pipe_is_an_error_that_a_training_can_catch_and_ends_other_commands_silently():
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    command = "lambda name, rest: [print(i) for i in range(10**6)]"
-    main = f"from melmask.cli import main; main.run = {command}; main.main(['x'])"
-    for code, status in ((PRINTS, 7), (main, EXIT_INTERRUPTED)):
-        command = [sys.executable, "-c", code]
-        with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-            assert process.stdout and process.stdout.readline() and process.stderr
-            process.stdout.close()
-            assert process.stderr.read() == b""
-        assert process.returncode == status
+def on_a_terminal(code: str) -> tuple[int, str]:
+    """What a program ends with and prints on a pseudo-terminal of 80 columns."""
+    ours, theirs = pty.openpty()
+    environment = os.environ | {"COLUMNS": "80", "TERM": "xterm"}
+    with subprocess.Popen([sys.executable, "-c", code], stdout=theirs, stderr=theirs, env=environment) as program:
+        os.close(theirs)
+        printed = b""
+        try:
+            while block := os.read(ours, 1024):
+                printed += block
+        except OSError:  # the other end is closed
+            pass
+    os.close(ours)
+    return program.returncode, printed.decode()
+
+
+def test_bars_are_cut_at_no_note_and_no_time_in_80_columns(monkeypatch):
+    for note in NOTES:
+        terminal = shown.SafeConsole(width=80, force_terminal=True, file=io.StringIO(), highlight=False)
+        monkeypatch.setattr(shown, "console", terminal)
+        with shown.bar("training") as (progress, task):
+            progress.update(task, completed=123_456, total=1_234_567, note=note)
+            progress.refresh()
+        plain = terminal.render_str(note).plain
+        printed = terminal.file.getvalue()
+        text = "".join(terminal.render_str(part).plain for part in printed.split("\x1b[0m"))
+        assert "123456/1234567" in printed and "…" not in printed and "-:--:--" in printed
+        assert all(word in text for word in plain.split())
+
+
+def test_a_terminal_shows_at_once_what_starts_before_any_library_is_read():
+    code = (
+        "import sys\nfrom melmask.cli import main\n"
+        "def imported(name):\n    sys.exit(7 if 'torch' not in sys.modules else 8)\n"
+        "main.function_of = imported\nmain.main(['pretrain', 'store', '--out', 'run'])"
+    )
+    status, printed = on_a_terminal(code)
+    assert status == 7 and "melmask pretrain starts" in printed
+
+
+def test_the_list_of_tasks_is_cut_nowhere_in_80_columns():
+    status, printed = on_a_terminal("from melmask.cli.main import main; main(['tasks'])")
+    assert status == 0 and "…" not in printed and "2,084,320" in printed and "train/valid/test" in printed
+    lines = [line.rpartition("\x1b[2K")[2].rstrip() for line in printed.split("\r\n")]
+    assert "accuracy" in printed and max(map(len, lines)) < 100

@@ -13,6 +13,7 @@ from melmask.evaluation.metrics import (
     mean_roc_auc,
     score_of,
     score_with_interval,
+    statistic_of,
 )
 
 
@@ -135,6 +136,37 @@ def test_interval_covers_the_truth_when_trainings_differ() -> None:
         covered_by_clips += for_sure[4] <= 0.6 <= for_sure[195]
     assert 0.85 <= covered / num_trials <= 0.99
     assert covered_by_clips / num_trials < 0.75
+
+
+def test_all_right_is_no_certainty() -> None:
+    """40 of 40 clips: Wilson's interval, of groups where clips come in groups; scipy has the same."""
+    from scipy.stats import binomtest
+
+    for value, groups, num_trials in ((1, None, 40), (0, None, 40), (1, np.repeat(np.arange(8), 5), 8)):
+        score = score_with_interval(*_correct(np.full((1, 40), value)), groups=groups, num_resamples=100)
+        expected = binomtest(value * num_trials, num_trials).proportion_ci(method="wilson")
+        assert (score.low, score.high) == pytest.approx(tuple(expected))
+    flags = np.eye(2, dtype=bool)[np.arange(40) % 2]
+    perfect = score_with_interval(flags, flags[None].astype(float), num_resamples=100)
+    assert (perfect.value, perfect.high) == (1, 1) and 0.9 < perfect.low < 0.95
+    assert bootstrap.interval_of_difference(np.zeros(9), 0.0, 40) == pytest.approx((-0.0876, 0.0876), abs=1e-4)
+    assert bootstrap.interval_of_difference(np.ones(9), 1.0, 40) == pytest.approx((1 - 0.0876, 1), abs=1e-4)
+
+
+@pytest.mark.parametrize("chance", [0.01, 0.03, 0.97, 0.99])
+@pytest.mark.parametrize("size", [1, 5])
+def test_interval_covers_the_truth_at_the_edge(chance: float, size: int) -> None:
+    """Near 0 and 1, with clips alone and in groups of five that are right or wrong together."""
+    rng, num_trials, covered, covered_by_resamples = np.random.default_rng(0), 150, 0, 0
+    groups = np.repeat(np.arange(40), size)
+    for _ in range(num_trials):
+        task = _correct((rng.random(40) < chance)[groups][None])
+        score = score_with_interval(*task, groups=groups, num_resamples=100)
+        _, resampled = bootstrap.bootstrap(statistic_of(*task), len(groups), 1, groups=groups, num_resamples=100)
+        low, high = bootstrap.interval(resampled)
+        covered += score.low <= chance <= score.high
+        covered_by_resamples += low <= chance <= high
+    assert covered / num_trials >= 0.92 and covered_by_resamples / num_trials < 0.75
 
 
 def test_one_training_adds_no_width() -> None:
