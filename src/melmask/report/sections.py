@@ -200,7 +200,7 @@ def training(material: Material) -> list[Markup]:
     return parts
 
 
-def _state(run: Run) -> list[Markup]:
+def _state(run: Run) -> list[str]:
     last = run.log[-max(1, len(run.log) // 10) :]
 
     def middle(name: str, form: str) -> str:
