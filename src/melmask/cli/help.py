@@ -97,6 +97,7 @@ class Argument:
             default = ""
         if full:
             return f"{meaning} {default or ''}".strip()
+        meaning = re.sub(r" ?\(`melmask\.[\w.]+`\)", "", meaning)  # where Python has it
         clause = re.split(r"(?<=\w)[;.:](?: |$)", meaning, maxsplit=1)[0]
         return f"{clause} {default or ''}".strip()
 

@@ -242,8 +242,9 @@ def _calibration(tested: _Tested, multilabel: bool) -> Calibration:
     filled = count > 0
     with np.errstate(invalid="ignore"):
         mean, share = total.sum(axis=(0, 2)) / count, num_right.sum(axis=(0, 2)) / count
-        clips = (count // len(tested.scores)).astype(int)  # those of different seeds are the same
-        ends = np.array([interval(*of_bin) for of_bin in zip(drawn_right / drawn, share, clips, strict=True)])
+        clips = (count // len(tested.scores)).tolist()  # those of different seeds are the same
+        bins_drawn = zip(drawn_right / drawn, share.tolist(), clips, strict=True)
+        ends = np.array([interval(*of_bin) for of_bin in bins_drawn])
     # The share of n predictions has the standard deviation s = sqrt(p (1 - p) / n); the mean absolute deviation of a
     # normal law is sqrt(2 / pi) s. Predictions of different seeds for one clip are nearly the same and count as one.
     noise = np.sqrt(2 / np.pi * (mean * (1 - mean))[filled] * len(tested.scores) / count[filled])
