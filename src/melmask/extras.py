@@ -1,7 +1,7 @@
 """The optional packages: which extra brings which, and a clear error before any work where one is missing."""
 
+import importlib.util
 import sys
-from importlib.util import find_spec
 
 # The extras of pyproject.toml that a command or a call may need, and what they bring, by the names that are imported.
 EXTRAS = {
@@ -26,6 +26,6 @@ def need(extra: str, what: str) -> None:
     Raises:
         ImportError: it is not; the message says how to install it.
     """
-    missing = [name for name in EXTRAS[extra] if find_spec(name) is None]
+    missing = [name for name in EXTRAS[extra] if importlib.util.find_spec(name) is None]
     if missing:
         raise ImportError(f"{what} needs {' and '.join(missing)}: pip install 'melmask[{extra}]'")
