@@ -50,7 +50,7 @@ MAY_IMPORT = {
     "adapters": FEATURES,
     "finetune": SCORES,
     "detect": SCORES,
-    "study": SCORES,
+    "study": SCORES | {"plan"},
     "viz": SCORES | {"study"},
     "report": PICTURES,
     "cli": PICTURES | {"report", "demo", "plan", "collection", "finetune", "detect"},

@@ -37,6 +37,7 @@ COMMANDS = {
     "detect": "Detect events with a frozen encoder and a probe of its time steps.",
     "check": "Check the health of stores, runs, encoder files, caches and results.",
     "report": "Write an HTML report about one or more runs.",
+    "study": "Run a grid of recipes, seeds and tasks, and say what it shows.",
     "mask": "Plot a spectrogram, and what masking strategies mask of it.",
     "tasks": "List public evaluation tasks, and make their tables.",
     "demo": "Make the built-in corpus, or a store of procedural sound.",

@@ -16,7 +16,7 @@ from melmask.masking import STRATEGIES
 from melmask.probes import PROBES
 from melmask.train.recipe import RECIPES
 
-PARTS = {"tasks": ("list", "show", "make")}
+PARTS = {"tasks": ("list", "show", "make"), "study": ("plan", "run", "analyse", "power")}
 CALLS = [(name, *part) for name in main.COMMANDS for part in ((), *((one,) for one in PARTS.get(name, ())))]
 
 
@@ -30,8 +30,9 @@ def test_help_fits_a_screen_and_begins_with_a_call_that_is_right(call, capsys, m
     monkeypatch.setenv("COLUMNS", "60")  # whatever the terminal
     shown = printed(capsys, *call, "--help")
     lines = shown.splitlines()
+    name = call[0]
     assert len(lines) <= 40 and max(map(len, lines)) <= 80 and f"usage: melmask {' '.join(call)} " in shown
-    assert not set("╭│{}") & set(shown.replace("{list,show,make}", "")) and "`melmask." not in shown
+    assert not set("╭│{}") & set(shown.replace(f"{{{','.join(PARTS.get(name, ()))}}}", "")) and "`melmask." not in shown
     first = re.match(r"Example: (melmask .*)\n", shown)
     assert first, f"{call}: the docstring's second line is no example"
     _, name, *arguments = shlex.split(first[1])

@@ -1,0 +1,328 @@
+"""The command study: a grid of runs and their evaluations, planned, run and analysed."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from rich.markup import escape
+from rich.table import Table
+from tyro.conf import OmitArgPrefixes, Positional, arg, subcommand
+
+from melmask.cli.console import answer, bar, console, named, print_next, print_notes, print_path
+from melmask.cli.main import EXIT_INTERRUPTED, EXIT_LEFT_OUT
+from melmask.cli.options import Folder, OptionalFolder, Workers
+from melmask.plan.devices import DEVICES
+
+if TYPE_CHECKING:
+    from melmask.study.analysis import Difference
+    from melmask.study.cost import CellCost
+    from melmask.study.power import Design
+    from melmask.study.run import Outcome, Standing
+    from melmask.study.study import Study
+
+Named = Positional[Annotated[str, arg(metavar="FILE|NAME", help="a Python file that defines study, or smoke, small, "
+    "ablations or paper.")]]  # fmt: skip
+Data = Annotated[
+    Path | None,
+    arg(
+        metavar="FOLDER",
+        help="where the study's recordings and tables lie.",
+        help_behavior_hint="(default: the folder of the study's file, or the current one)",
+    ),
+]
+OptionalNumber = Annotated[int | None, arg(metavar="INT", help_behavior_hint="(default: of the study)")]
+HOUR_S, HOUR_MIN = 3600, 60
+NUM_SHOWN = 10  # designs
+
+
+@dataclass(frozen=True)
+class Planning:
+    """Say what a study will take before it starts: runs, steps, time and commands.
+
+    Example: melmask study plan smoke
+
+    Args:
+        clips: number of recordings, where runs are counted in epochs; the length is that of --clip-s.
+        clip_s: their length in seconds.
+        device: an accelerator, by its data sheet; without one this machine is measured, which takes some seconds.
+        devices: number of devices that share a run.
+        commands: print the commands of every run too.
+        out: the study's folder in these commands.
+    """
+
+    study: Named
+    data: Data = None
+    clips: int = 10_000
+    clip_s: float = 10.0
+    device: Literal[tuple(DEVICES)] | None = None  # type: ignore[valid-type]
+    devices: int = 1
+    commands: bool = False
+    out: Folder = Path("STUDY")
+
+
+@dataclass(frozen=True)
+class Running:
+    """Train and evaluate what is missing of a study; killed, the same call goes on.
+
+    Example: melmask study run smoke --out STUDY
+
+    Args:
+        out: the study's folder.
+        jobs: processes that train at once; 0 trains in this process.
+        shard: i/n: only every n-th run, from the i-th on, so that n machines share the work.
+        dry_run: train nothing; list what is missing.
+    """
+
+    study: Named
+    out: Folder
+    data: Data = None
+    jobs: int = 1
+    shard: str = "1/1"
+    workers: Workers = None
+    dry_run: bool = False
+
+
+@dataclass(frozen=True)
+class Analysing:
+    """Differences to the baseline, with 95 % intervals, p values adjusted for their number, and equivalence.
+
+    Example: melmask study analyse smoke --out STUDY
+
+    Args:
+        out: the study's folder.
+        tasks: fixed: the intervals are for these tasks; resampled: for other tasks like them.
+        csv: a file for the table.
+    """
+
+    study: Named
+    out: Folder
+    tasks: Literal["fixed", "resampled"] = "fixed"
+    csv: OptionalFolder = None
+
+
+@dataclass(frozen=True)
+class Power:
+    """From a pilot's variances, the smallest difference that designs can see, and the design that fits a budget best.
+
+    Example: melmask study power smoke --out PILOT --budget-hours 24
+
+    Args:
+        out: the folder of the pilot: a study that ran with two seeds or more.
+        budget_hours: for all runs and evaluations, one after the other.
+        cells: that are trained with every seed; as many as the study has if not given.
+        run_minutes: that a training takes.
+        task_minutes: that the evaluation of a run on all folds of a task takes.
+        max_tasks: that there are; as many as the pilot has if not given.
+        tasks: fixed: the tasks are the ones that matter; resampled: they are a sample of such tasks.
+    """
+
+    study: Named
+    out: Folder
+    budget_hours: float = 24.0
+    cells: OptionalNumber = None
+    run_minutes: float = 10.0
+    task_minutes: float = 0.5
+    max_tasks: OptionalNumber = None
+    tasks: Literal["fixed", "resampled"] = "fixed"
+
+
+Do = (
+    Annotated[Planning, subcommand("plan", prefix_name=False)]
+    | Annotated[Running, subcommand("run", prefix_name=False)]
+    | Annotated[Analysing, subcommand("analyse", prefix_name=False)]
+    | Annotated[Power, subcommand("power", prefix_name=False)]
+)
+
+
+def study(do: OmitArgPrefixes[Do]) -> None:
+    """Run a grid of recipes, seeds and tasks, and say what it shows.
+
+    Example: melmask study plan smoke
+    """
+    if isinstance(do, Planning):
+        _plan(do)
+    elif isinstance(do, Running):
+        _run(do)
+    elif isinstance(do, Analysing):
+        _analyse(do)
+    else:
+        _power(do)
+
+
+def find(name: str, data: Path | None) -> "Study":
+    """A study by its name or file, with the paths of its data made absolute."""
+    from melmask.study.shipped import STUDIES
+    from melmask.study.study import load_study
+
+    found = load_study(name, STUDIES)
+    return found.at(data or (Path() if name in STUDIES else Path(name).parent))
+
+
+def _plan(do: Planning) -> None:
+    from melmask.cli.plan import duration
+    from melmask.plan.plan import Data as Recordings
+    from melmask.study.cost import commands_of, cost_of
+
+    found = find(do.study, do.data)
+    device = None if do.device is None else DEVICES[do.device]
+    with console.status("measuring this machine" if device is None else "counting"):
+        costs = cost_of(found, Recordings(do.clips, do.clip_s), device, do.devices)
+    console.print(costs_table(found, costs))
+    total_s = len(found.seeds) * sum(cost.run_s for cost in costs)
+    console.print(
+        f"{len(found.runs)} runs: [bold]{duration(total_s)}[/] of training, one after the other", highlight=False
+    )
+    over = [cost.cell.name for cost in costs if cost.over_budget]
+    if over:
+        print_notes([f"a run takes longer than the budget of {duration(found.budget_s or 0)}: {', '.join(over)}"])
+    if do.commands:
+        for run in found.runs:
+            for command in commands_of(found, run, do.out):
+                console.print(escape(command), soft_wrap=True)
+    answer.update(study=found.name, num_runs=len(found.runs), total_s=total_s, cells=[
+        {"name": cost.cell.name, "num_steps": cost.num_steps, "run_s": cost.run_s} for cost in costs
+    ])  # fmt: skip
+    print_next("melmask", "study", "run", do.study, "--out", do.out)
+
+
+def costs_table(study: "Study", costs: "Sequence[CellCost]") -> Table:
+    """A row for every cell: steps and time of a run, and of all its seeds."""
+    from melmask.cli.plan import duration
+
+    caption = f"{len(study.seeds)} seeds each, on {len(study.tasks)} tasks with {', '.join(study.probes)}"
+    table = Table(
+        title=named(f"{study.name}: {study.question}"), caption=named(caption), title_justify="left",
+        caption_justify="left",
+    )  # fmt: skip
+    table.add_column("cell", overflow="fold")
+    for column in ("steps", "a run", "all seeds"):
+        table.add_column(column, justify="right")
+    for cost in costs:
+        times = duration(cost.run_s), duration(cost.run_s * len(study.seeds))
+        table.add_row(named(cost.cell.name), f"{cost.num_steps:,}", *times)
+    return table
+
+
+def _run(do: Running) -> None:
+    from melmask.study.run import missing, open_store, run_study, shard_of
+
+    found = find(do.study, do.data)
+    if do.dry_run:
+        found.check_data()
+        store = open_store(found, do.out, do.workers)
+        for run in shard_of(found.runs, do.shard):
+            lacks = missing(found, do.out, run, store)
+            console.print(f"{named(run.name)}: {escape(', '.join(lacks)) or 'done'}", soft_wrap=True)
+        return
+    with bar(found.name) as (progress, task):
+
+        def show(standing: "Standing") -> None:
+            left = "" if standing.left_s is None else f", {standing.left_s / HOUR_S:.1f} h left"
+            failed = f", [red]{standing.num_failed} failed[/]" if standing.num_failed else ""
+            note = (
+                f"{standing.num_done} of {standing.num_runs} runs{failed}{left}: {escape(', '.join(standing.running))}"
+            )
+            progress.update(task, completed=standing.steps_done, total=standing.num_steps, note=note)
+
+        outcome = run_study(found, do.out, jobs=do.jobs, shard=do.shard, num_workers=do.workers, report=show)
+    _print_outcome(do, outcome, len(shard_of(found.runs, do.shard)))
+
+
+def _print_outcome(do: Running, outcome: "Outcome", num_runs: int) -> None:
+    """What is done and what failed, and the next command; ends with a status that says so."""
+    for failure in outcome.failures:
+        console.print(f"[red]{named(failure.run)}, {escape(failure.stage)}:[/] {escape(failure.error)}", soft_wrap=True)
+    print_notes(f"{name} is being trained by another process" for name in outcome.busy)
+    answer.update(done=list(outcome.done), num_runs=num_runs, failures=list(outcome.failures))
+    print_path(do.out, after=f": {len(outcome.done)} of {num_runs} runs are trained and evaluated")
+    if len(outcome.done) == num_runs:
+        print_next("melmask", "study", "analyse", do.study, "--out", do.out)
+        return
+    print_next("melmask", "study", "run", do.study, "--out", do.out)
+    sys.exit(EXIT_INTERRUPTED if outcome.interrupted else EXIT_LEFT_OUT)
+
+
+def _analyse(do: Analysing) -> None:
+    from melmask.files import write_text
+    from melmask.report.formats import csv_table
+    from melmask.study.analysis import analyse
+    from melmask.study.answers import read_answers
+
+    found, differences, notes = find(do.study, None), [], []
+    for probe in found.probe_labels:
+        answers = read_answers(found, do.out, probe)
+        differences += analyse(answers, found.baseline, found.margin, tasks=do.tasks)
+        notes += list(answers.notes)
+    console.print(differences_table(differences, found))
+    for one in differences:
+        if one.scope == "all tasks" and one.probe == found.probe_labels[0]:
+            console.print(escape(one.sentence), soft_wrap=True)
+    print_notes(notes)
+    answer.update(differences=[vars(one) | {"finding": one.finding} for one in differences])
+    if do.csv:
+        rows = [vars(one) | {"finding": one.finding} for one in differences]
+        write_text(do.csv, csv_table(list(rows[0]), [list(row.values()) for row in rows]))
+        print_path(do.csv, "wrote ")
+
+
+def differences_table(differences: "Sequence[Difference]", study: "Study") -> Table:
+    """A row for every comparison."""
+    caption = (
+        f"points of accuracy, minus {study.baseline}; 95 % intervals; p after Holm within means, within single tasks; "
+        f"margin of equivalence {100 * study.margin:g} points; seen: what would be found with a power of 80 %"
+    )
+    table = Table(title=named(study.question), caption=caption, title_justify="left", caption_justify="left")
+    for column in ("arm", "scope", "probe"):
+        table.add_column(column, overflow="fold")
+    for column in ("difference", "p", "p not worse", "p equal", "seen"):
+        table.add_column(column, justify="right")
+    for one in differences:
+        figures = f"[bold]{100 * one.value:+.1f}[/]\n[dim]{100 * one.low:+.1f} to {100 * one.high:+.1f}[/]"
+        ps = [f"{p:.2g}" for p in (one.p_holm, one.p_not_worse, one.p_equivalent)]
+        words = [named(text) for text in (f"{one.group} {one.arm}", one.scope, one.probe)]
+        table.add_row(*words, figures, *ps, f"{100 * one.smallest:.1f}")
+    return table
+
+
+def _power(do: Power) -> None:
+    from melmask.study.answers import read_answers
+    from melmask.study.power import best_designs, components_of
+
+    found = find(do.study, None)
+    answers = read_answers(found, do.out, found.probe_labels[0])
+    components = components_of(answers, found.baseline)
+    designs = best_designs(
+        components,
+        num_cells=do.cells or len(found.cells),
+        run_hours=do.run_minutes / HOUR_MIN,
+        task_hours=do.task_minutes / HOUR_MIN,
+        budget_hours=do.budget_hours,
+        max_tasks=do.max_tasks or len(answers.tasks),
+        tasks=do.tasks,
+    )
+    console.print(f"standard deviations of the difference of two arms, in points, by {answers.probe}:")
+    for what in ("seeds", "seeds_tasks", "groups", "both", "tasks"):
+        deviation = 100 * vars(components)[what] ** 0.5
+        console.print(f"  {what.replace('_', ' x ').replace('both', 'seeds x groups')}: {deviation:.2f}")
+    console.print(designs_table(designs[:NUM_SHOWN]))
+    best = designs[0]
+    console.print(
+        f"[bold]{best.num_seeds} seeds, {best.num_tasks} tasks and {best.folds:.0%} of their folds[/] see "
+        f"{100 * best.smallest:.2f} points with a power of 80 %, in {best.hours:.1f} h"
+    )
+    print_notes(answers.notes)
+    answer.update(components=components, designs=designs[:NUM_SHOWN])
+    print_next("melmask", "study", "plan", do.study)
+
+
+def designs_table(designs: "Sequence[Design]") -> Table:
+    """A row for every design, the one that sees most first."""
+    table = Table(title="designs that fit the budget", title_justify="left")
+    for column in ("seeds", "tasks", "folds", "smallest difference, points", "h"):
+        table.add_column(column, justify="right")
+    for one in designs:
+        figures = f"{one.folds:.0%}", f"{100 * one.smallest:.2f}", f"{one.hours:.1f}"
+        table.add_row(str(one.num_seeds), str(one.num_tasks), *figures)
+    return table

@@ -1,0 +1,335 @@
+"""Differences between the arms of a study, paired by clip and by seed: intervals, p values, equivalence.
+
+Two things are drawn at random: the seed of a run, which all tasks share, and the groups of test clips, of each task on
+its own. Both are many or few in the same study: hundreds of groups, and three seeds. So groups are resampled, and the
+spread of seeds, of which three values tell little, is drawn from its fiducial distribution: a mixed bootstrap. What
+seeds and clips do together is in both, and is counted once.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float
+
+from melmask.evaluation.bootstrap import MAX_WEIGHTS
+from melmask.evaluation.task import FEW_GROUPS
+from melmask.study.answers import Answers
+
+NUM_DRAWS = 10_000
+LEVEL = 0.05
+Z_POWER = 0.8416  # of a normal distribution, exceeded with the probability .2: power of 80 %
+Tasks = Literal["fixed", "resampled"]
+
+
+@dataclass(frozen=True, eq=False)
+class Draws:
+    """Differences of two arms, and what they could have been.
+
+    Args:
+        value: the difference in each scope.
+        resampled: of the mixed bootstrap, in each scope.
+        variance: of each difference.
+    """
+
+    value: Float[np.ndarray, " scope"]
+    resampled: Float[np.ndarray, "scope draw"]
+    variance: Float[np.ndarray, " scope"]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """An arm against the baseline of its group, with one probe in one scope; scores are 0..1.
+
+    Args:
+        group, arm, baseline: of the cells.
+        probe: its name.
+        scope: "all tasks", the tasks of one kind, or a task.
+        value: the arm's score minus the baseline's, averaged over seeds and tasks.
+        low, high: its 95 % interval.
+        p_value: two-sided, of no difference.
+        p_holm: adjusted for all comparisons of its family: the same probe, and means or single tasks.
+        p_not_worse: of being worse by the margin or more; not worse where it is small.
+        p_equivalent: of differing by the margin or more in either direction, by two one-sided tests.
+        margin: of equivalence.
+        smallest: the smallest difference that the study would have found with a power of 80 %.
+        num_seeds: pairs of runs.
+        num_tasks: in the scope.
+        num_groups: of test clips, in the task with fewest.
+    """
+
+    group: str
+    arm: str
+    baseline: str
+    probe: str
+    scope: str
+    value: float
+    low: float
+    high: float
+    p_value: float
+    p_holm: float
+    p_not_worse: float
+    p_equivalent: float
+    margin: float
+    smallest: float
+    num_seeds: int
+    num_tasks: int
+    num_groups: int
+
+    @property
+    def finding(self) -> Literal["better", "worse", "equivalent", "not worse", "open"]:
+        """What the study says of the arm, at the level of 5 %."""
+        if self.p_holm < LEVEL:
+            return "better" if self.value > 0 else "worse"
+        if self.p_equivalent < LEVEL:
+            return "equivalent"
+        return "not worse" if self.p_not_worse < LEVEL else "open"
+
+    @property
+    def sentence(self) -> str:
+        """The finding in words, with its uncertainty."""
+        value, low, high = (f"{100 * number:+.1f}" for number in (self.value, self.low, self.high))
+        who = f"{self.arm} against {self.baseline} ({self.group}, {self.scope}, {self.probe})"
+        figures = f"{value} points, 95 % interval {low} to {high}, p = {self.p_holm:.2g} after Holm's adjustment"
+        margin, smallest = 100 * self.margin, 100 * self.smallest
+        said = {
+            "better": "better",
+            "worse": "worse",
+            "equivalent": f"equivalent within {margin:g} points",
+            "not worse": f"no worse than by {margin:g} points, and not shown to be better",
+            "open": f"undecided; a difference of {smallest:.1f} points would have been found four times in five",
+        }[self.finding]
+        weak = [f"{self.num_seeds} seed says nothing of other seeds"] if self.num_seeds < 2 else []
+        weak += [f"{self.num_groups} groups of clips only"] if self.num_groups < FEW_GROUPS else []
+        return f"{who}: {said}: {figures}" + (f" ({'; '.join(weak)})" if weak else "") + "."
+
+
+def draw_differences(
+    differences: Sequence[Float[np.ndarray, "seed _group"]],
+    weights: Sequence[Float[np.ndarray, " _group"]],
+    scopes: Sequence[Sequence[int]],
+    *,
+    tasks: Tasks = "fixed",
+    num_draws: int = NUM_DRAWS,
+    seed: int = 0,
+) -> Draws:
+    """The mixed bootstrap of the difference of two arms.
+
+    With d the difference of a scope, averaged over its tasks and over S seeds, each draw is d + clips + seeds:
+
+    - clips: the deviation of d where as many groups as there are of each task are drawn with replacement, scaled by
+      sqrt(G / (G - 1)). Its variance is that of groups and of seeds x groups.
+    - seeds: normal, of the variance max(V - E, 0) (S - 1) / chi2, where V is the variance of d over seeds, E the part
+      of it that is seeds x groups, by moments, and chi2 is drawn with S - 1 degrees of freedom.
+    - with tasks "resampled", the same for tasks, without what groups and seeds x tasks contribute to their variance:
+      the interval then is for other tasks of the kind, and not for these.
+
+    The draws of clips and seeds are the same for all scopes, and for all calls with equal groups and the same seed.
+
+    Args:
+        differences: of each task, the arm's right answers minus the baseline's, of every pair of runs and in every
+            group of clips, see `TaskAnswers`.
+        weights: of each task's groups.
+        scopes: numbers of the tasks that are averaged.
+        tasks: whether they are the ones that matter, or a sample of such tasks.
+        num_draws: resamples.
+        seed: of the draws.
+
+    Source: groups, Field & Welsh (2007), and the scale, Rao & Wu (1988); the variance components of crossed factors,
+    Searle, Casella & McCulloch (1992), "Variance Components"; their fiducial draws, Weerahandi (1993), "Generalized
+    confidence intervals". It is the design of several readers and several cases of Dorfman, Berbaum & Metz (1992).
+    """
+    num_seeds, num_tasks = len(differences[0]), len(differences)
+    rng, rng_clips = np.random.default_rng([seed, 1]), np.random.default_rng([seed, 0])
+    pairs = list(zip(differences, weights, strict=True))
+    by_seed = np.stack([d.sum(axis=1) / w.sum() for d, w in pairs])
+    clips = np.stack([_draw_clips(d.mean(axis=0), w, num_draws, rng_clips) for d, w in pairs])
+    parts = [group_variances(d, w) for d, w in pairs]
+    of_groups, of_both = (np.array(values) for values in zip(*parts, strict=True))
+    noise = rng.standard_normal((num_draws, max(num_seeds, num_tasks)))
+    chance = rng.standard_normal(num_draws)
+    spread = _scale(num_seeds - 1, num_draws, rng)
+
+    values, drawn, variances = [], [], []
+    for scope in scopes:
+        rows, size = list(scope), len(scope)
+        of_seed = by_seed[rows].mean(axis=0)
+        deviation, groups, both = (
+            of_seed - of_seed.mean(),
+            of_groups[rows].sum() / size**2,
+            of_both[rows].sum() / size**2,
+        )
+        one, variance = of_seed.mean() + clips[rows].mean(axis=0), groups
+        if num_seeds > 1:
+            seeds = (deviation**2).sum() / (num_seeds * (num_seeds - 1))
+            length = np.sqrt((deviation**2).sum()) or 1.0
+            one = one + noise[:, :num_seeds] @ deviation / length * np.sqrt(max(seeds - both, 0) * spread)
+            variance += max(seeds - both, 0)
+        if tasks == "resampled" and size > 1:
+            of_tasks = _of_tasks(by_seed[rows], groups, both)
+            scale = _scale(size - 1, num_draws, np.random.default_rng([seed, 2]))
+            one = one + chance * np.sqrt(max(of_tasks[0] - of_tasks[1], 0) * scale)
+            variance += max(of_tasks[0] - of_tasks[1], 0)
+        values.append(of_seed.mean())
+        drawn.append(one)
+        variances.append(variance)
+    return Draws(np.array(values), np.stack(drawn), np.array(variances))
+
+
+def _draw_clips(
+    difference: Float[np.ndarray, " group"],
+    weight: Float[np.ndarray, " group"],
+    num_draws: int,
+    rng: np.random.Generator,
+) -> Float[np.ndarray, " draw"]:
+    """Deviations of a task's difference where its groups are drawn with replacement."""
+    num_groups = len(weight)
+    if num_groups < 2:
+        return np.zeros(num_draws)
+    chunk, drawn = max(1, MAX_WEIGHTS // num_groups), []
+    even = np.full(num_groups, 1 / num_groups)
+    for start in range(0, num_draws, chunk):
+        counts = rng.multinomial(num_groups, even, size=min(chunk, num_draws - start))
+        drawn.append(counts @ difference / (counts @ weight))
+    scale = np.sqrt(num_groups / (num_groups - 1))
+    return scale * (np.concatenate(drawn) - difference.sum() / weight.sum())
+
+
+def group_variances(
+    difference: Float[np.ndarray, "seed group"], weight: Float[np.ndarray, " group"]
+) -> tuple[float, float]:
+    """What groups contribute to the variance of a task's difference, and the part of it that is seeds x groups."""
+    num_seeds, num_groups = difference.shape
+    if num_groups < 2:
+        return 0.0, 0.0
+    score = difference.sum(axis=1, keepdims=True) / weight.sum()
+    influence = (difference - weight * score) / weight.sum()  # of each group on the score of each seed
+    scale = num_groups / (num_groups - 1)
+    both = influence.var(axis=0, ddof=1).sum() / num_seeds if num_seeds > 1 else 0.0
+    return scale * float((influence.mean(axis=0) ** 2).sum()), scale * float(both)
+
+
+def _of_tasks(by_seed: Float[np.ndarray, "task seed"], groups: float, both: float) -> tuple[float, float]:
+    """The variance of the mean over tasks, and the part of it that is not the tasks' own."""
+    num_tasks, num_seeds = by_seed.shape
+    whole = float(by_seed.mean(axis=1).var(ddof=1)) / num_tasks
+    if num_seeds < 2:
+        return whole, groups
+    rest = by_seed - by_seed.mean(axis=1, keepdims=True) - by_seed.mean(axis=0) + by_seed.mean()
+    crossed = float((rest**2).sum()) / ((num_seeds - 1) * (num_tasks - 1) * num_seeds * num_tasks)
+    return whole, groups + max(crossed - both, 0.0)
+
+
+def _scale(freedom: int, num_draws: int, rng: np.random.Generator) -> Float[np.ndarray, " draw"]:
+    """True over estimated variance, drawn for an estimate of that many degrees of freedom."""
+    return freedom / rng.chisquare(freedom, num_draws) if freedom > 0 else np.zeros(num_draws)
+
+
+def analyse(
+    answers: Answers,
+    baseline: str,
+    margin: float,
+    *,
+    tasks: Tasks = "fixed",
+    num_draws: int = NUM_DRAWS,
+    seed: int = 0,
+) -> list[Difference]:
+    """Compare every arm with the baseline of its group, in every scope.
+
+    Only seeds of which both runs are complete are compared. The margin belongs to the study, and is fixed before it is
+    run.
+
+    Args:
+        answers: of one probe.
+        baseline: the arm.
+        margin: of equivalence.
+        tasks, num_draws, seed: see `draw_differences`.
+
+    Source: percentile intervals, Efron & Tibshirani (1993); two one-sided tests, Schuirmann (1987).
+    """
+    scopes, found = answers.scopes(), []
+    for group, arm in answers.cells:
+        if arm == baseline:
+            continue
+        first, second = answers.number(group, arm), answers.number(group, baseline)
+        drawn, num_seeds = _compared(answers, first, second, list(scopes.values()), tasks, num_draws, seed)
+        if drawn is None:
+            continue
+        for number, (scope, rows) in enumerate(scopes.items()):
+            found.append(
+                _difference(
+                    drawn, number, margin, group=group, arm=arm, baseline=baseline, probe=answers.probe, scope=scope,
+                    num_seeds=num_seeds, num_tasks=len(rows),
+                    num_groups=min(len(answers.tasks[row].weight) for row in rows),
+                )
+            )  # fmt: skip
+    return adjusted(found)
+
+
+def _compared(
+    answers: Answers, first: int, second: int, scopes: list[list[int]], tasks: Tasks, num_draws: int, seed: int
+) -> tuple[Draws | None, int]:
+    """The draws of one cell minus another, and the number of pairs; None without any."""
+    complete = np.all([np.isfinite(task.scores[[first, second]]).all(axis=0) for task in answers.tasks], axis=0)
+    if not complete.any():
+        return None, 0
+    differences = [(task.right[first] - task.right[second])[complete] for task in answers.tasks]
+    weights = [task.weight for task in answers.tasks]
+    drawn = draw_differences(differences, weights, scopes, tasks=tasks, num_draws=num_draws, seed=seed)
+    return drawn, int(complete.sum())
+
+
+def _difference(drawn: Draws, number: int, margin: float, **named: object) -> Difference:
+    """One scope of the draws, with its interval and p values; those of Holm are set later."""
+    resampled, value = drawn.resampled[number], float(drawn.value[number])
+    low, high = (float(one) for one in np.quantile(resampled, [LEVEL / 2, 1 - LEVEL / 2]))
+    worse, better = _share(resampled <= -margin), _share(resampled >= margin)
+    p_value = min(1.0, 2 * min(_share(resampled <= 0), _share(resampled >= 0)))
+    return Difference(
+        value=value,
+        low=low,
+        high=high,
+        p_value=p_value,
+        p_holm=p_value,
+        p_not_worse=worse,
+        p_equivalent=max(worse, better),
+        margin=margin,
+        smallest=(high - low) / 2 + Z_POWER * float(np.sqrt(drawn.variance[number])),
+        **named,  # type: ignore[arg-type]
+    )
+
+
+def _share(happened: np.ndarray) -> float:
+    """The share of draws in which something happened; never 0, as there could have been one more.
+
+    Source: Davison & Hinkley (1997), "Bootstrap Methods and their Application", (4.11).
+    """
+    return float((happened.sum() + 1) / (len(happened) + 1))
+
+
+def adjusted(found: Sequence[Difference]) -> list[Difference]:
+    """Differences with p values adjusted within each family: one probe, and means over tasks or single tasks."""
+    families = [(one.probe, one.num_tasks > 1 or one.scope.endswith(" tasks")) for one in found]
+    result = list(found)
+    for family in dict.fromkeys(families):
+        rows = [row for row, own in enumerate(families) if own == family]
+        for row, p_value in zip(rows, holm([found[row].p_value for row in rows]), strict=True):
+            result[row] = replace(found[row], p_holm=p_value)
+    return result
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """P values adjusted for their number.
+
+    Source: Holm (1979), "A simple sequentially rejective multiple test procedure".
+
+    >>> holm([0.01, 0.04, 0.03])
+    [0.03, 0.06, 0.06]
+    """
+    order, largest = np.argsort(p_values, kind="stable"), 0.0
+    result = [0.0] * len(p_values)
+    for rank, row in enumerate(order):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[row]))
+        result[row] = largest
+    return result

@@ -1,0 +1,325 @@
+"""Run a study: train and evaluate what is missing, in parallel processes, and go on where a killed call stopped."""
+
+import multiprocessing
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+from melmask.data.prepare import prepare
+from melmask.data.store import DESCRIPTION, Store
+from melmask.demo.procedural.stream import NAME as PROCEDURAL
+from melmask.demo.procedural.stream import ProceduralSound
+from melmask.encoders.registry import ENCODER, NamedEncoder, as_encoder
+from melmask.evaluation.prepared import prepare_task
+from melmask.evaluation.results import RESULTS, keep_results
+from melmask.evaluation.run import evaluate_table
+from melmask.files import read_lines
+from melmask.locks import Locked, exclusive
+from melmask.nn.encoder_file import ENCODER as ENCODER_FILE
+from melmask.study.kept import (
+    LOCK,
+    LOCK_WAIT_S,
+    RUNS,
+    STORE,
+    Failure,
+    keep_clips,
+    keep_failure,
+    read_failures,
+    read_right,
+)
+from melmask.study.study import PlannedRun, Study
+from melmask.train.loop import pretrain
+from melmask.train.recipe import Recipe
+from melmask.train.run_folder import LOG, RECIPE, log_values
+from melmask.train.signals import stop_requests
+
+POLL_S = 0.5
+DONE, FAILED, BUSY, INTERRUPTED = 0, 1, 3, 130  # how the process of a run ends
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How far a study has got.
+
+    Args:
+        num_runs: of this shard.
+        num_done: those that are trained and evaluated.
+        num_failed: those of which something failed in this call.
+        running: names of those at work.
+        num_steps: optimiser steps of all runs.
+        steps_done: of them.
+        left_s: seconds until the end at the pace of this call, evaluations included; None while none can be told.
+    """
+
+    num_runs: int
+    num_done: int
+    num_failed: int
+    running: tuple[str, ...]
+    num_steps: int
+    steps_done: int
+    left_s: float | None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a call of `run_study` ended.
+
+    Args:
+        done: names of the runs that are trained and evaluated.
+        failures: what failed in this call.
+        busy: names of runs that another process is training.
+        interrupted: whether it was stopped before all runs were tried.
+    """
+
+    done: tuple[str, ...]
+    failures: tuple[Failure, ...]
+    busy: tuple[str, ...]
+    interrupted: bool
+
+
+Report = Callable[[Standing], None]
+
+
+def show_nothing(standing: Standing) -> None:
+    """The progress of a call that nobody watches."""
+
+
+def open_store(study: Study, out: Path, num_workers: int | None = None) -> Store:
+    """What the study trains on: its one store, procedural sound, or its sources prepared to ``out/store``.
+
+    Raises:
+        ValueError, RuntimeError: see `melmask.data.prepare.prepare`.
+    """
+    only = study.sources[0] if len(study.sources) == 1 else ""
+    if only == PROCEDURAL:
+        return ProceduralSound()
+    if only and (Path(only) / DESCRIPTION).exists():
+        return Store.open(Path(only))
+    out.mkdir(parents=True, exist_ok=True)
+    return prepare([Path(source) for source in study.sources], out / STORE, num_workers=num_workers)
+
+
+def shard_of(runs: Sequence[PlannedRun], shard: str) -> list[PlannedRun]:
+    """The runs of a shard "i/n": every n-th one, from the i-th on.
+
+    Raises:
+        ValueError: it is no such text, or i is not from 1 to n.
+
+    >>> shard_of([], "2/2")
+    []
+    """
+    number, _, total = shard.partition("/")
+    if not (number.isdecimal() and total.isdecimal() and 1 <= int(number) <= int(total)):
+        raise ValueError(f"shard {shard!r}: give i/n with i from 1 to n, such as 1/4")
+    return list(runs[int(number) - 1 :: int(total)])
+
+
+def num_steps_of(recipe: Recipe, store: Store) -> int:
+    """Optimiser steps of a run on that store."""
+    return recipe.steps or recipe.num_steps(recipe.make_loader(store).crops_per_epoch)
+
+
+def run_study(
+    study: Study,
+    out: Path,
+    *,
+    jobs: int = 1,
+    shard: str = "1/1",
+    num_workers: int | None = None,
+    report: Report = show_nothing,
+) -> Outcome:
+    """Train and evaluate the runs of a study that are missing in a folder.
+
+    A call that was killed goes on where it stopped, within a run too. What failed is recorded, stops nothing, and is
+    tried again by the next call. Several calls may work on one folder at once, as shards.
+
+    Args:
+        study: with the paths of its data made absolute.
+        out: the folder, see `melmask.study.kept`.
+        jobs: processes that train at once; 0 trains in this process.
+        shard: "i/n": only every n-th run, from the i-th on.
+        num_workers: processes that decode recordings, see `prepare`.
+        report: called with how far it has got, every half second, or with jobs 0 at every entry of a log.
+
+    Raises:
+        ValueError: data are missing, the shard is none, or the recordings or a task cannot be prepared.
+    """
+    if jobs < 0:
+        raise ValueError(f"jobs must not be negative, got {jobs}: 0 trains in this process")
+    runs = shard_of(study.runs, shard)
+    study.check_data()
+    out.mkdir(parents=True, exist_ok=True)
+    store = open_store(study, out, num_workers)
+    for task in study.tasks:
+        prepare_task(Path(task.table), store.spec, num_workers=num_workers)
+    num_before = len(read_failures(out))
+    watch = _Watch(study, out, runs, [num_steps_of(run.recipe, store) for run in runs], num_before, report)
+    todo = [run for run in runs if missing(study, out, run, store)]
+    work = _one_by_one if jobs == 0 else _in_processes
+    busy, interrupted = work(study, out, todo, jobs, watch)
+    done = tuple(run.name for run in runs if not missing(study, out, run, store))
+    names = {run.name for run in runs}
+    failures = tuple(one for one in read_failures(out)[num_before:] if one.run in names)
+    return Outcome(done, failures, tuple(busy), interrupted)
+
+
+def missing(study: Study, out: Path, run: PlannedRun, store: Store) -> list[str]:
+    """What a run still lacks: "train", or the names of tasks; empty if it is done."""
+    if not is_trained(out / RUNS / run.name, num_steps_of(run.recipe, store)):
+        return ["train"]
+    return list(_missing_probes(study, out, run))
+
+
+def is_trained(folder: Path, num_steps: int) -> bool:
+    """Whether a run folder holds the encoder of a run of so many steps."""
+    return (folder / ENCODER_FILE).exists() and _steps_done(folder) >= num_steps
+
+
+def _steps_done(folder: Path) -> int:
+    """Of a run, by its log; a line that is being written does not count."""
+    entries = read_lines(folder / LOG, log_values)[0]
+    return int(entries[-1]["step"]) if entries else 0
+
+
+def _missing_probes(study: Study, out: Path, run: PlannedRun) -> dict[str, list[str]]:
+    """By the name of the task, the probes by which a run is not evaluated yet."""
+    kept = read_right(out)
+    labelled = list(zip(study.probes, study.probe_labels, strict=True))
+    lacking = {
+        name: [probe for probe, label in labelled if (run.name, name, label) not in kept] for name in study.task_names
+    }
+    return {name: probes for name, probes in lacking.items() if probes}
+
+
+def do_run(study: Study, out: Path, run: PlannedRun, tell: Callable[[], None] = lambda: None) -> int:
+    """Train one run, or resume it, and evaluate it; what fails is recorded in the folder.
+
+    Args:
+        study, out: see `run_study`; recordings and tasks are prepared.
+        run: of this study.
+        tell: called at every entry of the log, and after every task.
+
+    Returns:
+        DONE, FAILED, BUSY if another process trains it, or INTERRUPTED, with its state saved.
+    """
+    folder, stage = out / RUNS / run.name, "train"
+    try:
+        store = open_store(study, out)
+        started = (folder / RECIPE).exists()
+        if started and Recipe.load(folder / RECIPE) != run.recipe.on(store):
+            raise ValueError(f"{folder} holds a run of another recipe: choose another folder for the study")
+        trained = is_trained(folder, num_steps_of(run.recipe, store))
+        if not trained and not pretrain(run.recipe, store, folder, resume=started, report=lambda entry: tell()):
+            return INTERRUPTED
+    except Locked:
+        return BUSY
+    except Exception as error:
+        keep_failure(out, Failure(run.name, stage, f"{type(error).__name__}: {error}"))
+        return FAILED
+    status = DONE
+    lacking = _missing_probes(study, out, run)
+    for name, task in zip(study.task_names, study.tasks, strict=True):
+        if name not in lacking:
+            continue
+        try:
+            encoder = NamedEncoder(as_encoder(folder), run.name, ENCODER, (folder,))
+            settings = study.settings(task, lacking[name])
+            for one in evaluate_table([encoder], Path(task.table), settings, name=name, num_workers=0):
+                with exclusive(out / LOCK, wait_s=LOCK_WAIT_S):
+                    keep_results([encoder], [one.result], out / RESULTS)
+                keep_clips(out, run.name, task.kind, one)
+        except Exception as error:
+            keep_failure(out, Failure(run.name, f"evaluate {name}", f"{type(error).__name__}: {error}"))
+            status = FAILED
+        tell()
+    return status
+
+
+class _Watch:
+    """Counts what is done of a study, and reports it with the time that is left."""
+
+    def __init__(
+        self,
+        study: Study,
+        out: Path,
+        runs: Sequence[PlannedRun],
+        steps: Sequence[int],
+        num_failures: int,
+        report: Report,
+    ) -> None:
+        self.study, self.out, self.runs, self.steps = study, out, runs, steps
+        self.num_failures, self.report = num_failures, report
+        self.started, self.at_start = time.monotonic(), sum(self._steps())
+
+    def _steps(self) -> list[int]:
+        folders = [self.out / RUNS / run.name for run in self.runs]
+        return [min(_steps_done(folder), steps) for folder, steps in zip(folders, self.steps, strict=True)]
+
+    def tell(self, running: Sequence[str]) -> None:
+        """Report how far the study has got."""
+        done, total = self._steps(), sum(self.steps)
+        lacking = [bool(_missing_probes(self.study, self.out, run)) for run in self.runs]
+        num_done = sum(one == steps and not lacks for one, steps, lacks in zip(done, self.steps, lacking, strict=True))
+        failed = {one.run for one in read_failures(self.out)[self.num_failures :]}
+        new, elapsed_s = sum(done) - self.at_start, time.monotonic() - self.started
+        left_s = elapsed_s * (total - sum(done)) / new if new else None
+        self.report(Standing(len(self.runs), num_done, len(failed), tuple(running), total, sum(done), left_s))
+
+
+def _one_by_one(
+    study: Study, out: Path, todo: Sequence[PlannedRun], jobs: int, watch: _Watch
+) -> tuple[list[str], bool]:
+    """Do runs in this process; the names of those that others train, and whether it was interrupted."""
+    busy = []
+    for run in todo:
+        watch.tell([run.name])
+        status = do_run(study, out, run, lambda run=run: watch.tell([run.name]))  # type: ignore[misc]
+        if status == BUSY:
+            busy.append(run.name)
+        if status == INTERRUPTED:
+            return busy, True
+    watch.tell([])
+    return busy, False
+
+
+def _in_processes(
+    study: Study, out: Path, todo: Sequence[PlannedRun], jobs: int, watch: _Watch
+) -> tuple[list[str], bool]:
+    """Do runs in processes of their own, so many at once; a stop is passed on to them, and each saves its run."""
+    context = multiprocessing.get_context("spawn")
+    waiting, running = list(todo), dict[str, BaseProcess]()
+    busy, stopping = [], False
+    with stop_requests() as stop_requested:
+        while running or (waiting and not stopping):
+            while waiting and len(running) < jobs and not stopping:
+                run = waiting.pop(0)
+                running[run.name] = context.Process(target=_process, args=(study, out, run), name=run.name)
+                running[run.name].start()
+            watch.tell(list(running))
+            next(iter(running.values())).join(POLL_S)
+            if stop_requested() and not stopping:
+                stopping = True
+                for process in running.values():
+                    process.terminate()
+            for name, process in list(running.items()):
+                if process.exitcode is None:
+                    continue
+                del running[name]
+                if process.exitcode == BUSY:
+                    busy.append(name)
+                elif process.exitcode not in (DONE, FAILED, INTERRUPTED) and not stopping:
+                    reason = f"its process ended with status {process.exitcode}, as one that is killed"
+                    keep_failure(out, Failure(name, "train or evaluate", reason))
+    watch.tell([])
+    return busy, stopping
+
+
+def _process(study: Study, out: Path, run: PlannedRun) -> None:
+    """The process of a run: its exit status says how it ended."""
+    try:
+        sys.exit(do_run(study, out, run))
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
