@@ -25,7 +25,7 @@ def share_found(num_seeds: int, num_studies: int) -> float:
     """Of studies of the smallest difference that their design can see, the share that finds it."""
     truth = dataclasses.replace(TRUTH, num_seeds=num_seeds, tasks=0.0)
     variances = [truth.seeds**2, truth.seeds_tasks**2, truth.groups**2, truth.both**2, 0.0]
-    effect = smallest_difference(Components(*variances, num_groups=40, num_pairs=1), num_seeds, truth.num_tasks)
+    effect = smallest_difference(Components(*variances, num_groups=40.0, num_pairs=1), num_seeds, truth.num_tasks)
     truth, found = dataclasses.replace(truth, effect=effect), 0
     for number in range(num_studies):
         made = analyse(truth.answers(np.random.default_rng([5, number])), "random", 0.01, num_draws=400, seed=number)
@@ -44,7 +44,7 @@ def test_designs_see_what_they_say(num_seeds):
 
 
 def test_the_best_design_fits_the_budget():
-    pilot = Components(4e-4, 1e-4, 0.01, 0.02, 1e-3, num_groups=50, num_pairs=3)
+    pilot = Components(4e-4, 1e-4, 0.01, 0.02, 1e-3, num_groups=50.0, num_pairs=3)
     cost = {"num_cells": 8, "run_hours": 0.2, "task_hours": 0.01, "max_tasks": 6}
     small, large = (best_designs(pilot, budget_hours=hours, **cost) for hours in (5, 20))
     assert all(one.hours <= 5 for one in small) and large[0].smallest < small[0].smallest == min(
