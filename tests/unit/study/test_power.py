@@ -45,15 +45,15 @@ def test_designs_see_what_they_say(num_seeds):
 
 def test_the_best_design_fits_the_budget():
     pilot = Components(4e-4, 1e-4, 0.01, 0.02, 1e-3, num_groups=50.0, num_pairs=3)
-    cost = {"num_cells": 8, "run_hours": 0.2, "task_hours": 0.01, "max_tasks": 6}
-    small, large = (best_designs(pilot, budget_hours=hours, **cost) for hours in (5, 20))
+    cost = {"num_cells": 8, "run_hours": 0.2, "task_hours": 0.01, "max_tasks": 6, "max_seeds": 12, "shares": (0.2, 1.0)}
+    small, large = (best_designs(pilot, budget_hours=float(hours), **cost) for hours in (5, 20))
     assert all(one.hours <= 5 for one in small) and large[0].smallest < small[0].smallest == min(
         s.smallest for s in small
     )
-    assert large[0].num_seeds > small[0].num_seeds and large[0].num_tasks == 6 and large[0].folds == 1.0
+    assert large[0].num_seeds > small[0].num_seeds and large[0].num_tasks >= 5 and large[0].folds == 1.0
     resampled = smallest_difference(pilot, 3, 6, tasks="resampled")
     assert resampled > smallest_difference(pilot, 3, 6) > smallest_difference(pilot, 4, 6)
-    with pytest.raises(ValueError, match=r"3\.23 h at least"):
-        best_designs(pilot, budget_hours=1, **cost)
+    with pytest.raises(ValueError, match=r"3\.2 h at least"):
+        best_designs(pilot, budget_hours=1.0, **cost)
     with pytest.raises(ValueError, match="too few"):
         smallest_difference(pilot, 1, 6)
