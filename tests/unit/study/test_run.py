@@ -85,7 +85,7 @@ def check_commands(out, capsys, monkeypatch, study):
 
 
 @pytest.mark.slow
-def test_killed_in_its_processes_a_study_goes_on(study, tmp_path):
+def test_shards_run_in_processes_of_their_own(study, tmp_path):
     shards = [run_study(study, tmp_path, jobs=2, shard=shard, num_workers=0) for shard in ("1/2", "2/2")]
     assert [one.done for one in shards] == [("msm-mae-random-seed0",), ("msm-mae-dwm-seed0",)]
 
