@@ -50,7 +50,7 @@ test-processors: setup
 	$(BIN)/python tests/processors.py
 
 .adapters/.ready: requirements-adapters.txt .venv/.ready
-	@echo "== installing HEAR's validator, X-ARES and MTEB into .adapters: a minute the first time, nothing later"
+	@echo "== installing HEAR's validator, X-ARES, MTEB and the loggers into .adapters: a minute the first time, nothing later"
 	@rm -rf .adapters
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $(ADAPTERS) -r $<
 	@touch $@

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from melmask.encoders.registry import load
     from melmask.evaluation.compare import compare
     from melmask.evaluation.run import evaluate
+    from melmask.models.file import load_model
+    from melmask.models.run import predict
     from melmask.types import PatchGrid
 
     __version__: str
@@ -24,7 +26,8 @@ if "torch" not in sys.modules and "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "30000")
 
 __all__ = [
-    "PatchGrid", "__version__", "compare", "evaluate", "load", "masking", "prepare", "pretrain", "recipe",
+    "PatchGrid", "__version__", "compare", "evaluate", "load", "load_model", "masking", "predict", "prepare",
+    "pretrain", "recipe",
 ]  # fmt: skip
 
 _DEFINED_IN = {
@@ -32,6 +35,8 @@ _DEFINED_IN = {
     "compare": "melmask.evaluation.compare",
     "evaluate": "melmask.evaluation.run",
     "load": "melmask.encoders.registry",
+    "load_model": "melmask.models.file",
+    "predict": "melmask.models.run",
     "prepare": "melmask.api",
     "pretrain": "melmask.api",
     "recipe": "melmask.api",

@@ -12,6 +12,7 @@ from melmask.data.store import Store
 from melmask.demo.procedural.stream import open_data
 from melmask.logmel import LogMelSpec
 from melmask.train import loop
+from melmask.train.callbacks import Callback
 from melmask.train.paper import named_recipe
 from melmask.train.recipe import Recipe
 from melmask.train.run_folder import LogEntry
@@ -90,8 +91,9 @@ def pretrain(
     init: str | Path | None = None,
     num_threads: int | None = None,
     report: Callable[[LogEntry], None] = lambda entry: None,
+    callbacks: Sequence[Callback] = (),
 ) -> Path:
-    """Train an encoder on a store, and write a run folder: recipe, checkpoint, encoder, log and TensorBoard events.
+    """Train an encoder on a store, and write a run folder: recipe, checkpoint, encoder and log.
 
     Ctrl-C and SIGTERM save the run and end the call with a warning.
 
@@ -106,6 +108,8 @@ def pretrain(
             (docs/encoder.md), or what others published (docs/published-weights.md); None for random ones.
         num_threads: that torch computes on; None follows what else keeps the cores busy, unless OMP_NUM_THREADS is set.
         report: called with each entry of the log.
+        callbacks: from `melmask.callbacks` or of your own: they measure, or log elsewhere; one that fails is left out,
+            with a warning.
 
     Returns:
         The run folder, which `melmask.load` takes.
@@ -117,6 +121,8 @@ def pretrain(
     """
     opened = store if isinstance(store, Store) else open_data(Path(store))
     folder = Path(run)
-    if not loop.pretrain(recipe, opened, folder, resume=resume, init=init, num_threads=num_threads, report=report):
+    if not loop.pretrain(
+        recipe, opened, folder, resume=resume, init=init, num_threads=num_threads, report=report, callbacks=callbacks
+    ):
         warnings.warn(f"the training in {run} was interrupted and saved: resume=True continues it", stacklevel=2)
     return folder

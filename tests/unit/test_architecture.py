@@ -50,13 +50,15 @@ MAY_IMPORT = {
     "adapters": FEATURES,
     "finetune": SCORES,
     "detect": SCORES,
+    "callbacks": SCORES,
+    "models": SCORES | {"finetune", "detect"},
     "study": SCORES | {"plan"},
     "viz": SCORES | {"study"},
     "report": PICTURES,
-    "cli": PICTURES | {"report", "demo", "plan", "collection", "finetune", "detect"},
+    "cli": PICTURES | {"report", "demo", "plan", "collection", "finetune", "detect", "models", "callbacks"},
     "__main__": {"cli"},
     "api": FEATURES,
-    "__init__": SCORES | {"api"},
+    "__init__": SCORES | {"api", "finetune", "detect", "models"},
 }
 ONLY_IN = {
     "tyro": {"cli"},

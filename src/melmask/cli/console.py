@@ -138,6 +138,11 @@ def named(name: object) -> str:
     return escape(on_terminal(str(name), keep=""))
 
 
+def print_line(text: str, style: str = "") -> None:
+    """A line of text with names in it, which are no markup."""
+    console.print(named(text), style=style or None, soft_wrap=True)
+
+
 def print_path(path: Path, before: str = "", after: str = "") -> None:
     """A path that was written, in bold, between words about it."""
     answer.setdefault("written", []).append(str(path))

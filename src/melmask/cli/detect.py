@@ -8,7 +8,7 @@ from rich.table import Table
 from tyro.conf import Positional
 
 from melmask.cli.console import answer, command_line, console, noted_bar, print_next, print_notes, print_path
-from melmask.cli.options import AllowDuplicates, Encoder, File, Seeds, TableFile, TestFolds, Workers
+from melmask.cli.options import AllowDuplicates, Encoder, File, SavedModel, Seeds, TableFile, TestFolds, Workers
 from melmask.detect.run import Detection
 from melmask.encoders.features import FeatureSettings, Layers
 from melmask.evaluation.results import Result
@@ -23,6 +23,7 @@ def detect(
     seeds: Seeds = 3,
     allow_duplicates: AllowDuplicates = False,
     baselines: bool = True,
+    save_model: SavedModel = None,
     workers: Workers = None,
 ) -> None:
     """Detect events with a frozen encoder and a probe of its time steps.
@@ -37,6 +38,8 @@ def detect(
         out: the CSV for detected events, of the same form.
         layers: layers to read: last, all, or numbers from 1 on; auto is what the encoder's file states, else last.
         baselines: also score the encoder untrained and log-mels without one.
+        save_model: a folder for a detector that is trained once more, on all recordings of the table, which `melmask
+            predict` applies.
     """
     from melmask.cli.steps import exit_if_left_out, prepare_task, print_appended, results_table
     from melmask.detect.events import write_events
@@ -44,6 +47,8 @@ def detect(
     from melmask.encoders.pretrained import PretrainedEncoder
     from melmask.evaluation.results import append_results
     from melmask.extras import need
+    from melmask.models import file
+    from melmask.models.training import detector_of_table
 
     need("events", "melmask detect")
     encoder = PretrainedEncoder.load(run, FeatureSettings(layers))
@@ -65,6 +70,9 @@ def detect(
     print_notes(detection.notes)
     write_events(out, detection.events)
     print_path(out, after=f": {sum(map(len, detection.events.values())):,} events")
+    if save_model:
+        model = detector_of_table(encoder, task, store, results[0], allow_duplicates=allow_duplicates)
+        print_path(file.save_model(model, save_model, command=command_line()), "a model for melmask predict: ")
     answer.update(results=results, classes=detection.by_class)
     if Path(run).is_dir():
         print_appended([append_results(Path(run), results)])

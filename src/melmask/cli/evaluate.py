@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Literal
 
 from tyro.conf import OmitArgPrefixes, Positional
 
-from melmask.cli.console import answer, command_line, console, noted_bar, print_next, print_notes
+from melmask.cli.console import answer, command_line, console, noted_bar, print_next, print_notes, print_path
 from melmask.cli.options import (
     AllowDuplicates,
     Encoders,
     OptionalFile,
     OptionalFolder,
     Probes,
+    SavedModel,
     Seeds,
     Tables,
     TestFolds,
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from melmask.data.store import Store
     from melmask.encoders.registry import NamedEncoder
     from melmask.evaluation.results import Result
-    from melmask.evaluation.run import EvaluationSettings
+    from melmask.evaluation.run import Evaluation, EvaluationSettings
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,58 @@ class TaskOptions:
         return self.tables
 
 
+@dataclass
+class SavedProbes:
+    """Where probes are saved for use, and which were since the last look.
+
+    Args:
+        folder: of the model, or of a folder for each where there are several.
+        has_several: whether there are.
+        saved: the folders that were written.
+    """
+
+    folder: Path
+    has_several: bool
+    saved: list[Path]
+
+    @staticmethod
+    def of(folder: Path, named: "Sequence[NamedEncoder]", task: TaskOptions) -> "SavedProbes":
+        """The folder for the probes of encoders that can be made again.
+
+        Raises:
+            ValueError: a probe defines no state that could be saved, or no encoder can be made again.
+        """
+        from melmask.probes import can_be_saved, make_probe
+
+        for probe in task.probe:
+            if not can_be_saved(make_probe(probe)):
+                raise ValueError(f"{probe} cannot be saved: it defines fit_predict alone, and no train and predict")
+        num_encoders = sum(bool(encoder.given) for encoder in named)
+        if not num_encoders:
+            raise ValueError("--save-probe needs an encoder that is named: objects and baselines are not saved")
+        return SavedProbes(folder, num_encoders * max(1, len(task.probe)) * max(1, len(task.tables)) > 1, [])
+
+    def save(self, evaluation: "Evaluation") -> None:
+        """Train the probe on all clips, and save it; of a baseline nothing is saved."""
+        from melmask.files import file_name
+        from melmask.models.file import save_model
+        from melmask.models.training import classifier_for_use
+
+        encoder = evaluation.encoder
+        if not encoder.given:
+            return
+        folder = self.folder
+        if self.has_several:
+            folder /= file_name(evaluation.task.name, encoder.name, evaluation.found.probe)
+        model = classifier_for_use(evaluation, clip_s=evaluation.result.clip_s)
+        self.saved.append(save_model(model, folder, encoder.given, command_line()))
+
+    def take(self) -> list[Path]:
+        """What was saved since it was last asked for."""
+        saved, self.saved = self.saved, []
+        return saved
+
+
 def evaluate(
     encoders: Positional[Encoders],
     task: OmitArgPrefixes[TaskOptions],
@@ -83,6 +136,7 @@ def evaluate(
     baselines: bool = True,
     out: OptionalFile = None,
     details: OptionalFolder = None,
+    save_probe: SavedModel = None,
 ) -> None:
     """Evaluate encoders on labelled tasks by probes, beside baselines.
 
@@ -100,6 +154,8 @@ def evaluate(
         baselines: also evaluate log-mel statistics and the runs' encoders untrained.
         out: a file that the results of all encoders are appended to as well.
         details: a folder for scores by class, confusions and calibration, as tables and figures.
+        save_probe: a folder for models of the encoders that are named, trained on all recordings of a table, which
+            `melmask predict` applies; several have a folder each in it.
     """
     from melmask.cli import steps
     from melmask.data.manifest import source_names
@@ -107,11 +163,12 @@ def evaluate(
     from melmask.evaluation import evar
 
     named = registry.with_baselines(encoders, features, baselines=baselines)
+    saving = SavedProbes.of(save_probe, named, task) if save_probe else None
 
     stores: list[Store] = []
 
     def one(table: Path, name: str = "") -> "list[Result]":
-        results, prepared = _evaluate_one(named, table, name or table.stem, task, out, details)
+        results, prepared = _evaluate_one(named, table, name or table.stem, task, out, details, saving)
         stores.extend(prepared)
         return results
 
@@ -152,6 +209,7 @@ def _evaluate_one(
     task: TaskOptions,
     out: Path | None,
     details: Path | None,
+    saving: "SavedProbes | None",
 ) -> "tuple[list[Result], list[Store]]":
     """Evaluate encoders on one task, print and keep the results; also what the task was prepared to."""
     from melmask.cli import steps
@@ -168,6 +226,8 @@ def _evaluate_one(
             named, table, task.settings, name=name, command=command_line(), num_workers=task.workers, progress=show
         ):
             results.append(evaluation.result)
+            if saving:
+                saving.save(evaluation)
             if details:
                 found, labelled = evaluation.found, evaluation.task
                 folder = details / file_name(labelled.name, evaluation.encoder.name, found.probe)
@@ -177,6 +237,8 @@ def _evaluate_one(
     answer.setdefault("results", []).extend(results)
     written = keep_results(named, results, out)
     steps.print_appended(written)
+    for path in saving.take() if saving else ():
+        print_path(path, "a model for melmask predict: ")
     if not written:
         console.print("[dim]not saved: no encoder is a run's folder, and no file is named by --out[/]")
     return results, stores

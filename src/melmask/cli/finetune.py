@@ -7,8 +7,17 @@ from typing import Literal
 
 from tyro.conf import OmitArgPrefixes, Positional
 
-from melmask.cli.console import answer, bar, command_line, console, print_next
-from melmask.cli.options import AllowDuplicates, Encoder, OptionalFolder, Seeds, TableFile, TestFolds, Workers
+from melmask.cli.console import answer, bar, command_line, console, print_next, print_path
+from melmask.cli.options import (
+    AllowDuplicates,
+    Encoder,
+    OptionalFolder,
+    SavedModel,
+    Seeds,
+    TableFile,
+    TestFolds,
+    Workers,
+)
 from melmask.finetune.recipe import FINETUNE_RECIPES, FinetuneRecipe
 from melmask.finetune.trainer import Epoch
 
@@ -25,6 +34,7 @@ def finetune(
     allow_duplicates: AllowDuplicates = False,
     untrained: bool = False,
     out: OptionalFolder = None,
+    save_model: SavedModel = None,
     workers: Workers = None,
 ) -> None:
     """Fine-tune an encoder on a labelled task.
@@ -46,12 +56,16 @@ def finetune(
         recipe: the named settings to start from.
         untrained: also train the same encoder from random weights, as the control.
         out: the folder for results and trainings; without it the run's, or NAME-finetuned.
+        save_model: a folder for a model that is fine-tuned once more, on all recordings of the table, which `melmask
+            predict` applies.
     """
     from melmask.cli.steps import exit_if_left_out, prepare_task, print_appended, print_results
     from melmask.encoders import registry
     from melmask.encoders.pretrained import PretrainedEncoder
     from melmask.evaluation.results import append_results
     from melmask.finetune import run as tuning
+    from melmask.models import file
+    from melmask.models.training import finetuned_for_use
 
     name = recipe if settings == FINETUNE_RECIPES[recipe] else f"{recipe}-changed"
     encoder = PretrainedEncoder.load(run)
@@ -86,6 +100,21 @@ def finetune(
             )
     print_results(results)
     print_appended([append_results(folder, results)])
+    if save_model:
+        with epoch_bar(f"{task.stem}: for use") as show:
+            model = finetuned_for_use(
+                encoder,
+                task,
+                store,
+                settings,
+                folder,
+                results[0],
+                recipe_name=name,
+                features=registry.ENCODER,
+                allow_duplicates=allow_duplicates,
+                report=show,
+            )
+        print_path(file.save_model(model, save_model, command=command_line()), "a model for melmask predict: ")
     answer.update(results=results)
     print_next("melmask", "report", folder, "--out", "report")
     exit_if_left_out([store.rejected])

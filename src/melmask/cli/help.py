@@ -27,6 +27,7 @@ NAMES = {
     "--strategy": ("melmask.masking", "STRATEGIES"),
     "--strategies": ("melmask.masking", "STRATEGIES"),
     "--probe": ("melmask.probes", "PROBES"),
+    "--log-to": ("melmask.callbacks", "LOGGERS"),
     "--framework": ("melmask.frameworks", "FRAMEWORKS"),
     "--size": ("melmask.nn.vit", "SIZES"),
 }

@@ -34,6 +34,7 @@ COMMANDS = {
     "evaluate": "Evaluate encoders on labelled tasks by probes, beside baselines.",
     "compare": "Compare two encoders on the same clips, with paired intervals.",
     "finetune": "Fine-tune an encoder on a labelled task.",
+    "predict": "Apply a trained classifier or event detector to recordings.",
     "detect": "Detect events with a frozen encoder and a probe of its time steps.",
     "check": "Check the health of stores, runs, encoder files, caches and results.",
     "report": "Write an HTML report about one or more runs.",

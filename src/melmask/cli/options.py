@@ -28,6 +28,41 @@ EncoderAndSources = Annotated[
         help_behavior_hint="(required)",
     ),
 ]
+ModelAndSources = Annotated[
+    tuple[str, ...],
+    arg(
+        metavar="MODEL SOURCE [SOURCE ...]",
+        help="first the model: the folder that evaluate --save-probe, finetune --save-model or detect --save-model "
+        "wrote. Then recordings, folders, searched recursively, CSV manifests with path, .tar and .h5 archives; - for "
+        "a list of paths on standard input, one a line.",
+        help_behavior_hint="(required)",
+    ),
+]
+OptionalTable = Annotated[
+    Path | None,
+    arg(
+        metavar="TABLE",
+        help="a CSV with path,label[,fold][,group], on whose validation clips nearest neighbours are scored as the "
+        "encoder learns.",
+        help_behavior_hint="(optional)",
+    ),
+]
+Loggers = Annotated[
+    tuple[str, ...],
+    arg(
+        metavar="NAME [NAME ...]",
+        help="other tools that get the log, each an extra, or package.module:Class.",
+        help_behavior_hint="(optional)",
+    ),
+]
+SavedModel = Annotated[
+    Path | None,
+    arg(
+        metavar="FOLDER",
+        help="a folder for a model that is trained on all recordings of the table, for `melmask predict`.",
+        help_behavior_hint="(optional)",
+    ),
+]
 Encoders = Annotated[tuple[str, ...], arg(metavar="ENCODER [ENCODER ...]", help_behavior_hint="(required)")]
 Probes = Annotated[
     tuple[str, ...],

@@ -3,19 +3,23 @@
 import os
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from rich.markup import escape
 from rich.table import Table
 from tyro.conf import OmitArgPrefixes, Positional
 
-from melmask.cli.console import answer, bar, console, print_next, print_path
+from melmask.cli.console import answer, bar, console, named, print_next, print_path
 from melmask.cli.main import EXIT_INTERRUPTED
-from melmask.cli.options import DEFAULT_RECIPE, Init, NewRun, OptionalStore, Threads, Verify
+from melmask.cli.options import DEFAULT_RECIPE, Init, Loggers, NewRun, OptionalStore, OptionalTable, Threads, Verify
 from melmask.train.initial import STARTS
 from melmask.train.paper import VARIANTS, named_recipe, settings_of
 from melmask.train.recipe import RECIPES, Recipe, as_text
+
+if TYPE_CHECKING:
+    from melmask.train.callbacks import Callback
 
 RANDOM = "random"  # in place of weights to start from
 MENTIONED_SHARE = 0.01  # of the time, above which the cost of masks is shown
@@ -31,6 +35,9 @@ def pretrain(
     init: Init = None,
     dry_run: bool = False,
     threads: Threads = None,
+    online_probe: OptionalTable = None,
+    probe_every: int = 500,
+    log_to: Loggers = (),
     rank_timeout_s: float = 600.0,
     verify: Verify = "first",
 ) -> None:
@@ -46,6 +53,7 @@ def pretrain(
         variant: an ablation of these two: weights of dwm, or hints of dwm and sgim.
         resume: resume the run in that folder, with its own recipe; of a run with --schedule wsd, --steps or --epochs
             and --decay may be changed, to extend it or to end it early.
+        probe_every: optimiser steps from one such score to the next.
         rank_timeout_s: seconds after which a process that does not answer ends the others, where torchrun starts
             several.
         dry_run: train nothing; print every setting with its source, and what the run would take on the store, or
@@ -67,6 +75,7 @@ def pretrain(
         init = STARTS.get(recipe)
     start = None if init == RANDOM else init
     data = open_data(store, verify)
+    callbacks = make_callbacks(online_probe, probe_every, log_to)
     check_memory(settings.on(data), data.spec.num_mels, int(os.environ.get("WORLD_SIZE", "1")))
     with bar("training") as (progress, task):
 
@@ -74,6 +83,8 @@ def pretrain(
             note = f"loss [bold]{line.loss:.4f}[/]  rank {line.effective_rank:.0f}  {line.samples_per_s:.0f} samples/s"
             if line.mask_share >= MENTIONED_SHARE:
                 note += f"  {100 * line.mask_share:.0f} % for masks"
+            for name, value in line.measured.items():
+                note += f"  {named(name)} [bold]{value:.3f}[/]"
             progress.update(task, completed=line.step, total=line.num_steps, note=note)
             if not console.is_terminal:
                 console.print(f"step {line.step}/{line.num_steps}  {note}  {line.elapsed_s:.0f} s")
@@ -91,6 +102,8 @@ def pretrain(
             rank_timeout_s=rank_timeout_s,
             report=show,
             note=tell,
+            callbacks=callbacks,
+            failed=tell,
         )
     if not complete:
         command = shlex.join(["melmask", "pretrain", str(store), "--out", str(out), "--resume"])
@@ -99,6 +112,21 @@ def pretrain(
     answer.update(steps=settings.steps, size=settings.size, framework=settings.framework, strategy=settings.strategy)
     print_path(out, after=f" is complete: {settings.size} {settings.framework}, {settings.strategy} masking")
     print_next("melmask", "evaluate", out, "--task", "TABLE")
+
+
+def make_callbacks(table: Path | None, every: int, loggers: Sequence[str]) -> "list[Callback]":
+    """The online probe of a table, if one is named, and the loggers of these names.
+
+    Raises:
+        ValueError: the table is no task, or there is no such logger.
+        ImportError: a logger's library is not installed.
+    """
+    if table is None and not loggers:
+        return []
+    from melmask.callbacks import OnlineProbe, make_logger
+
+    probes: list[Callback] = [OnlineProbe(table, every)] if table else []
+    return [*probes, *(make_logger(name) for name in loggers)]
 
 
 def show_dry_run(settings: Recipe, recipe: str, variant: str | None, store: Path | None) -> None:

@@ -12,6 +12,7 @@ from melmask.encoders.features import FeatureSettings
 from melmask.encoders.recordings import Audio
 from melmask.encoders.timesteps import TimeSteps
 from melmask.logmel import LogMelSpec
+from melmask.nn.encoder_file import EncoderFile
 
 Progress = Callable[[int, int], None]
 Allocate = Callable[[tuple[int, int]], np.ndarray]
@@ -52,6 +53,11 @@ class AudioEncoder(Protocol):
         ...
 
     @property
+    def sample_rate_hz(self) -> int:
+        """The rate that recordings are resampled to."""
+        ...
+
+    @property
     def settings(self) -> FeatureSettings | None:
         """The layers and pooling that are read; None if its features are not chosen by these."""
         ...
@@ -83,6 +89,10 @@ class AudioEncoder(Protocol):
 
     def untrained(self) -> "AudioEncoder":
         """The same form with random weights, which shows what training added."""
+        ...
+
+    def as_file(self) -> EncoderFile | None:
+        """What a file must hold to make it again; None if only its name can, as of encoders that others made."""
         ...
 
     def embed(
@@ -144,6 +154,10 @@ class ClipEncoder:
     has_time_steps: ClassVar[bool] = False
     has_untrained: ClassVar[bool] = False
     step_s: ClassVar[float] = 0.0
+
+    def as_file(self) -> EncoderFile | None:
+        """None: it is made by its name."""
+        return None
 
     def untrained(self) -> AudioEncoder:
         """Raises ValueError."""

@@ -2,20 +2,20 @@
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float16, Float32, Float64
+from jaxtyping import Float, Float32, Float64
 from torch import Tensor
 
 from melmask.data.store import Store
 from melmask.encoders.base import Allocate, Progress, in_memory, no_progress
 from melmask.encoders.features import DEFAULT_SETTINGS, UNSTATED, FeatureSettings, Pool, stated_by
-from melmask.encoders.recordings import Audio, is_one, log_mels
+from melmask.encoders.recordings import Audio, grouped, is_one, log_mels
 from melmask.encoders.timesteps import TimeSteps, finite, half
 from melmask.logmel import LogMelSpec
 from melmask.nn.encoder_file import ENCODER, EncoderFile, FrontEnd
@@ -30,7 +30,6 @@ from melmask.train.run_folder import kept_encoder, split_step
 
 TOKENS_PER_BATCH = 8192
 CLIPS_AT_ONCE = 1024  # more would batch no better, and their sums in float64 be larger than the embeddings
-FRAMES_AT_ONCE = 2**22  # of log-mels that `embed` holds: 0.7 GB of 80 bands, 11 h at a hop of 10 ms
 
 ReadFrames = Callable[[int, int, int], Float[np.ndarray, "frame mel"]]  # (clip, first frame, one past the last)
 Encoded = tuple[list[tuple[int, int]], list[Tensor]]  # (clip, first step) of some chunks; b time d of each layer
@@ -126,6 +125,11 @@ class PretrainedEncoder:
         settings, stated = (replace(one, whitened="no") for one in (self.settings, self.stated))
         return PretrainedEncoder(*form, settings, called, stated=stated, has_untrained=False)
 
+    def as_file(self) -> EncoderFile:
+        """What its file holds, with the layers and pooling that are read now as those that it states."""
+        read = {"layers": self.settings.layers, "pooling": self.settings.pooling, "whitening": self.whitening}
+        return EncoderFile(self.encoder, self.front_end, self.crop_frames, **read)  # type: ignore[arg-type]
+
     def to(self, device: torch.device | str) -> "PretrainedEncoder":
         """This encoder, its weights moved to another device; log-mels are computed on the CPU wherever it is."""
         self.encoder.to(device)
@@ -202,7 +206,7 @@ class PretrainedEncoder:
             ValueError: a file cannot be read, or is silent; a waveform comes without its rate, is empty, not finite, or
                 of another type of numbers; or the columns of an array are channels.
         """
-        groups = _grouped(log_mels(audio, sample_rate_hz, self.spec))
+        groups = grouped(log_mels(audio, sample_rate_hz, self.spec), CLIPS_AT_ONCE)
         vectors = [self._pooled([len(clip) for clip in group], _frames_of(group)) for group in groups]
         return finite(np.concatenate(vectors), self.name)[0 if is_one(audio) else slice(None)]
 
@@ -385,14 +389,3 @@ def _stored_frames(store: Store, rows: Sequence[int]) -> ReadFrames:
 
 def _frames_of(clips: Sequence[Float[np.ndarray, "_ mel"]]) -> ReadFrames:
     return lambda clip, start, stop: clips[clip][start:stop]
-
-
-def _grouped(clips: Iterable[Float16[np.ndarray, "_ mel"]]) -> Iterator[list[Float16[np.ndarray, "_ mel"]]]:
-    """Clips that are pooled together: as many as of a store, and no more frames than fit into memory easily."""
-    group: list[np.ndarray] = []
-    for clip in clips:
-        if group and (len(group) == CLIPS_AT_ONCE or sum(map(len, group)) + len(clip) > FRAMES_AT_ONCE):
-            yield group
-            group = []
-        group.append(clip)
-    yield group

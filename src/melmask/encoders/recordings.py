@@ -1,7 +1,7 @@
 """What `embed` takes, files and waveforms, as waveforms of one rate and as the log-mels that a store would keep."""
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,6 +17,7 @@ from melmask.logmel import LogMel, LogMelSpec
 from melmask.runtime import one_thread
 
 T = TypeVar("T")
+FRAMES_AT_ONCE = 2**22  # of log-mels that `embed` holds: 0.7 GB of 80 bands, 11 h at a hop of 10 ms
 Waveform = np.ndarray | Tensor
 Audio = str | Path | Waveform | Sequence[str | Path | Waveform]
 MAX_CHANNELS = 8  # an array [_, 8] or narrower is taken for [sample, channel] and not for very short clips
@@ -91,6 +92,19 @@ def log_mels(
             noted(unseen)
         yield log_mel
     _warn_of(notes)
+
+
+def grouped(
+    clips: Iterable[Float16[np.ndarray, "_ mel"]], at_once: int
+) -> Iterator[list[Float16[np.ndarray, "_ mel"]]]:
+    """Clips that are pooled together: ``at_once``, and no more frames than fit into memory easily."""
+    group: list[np.ndarray] = []
+    for clip in clips:
+        if group and (len(group) == at_once or sum(map(len, group)) + len(clip) > FRAMES_AT_ONCE):
+            yield group
+            group = []
+        group.append(clip)
+    yield group
 
 
 def as_floats(recording: Waveform, name: str) -> Float32[np.ndarray, " sample"]:

@@ -8,12 +8,12 @@ from typing import Any
 from melmask.encoders.base import AudioEncoder
 from melmask.encoders.baselines import LogMelStatistics
 from melmask.encoders.external import from_audiomae, from_hear, from_huggingface, from_onnx
-from melmask.encoders.features import DEFAULT_SETTINGS, FeatureSettings, Layers, Pooling, Precision, Whitened
+from melmask.encoders.features import DEFAULT_SETTINGS, FeatureSettings, Layers, Pooling, Precision, Whitened, stated_by
 from melmask.encoders.pretrained import PretrainedEncoder
 from melmask.encoders.waveform import EncodesWaveforms, wrap
 from melmask.logmel import LogMelSpec
 from melmask.nn.encoder_file import ENCODER as ENCODER_FILE
-from melmask.nn.encoder_file import FrontEnd
+from melmask.nn.encoder_file import EncoderFile, FrontEnd
 from melmask.nn.foreign import CONFIG, FRONT_END, PICKLES, holds_transformer, names_in, read_config
 from melmask.nn.published import AUDIOSET_MEAN, AUDIOSET_STD, is_audiomae
 from melmask.nn.shipped import SHIPPED, shipped_file
@@ -81,6 +81,18 @@ def as_encoder(encoder: EncoderLike, settings: FeatureSettings = DEFAULT_SETTING
     if isinstance(encoder, EncodesWaveforms):
         return wrap(encoder)
     raise ValueError(f"{encoder!r} is no encoder: give a name, or an object with encode(batch, sample_rate)")
+
+
+def of_file(
+    saved: EncoderFile, settings: FeatureSettings = DEFAULT_SETTINGS, called: str = "encoder"
+) -> PretrainedEncoder:
+    """The encoder that a file holds, which was read already.
+
+    Raises:
+        ValueError: it lacks a layer asked for, or states what there is not.
+    """
+    form, stated = (saved.encoder, saved.front_end, saved.crop_frames), stated_by(saved, Path(called))
+    return PretrainedEncoder(*form, settings, called, stated=stated, whitening=saved.whitening)
 
 
 def names_encoder(spec: str) -> bool:
@@ -165,12 +177,14 @@ class NamedEncoder:
         name: of its rows in the table.
         features: what kind it is, see `Result`.
         runs: folders of the runs whose encoder it is, or whose baseline.
+        given: what `load` made it of; empty for a Python object, and for a baseline that nobody named.
     """
 
     encoder: AudioEncoder
     name: str
     features: str
     runs: tuple[Path, ...] = ()
+    given: str = ""
 
     @property
     def settings(self) -> str:
@@ -202,7 +216,8 @@ def name_encoders(encoders: Sequence[EncoderLike], settings: FeatureSettings = D
         apart = spec if isinstance(spec, str) else f"{encoder.name} {number}"
         name = encoder.name if names.count(encoder.name) == 1 else apart
         features = ENCODER if encoder.has_untrained else encoder.name
-        named.append(NamedEncoder(encoder, name, features, (encoder.run,) if encoder.run else ()))
+        runs = (encoder.run,) if encoder.run else ()
+        named.append(NamedEncoder(encoder, name, features, runs, spec if isinstance(spec, str) else ""))
     return named
 
 
@@ -228,7 +243,8 @@ def with_baselines(
             same = untrained.setdefault(fresh.identity, NamedEncoder(fresh, f"{one.name} untrained", UNTRAINED))
             untrained[fresh.identity] = replace(same, runs=same.runs + one.runs)
     runs = tuple(run for one in named for run in one.runs)
-    statistics = NamedEncoder(LogMelStatistics(), LOGMEL_STATISTICS, LOGMEL_STATISTICS, runs)
+    given = "".join(one.given for one in named if one.features == LOGMEL_STATISTICS)
+    statistics = NamedEncoder(LogMelStatistics(), LOGMEL_STATISTICS, LOGMEL_STATISTICS, runs, given)
     return [*(one for one in named if one.features != LOGMEL_STATISTICS), *untrained.values(), statistics]
 
 

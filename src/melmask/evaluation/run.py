@@ -168,12 +168,16 @@ class Evaluation:
         task: labels, folds and groups of the clips that all encoders can embed.
         found: predictions and score.
         result: the line of results.jsonl.
+        probe: what predicted.
+        features: of the clips as they are trained on, which the probe read.
     """
 
     encoder: NamedEncoder
     task: Task
     found: ProbeResult
     result: Result
+    probe: Probe
+    features: Float32[np.ndarray, "clip dim"] | TimeSteps
 
 
 def evaluate(
@@ -313,7 +317,8 @@ def evaluate_stores(
             )
             found = replace(found, notes=task.notes + found.notes)
             num_dims = own.num_dims if isinstance(own, TimeSteps) else own.shape[1]
-            yield Evaluation(encoder, task.task, found, _result(encoder, task, found, num_dims, folds, command))
+            result = _result(encoder, task, found, num_dims, folds, command)
+            yield Evaluation(encoder, task.task, found, result, probe, own)
     progress("", 1, 1)
 
 

@@ -281,7 +281,7 @@ def splits_of(task: Task, *, test_folds: Sequence[str] = (), seed: int = 0) -> l
         copies = _check_recordings(task, is_test, name)
         train, valid = np.flatnonzero(~is_test & (roles != "valid")), np.flatnonzero(roles == "valid")
         if not len(valid):
-            train, valid = _draw_valid(task, train, np.random.default_rng([seed, number]))
+            train, valid = draw_valid(task, train, np.random.default_rng([seed, number]))
         for what, numbers in (("groups", task.groups), ("recordings", task.recordings)):
             shared = () if numbers is None else np.intersect1d(numbers[train], numbers[valid])
             if len(shared):
@@ -352,7 +352,7 @@ def _random_folds(task: Task, seed: int) -> tuple[Shaped[np.ndarray, " clip"], t
     return (folds + 1).astype(str), (f"no folds given: split into {num_folds} with seed {seed}{by_group}",)
 
 
-def _draw_valid(
+def draw_valid(
     task: Task, train: Int[np.ndarray, " train"], rng: np.random.Generator
 ) -> tuple[Int[np.ndarray, " rest"], Int[np.ndarray, " valid"]]:
     """Set a tenth of the training clips aside: of ten parts the one that leaves most classes, nearest in size."""

@@ -191,6 +191,18 @@ class FinetunedModel(nn.Module):
         self.eval()
         return probabilities(self.classify(self._embed(store, rows)).float().cpu(), self.is_binary)
 
+    @torch.no_grad()
+    def linear_head(self) -> tuple[Float[Tensor, "dim num_classes"], Float[Tensor, " num_classes"]]:
+        """Weights and bias of the head on the embeddings of `as_encoder`: standardisation and row mean are in them."""
+        mean, scale = (self.mean, self.scale) if self.batch_norm is None else self.batch_norm.as_standardisation()
+        weight = self.head.weight.double() * scale.double()
+        bias = self.head.bias.double() - weight @ mean.double()
+        if self.frequency == "mean":
+            num_rows = self.front_end.spec.num_mels // self.encoder.patch_shape[0]
+            by_row = weight.unflatten(1, (-1, 1, self.encoder.size.dim)).expand(-1, -1, num_rows, -1) / num_rows
+            weight = by_row.flatten(1)
+        return weight.T.cpu(), bias.cpu()
+
     def save(self, folder: Path) -> None:
         """Write encoder and head into a folder, which `FinetunedModel.load` and `PretrainedEncoder.load` read."""
         folder.mkdir(parents=True, exist_ok=True)

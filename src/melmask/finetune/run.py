@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float32
+from jaxtyping import Float32, Int
 
 from melmask.data.store import Store
 from melmask.encoders.pretrained import PretrainedEncoder
@@ -19,7 +19,7 @@ from melmask.evaluation.prepared import split_name, task_in_store
 from melmask.evaluation.results import Result, result_of
 from melmask.evaluation.task import Split, Task, group_notes, group_numbers, splits_of
 from melmask.files import read_tensors, remove_temporaries, write_json, write_tensors
-from melmask.finetune.model import num_head_dims
+from melmask.finetune.model import HEAD, FinetunedModel, num_head_dims
 from melmask.finetune.recipe import FinetuneRecipe
 from melmask.finetune.trainer import Epoch, Training, train, with_recipe
 from melmask.locks import exclusive
@@ -82,7 +82,7 @@ def finetune(
         fold_of[split.test] = number
         for seed in range(num_seeds):
             training = Training(start, store, task, split, recipe, seed)
-            scores[seed, split.test] = _predictions(training, folder / f"fold-{split.name}-seed-{seed}", report)
+            scores[seed, split.test] = _predictions(training, fold_folder(folder, split, seed), report)
     encoder, tested = with_recipe(start, recipe), np.flatnonzero(fold_of >= 0)
     score = score_with_interval(
         task.targets[tested], scores[:, tested], folds=fold_of[tested], groups=group_numbers(task)[tested]
@@ -119,6 +119,28 @@ def training_folder(
     return folder
 
 
+def fold_folder(folder: Path, split: Split, seed: int) -> Path:
+    """The folder of one training, in that of all of them."""
+    return folder / f"fold-{split.name}-seed-{seed}"
+
+
+def model_for_use(training: Training, folder: Path, report: Callable[[Epoch], None]) -> FinetunedModel:
+    """A training that is used and not tested: the finished one in the folder, or one that is run now, or resumed."""
+    if not (folder / HEAD).exists() or (folder / CHECKPOINT).exists():
+        folder.mkdir(exist_ok=True)
+        remove_temporaries(folder)
+        model, _ = train(training, report, folder / CHECKPOINT)
+        model.save(folder)
+        (folder / CHECKPOINT).unlink(missing_ok=True)
+    return FinetunedModel.load(folder)
+
+
+def read_predictions(folder: Path) -> tuple[Int[np.ndarray, " test"], Float32[np.ndarray, "test num_classes"]]:
+    """The rows of the test clips of a finished training, and their class probabilities."""
+    tensors, _ = read_tensors(folder / PREDICTIONS, needed=("row", "probabilities"))
+    return tensors["row"].numpy(), tensors["probabilities"].numpy()
+
+
 def _predictions(
     training: Training, folder: Path, report: Callable[[Epoch], None]
 ) -> Float32[np.ndarray, "test num_classes"]:
@@ -137,10 +159,10 @@ def _predictions(
             metadata = {name: json.dumps(value) for name, value in asdict(best).items()}
             write_tensors(path, tensors, metadata)  # last, so that it marks a finished training
             (folder / CHECKPOINT).unlink(missing_ok=True)
-    tensors, _ = read_tensors(path, ("probabilities", "row"), remedy=f"delete {folder} and run again")
-    if tensors["row"].tolist() != test.tolist():
+    rows, probabilities = read_predictions(folder)
+    if rows.tolist() != test.tolist():
         raise ValueError(f"{path} is of other test clips: delete {folder} and run again")
-    return tensors["probabilities"].numpy()
+    return probabilities
 
 
 def _result(

@@ -26,6 +26,7 @@ __all__ = [
     "outline",
 ]
 
+GROUP = "melmask.frameworks"  # of the entry points by which an installed package offers frameworks
 FRAMEWORKS: dict[str, type[Framework]] = {"m2d": M2D, "msm-mae": MSMMAE}
 
 
@@ -33,12 +34,13 @@ def framework_class(name: str) -> type[Framework]:
     """The class of a framework.
 
     Args:
-        name: a key of `FRAMEWORKS`, or "package.module:Class" for a subclass of `Framework` outside the package.
+        name: a key of `FRAMEWORKS`, a name that an installed package offers, or "package.module:Class" for a subclass
+            of `Framework` outside the package.
 
     Raises:
         ValueError: there is no such framework, or it is no subclass of `Framework`.
     """
-    found = lookup(name, FRAMEWORKS, "framework")
+    found = lookup(name, FRAMEWORKS, "framework", GROUP)
     if not (isinstance(found, type) and issubclass(found, Framework)):
         raise ValueError(f"{name} is no framework: make it a subclass of melmask.frameworks.Framework")
     return found

@@ -37,6 +37,7 @@ __all__ = [
     "with_hints",
 ]
 
+GROUP = "melmask.strategies"  # of the entry points by which an installed package offers strategies
 STRATEGIES: dict[str, type[MaskingStrategy]] = {
     "random": Random,
     "time": TimeLines,
@@ -64,13 +65,14 @@ def make_strategy(name: str, options: Mapping[str, Any] | None = None) -> Maskin
     """The strategy of that name with its options set.
 
     Args:
-        name: a key of `STRATEGIES`, or "package.module:Class" for a `MaskingStrategy` from elsewhere.
+        name: a key of `STRATEGIES`, a name that an installed package offers, or "package.module:Class" for a
+            `MaskingStrategy` from elsewhere.
         options: arguments of the class.
 
     Raises:
         ValueError: no such strategy, or an option that it does not have.
     """
-    made = lookup(name, STRATEGIES, "masking strategy")
+    made = lookup(name, STRATEGIES, "masking strategy", GROUP)
     known = signature(made).parameters
     for option in options or {}:
         if option not in known:

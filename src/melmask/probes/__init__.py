@@ -18,6 +18,7 @@ from melmask.probes.mlp import MlpProbe
 from melmask.probes.ridge import RidgeProbe
 from melmask.registry import lookup
 
+GROUP = "melmask.probes"  # of the entry points by which an installed package offers probes
 PROBES: dict[str, type[Probe]] = {
     "linear": LinearProbe,
     "logistic": LogisticProbe,
@@ -34,8 +35,8 @@ def make_probe(name: str, options: Mapping[str, Any] | None = None) -> Probe:
     """Make a probe from its name, with settings of its own.
 
     Args:
-        name: a key of `PROBES`, or "package.module:Class" of a probe outside the package; settings may follow a colon,
-            written as in Python.
+        name: a key of `PROBES`, a name that an installed package offers, or "package.module:Class" of a probe outside
+            the package; settings may follow a colon, written as in Python.
         options: further settings by name.
 
     Raises:
@@ -47,7 +48,7 @@ def make_probe(name: str, options: Mapping[str, Any] | None = None) -> Probe:
     (0.1, 1.0)
     """
     base, written = _split_name(name)
-    probe_class = lookup(base, PROBES, "probe")
+    probe_class = lookup(base, PROBES, "probe", GROUP)
     given = {**_parse_settings(base, written), **(options or {})}
     known = [field.name for field in _settings_of(probe_class)]
     for setting in given:
@@ -72,6 +73,15 @@ def label_of(probe: Probe) -> str:
     values = [(field, getattr(probe, field.name)) for field in _settings_of(type(probe))]
     changed = [f"{field.name}={value!r}" for field, value in values if value != field.default]
     return ":".join([base, ",".join(changed)] if changed else [base])
+
+
+def can_be_saved(probe: Probe) -> bool:
+    """Whether it trains to tensors that it predicts by; one that defines `fit_predict` alone does not.
+
+    >>> can_be_saved(KnnProbe())
+    True
+    """
+    return type(probe).train is not Probe.train and type(probe).predict is not Probe.predict
 
 
 def _settings_of(probe_class: type[Any]) -> tuple[Field[Any], ...]:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from melmask.encoders.cache import Reads
 from melmask.encoders.timesteps import TimeSteps, one_step_each
-from melmask.probes.base import Features, Probe, ScoreFunction, Targets, as_tensor, loss_of, probabilities
+from melmask.probes.base import Features, Probe, ScoreFunction, State, Targets, as_tensor, loss_of, probabilities
 from melmask.probes.fit import AdamSettings, fit
 
 
@@ -34,42 +34,51 @@ class AttentiveProbe(AdamSettings, Probe):
         """See `Probe`."""
         return num_seeds
 
-    def fit_predict(
+    def train(
         self, train_x: TimeSteps | Features, train_y: Targets, valid_x: TimeSteps | Features, valid_y: Targets,
-        test_x: TimeSteps | Features, *, num_classes: int, multilabel: bool, seed: int, score: ScoreFunction,
-    ) -> Float32[np.ndarray, "test num_classes"]:  # fmt: skip
+        *, num_classes: int, multilabel: bool, seed: int, score: ScoreFunction,
+    ) -> State:  # fmt: skip
         """See `Probe`."""
-        train, valid, test = (x if isinstance(x, TimeSteps) else one_step_each(x) for x in (train_x, valid_x, test_x))
+        train, valid = (x if isinstance(x, TimeSteps) else one_step_each(x) for x in (train_x, valid_x))
         rng = np.random.default_rng(seed)
         query = torch.zeros(train.num_dims, requires_grad=True)
         weight = torch.zeros(train.num_dims, num_classes, requires_grad=True)
         bias = torch.zeros(num_classes, requires_grad=True)
         targets = as_tensor(train_y)
 
-        def logits(some: TimeSteps) -> Float[Tensor, "clip num_classes"]:
-            features, is_valid = some.padded()
-            return attend(torch.from_numpy(features), torch.from_numpy(is_valid), query) @ weight + bias
-
-        def all_logits(clips: TimeSteps) -> Float[Tensor, "clip num_classes"]:
-            order = np.argsort(clips.length, kind="stable")  # clips of one length together need little padding
-            found = [logits(clips[batch]) for batch in clips.batches(order, self.batch_size)]
-            return torch.cat(found)[np.argsort(order)]
-
         def epoch() -> Iterator[Tensor]:
             for batch in train.batches(rng.permutation(len(train)), self.batch_size):
-                yield loss_of(logits(train[batch]), targets[batch])
+                yield loss_of(_logits(state, train[batch]), targets[batch])
 
-        weights = [query, weight, bias]
+        state = {"query": query, "weight": weight, "bias": bias}
         fit(
-            self.optimiser(weights, train.num_dims),
-            weights,
+            self.optimiser(list(state.values()), train.num_dims),
+            list(state.values()),
             epoch,
-            lambda: score(valid_y, all_logits(valid).numpy()),
+            lambda: score(valid_y, self._all_logits(state, valid).numpy()),
             max_epochs=self.max_epochs,
             patience=self.patience,
         )
+        return {name: tensor.detach() for name, tensor in state.items()}
+
+    def predict(
+        self, state: State, x: TimeSteps | Features, *, multilabel: bool
+    ) -> Float32[np.ndarray, "_ num_classes"]:
+        """See `Probe`."""
+        clips = x if isinstance(x, TimeSteps) else one_step_each(x)
         with torch.no_grad():
-            return probabilities(all_logits(test), multilabel)
+            return probabilities(self._all_logits(state, clips), multilabel)
+
+    def _all_logits(self, state: State, clips: TimeSteps) -> Float[Tensor, "clip num_classes"]:
+        order = np.argsort(clips.length, kind="stable")  # clips of one length together need little padding
+        found = [_logits(state, clips[batch]) for batch in clips.batches(order, self.batch_size)]
+        return torch.cat(found)[np.argsort(order)]
+
+
+def _logits(state: State, some: TimeSteps) -> Float[Tensor, "clip num_classes"]:
+    features, is_valid = some.padded()
+    pooled = attend(torch.from_numpy(features), torch.from_numpy(is_valid), state["query"])
+    return pooled @ state["weight"] + state["bias"]
 
 
 def attend(

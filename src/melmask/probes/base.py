@@ -1,8 +1,7 @@
 """The protocol of a probe, and the few lines that several probes share."""
 
 import math
-from abc import abstractmethod
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import fields
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
@@ -15,17 +14,20 @@ from torch.nn import functional as F
 from melmask.encoders.cache import Reads
 
 Features = Float32[np.ndarray, "_ dim"]
+Reading = Any  # `Features`, or the `TimeSteps` that a probe of time steps reads
 Targets = Int[np.ndarray, " _"] | Bool[np.ndarray, "_ num_classes"]
 # (targets, scores of the classes) -> the validation metric, the higher the better; only the order of scores may count.
 ScoreFunction = Callable[[Targets, Float[np.ndarray, "_ num_classes"]], float]
+State = Mapping[str, Tensor]  # all that a trained probe predicts by, which a file can hold
 
 
 @runtime_checkable
 class Probe(Protocol):
-    """A classifier of frozen features; subclass it, and override what the defaults do not say.
+    """A classifier of frozen features; subclass it, and define `train` and `predict`, or `fit_predict` alone.
 
     A probe may look at the validation clips to choose settings or epochs. It never sees labels of test clips. One that
-    is a frozen dataclass can be given settings on the command line, see `melmask.probes.make_probe`.
+    is a frozen dataclass can be given settings on the command line, see `melmask.probes.make_probe`. One that defines
+    `fit_predict` alone can be evaluated, but not be saved for use on new recordings.
 
     Attributes:
         reads: "clips": an embedding a clip. "time steps": `TimeSteps`, of encoders that have them; of others it is
@@ -47,9 +49,32 @@ class Probe(Protocol):
         """
         return []
 
-    @abstractmethod
+    def train(
+        self, train_x: Reading, train_y: Targets, valid_x: Reading, valid_y: Targets,
+        *, num_classes: int, multilabel: bool, seed: int, score: ScoreFunction,
+    ) -> State:  # fmt: skip
+        """Train, and return all that `predict` needs, as tensors; arguments as of `fit_predict`.
+
+        Raises:
+            ValueError: the probe defines `fit_predict` alone.
+        """
+        raise ValueError(f"{type(self).__name__} cannot be saved: define train and predict in place of fit_predict")
+
+    def predict(self, state: State, x: Reading, *, multilabel: bool) -> Float32[np.ndarray, "_ num_classes"]:
+        """Probabilities of the classes for each clip.
+
+        Args:
+            state: what `train` returned.
+            x: features, standardised as those that it was trained on.
+            multilabel: whether a clip may have any number of classes.
+
+        Raises:
+            ValueError: the probe defines `fit_predict` alone.
+        """
+        raise ValueError(f"{type(self).__name__} cannot be saved: define train and predict in place of fit_predict")
+
     def fit_predict(
-        self, train_x: Features, train_y: Targets, valid_x: Features, valid_y: Targets, test_x: Features,
+        self, train_x: Reading, train_y: Targets, valid_x: Reading, valid_y: Targets, test_x: Reading,
         *, num_classes: int, multilabel: bool, seed: int, score: ScoreFunction,
     ) -> Float32[np.ndarray, "test num_classes"]:  # fmt: skip
         """Probabilities of the classes for each test clip.
@@ -63,7 +88,16 @@ class Probe(Protocol):
             seed: of all random numbers.
             score: the validation metric; the higher, the better.
         """
-        ...
+        settings: dict[str, Any] = {"num_classes": num_classes, "multilabel": multilabel, "seed": seed, "score": score}
+        return self.predict(self.train(train_x, train_y, valid_x, valid_y, **settings), test_x, multilabel=multilabel)
+
+
+class LinearPrediction:
+    """What probes share whose state is one matrix, of which the last row is the bias."""
+
+    def predict(self, state: State, x: Features, *, multilabel: bool) -> Float32[np.ndarray, "_ num_classes"]:
+        """See `Probe`."""
+        return probabilities(with_one(x) @ state["weight"], multilabel)
 
 
 def check_ranges(probe: Any, *, may_be_zero: Container[str] = ()) -> None:

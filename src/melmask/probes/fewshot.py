@@ -5,23 +5,24 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Int
+from jaxtyping import Int
 
 from melmask.probes.base import (
     Features,
+    LinearPrediction,
     Probe,
     ScoreFunction,
+    State,
     Targets,
     as_tensor,
     check_ranges,
-    probabilities,
     with_one,
 )
 from melmask.probes.logistic import LogisticProbe
 
 
 @dataclass(frozen=True)
-class FewShotProbe(Probe):
+class FewShotProbe(LinearPrediction, Probe):
     """Logistic regression on a few labelled clips of every class, drawn several times; no setting is chosen.
 
     Only training clips are drawn, so that no group of a test clip is among them. A draw depends on the split and its
@@ -58,16 +59,15 @@ class FewShotProbe(Probe):
         few = [name for name, num in zip(names, num_per_class, strict=True) if num < self.num_per_class]
         return [f"fewer than {self.num_per_class} training clips of {', '.join(few[:5])}: all are taken"] if few else []
 
-    def fit_predict(
-        self, train_x: Features, train_y: Targets, valid_x: Features, valid_y: Targets, test_x: Features,
+    def train(
+        self, train_x: Features, train_y: Targets, valid_x: Features, valid_y: Targets,
         *, num_classes: int, multilabel: bool, seed: int, score: ScoreFunction,
-    ) -> Float32[np.ndarray, "test num_classes"]:  # fmt: skip
+    ) -> State:  # fmt: skip
         """See `Probe`; ``seed`` is that of the draw, and validation clips are not used."""
         drawn = self.draw(train_y, num_classes, seed)
         start = torch.zeros(train_x.shape[1] + 1, num_classes)
         solver = LogisticProbe(max_iterations=self.max_iterations)
-        weight = solver.fit(with_one(train_x[drawn]), as_tensor(train_y[drawn]), self.strength, start)
-        return probabilities(with_one(test_x) @ weight, multilabel)
+        return {"weight": solver.fit(with_one(train_x[drawn]), as_tensor(train_y[drawn]), self.strength, start)}
 
     def draw(self, targets: Targets, num_classes: int, seed: int) -> Int[np.ndarray, " drawn"]:
         """Draw the rows of the clips to train on, in ascending order, each once."""

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float32
 from torch.nn import functional as F
 
-from melmask.probes.base import Features, Probe, ScoreFunction, Targets, as_tensor, check_ranges
+from melmask.probes.base import Features, Probe, ScoreFunction, State, Targets, as_tensor, check_ranges
 
 
 @dataclass(frozen=True)
@@ -27,16 +27,20 @@ class KnnProbe(Probe):
     def __post_init__(self) -> None:
         check_ranges(self)
 
-    def fit_predict(
-        self, train_x: Features, train_y: Targets, valid_x: Features, valid_y: Targets, test_x: Features,
+    def train(
+        self, train_x: Features, train_y: Targets, valid_x: Features, valid_y: Targets,
         *, num_classes: int, multilabel: bool, seed: int, score: ScoreFunction,
-    ) -> Float32[np.ndarray, "test num_classes"]:  # fmt: skip
-        """See `Probe`; the probabilities are shares of the votes."""
+    ) -> State:  # fmt: skip
+        """See `Probe`; the clips themselves, of length 1, and their class flags."""
         bank = F.normalize(torch.tensor(np.concatenate([train_x, valid_x])))
         targets = torch.cat([as_tensor(train_y), as_tensor(valid_y)])
         flags = targets if multilabel else F.one_hot(targets, num_classes).float()
-        votes = []
-        for queries in F.normalize(torch.tensor(test_x)).split(1024):
+        return {"bank": bank, "flags": flags}
+
+    def predict(self, state: State, x: Features, *, multilabel: bool) -> Float32[np.ndarray, "_ num_classes"]:
+        """See `Probe`; the probabilities are shares of the votes."""
+        bank, flags, votes = state["bank"], state["flags"], []
+        for queries in F.normalize(torch.tensor(x)).split(1024):
             cosine, neighbour = (queries @ bank.T).topk(min(self.num_neighbours, len(bank)))
             share = (cosine / self.temperature).softmax(dim=1)
             votes.append(torch.einsum("qk,qkc->qc", share, flags[neighbour]))

@@ -3,17 +3,25 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from jaxtyping import Float32
 from torch import Tensor
 
-from melmask.probes.base import Features, Probe, ScoreFunction, Targets, as_tensor, loss_of, probabilities, with_one
+from melmask.probes.base import (
+    Features,
+    LinearPrediction,
+    Probe,
+    ScoreFunction,
+    State,
+    Targets,
+    as_tensor,
+    loss_of,
+    with_one,
+)
 from melmask.probes.fit import AdamSettings, fit
 
 
 @dataclass(frozen=True)
-class LinearProbe(AdamSettings, Probe):
+class LinearProbe(AdamSettings, LinearPrediction, Probe):
     """One linear layer, trained with Adam; the epoch with the best validation score is kept.
 
     The problem is convex, so weights start at 0, and seeds differ in the order of the clips only. The settings are
@@ -37,13 +45,13 @@ class LinearProbe(AdamSettings, Probe):
         """See `Probe`."""
         return num_seeds
 
-    def fit_predict(
-        self, train_x: Features, train_y: Targets, valid_x: Features, valid_y: Targets, test_x: Features,
+    def train(
+        self, train_x: Features, train_y: Targets, valid_x: Features, valid_y: Targets,
         *, num_classes: int, multilabel: bool, seed: int, score: ScoreFunction,
-    ) -> Float32[np.ndarray, "test num_classes"]:  # fmt: skip
+    ) -> State:  # fmt: skip
         """See `Probe`."""
         rng = torch.Generator().manual_seed(seed)
-        train, valid, test = (with_one(x) for x in (train_x, valid_x, test_x))
+        train, valid = with_one(train_x), with_one(valid_x)
         y = as_tensor(train_y)
         weight = torch.zeros(train.shape[1], num_classes, requires_grad=True)
 
@@ -60,4 +68,4 @@ class LinearProbe(AdamSettings, Probe):
             patience=self.patience,
             ties_are_better=self.ties_are_better,
         )
-        return probabilities(test @ weight.detach(), multilabel)
+        return {"weight": weight.detach()}

@@ -9,20 +9,21 @@ from torch import Tensor
 
 from melmask.probes.base import (
     Features,
+    LinearPrediction,
     Probe,
     ScoreFunction,
+    State,
     Targets,
     as_tensor,
     check_ranges,
     loss_of,
-    probabilities,
     with_one,
 )
 from melmask.threads import following_load
 
 
 @dataclass(frozen=True)
-class LogisticProbe(Probe):
+class LogisticProbe(LinearPrediction, Probe):
     """Logistic regression by L-BFGS: fast and deterministic.
 
     The strength is the one with the best validation score (of equals, the most regularised), found along the grid from
@@ -41,13 +42,12 @@ class LogisticProbe(Probe):
     def __post_init__(self) -> None:
         check_ranges(self)
 
-    def fit_predict(
-        self, train_x: Features, train_y: Targets, valid_x: Features, valid_y: Targets, test_x: Features,
+    def train(
+        self, train_x: Features, train_y: Targets, valid_x: Features, valid_y: Targets,
         *, num_classes: int, multilabel: bool, seed: int, score: ScoreFunction,
-    ) -> Float32[np.ndarray, "test num_classes"]:  # fmt: skip
+    ) -> State:  # fmt: skip
         """See `Probe`."""
-        weight = self.solve(train_x, train_y, valid_x, valid_y, num_classes, score=score)
-        return probabilities(with_one(test_x) @ weight, multilabel)
+        return {"weight": self.solve(train_x, train_y, valid_x, valid_y, num_classes, score=score)}
 
     def solve(
         self, train_x: Features, train_y: Targets, valid_x: Features, valid_y: Targets, num_classes: int,

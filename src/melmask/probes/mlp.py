@@ -10,7 +10,17 @@ import torch
 from jaxtyping import Float32
 from torch import Tensor, nn
 
-from melmask.probes.base import Features, Probe, ScoreFunction, Targets, as_tensor, check_ranges, loss_of, probabilities
+from melmask.probes.base import (
+    Features,
+    Probe,
+    ScoreFunction,
+    State,
+    Targets,
+    as_tensor,
+    check_ranges,
+    loss_of,
+    probabilities,
+)
 from melmask.probes.fit import fit
 
 
@@ -52,10 +62,10 @@ class MlpProbe(Probe):
         """See `Probe`."""
         return num_seeds
 
-    def fit_predict(
-        self, train_x: Features, train_y: Targets, valid_x: Features, valid_y: Targets, test_x: Features,
+    def train(
+        self, train_x: Features, train_y: Targets, valid_x: Features, valid_y: Targets,
         *, num_classes: int, multilabel: bool, seed: int, score: ScoreFunction,
-    ) -> Float32[np.ndarray, "test num_classes"]:  # fmt: skip
+    ) -> State:  # fmt: skip
         """See `Probe`.
 
         Raises:
@@ -72,7 +82,15 @@ class MlpProbe(Probe):
                 reached = self._train(network, learning_rate, x, y, partial(_validate, network, valid, valid_y, score))
             if reached > best_score:
                 best_score, best = reached, network
-        return probabilities(_logits(best, torch.tensor(test_x)), multilabel)
+        return best.state_dict()
+
+    def predict(self, state: State, x: Features, *, multilabel: bool) -> Float32[np.ndarray, "_ num_classes"]:
+        """See `Probe`."""
+        matrices = [tensor for tensor in state.values() if tensor.ndim == 2]
+        with torch.device("meta"):  # draws no weights, which the state replaces
+            network = self._network(len(matrices) - 1, matrices[0].shape[1], len(matrices[-1]))
+        network.load_state_dict(state, assign=True)
+        return probabilities(_logits(network, torch.tensor(x)), multilabel)
 
     def _network(self, num_hidden: int, num_features: int, num_classes: int) -> nn.Sequential:
         """Hidden layers and the linear one that reads them, with Xavier weights."""

@@ -4,9 +4,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from jaxtyping import Float, Float32
 
-from melmask.probes.base import Features, Probe, ScoreFunction, Targets, check_ranges
+from melmask.probes.base import Features, Probe, ScoreFunction, State, Targets, check_ranges
 from melmask.threads import following_load
 
 
@@ -35,31 +36,79 @@ class RidgeProbe(Probe):
         *, num_classes: int, multilabel: bool, seed: int, score: ScoreFunction,
     ) -> Float32[np.ndarray, "test num_classes"]:  # fmt: skip
         """See `Probe`; the probabilities are least-squares estimates, which may leave 0..1 a little."""
-        train_flags, valid_flags = _flags(train_y, num_classes), _flags(valid_y, num_classes)
-        with following_load() as threads:
-            with threads.step(len(train_x)):
-                scores = [score(valid_y, p) for p in self._predict(train_x, train_flags, valid_x, self.strengths)]
-            best = self.strengths[int(np.argmax(scores))]
-            both_x, both_flags = np.concatenate([train_x, valid_x]), np.concatenate([train_flags, valid_flags])
-            with threads.step(len(both_x)):
-                return next(self._predict(both_x, both_flags, test_x, (best,)))
+        strength = self._best(train_x, train_y, valid_x, valid_y, num_classes, score)
+        both_x, both_flags = self._both(train_x, train_y, valid_x, valid_y, num_classes)
+        with following_load() as threads, threads.step(len(both_x)):
+            return next(_predict(both_x, both_flags, test_x, (strength,)))
 
-    def _predict(
-        self, x: Features, flags: Float[np.ndarray, "clip num_classes"], test_x: Features, strengths: Sequence[float]
-    ) -> Iterator[Float32[np.ndarray, "test num_classes"]]:
-        """Estimates for test clips, for each strength; the bias is free, as everything is centred on ``x``."""
-        centre, share = x.mean(axis=0, dtype=np.float64), flags.mean(axis=0)
-        centred, test = x - centre, test_x - centre
-        few_clips = len(x) < x.shape[1]
-        gram = centred @ centred.T if few_clips else centred.T @ centred
-        values, vectors = np.linalg.eigh(gram)
-        if few_clips:
-            outer, inner = test @ (centred.T @ vectors), vectors.T @ (flags - share)
-        else:
-            outer, inner = test @ vectors, vectors.T @ (centred.T @ (flags - share))
-        unit = max(np.trace(gram) / len(x), np.finfo(np.float64).tiny)
-        for strength in strengths:
-            yield (outer / (values.clip(min=0) + strength * unit) @ inner + share).astype(np.float32)
+    def train(
+        self, train_x: Features, train_y: Targets, valid_x: Features, valid_y: Targets,
+        *, num_classes: int, multilabel: bool, seed: int, score: ScoreFunction,
+    ) -> State:  # fmt: skip
+        """See `Probe`; predictions differ from those of `fit_predict` by rounding only."""
+        strength = self._best(train_x, train_y, valid_x, valid_y, num_classes, score)
+        x, flags = self._both(train_x, train_y, valid_x, valid_y, num_classes)
+        with following_load() as threads, threads.step(len(x)):
+            found = _decompose(x, flags)
+            weight = found.basis / (found.values + strength * found.unit) @ found.inner
+        return {"weight": torch.from_numpy(weight), "bias": torch.from_numpy(found.share - found.centre @ weight)}
+
+    def predict(self, state: State, x: Features, *, multilabel: bool) -> Float32[np.ndarray, "_ num_classes"]:
+        """See `Probe`; the estimates may leave 0..1 a little."""
+        return (x @ state["weight"].numpy() + state["bias"].numpy()).astype(np.float32)
+
+    def _best(
+        self, train_x: Features, train_y: Targets, valid_x: Features, valid_y: Targets, num_classes: int,
+        score: ScoreFunction,
+    ) -> float:  # fmt: skip
+        """The strength with the best validation score."""
+        with following_load() as threads, threads.step(len(train_x)):
+            predicted = _predict(train_x, _flags(train_y, num_classes), valid_x, self.strengths)
+            return self.strengths[int(np.argmax([score(valid_y, p) for p in predicted]))]
+
+    def _both(
+        self, train_x: Features, train_y: Targets, valid_x: Features, valid_y: Targets, num_classes: int
+    ) -> tuple[Features, Float[np.ndarray, "_ num_classes"]]:
+        """Training and validation clips together, and their class flags."""
+        flags = [_flags(targets, num_classes) for targets in (train_y, valid_y)]
+        return np.concatenate([train_x, valid_x]), np.concatenate(flags)
+
+
+@dataclass(frozen=True, eq=False)
+class _Decomposition:
+    """What all strengths share: estimates are ``(x - centre) @ basis / (values + strength * unit) @ inner + share``."""
+
+    centre: Float[np.ndarray, " dim"]
+    share: Float[np.ndarray, " num_classes"]
+    basis: Float[np.ndarray, "dim k"]
+    values: Float[np.ndarray, " k"]
+    inner: Float[np.ndarray, "k num_classes"]
+    unit: float
+
+
+def _decompose(x: Features, flags: Float[np.ndarray, "clip num_classes"]) -> _Decomposition:
+    """Decompose the Gram matrix of features or clips; the bias is free, as everything is centred on ``x``."""
+    centre, share = x.mean(axis=0, dtype=np.float64), flags.mean(axis=0)
+    centred = x - centre
+    few_clips = len(x) < x.shape[1]
+    gram = centred @ centred.T if few_clips else centred.T @ centred
+    values, vectors = np.linalg.eigh(gram)
+    if few_clips:
+        basis, inner = centred.T @ vectors, vectors.T @ (flags - share)
+    else:
+        basis, inner = vectors, vectors.T @ (centred.T @ (flags - share))
+    unit = max(np.trace(gram) / len(x), np.finfo(np.float64).tiny)
+    return _Decomposition(centre, share, basis, values.clip(min=0), inner, unit)
+
+
+def _predict(
+    x: Features, flags: Float[np.ndarray, "clip num_classes"], test_x: Features, strengths: Sequence[float]
+) -> Iterator[Float32[np.ndarray, "test num_classes"]]:
+    """Estimates for test clips, for each strength."""
+    found = _decompose(x, flags)
+    outer = (test_x - found.centre) @ found.basis
+    for strength in strengths:
+        yield (outer / (found.values + strength * found.unit) @ found.inner + found.share).astype(np.float32)
 
 
 def _flags(targets: Targets, num_classes: int) -> Float[np.ndarray, "_ num_classes"]:

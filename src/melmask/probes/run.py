@@ -1,18 +1,18 @@
 """One split of a task: what must not differ between probes.
 
 `predict_split` standardises the features, leaves out classes that the training clips lack, and trains once for each
-seed. A probe only fits and predicts.
+seed. `fit_for_use` trains on clips that nothing is tested on. A probe only fits and predicts.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int
 
 from melmask.encoders.timesteps import TimeSteps, standardise
-from melmask.probes.base import Probe, ScoreFunction
+from melmask.probes.base import Probe, ScoreFunction, State
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,11 +87,78 @@ def predict_split(
     return scores, notes
 
 
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """A probe that is trained for use.
+
+    Args:
+        state: what it was trained to.
+        centre, scale: of the standardisation of its features.
+    """
+
+    state: State
+    centre: Float[np.ndarray, " dim"]
+    scale: Float[np.ndarray, " dim"]
+
+    def predict(
+        self, probe: Probe, features: np.ndarray | TimeSteps, is_multilabel: bool
+    ) -> Float32[np.ndarray, "_ k"]:
+        """The probabilities of clips, by the probe that was trained."""
+        return probe.predict(self.state, standardised(features, self.centre, self.scale), multilabel=is_multilabel)
+
+
+def fit_for_use(
+    probe: Probe,
+    data: LabelledFeatures,
+    train: Int[np.ndarray, " train"],
+    valid: Int[np.ndarray, " valid"],
+    *,
+    score: ScoreFunction,
+    seed: int = 0,
+) -> Fitted:
+    """Train a probe on some clips, among which every class must be.
+
+    Args:
+        probe: the classifier.
+        data: all clips.
+        train: rows of the clips to train on.
+        valid: rows of those that choose its settings; probes that do so in evaluation are then trained on them too.
+        score: the validation metric.
+        seed: of the training.
+
+    Raises:
+        ValueError: the probe cannot be saved, or be trained on these clips.
+    """
+    centre, scale = _standardisation(data.features[train])
+    train_x, valid_x = (standardised(data.features[rows], centre, scale) for rows in (train, valid))
+    targets = data.flags if data.multilabel else data.flags.argmax(axis=1)
+    state = probe.train(
+        train_x, targets[train], valid_x, targets[valid],
+        num_classes=len(data.classes), multilabel=data.multilabel, seed=seed, score=score,
+    )  # fmt: skip
+    return Fitted(state, centre, scale)
+
+
+def standardised(
+    features: np.ndarray | TimeSteps, centre: Float[np.ndarray, " dim"], scale: Float[np.ndarray, " dim"]
+) -> Any:
+    """Features less ``centre`` times ``scale``, of clips or of time steps."""
+    if isinstance(features, TimeSteps):
+        return replace(features, centre=centre.astype(np.float32), scale=scale.astype(np.float32))
+    return ((features - centre) * scale).astype(np.float32)
+
+
 def _standardise(train: np.ndarray | TimeSteps, *others: Any) -> list[Any]:
+    centre, scale = _standardisation(train)
+    return [standardised(x, centre, scale) for x in (train, *others)]
+
+
+def _standardisation(train: np.ndarray | TimeSteps) -> tuple[np.ndarray, np.ndarray]:
     """Zero mean and unit deviation on the training clips; features that are constant there become 0 everywhere."""
     if isinstance(train, TimeSteps):
-        return standardise(train, *others)
+        [own] = standardise(train)
+        return np.asarray(own.centre), np.asarray(own.scale)
     mean, deviation = train.mean(axis=0, dtype=np.float64), train.std(axis=0, dtype=np.float64)
     varies = deviation > np.finfo(np.float32).eps * np.abs(mean)  # below this, float32 features vary by rounding only
     scale = np.where(varies, 1 / np.where(varies, deviation, 1), 0)
-    return [((x - mean) * scale).astype(np.float32) for x in (train, *others)]
+    return mean, scale

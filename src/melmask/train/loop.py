@@ -1,15 +1,15 @@
 """The training loop, for every framework and every masking strategy."""
 
+import copy
 import dataclasses
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.utils.tensorboard import SummaryWriter
 
 from melmask.data.loader import Loader, random_seed
 from melmask.data.store import EARLIER, Store
@@ -21,6 +21,7 @@ from melmask.patches import grid_of, patchify, valid_patches
 from melmask.runtime import autocast_for, hardware, keep_freed_memory
 from melmask.threads import following_load
 from melmask.train.average import AVERAGE, WeightsAverage
+from melmask.train.callbacks import Callback, Callbacks, Started, warn
 from melmask.train.checkpoint import REMEDY, load_training, save_training, step_of
 from melmask.train.distributed import RANK_TIMEOUT_S, World, join_world
 from melmask.train.extension import check_settings, find_extension, settings_of
@@ -46,6 +47,8 @@ from melmask.train.signals import stop_requests
 from melmask.train.whiten import learn_whitening
 from melmask.types import Batch
 
+NO_CALLBACKS = Callbacks(())
+
 
 class Diverged(RuntimeError):
     """The loss is no longer finite."""
@@ -62,6 +65,8 @@ def pretrain(
     rank_timeout_s: float = RANK_TIMEOUT_S,
     report: Callable[[LogEntry], None] = lambda entry: None,
     note: Callable[[str], None] = lambda text: None,
+    callbacks: Sequence[Callback] = (),
+    failed: Callable[[str], None] = warn,
 ) -> bool:
     """Train by the recipe and leave a run folder (`melmask.train.run_folder`).
 
@@ -79,6 +84,8 @@ def pretrain(
         report: called with every entry of the log, in the first process. Where it writes to a pipe that is closed, the
             run is saved and ends, as by SIGTERM.
         note: called with what was taken of those weights, or with what a new length does, in words.
+        callbacks: measure, or log elsewhere (`melmask.train.callbacks`), in the first process.
+        failed: called with what is to be said of a callback that fails, which stops no run.
 
     Returns:
         True if the run is complete, False if it was interrupted and its state saved.
@@ -112,7 +119,9 @@ def pretrain(
                 extension.apply(run)
                 note(extension.told)
         world.wait()
-        trainer = Trainer(recipe, loader, run, world, stop_requested.unless_closed(report), initial)
+        trainer = Trainer(
+            recipe, loader, run, world, stop_requested.unless_closed(report), initial, Callbacks(callbacks, failed)
+        )
         if trainer.started_from:
             note(f"started from other weights: {trainer.started_from}")
         return trainer.train(resume, stop_requested, num_threads)
@@ -128,6 +137,7 @@ class Trainer:
         world: all processes of the run.
         report: called with every entry of the log, in the first process.
         initial: weights to start from; None for random ones.
+        callbacks: called as the training goes, in the first process.
 
     Attributes:
         started_from: what was taken of those weights, in words; empty without any.
@@ -141,8 +151,10 @@ class Trainer:
         world: World,
         report: Callable[[LogEntry], None],
         initial: Initial | None = None,
+        callbacks: Callbacks = NO_CALLBACKS,
     ) -> None:
         self.recipe, self.loader, self.run, self.world, self.report = recipe, loader, run, world, report
+        self.callbacks = callbacks
         self.num_steps = recipe.num_steps(loader.crops_per_epoch)
         keep_freed_memory()
         torch.manual_seed(recipe.seed)
@@ -178,7 +190,7 @@ class Trainer:
                     self.check_finite(done)
                     now = time.monotonic()
                     log(self.log_entry(step, loss, grad_norm, done - logged[0], now - logged[1], now - started))
-                    logged = (done, now)
+                    logged = (done, time.monotonic())  # what callbacks take is no part of a step
                 if recipe.keep_every and done % recipe.keep_every == 0:
                     self.keep(done)
                 stopping = self.world.any(stop_requested())
@@ -288,12 +300,16 @@ class Trainer:
 
     def save_encoder(self, path: Path) -> None:
         """Write the encoder, or the average of its weights, with its front end."""
+        self.encoder_file().save(path)
+
+    def encoder_file(self) -> EncoderFile:
+        """The encoder, or the average of its weights, with its front end, as it is now."""
         store = self.loader.store
         front_end, stated = FrontEnd(store.spec, store.mean, store.std), stated_features(self.run)
         if self.recipe.whitening_crops:
             crops = self.loader.sample(self.recipe.whitening_crops)
             stated["whitening"] = learn_whitening(self.encoder, crops, stated.get("layers", "last"))
-        EncoderFile(self.encoder, front_end, self.recipe.crop_frames, **stated).save(path)
+        return EncoderFile(self.encoder, front_end, self.recipe.crop_frames, **stated)
 
     @property
     def encoder(self) -> Encoder:
@@ -355,7 +371,7 @@ class Trainer:
 
     @contextmanager
     def _log(self, first: int) -> Iterator[Callable[[LogEntry], None]]:
-        """Yield a function that writes an entry to log.jsonl, to TensorBoard and to the caller's report.
+        """Yield a function that writes an entry to log.jsonl, with what callbacks measure, and gives it to all.
 
         Entries after the step of the checkpoint that is resumed are removed first.
         """
@@ -367,14 +383,18 @@ class Trainer:
         kept = [entry for entry in entries if entry["step"] <= first]
         if len(kept) < len(entries):
             replace_lines(path, kept, bad)
-        with SummaryWriter(str(self.run), purge_step=first) as board:
+        self.callbacks.on_start(Started(self.run, self.recipe, self.loader.store, first, self.num_steps))
+        last = first
 
-            def log(entry: LogEntry) -> None:
-                values = asdict(entry)
-                append_line(path, values)
-                for name, value in values.items():
-                    if isinstance(value, float):
-                        board.add_scalar(name, value, entry.step)
-                self.report(entry)
+        def log(entry: LogEntry) -> None:
+            nonlocal last
+            measured = self.callbacks.measure(entry.step, lambda: copy.deepcopy(self.encoder_file()))
+            entry, last = dataclasses.replace(entry, measured=measured), entry.step
+            append_line(path, asdict(entry))
+            self.callbacks.on_log(entry)
+            self.report(entry)
 
+        try:
             yield log
+        finally:
+            self.callbacks.on_end(last == self.num_steps)

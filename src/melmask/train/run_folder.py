@@ -10,13 +10,13 @@ machine.json            what the run was last trained on
 init.json               the weights that the run started from, if not from random ones (`melmask.train.initial`)
 encoder.safetensors     the encoder with its front end (`melmask.nn.encoder_file`)
 encoders/N.safetensors  the encoder after step N, every `keep_every` steps
-log.jsonl               a `LogEntry` a line; the same numbers are in TensorBoard's events.out.tfevents.*
+log.jsonl               a `LogEntry` a line
 ======================  ====================================================================================
 """
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,7 @@ class LogEntry:
         samples_per_s: crops a second since the last entry, over all processes.
         elapsed_s: seconds since the run was started or resumed.
         num_threads: that the last step, or the next, computes on.
+        measured: by callbacks (`melmask.train.callbacks`), by name.
     """
 
     step: int
@@ -73,6 +74,12 @@ class LogEntry:
     samples_per_s: float
     elapsed_s: float
     num_threads: int
+    measured: Mapping[str, float] = field(default_factory=dict)
+
+    def numbers(self) -> dict[str, float]:
+        """All numbers that change along a run, by name: those that apply, and what was measured."""
+        own = {name: value for name, value in vars(self).items() if isinstance(value, float)}
+        return own | dict(self.measured)
 
 
 def open_run(run: Path, recipe: Recipe, store: Store, resume: bool, initial: Mapping[str, str] | None = None) -> None:

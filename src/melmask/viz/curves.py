@@ -114,6 +114,8 @@ def curves_figure(runs: Sequence[Run], colours: Mapping[str, str]) -> Figure:
     for name, title in CURVES.items():
         extra = _curves(runs, "hint_ratio", dashed=True) if name == "guidance" else []
         panels.append((title, _curves(runs, name) + extra))
+    for name in dict.fromkeys(name for run in runs for line in run.log for name in line.get("measured", {})):
+        panels.append((name, _curves(runs, name)))
     panels = [(title, curves) for title, curves in panels if curves]
     num_across = 4 if len(panels) > 6 else 3
     num_down = math.ceil(len(panels) / num_across)
@@ -139,7 +141,8 @@ def _curves(runs: Sequence[Run], name: str, dashed: bool = False) -> list[Curve]
     """The logged values of those runs that have any."""
     curves = []
     for run in runs:
-        lines = [line for line in run.log if line.get(name) is not None]
+        every = [{**line.get("measured", {}), **line} for line in run.log]
+        lines = [line for line in every if line.get(name) is not None]
         if lines:
             step, value = (np.array([line[key] for line in lines], dtype=float) for key in ("step", name))
             curves.append(Curve(run, step, value, name in SCHEDULES, dashed))

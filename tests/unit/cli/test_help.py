@@ -78,7 +78,7 @@ def test_bash_completes_commands_options_and_names(capsys, tmp_path):
     script = tmp_path / "melmask.bash"
     script.write_text(printed(capsys, "--completion", "bash"))
     calls = {
-        "pre": "prepare pretrain",
+        "pre": "predict prepare pretrain",
         "evaluate --prot": "--protocol",
         "pretrain --recipe tiny-": "tiny-m2d tiny-msm-mae",
     }

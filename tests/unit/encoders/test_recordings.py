@@ -12,7 +12,7 @@ from melmask.audio import read_audio
 from melmask.cli.main import main
 from melmask.data.prepare import prepare
 from melmask.data.store import Store
-from melmask.encoders import pretrained
+from melmask.encoders import pretrained, recordings
 from melmask.encoders.baselines import LogMelStatistics
 from melmask.encoders.features import FeatureSettings
 from melmask.encoders.pretrained import PretrainedEncoder
@@ -85,7 +85,7 @@ def test_files_embed_to_the_bit_as_from_a_store(settings, files, weights, noise_
     assert np.array_equal(encoder.embed(files), expected)
     monkeypatch.setattr(pretrained, "CLIPS_AT_ONCE", 2)
     assert np.array_equal(encoder.embed(files), encoder.embed_store(noise_store))
-    monkeypatch.setattr(pretrained, "FRAMES_AT_ONCE", 1)  # each by itself
+    monkeypatch.setattr(recordings, "FRAMES_AT_ONCE", 1)  # each by itself
     assert_features_close(encoder.embed(files), expected, SIZES["micro"])
 
 
