@@ -115,8 +115,12 @@ class MLflow(Callback):
 
     def on_start(self, started: Started) -> None:
         """See `Callback`."""
-        local = f"file:{(started.run / 'mlruns').resolve()}"
-        self.client = self.mlflow.MlflowClient(tracking_uri=os.environ.get("MLFLOW_TRACKING_URI") or local)
+        place = os.environ.get("MLFLOW_TRACKING_URI")
+        if not place:
+            place = f"file:{(started.run / 'mlruns').resolve()}"
+            # MLflow 3 asks for it; a database would need more than the extra installs.
+            os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
+        self.client = self.mlflow.MlflowClient(tracking_uri=place)
         known = self.client.get_experiment_by_name(self.experiment)
         number = known.experiment_id if known else self.client.create_experiment(self.experiment)
         self.logged = self.client.create_run(number, run_name=started.run.name).info.run_id
