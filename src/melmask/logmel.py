@@ -306,7 +306,7 @@ def front_end(
     Raises:
         ValueError: no such preset, or see `LogMelSpec`.
 
-    >>> front_end(sample_rate_hz=48_000, num_mels=128, fmin_hz=20)
+    >>> front_end(sample_rate_hz=48_000, num_mels=128, fmin_hz=20.0)
     LogMelSpec(sample_rate_hz=48000, n_fft=1200, hop_length=480, num_mels=128, fmin_hz=20.0, fmax_hz=24000.0)
     """
     if preset not in PRESETS:

@@ -269,7 +269,7 @@ def test_misshapen_validity_is_refused():
 
 
 def test_unknown_names_and_options_are_refused_with_what_there_is():
-    with pytest.raises(ValueError, match=r"no masking strategy 'dmw'; there are: .*dwm"):
+    with pytest.raises(ValueError, match=r"no masking strategy 'dmw': did you mean dwm\? there are: random, .*dwm"):
         draw("dmw", grid=SMALL, batch_size=2, mask_ratio=0.7, rng=seeded(0))
     with pytest.raises(ValueError, match=r"dwm has no option 'statistics'; it has: .*statistic"):
         make_strategy("dwm", {"statistics": "mad"})

@@ -11,6 +11,7 @@ import torch
 import transformers
 
 from melmask.cli import console, main
+from melmask.data.clip_table import ClipTable
 from melmask.data.prepare import prepare
 from melmask.data.store import Store
 from melmask.encoders.features import FeatureSettings
@@ -154,14 +155,14 @@ def test_encoders_with_other_front_ends_are_evaluated_on_the_same_clips(runs: li
     specs = specs_of(encoders)
     assert [spec.num_mels for spec in specs] == [80, 40]
     stores = [prepare([table], tmp_path / f"store{spec.num_mels}", spec=spec, num_workers=0) for spec in specs]
-    stores[1].clips.reverse()  # the order of a store's rows must not matter
+    stores[1].clips = ClipTable.of_clips(stores[1].clips[::-1])  # the order of a store's rows must not matter
     settings = EvaluationSettings(["ridge"])
     found = [one.result for one in evaluate_stores(encoders, table, stores, settings)]
     assert [line.num_dims for line in found] == [320, 160, 320, 160, 560]
     narrow = prepare([table], tmp_path / "store40", spec=specs[1], num_workers=0)
     [alone] = evaluate_stores(encoders[1:2], table, [narrow], settings)
     assert found[1].score == alone.result.score
-    stores[1].clips = stores[1].clips[3:]
+    stores[1].clips = ClipTable.of_clips(stores[1].clips[3:])
     found = [one.result for one in evaluate_stores(encoders, table, stores, settings)]
     assert {(line.num_clips, line.rejected) for line in found} == {(17, 3)}
 

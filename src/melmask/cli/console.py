@@ -93,7 +93,7 @@ def bar(what: str) -> Iterator[tuple[Progress, TaskID]]:
     """A progress bar, and the task behind it: update it by its task, with ``completed``, ``total`` and ``note``."""
     columns = (
         SpinnerColumn(),
-        TextColumn(what),
+        TextColumn("{task.description}", markup=False),  # a name in it is no markup and no format
         BarColumn(bar_width=24),
         MofNCompleteColumn(),
         TimeRemainingColumn(elapsed_when_finished=True),

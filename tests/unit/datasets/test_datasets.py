@@ -371,7 +371,7 @@ def test_a_damaged_record_is_an_error(record, tmp_path):
 
 
 def test_an_unknown_data_set_is_an_error_with_the_known_ones():
-    with pytest.raises(ValueError, match="no data set 'esc5'; there are: esc50, urbansound8k"):
+    with pytest.raises(ValueError, match=r"no data set 'esc5': did you mean esc50\? there are: esc50, urbansound8k"):
         find_dataset("esc5")
     with pytest.raises(ValueError, match=r"math:pi is of type float: name a melmask\.datasets\.base\.Dataset"):
         find_dataset("math:pi")

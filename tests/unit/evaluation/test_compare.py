@@ -156,7 +156,7 @@ def test_results_that_do_not_belong_together_are_refused() -> None:
 
 
 def test_words_for_encoders(tmp_path) -> None:
-    settings = FeatureSettings("last", "mean+max")
+    settings = FeatureSettings("last", "mean+max", whitened="no")
     form = as_encoder("untrained:micro", settings)
     assert isinstance(form, PretrainedEncoder)
     assert form.settings == settings

@@ -163,7 +163,7 @@ def test_a_framework_from_outside_must_be_one():
 
 
 def test_unknown_names_and_options_are_refused(as_for_users):
-    with pytest.raises(ValueError, match="no framework 'mae'; there are: m2d, msm-mae"):
+    with pytest.raises(ValueError, match=r"no framework 'mae': did you mean msm-mae\? there are: m2d, msm-mae"):
         make_framework("mae", Size(32, 1, 2), Size(16, 1, 2), (4, 4))
     with pytest.raises(ValueError, match='over a "patch" or the "batch", got \'feature\''):
         make_framework("m2d", Size(32, 1, 2), Size(16, 1, 2), (4, 4), {"standardise": "feature"})

@@ -146,6 +146,8 @@ def test_a_stop_request_saves_the_state(number, store, tmp_path):
         if line.step == 6:
             os.kill(os.getpid(), number)
 
+    if signal.getsignal(number) == signal.SIG_IGN:  # as under nohup, where a hangup is to be ignored
+        signal.signal(number, signal.SIG_DFL)
     handler = signal.getsignal(number)
     assert not loop.pretrain(micro(), store, tmp_path / "run", report=stop_at_six)
     assert read_tensors(tmp_path / "run" / CHECKPOINT)[1]["step"] == "6"
