@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from rich.markup import escape
+from rich.progress import Progress, TaskID
 from rich.table import Table
 from tyro.conf import OmitArgPrefixes, Positional
 
@@ -78,6 +79,7 @@ def pretrain(
     callbacks = make_callbacks(online_probe, probe_every, log_to)
     check_memory(settings.on(data), data.spec.num_mels, int(os.environ.get("WORLD_SIZE", "1")))
     with bar("training") as (progress, task):
+        callbacks = [steps_shown(progress, task), *callbacks]
 
         def show(line: run_folder.LogEntry) -> None:
             note = f"loss [bold]{line.loss:.4f}[/]  rank {line.effective_rank:.0f}  {line.samples_per_s:.0f} samples/s"
@@ -112,6 +114,20 @@ def pretrain(
     answer.update(steps=settings.steps, size=settings.size, framework=settings.framework, strategy=settings.strategy)
     print_path(out, after=f" is complete: {settings.size} {settings.framework}, {settings.strategy} masking")
     print_next("melmask", "evaluate", out, "--task", "TABLE")
+
+
+def steps_shown(progress: Progress, task: TaskID) -> "Callback":
+    """A callback that moves the bar at every step, so that the time left is known after the first ones."""
+    from melmask.train.callbacks import Callback, Started
+
+    class StepsShown(Callback):
+        def on_start(self, started: Started) -> None:
+            progress.update(task, completed=started.first_step, total=started.num_steps)
+
+        def on_step(self, step: int) -> None:
+            progress.update(task, completed=step)
+
+    return StepsShown()
 
 
 def make_callbacks(table: Path | None, every: int, loggers: Sequence[str]) -> "list[Callback]":

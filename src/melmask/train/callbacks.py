@@ -34,7 +34,7 @@ class Started:
 
 
 class Callback:
-    """Subclass it, and define what is needed of these four; all are called in the first process only.
+    """Subclass it, and define what is needed of these five; all are called in the first process only.
 
     A callback draws no random numbers from torch's own generator, and so changes nothing of the training. One that
     raises is left out from then on, which is said once; it never stops a run.
@@ -42,6 +42,9 @@ class Callback:
 
     def on_start(self, started: Started) -> None:
         """Before the first step."""
+
+    def on_step(self, step: int) -> None:
+        """After every optimiser step, with how many are done: to be quick."""
 
     def measure(self, step: int, encoder: Callable[[], EncoderFile]) -> Mapping[str, float]:
         """Numbers for the entry of the log that is about to be written, each under a name of its own.
@@ -78,6 +81,10 @@ class Callbacks:
     def on_start(self, started: Started) -> None:
         """See `Callback`."""
         self._each(lambda callback: callback.on_start(started))
+
+    def on_step(self, step: int) -> None:
+        """See `Callback`."""
+        self._each(lambda callback: callback.on_step(step))
 
     def measure(self, step: int, encoder: Callable[[], EncoderFile]) -> dict[str, float]:
         """See `Callback`."""

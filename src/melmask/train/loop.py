@@ -154,7 +154,7 @@ class Trainer:
         callbacks: Callbacks = NO_CALLBACKS,
     ) -> None:
         self.recipe, self.loader, self.run, self.world, self.report = recipe, loader, run, world, report
-        self.callbacks = callbacks
+        self.callbacks = callbacks if world.is_first else NO_CALLBACKS
         self.num_steps = recipe.num_steps(loader.crops_per_epoch)
         keep_freed_memory()
         torch.manual_seed(recipe.seed)
@@ -186,6 +186,7 @@ class Trainer:
                 with threads.step():
                     loss, grad_norm = self.step(step, parts)
                 done = step + 1
+                self.callbacks.on_step(done)
                 if done % recipe.log_every == 0 or done == self.num_steps:
                     self.check_finite(done)
                     now = time.monotonic()
@@ -378,8 +379,7 @@ class Trainer:
         if not self.world.is_first:
             yield lambda entry: None
             return
-        path = self.run / LOG
-        entries, bad = read_lines(path, log_values)
+        entries, bad = read_lines(path := self.run / LOG, log_values)
         kept = [entry for entry in entries if entry["step"] <= first]
         if len(kept) < len(entries):
             replace_lines(path, kept, bad)

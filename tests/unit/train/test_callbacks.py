@@ -5,10 +5,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 
 import melmask
 from melmask.callbacks import LOGGERS, Callback, OnlineProbe, make_logger
+from melmask.cli import console
 from melmask.cli.main import main
+from melmask.cli.pretrain import steps_shown
 from melmask.files import read_tensors
 from melmask.train import loop
 from melmask.train.recipe import RECIPES
@@ -121,3 +124,21 @@ def test_a_logger_that_is_missing_is_named_with_its_extra_before_the_run(store, 
         melmask.pretrain(
             melmask.recipe("micro-m2d", steps=1, batch_size=4), store, tmp_path / "b", callbacks=[Failing()]
         )
+
+
+def test_the_bar_has_the_whole_length_and_the_time_left_before_the_first_entry_of_the_log(store, tmp_path) -> None:
+    shown: list[tuple[float, float | None, bool]] = []
+    with console.bar("training") as (progress, task):
+
+        class Reader(Callback):
+            def on_step(self, step: int) -> None:
+                state = progress.tasks[0]
+                shown.append((state.completed, state.total, state.time_remaining is not None))
+
+        callbacks = [steps_shown(progress, task), Reader()]
+        loop.pretrain(dataclasses.replace(RECIPE, log_every=12), store, tmp_path / "run", callbacks=callbacks)
+        narrow = Console(width=80, record=True, force_terminal=True)
+        narrow.print(*progress.get_renderables())
+    assert [(done, total) for done, total, _ in shown] == [(step, 12) for step in range(1, 13)]
+    assert all(known for _, _, known in shown[2:])
+    assert "12/12" in narrow.export_text()
