@@ -18,7 +18,7 @@ from melmask.cli.main import main
 from melmask.train.recipe import RECIPES
 
 GUIDES = Path(__file__).parents[2] / "docs" / "guides"
-QUICK, SLOW = ("predict", "callbacks"), ("detect", "plugins")
+QUICK, SLOW = ("predict",), ("callbacks", "detect", "plugins")
 CLASSES, PER_CLASS, LENGTH_S, RATE_HZ = 2, 9, 1.5, 16_000
 
 
