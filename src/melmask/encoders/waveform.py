@@ -3,7 +3,7 @@
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby, islice
 from typing import Any, Protocol, runtime_checkable
 
@@ -55,7 +55,7 @@ class WaveformEncoder(ClipEncoder):
 
     name: str
     identity: str
-    sample_rate_hz: int
+    sample_rate_hz: int = field()  # without the default of ClipEncoder
     encode: Callable[[Waveforms], np.ndarray]
     max_samples: int | None = None
     is_fixed: bool = False
