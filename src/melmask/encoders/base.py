@@ -154,7 +154,7 @@ class ClipEncoder:
     has_time_steps: ClassVar[bool] = False
     has_untrained: ClassVar[bool] = False
     step_s: ClassVar[float] = 0.0
-    sample_rate_hz: ClassVar[int] = LogMelSpec().sample_rate_hz  # unless it says otherwise
+    sample_rate_hz: int = LogMelSpec().sample_rate_hz  # unless it says otherwise
 
     def as_file(self) -> EncoderFile | None:
         """None: it is made by its name."""

@@ -24,7 +24,6 @@ class LogMelStatistics(ClipEncoder):
     name: ClassVar[str] = "log-mel statistics"
     identity: ClassVar[str] = "log-mel statistics 1"
     spec: ClassVar[LogMelSpec | None] = None
-    sample_rate_hz: ClassVar[int] = DEFAULT_SPEC.sample_rate_hz
 
     def embed(
         self, audio: Audio, sample_rate_hz: int | float | None = None
