@@ -51,7 +51,8 @@ def test_the_recipe_trains_encoders_of_the_form_of_tiny():
 def test_the_encoder_that_comes_with_melmask_is_judged_and_adapted_on_the_built_in_corpus(tmp_path):
     out = tmp_path / "out"
     printed = quickstart(out)
-    page = Path(printed.strip().splitlines()[-1].removeprefix("the report: "))
+    [line] = [line for line in printed.splitlines() if line.startswith("the report: ")]
+    page = Path(line.removeprefix("the report: "))
     assert page.is_file() and page.parent == out / "report"
     lines = results_in(out / "results.jsonl")
     judged = {(line["task"], line["features"], line["probe"]) for line in lines}
