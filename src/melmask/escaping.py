@@ -30,6 +30,15 @@ def from_csv(cell: str) -> str:
     return cell[1:] if cell.startswith("'") and FORMULA.match(cell) else cell
 
 
+def in_parquet(text: str) -> str:
+    r"""A text of a Parquet file, which must be UTF-8: bytes of a file's name that are none are written as in Python.
+
+    >>> in_parquet("é\udcff")
+    'é\\udcff'
+    """
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def in_markdown(text: str) -> str:
     r"""Text that Markdown shows as it is, in one line: its markup is escaped, and so is that of HTML.
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from melmask.collection.parts import COLUMNS, Done, Part
 from melmask.encoders.embeddings import PARQUET
+from melmask.escaping import in_parquet
 from melmask.files import atomic_write
 
 TIMES = ("start_s", "end_s")
@@ -72,13 +73,10 @@ def _write_parquet(out: Path, done: Sequence[Done], encoder: str, times: Sequenc
     schema = pa.schema([*fields, ("features", pa.list_(kind, shape[1]))], {"encoder": encoder})
     with atomic_write(out) as temporary, pq.ParquetWriter(temporary, schema) as writer:
         for part in _parts(done):
-            # Names of files need not be UTF-8, but texts of Parquet must be.
-            texts = [pa.array([_utf8(text) for text in part.column(name)], pa.string()) for name in COLUMNS]
+            texts = [
+                pa.array([in_parquet(text) or None for text in part.column(name)], pa.string()) for name in COLUMNS
+            ]
             flat = pa.array(np.ascontiguousarray(part.features).reshape(-1), kind)
             vectors = pa.FixedSizeListArray.from_arrays(flat, shape[1])
             columns = [*texts, *(pa.array(getattr(part, name)) for name in times), vectors]
             writer.write_table(pa.Table.from_arrays(columns, schema=schema), row_group_size=len(part.features))
-
-
-def _utf8(text: str) -> str | None:
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace") or None

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from melmask.escaping import in_csv
+from melmask.escaping import in_csv, in_parquet
 from melmask.files import atomic_write, write_text
 from melmask.models.base import Prediction, Row
 
@@ -98,7 +98,7 @@ def _parquet(path: Path, columns: Mapping[str, type]) -> Iterator[Callable[[Iter
         def flush() -> None:
             cells = zip(*waiting, strict=True) if waiting else [[] for _ in schema]
             arrays = [
-                pa.array([_in_utf8(value) for value in of_column], field.type)
+                pa.array([in_parquet(value) if isinstance(value, str) else value for value in of_column], field.type)
                 for of_column, field in zip(cells, schema, strict=True)
             ]
             writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
@@ -112,11 +112,6 @@ def _parquet(path: Path, columns: Mapping[str, type]) -> Iterator[Callable[[Iter
 
         yield add
         flush()
-
-
-def _in_utf8(value: str | float | bool) -> str | float | bool:
-    """A name of bytes that are no UTF-8 with these written as in Python, since Parquet has no other strings."""
-    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
 
 
 def _track_names(out: Path, recordings: Sequence[Path], extension: str) -> dict[Path, Path]:
