@@ -11,7 +11,7 @@ from melmask.cli.console import answer, console, noted_bar, print_next, print_no
 from melmask.cli.options import EncoderAndSources, OptionalFile, Workers
 from melmask.encoders.features import DEFAULT_SETTINGS, FeatureSettings
 
-LIST, PARTS = ".rejected.csv", ".parts"  # added to the name of the output
+PARTS = ".parts"  # added to the name of the output
 DEFAULT_ENCODER = "shipped:tiny"  # whatever lies in the current folder
 DEFAULT_OUT = Path("embeddings.npz")
 
@@ -54,7 +54,7 @@ def embed(
     from melmask.collection.sources import found
     from melmask.collection.windows import Division
     from melmask.data.prepare import NothingUsable
-    from melmask.data.store import write_notes, write_rejected
+    from melmask.data.store import write_notes
     from melmask.encoders.registry import as_encoder
 
     encoder, recordings = encoder_and_recordings(sources, "embed")
@@ -69,14 +69,12 @@ def embed(
         raise ValueError(f"{made.name} has no time steps: leave --frames out, or name a melmask encoder")
     console.print(f"encoder: {escape(made.name)}" + (f" ({made.settings})" if made.settings else ""))
     out.parent.mkdir(parents=True, exist_ok=True)
-    listed, parts = out.with_name(out.name + LIST), out.with_name(out.name + PARTS)
+    parts = out.with_name(out.name + PARTS)
     with noted_bar("embedding") as show:
         done = embed_in_blocks(made, found(recordings, sys.stdin), parts, division, num_workers=workers, show=show)
         rejected = [one for block in done for one in block.rejections()]
         notes = [note for block in done for note in block.noted()]
-        listed.unlink(missing_ok=True)  # of an earlier call
-        if rejected:
-            write_rejected(listed, rejected)
+        listed = steps.list_rejected(out, rejected)
         if not any(block.num_rows for block in done):
             shutil.rmtree(parts)
             raise NothingUsable(rejected, listed)

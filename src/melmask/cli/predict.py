@@ -10,8 +10,6 @@ from tyro.conf import Positional
 from melmask.cli.console import answer, counted_bar, print_line, print_notes, print_path
 from melmask.cli.options import File, ModelAndSources
 
-LIST = ".rejected.csv"  # added to the name of the output
-
 
 def predict(
     sources: Positional[ModelAndSources],
@@ -42,11 +40,10 @@ def predict(
             0.95.
     """
     from melmask.audio import Note
-    from melmask.cli.steps import accounted, exit_if_left_out
+    from melmask.cli.steps import accounted, exit_if_left_out, list_rejected
     from melmask.collection.sources import found as recordings_in
     from melmask.data.manifest import Clip, Rejected
     from melmask.data.notes import summed_up
-    from melmask.data.store import write_rejected
     from melmask.models.base import PredictSettings
     from melmask.models.file import load_model
     from melmask.models.run import predict_clips
@@ -83,10 +80,7 @@ def predict(
             else:
                 write(found)
             show(number, len(recordings))
-    listed = out.with_name(out.name + LIST)
-    listed.unlink(missing_ok=True)  # of an earlier call
-    if rejected:
-        write_rejected(listed, rejected)
+    listed = list_rejected(out, rejected)
     print_notes(summed_up(notes))
     faulty = [one for one in rejected if not one.is_excluded]
     for one in faulty[:5]:

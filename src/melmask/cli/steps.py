@@ -15,7 +15,7 @@ from melmask.data.checks import Verify
 from melmask.data.manifest import Rejected
 from melmask.data.notes import summed_up
 from melmask.data.prepare import prepare
-from melmask.data.store import NOTES, REJECTED, NotedClip, Store
+from melmask.data.store import NOTES, REJECTED, NotedClip, Store, write_rejected
 from melmask.datasets.base import OURS
 from melmask.evaluation.evar import EVAR_TASKS, PUBLISHED, NineTasks, average
 from melmask.evaluation.prepared import task_store_folder
@@ -59,6 +59,15 @@ def accounted(num_used: int, rejected: Sequence[Rejected], listed: Path) -> str:
     num_rejected = len(rejected) - num_excluded
     line = f"{num_used + len(rejected):,} found = {num_used:,} used + {num_rejected:,} rejected"
     return f"{line} + {num_excluded:,} excluded" + (f"; listed in {listed}" if rejected else "")
+
+
+def list_rejected(out: Path, rejected: Sequence[Rejected]) -> Path:
+    """List what was rejected beside an output, in FILE.rejected.csv; a list of an earlier call is removed."""
+    listed = out.with_name(f"{out.name}.rejected.csv")
+    listed.unlink(missing_ok=True)
+    if rejected:
+        write_rejected(listed, rejected)
+    return listed
 
 
 def exit_if_left_out(lists: Iterable[Sequence[Rejected]]) -> None:

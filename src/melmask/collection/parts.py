@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float, Float32, Float64, Int
 
 from melmask.collection.sources import Block, blocks, found
-from melmask.collection.windows import Division, Windows
+from melmask.collection.windows import Division, WindowedStore
 from melmask.data.manifest import Clip, Rejected
 from melmask.data.prepare import NothingUsable, prepare
 from melmask.data.store import NotedClip, Store
@@ -258,7 +258,7 @@ def _made(
                 show("", len(store) * (first + len(rows) * done / max(1, total)) / num_rows)
 
             spans = np.array([divided.span_s(row) for row in rows] if division.window_s else [[np.nan] * 2] * len(rows))
-            row = divided.row_of[first : rows.stop] if isinstance(divided, Windows) else np.array(rows)
+            row = divided.row_of[first : rows.stop] if isinstance(divided, WindowedStore) else np.array(rows)
             part = Part(clips, row, encoder.embed_store(divided, rows, progress), spans[:, 0], spans[:, 1])
         with atomic_write(path) as temporary, temporary.open("wb") as out:
             np.savez(out, **{name: getattr(part, name) for name in ARRAYS})

@@ -47,11 +47,11 @@ class Division:
     def of(self, store: Store) -> Store:
         """The store with its clips divided; of time steps, the store as it is."""
         if self.window_s:
-            return Windows(store, self.window_s, self.hop_s or self.window_s)
+            return WindowedStore(store, self.window_s, self.hop_s or self.window_s)
         return fixed_length(store, self.clip_s)
 
 
-class Windows(Store):
+class WindowedStore(Store):
     """A view of a store whose clips are windows of its recordings.
 
     Windows start every hop; the last one is shorter if the recording ends within it, and a recording shorter than a
@@ -107,7 +107,7 @@ class Windows(Store):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickled as its store is."""
-        return Windows, (self.whole, self.window_s, self.hop_s)
+        return WindowedStore, (self.whole, self.window_s, self.hop_s)
 
 
 def times_s(first: int, num_frames: int, whole_frames: int, frames_per_s: float) -> tuple[float, float]:
