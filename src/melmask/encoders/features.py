@@ -20,6 +20,7 @@ Precision = Literal["float32", "bf16", "auto"]
 Whitened = Literal["auto", "yes", "no"]
 
 NUM_QUARTERS = 4
+WHITENED = ", whitened"  # in words, which the settings of an untrained baseline lack
 VECTORS = {"mean": 1, "max": 1, "std": 1, "quarters": NUM_QUARTERS}  # of the length of a time step, by statistic
 
 
@@ -96,7 +97,7 @@ class FeatureSettings:
         return FeatureSettings(layers, pooling, precision, "no" if self.whitened == "no" else whitened)
 
     def __str__(self) -> str:
-        ending = ", whitened" if self.whitened == "yes" else ""
+        ending = WHITENED if self.whitened == "yes" else ""
         ending += "" if self.precision == "float32" else f", {self.precision}"
         if isinstance(self.layers, str):
             return f"{self.layers} layer{'s' if self.layers == 'all' else ''}, {self.pooling}{ending}"

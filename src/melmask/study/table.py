@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from melmask.encoders.features import UNSTATED
+from melmask.encoders.features import UNSTATED, WHITENED
 from melmask.encoders.registry import ENCODER, UNTRAINED
 from melmask.evaluation.results import Result
 from melmask.study.others import OtherEncoder
@@ -100,9 +100,12 @@ class Table:
         return sorted(runs, key=lambda row: -row.cells[column].score)
 
     def baselines(self, run: Row, column: Column) -> list[Row]:
-        """The run's baselines that have a score in the column, with its feature settings or without any."""
+        """The run's baselines that have a score in the column: without feature settings, or with its own.
+
+        A whitening, which is learned, is none of the settings of an untrained encoder.
+        """
         found = [row for row in self.rows if not row.is_run and column in row.cells and run.run in row.runs]
-        return [row for row in found if row.settings in ("", run.settings)]
+        return [row for row in found if row.settings in ("", run.settings.replace(WHITENED, ""))]
 
 
 def tabulate(runs: Sequence[Run | OtherEncoder]) -> Table:

@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from evaluations import result, run_with
+from melmask.encoders.features import FeatureSettings
 from melmask.evaluation.results import append_results, read_results
 from melmask.study.table import score_curves, tabulate
 
@@ -89,3 +90,13 @@ def test_lines_of_earlier_versions_are_of_the_one_task_of_their_name() -> None:
         column.task for column in tabulate([run_with("r1", old), run_with("r2", new), run_with("r3", other)]).columns
     }
     assert len(names) == 3 and "chirps (earlier version)" in names
+
+
+def test_the_untrained_baseline_of_whitened_features_is_read_without_a_whitening() -> None:
+    settings = str(FeatureSettings("last", "mean+std", "bf16", "yes"))
+    plain = str(FeatureSettings("last", "mean+std", "bf16", "no"))
+    table = tabulate(
+        [run_with("a", result("encoder", 0.5, settings=settings), result("untrained", 0.6, settings=plain))]
+    )
+    (column,) = table.columns
+    assert [row.settings for row in table.baselines(table.rows[0], column)] == [plain]
