@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from melmask.encoders.features import WHITENED
 from melmask.encoders.registry import ENCODER, LOGMEL_STATISTICS, UNTRAINED
 from melmask.evaluation.results import Result, read_results
 from melmask.study.runs import Run
@@ -52,4 +53,5 @@ def read_others(files: Sequence[Path], runs: Sequence[Run] = ()) -> list[OtherEn
 def _name(result: Result) -> str:
     """The name of the encoder without its feature settings, or that of the encoder whose untrained form it is."""
     name = result.encoder.removesuffix(" untrained") if result.features == UNTRAINED else result.encoder
-    return name.removesuffix(f" ({result.settings})")
+    # Of whitened features the untrained form has the name with the whitening, and the settings without.
+    return name.replace(WHITENED, "").removesuffix(f" ({result.settings.replace(WHITENED, '')})")

@@ -37,6 +37,16 @@ def test_an_encoder_has_its_baselines_and_no_others(tmp_path: Path) -> None:
     assert [row.label for row in table.baselines(table.rows[1], column)] == ["log-mel statistics"]
 
 
+def test_the_untrained_form_of_whitened_features_is_its_encoder_s(tmp_path: Path) -> None:
+    lines = [
+        result("encoder", 0.8, encoder=f"tiny ({SETTINGS}, whitened)", settings=f"{SETTINGS}, whitened", identity="t"),
+        result("untrained", 0.5, encoder=f"tiny ({SETTINGS}, whitened) untrained", settings=SETTINGS),
+    ]
+    append_results(tmp_path / "results.jsonl", lines)
+    [tiny] = read_others([tmp_path / "results.jsonl"], [])
+    assert (tiny.name, [one.features for one in tiny.results]) == ("tiny", ["encoder", "untrained"])
+
+
 def test_an_encoder_of_a_runs_name_is_told_apart(tmp_path: Path) -> None:
     append_results(tmp_path / "results.jsonl", [result("encoder", 0.8, encoder="run", identity="other")])
     (other,) = read_others([tmp_path / "results.jsonl"], [replace(run_with("run"), results=[])])
