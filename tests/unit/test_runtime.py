@@ -20,7 +20,7 @@ def faults_of_a_temporary():
 
 if sys.argv[1] == "kept":
     assert keep_freed_memory() and keep_freed_memory()
-# A small allocation may settle in what one left, so that the next needs pages of its own: seen up to four times in a row.
+# A small allocation may settle in what one left, so that the next needs pages of its own: up to four times in a row.
 print(min([faults_of_a_temporary() for _ in range(20)][1:]))
 """
 

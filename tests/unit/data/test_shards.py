@@ -154,7 +154,8 @@ os.open = open
 """
 
 
-@pytest.mark.parametrize(("times", "num_lost"), [pytest.param(1, 0, marks=pytest.mark.slow), (2, 1)])
+@pytest.mark.slow
+@pytest.mark.parametrize(("times", "num_lost"), [(1, 0), (2, 1)])
 def test_a_killed_worker_is_no_fault_of_the_file(
     sounds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times: int, num_lost: int
 ) -> None:

@@ -340,7 +340,7 @@ def test_losses_equal_torch_s():
         pytest.param({"optimiser": "sgd"}, 0.0, 2, marks=pytest.mark.slow),
         ({"head": "probe", "pooling": "mean+std"}, math.inf, 0),
         pytest.param({"head": "probe", "pooling": "mean+std"}, 0.0, 2, marks=pytest.mark.slow),
-        ({"head": "probe", "train_on_valid": True}, 0.0, 2),
+        pytest.param({"head": "probe", "train_on_valid": True}, 0.0, 2, marks=pytest.mark.slow),
         (BATCH_NORM_AND_AMSGRAD, 0.0, 2),
     ],
 )

@@ -193,6 +193,7 @@ def estimated_memory(monkeypatch, case: str) -> int:
     return footprint(recipe, 80, Setting(1, in_bf16, on_gpu=False)).peak
 
 
+@pytest.mark.slow
 def test_memory_is_about_that_of_a_process(monkeypatch):
     assert 1 / WITHIN < estimated_memory(monkeypatch, "tiny-m2d") / measured_memory("tiny-m2d") < WITHIN
 

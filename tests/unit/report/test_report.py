@@ -92,6 +92,7 @@ def test_the_page_is_made_for_phones_dark_rooms_and_ears(page: Path, trained: li
     assert len(re.findall(r'data-label="duration">\d+ s</td>', text)) == 2
 
 
+@pytest.mark.slow
 def test_scores_of_kept_encoders_are_a_curve(trained: list[Path], tmp_path: Path) -> None:
     run = tmp_path / "plain"
     shutil.copytree(trained[1], run)
