@@ -47,7 +47,7 @@ ABLATIONS: dict[str, Mapping[str, Any]] = {
 }
 
 # Few steps of the recipes that two cores train in minutes, the same number for all, at the rate of random masking.
-_SHORT: dict[str, Any] = {"steps": 1500, "batch_size": 32, "accumulate": 1, "whitening_crops": 0, "save_every": 200}
+_SHORT: dict[str, Any] = {"steps": 750, "batch_size": 32, "accumulate": 1, "whitening_crops": 0, "save_every": 200}
 SHORT: dict[str, Recipe] = {
     "msm-mae": dataclasses.replace(RECIPES["tiny-msm-mae"], **_SHORT),
     "m2d": dataclasses.replace(RECIPES["tiny-m2d"], **_SHORT),
