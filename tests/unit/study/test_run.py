@@ -110,6 +110,19 @@ def test_shipped_studies_compare_equals():
     assert len([name for name in ABLATIONS if "guidance" in name]) == 5
 
 
+def test_the_studies_of_the_repository_share_the_cells_of_small():
+    small = {run.name: run.recipe for run in STUDIES["small"].runs}
+    folder = Path(__file__).parents[3] / "studies" / "small"
+    pilot, rates = (load_study(str(folder / f"{name}.py"), {}) for name in ("pilot", "learning_rate"))
+    assert len(pilot.runs) == 6 and all(small[run.name] == run.recipe for run in pilot.runs)
+    for run in rates.runs:  # nothing but the rate differs, and one of them is what small trains with
+        base = small[f"{run.cell.group}-random-seed0"]
+        assert dataclasses.replace(run.recipe, learning_rate=base.learning_rate) == base
+    assert {(run.cell.group, run.recipe.learning_rate) for run in rates.runs} >= {
+        (cell.group, cell.recipe.learning_rate) for cell in STUDIES["small"].cells
+    }
+
+
 def test_a_study_is_a_name_or_a_file(study, tmp_path):
     file = tmp_path / "mine.py"
     file.write_text("from melmask.study.shipped import STUDIES\nstudy = STUDIES['smoke']\n")
