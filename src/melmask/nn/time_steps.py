@@ -83,17 +83,21 @@ class Whitening:
         """The whitening of a sample of time steps, computed in float64.
 
         Args:
-            steps: at least one; with fewer than dimensions, the shrinkage bounds what is amplified.
+            steps: at least one; with fewer than dimensions, the shrinkage bounds what is amplified. Where all are equal
+                they are only centred.
             shrinkage: share of the largest variance that is added to each variance.
 
         Raises:
-            ValueError: all steps are equal, or not all are finite.
+            ValueError: not all steps are finite.
         """
         wide = steps.double()
         mean = wide.mean(dim=0)
         covariance = (wide - mean).T @ (wide - mean) / len(wide)
-        if not covariance.isfinite().all() or not covariance.trace() > 0:
-            raise ValueError("features do not vary or are not finite, so that they cannot be whitened")
+        if not covariance.isfinite().all():
+            raise ValueError("features are not finite, so that they cannot be whitened")
+        if covariance.trace() <= torch.finfo(torch.float32).eps ** 2 * wide.square().sum(dim=1).mean():
+            # All equal to float32's precision, such as those of silence: there is nothing to scale but rounding.
+            return Whitening(mean.float(), torch.eye(len(mean)))
         variance, axes = torch.linalg.eigh(covariance)
         scale = (variance.clamp(min=0) + shrinkage * variance[-1]).rsqrt()
         return Whitening(mean.float(), ((axes * scale) @ axes.T).float())

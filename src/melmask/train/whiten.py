@@ -20,7 +20,7 @@ def learn_whitening(encoder: Encoder, crops: Batch, layers: Layers) -> Whitening
         layers: whose features are read.
 
     Raises:
-        ValueError: the features do not vary or are not finite.
+        ValueError: the features are not finite.
     """
     device, was_training = next(encoder.parameters()).device, encoder.training
     encoder.eval()
