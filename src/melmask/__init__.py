@@ -1,6 +1,6 @@
 """Self-supervised audio representations by masked prediction on log-mel spectrograms.
 
-The public names are listed here and described in docs/api.md; each is imported when it is first used.
+The public names are listed here and described in `melmask docs api`; each is imported when it is first used.
 """
 
 import os

@@ -40,7 +40,7 @@ def prepare(
         num_workers: processes that decode; 0 decodes in this process, None uses one per core,
             or none for few recordings.
         verify: what is compared with its checksum: "first" what was not compared before, or was changed since; "full"
-            everything, recordings too; "none" nothing (docs/stores.md).
+            everything, recordings too; "none" nothing (`melmask docs stores`).
         max_memory_gib: for the processes that decode, in GiB: as many of them as fit. None for three quarters of the
             machine's.
 
@@ -99,13 +99,14 @@ def pretrain(
 
     Args:
         recipe: every setting, see `recipe`.
-        store: what `prepare` returned, or its folder; "procedural" for synthesised sound alone (docs/procedural.md).
+        store: what `prepare` returned, or its folder; "procedural" for synthesised sound alone
+            (`melmask docs procedural`).
         run: the folder to write.
         resume: continue the run in that folder from its last checkpoint; it ends with the same weights as a run that
             was never interrupted, if both compute on the same number of threads all the time. If its schedule is "wsd",
             steps, epochs and decay of the recipe may be others, which extends it or ends it early.
         init: weights to start from, with an optimiser that starts anew: a run folder, an encoder file, ``"tiny"``
-            (docs/encoder.md), or what others published (docs/published-weights.md); None for random ones.
+            (`melmask docs encoder`), or what others published (`melmask docs published-weights`); None for random ones.
         num_threads: that torch computes on; None follows what else keeps the cores busy, unless OMP_NUM_THREADS is set.
         report: called with each entry of the log.
         callbacks: from `melmask.callbacks` or of your own: they measure, or log elsewhere; one that fails is left out,

@@ -16,10 +16,13 @@ from melmask.logmel import LogMelSpec
 from melmask.nn.encoder_file import EncoderFile, FrontEnd
 from melmask.nn.shipped import SHIPPED
 from melmask.nn.vit import SIZES, random_encoder
+from melmask.pages import pages
+from unit.test_project import links_of
 
 ROOT = Path(__file__).parents[2]
 MAX_BYTES = 12_000_000
-PACKED = ("pyproject.toml", "README.md", "LICENSE", "src")
+PAGES = ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "LOG.md")
+PACKED = ("pyproject.toml", "LICENSE", "src", "docs", "tools", *PAGES)
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +48,20 @@ def test_the_wheel_carries_the_encoder_with_its_card_and_is_small(wheel):
     for name in ("MODEL_CARD.md", *SHIPPED.values()):
         assert 1000 < sizes[f"melmask/weights/{name}"] < MAX_BYTES
     assert "melmask/py.typed" in sizes and wheel.stat().st_size < MAX_BYTES
+
+
+def test_the_wheel_has_every_page_and_a_readme_without_links_to_files(wheel, tmp_path):
+    with zipfile.ZipFile(wheel) as archive:
+        names = [name for name in archive.namelist() if name.endswith("/METADATA")]
+        metadata = archive.read(names[0]).decode()
+        held = {name.removeprefix("melmask/documentation/") for name in archive.namelist() if "/documentation/" in name}
+    assert held == {str(page.relative_to(ROOT)) for page in pages(ROOT).values()}
+    headers, _, readme = metadata.partition("\n\n")
+    assert "Description-Content-Type: text/markdown" in headers and readme.startswith("# melmask\n")
+    (tmp_path / "README.md").write_text(readme)
+    targets = links_of(tmp_path / "README.md")
+    assert targets and all(target.startswith("https://") for target in targets)
+    assert "`melmask docs masking`" in readme
 
 
 @pytest.mark.slow
@@ -74,6 +91,7 @@ def test_after_pip_install_alone_recordings_are_embedded_and_evaluated_without_a
     assert "encoder: tiny" in run(melmask, "embed", recordings.parent / "00.wav")
     with np.load(here / "embeddings.npz") as written:
         assert written["features"].shape[0] == 1 and np.isfinite(written["features"]).all()
+    assert "│ predict " in run(melmask, "docs") and run(melmask, "docs", "stores").startswith("# Stores")
     printed = run(melmask, "evaluate", "tiny", "--task", recordings, "--probe", "logistic", "ridge", "knn")
     for name in ("tiny", "tiny untrained", "log-mel statistics"):
         assert f"│ {name} " in printed

@@ -24,7 +24,8 @@ def demo(
     The corpus: instruments and speech, with labels.
 
     Args:
-        what: the corpus as recordings with manifests, or procedural sound as a packed store (docs/procedural.md).
+        what: the corpus as recordings with manifests, or procedural sound as a packed store (`melmask docs
+            procedural`).
         out: the folder for recordings and manifests, or the store's.
         seed: of all random choices.
         hours: of procedural sound; 1 if not given.

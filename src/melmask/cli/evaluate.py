@@ -146,7 +146,7 @@ def evaluate(
 
     Args:
         encoders: runs' folders, RUN@STEP for encoders kept along a run, encoder files, logmel-stats, untrained:SIZE,
-            onnx:FILE[@RATE], hear:MODULE[@WEIGHTS] or hf:FOLDER; see docs/peers.md.
+            onnx:FILE[@RATE], hear:MODULE[@WEIGHTS] or hf:FOLDER; see `melmask docs peers`.
         task: tasks and probes.
         tasks: in place of --task, a folder with the tables of EVAR's nine tasks: all of them, in one table beside
             published scores.

@@ -42,6 +42,7 @@ COMMANDS = {
     "mask": "Plot a spectrogram, and what masking strategies mask of it.",
     "tasks": "List public evaluation tasks, and make their tables.",
     "demo": "Make the built-in corpus, or a store of procedural sound.",
+    "docs": "List the pages of the documentation, or print one.",
 }
 # Commands whose settings start from a named recipe, and the module and dict that hold their recipes.
 RECIPES = {
@@ -72,6 +73,8 @@ usage: melmask COMMAND [OPTIONS]
   --json        behind a command: print the answer as one JSON object
   --completion  bash, zsh, tcsh or fish: print a completion script for it
   --version     show the version
+
+Every page of the documentation: melmask docs
 
 Exit status: 0 done; 1 of check: something is damaged; 2 bad input; 3 done, but
 recordings were left out, and the last lines say how many and where they are
@@ -222,7 +225,7 @@ def warn_of_programs(arguments: Sequence[str]) -> None:
     for name in dict.fromkeys(argument for argument in arguments if argument.startswith("hear:")):
         from melmask.cli.console import print_notes
 
-        print_notes([f"{name} is a program: its module is imported, and runs with your rights (SECURITY.md)"])
+        print_notes([f"{name} is a program: its module is imported, and runs with your rights (melmask docs security)"])
 
 
 def in_python(name: str) -> str:

@@ -102,7 +102,7 @@ FrontEnd = Annotated[
     arg(
         metavar="NAME=VALUE [NAME=VALUE ...]",
         help="settings of the log-mels: sample_rate_hz, n_fft, hop_length, num_mels, fmin_hz, fmax_hz.",
-        help_behavior_hint="(default: 16 kHz, see docs/recordings.md)",
+        help_behavior_hint="(default: 16 kHz, see `melmask docs recordings`)",
     ),
 ]
 TestFolds = Annotated[
@@ -143,6 +143,6 @@ Verify = Annotated[
     Literal["full", "first", "none"],
     arg(
         help="what of a store is compared with its checksums: everything now; what is read and is new or was changed "
-        "since; nothing. See docs/stores.md.",
+        "since; nothing. See `melmask docs stores`.",
     ),
 ]

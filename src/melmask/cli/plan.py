@@ -164,8 +164,8 @@ def memory_table(plan: Plan) -> Table:
         ("gradients", "float32; they replace the activations", held.gradients),
     )
     caption = (
-        "estimates: measured peaks were 10 to 50 % higher (docs/planning.md), and libraries and drivers take 0.3 to "
-        "1 GiB more"
+        "estimates: measured peaks were 10 to 50 % higher (melmask docs planning), and libraries and drivers "
+        "take 0.3 to 1 GiB more"
     )
     table = Table(title="memory of each device", caption=caption, title_justify="left", caption_justify="left")
     table.add_column("what")
@@ -186,7 +186,7 @@ def strategies_table(plan: Plan) -> Table:
     unit = unit_for(max(cost.pass_flops for cost in costs), FLOP_UNITS)
     caption = (
         f"pass: all patches through the encoder once more; ranking: the strategy's own products; in {unit.name} a "
-        "sample. The time of other operations is small: docs/performance.md"
+        "sample. The time of other operations is small: melmask docs performance"
     )
     table = Table(
         title="cost of strategies, beside random masking", caption=caption, title_justify="left", caption_justify="left"
@@ -217,8 +217,8 @@ def devices_table(recipe: Recipe, data: Data) -> Table:
     flops = f"{si(run.flops.per_step * run.num_steps)}FLOP"
     caption = (
         f"on {data.num_clips:,} clips of {data.clip_s:.3g} s ({store} of packed log-mels): {run.num_steps:,} steps of "
-        f"{recipe.batch_size:,} crops, {flops}. By data sheets and assumed utilisations (docs/planning.md); several "
-        "devices share the time. In full, and for this machine: melmask plan"
+        f"{recipe.batch_size:,} crops, {flops}. By data sheets and assumed utilisations (melmask docs planning); "
+        "several devices share the time. In full, and for this machine: melmask plan"
     )
     table = Table(title="cost on one device", caption=caption, title_justify="left", caption_justify="left")
     for column in ("device", "time", "memory", "fits"):

@@ -167,8 +167,8 @@ def settings_table(settings: Recipe, recipe: str, variant: str | None) -> Table:
     """Every setting of a recipe: its value, who states it, and where or why."""
     named = f"{recipe}, {settings.strategy} masking" + (f", variant {variant}" if variant else "")
     caption = (
-        "paper: arXiv 2603.23810; published default: the code or the papers that it builds on (docs/paper.md); ours: "
-        "melmask's choice; yours: changed in this call"
+        "paper: arXiv 2603.23810; published default: the code or the papers that it builds on (melmask docs paper); "
+        "ours: melmask's choice; yours: changed in this call"
     )
     table = Table(title=named, caption=caption, title_justify="left", caption_justify="left")
     for column in ("setting", "value", "source", "note"):

@@ -41,12 +41,12 @@ def load(
     """The encoder that a name stands for, ready to embed recordings.
 
     Args:
-        spec: ``tiny``, the encoder that comes with melmask (docs/encoder.md), or ``shipped:tiny`` where a file or
-            folder is called so too; a run folder, an encoder file, or weights that others published
-            (docs/published-weights.md); ``RUN@STEP``, an encoder that was kept along a run; ``untrained:SIZE``, random
-            weights; ``untrained-of:RUN``, random weights in the form of a run's encoder; ``logmel-stats``;
-            ``onnx:FILE[@RATE]``; ``hear:MODULE[@WEIGHTS]``; ``hf:FOLDER``; or ``package.module:Class``, a Python class
-            with ``encode(batch, sample_rate)``. docs/peers.md says what each must hold.
+        spec: ``tiny``, the encoder that comes with melmask (`melmask docs encoder`), or ``shipped:tiny`` where a file
+            or folder is called so too; a run folder, an encoder file, or weights that others published (`melmask docs
+            published-weights`); ``RUN@STEP``, an encoder that was kept along a run; ``untrained:SIZE``, random weights;
+            ``untrained-of:RUN``, random weights in the form of a run's encoder; ``logmel-stats``; ``onnx:FILE[@RATE]``;
+            ``hear:MODULE[@WEIGHTS]``; ``hf:FOLDER``; or ``package.module:Class``, a Python class with ``encode(batch,
+            sample_rate)``. `melmask docs peers` says what each must hold.
         layers: of a melmask encoder: last, all, or numbers from 1 on; "auto" is what its file states, else last.
         pooling: of a melmask encoder, over time; "auto" likewise, or the mean.
         precision: of a melmask encoder: float32, bf16, or "auto", which is bf16 where the hardware computes in it.

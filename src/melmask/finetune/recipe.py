@@ -135,8 +135,8 @@ class FinetuneRecipe:
 
 
 # The first five follow the fine-tuning of M2D (arXiv 2210.14648, 2404.06095), whose models are of base size. Their
-# rates belong to the binary loss. They are from memory and from what others report of the papers: docs/finetuning.md
-# lists what deviates in each.
+# rates belong to the binary loss. They are from memory and from what others report of the papers: `melmask docs
+# finetuning` lists what deviates in each.
 _PAPER = FinetuneRecipe(
     optimiser="sgd", learning_rate=0.5, loss="binary", batch_size=64, resized_crop=True, max_hidden_bands=30,
     patch_mask_ratio=0.5, frequency="mean", batch_norm=True,

@@ -91,7 +91,7 @@ class Recipe:
             pass: less memory, about a third more time, the same results.
         precision: "float32", "bf16" autocast, or "auto" for bf16 where the hardware computes in it.
         procedural_share: share of the crops of each batch that are synthesised in place of recorded ones, in [0, 1]
-            (docs/procedural.md).
+            (`melmask docs procedural`).
         exclude: clips of the store that are not trained on, as "SOURCE" or "SOURCE:FOLD".
         seed: of the weights, the crops and the masks.
         log_every: steps between two entries of the log.

@@ -1,1 +1,1 @@
-"""Procedural sound: a seeded synthesiser of sound, as a store and as a stream (docs/procedural.md)."""
+"""Procedural sound: a seeded synthesiser of sound, as a store and as a stream (`melmask docs procedural`)."""
