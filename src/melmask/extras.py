@@ -13,6 +13,7 @@ EXTRAS = {
     "hf": ("transformers",),
     "sklearn": ("sklearn",),
     "search": ("usearch",),
+    "slurm": ("submitit",),
 }
 
 

@@ -70,18 +70,22 @@ class Running:
 
     Args:
         out: the study's folder.
-        jobs: processes that train at once; 0 trains in this process.
+        jobs: runs at once; 1 if not given, with --submit slurm as many as there is room for; 0 trains in this process.
         shard: i/n: only every n-th run, from the i-th on, so that n machines share the work.
         dry_run: train nothing; list what is missing.
+        submit: as jobs of a Slurm cluster, and return; or as jobs of this machine, and wait (extra slurm).
+        slurm_options: KEY=VALUE of sbatch, such as partition=gpu time=240 gpus_per_node=1 cpus_per_task=8 mem=32GB.
     """
 
     study: Named
     out: Folder
     data: Data = None
-    jobs: int = 1
+    jobs: int | None = None
     shard: str = "1/1"
     workers: Workers = None
     dry_run: bool = False
+    submit: Literal["slurm", "local"] | None = None
+    slurm_options: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -172,7 +176,9 @@ def _plan(do: Planning) -> None:
     console.print(costs_table(found, costs))
     total_s = len(found.seeds) * sum(cost.run_s for cost in costs)
     console.print(
-        f"{len(found.runs)} runs: [bold]{duration(total_s)}[/] of training, one after the other", highlight=False
+        f"{len(found.runs)} runs: [bold]{duration(total_s)}[/] of training, one after the other; evaluations come on "
+        "top, on every task with every probe",
+        highlight=False,
     )
     over = [cost.cell.name for cost in costs if cost.over_budget]
     if over:
@@ -206,9 +212,17 @@ def costs_table(study: "Study", costs: "Sequence[CellCost]") -> Table:
 
 
 def _run(do: Running) -> None:
+    from melmask.extras import need
     from melmask.study.run import missing, open_store, run_study, shard_of
 
+    if do.submit:
+        need("slurm", "melmask study run --submit")
+    if do.slurm_options and do.submit != "slurm":
+        raise ValueError("--slurm-options are for --submit slurm")
     found = find(do.study, do.data)
+    if do.submit == "slurm" and not do.dry_run:
+        _submit(do, found)
+        return
     if do.dry_run:
         found.check_data()
         store = open_store(found, do.out, do.workers)
@@ -216,6 +230,8 @@ def _run(do: Running) -> None:
             lacks = missing(found, do.out, run, store)
             console.print(f"{named(run.name)}: {escape(', '.join(lacks)) or 'done'}", soft_wrap=True)
         return
+    if do.submit:
+        from melmask.study.submit import LocalJobs
     with bar(found.name) as (progress, task):
 
         def show(standing: "Standing") -> None:
@@ -226,8 +242,33 @@ def _run(do: Running) -> None:
             )
             progress.update(task, completed=standing.steps_done, total=standing.num_steps, note=note)
 
-        outcome = run_study(found, do.out, jobs=do.jobs, shard=do.shard, num_workers=do.workers, report=show)
+        outcome = run_study(
+            found,
+            do.out,
+            jobs=1 if do.jobs is None else do.jobs,
+            shard=do.shard,
+            num_workers=do.workers,
+            start=LocalJobs(do.out) if do.submit == "local" else None,
+            report=show,
+        )
     _print_outcome(do, outcome, len(shard_of(found.runs, do.shard)))
+
+
+def _submit(do: Running, found: "Study") -> None:
+    """Submit what is missing to Slurm, and say what is done, queued and at work."""
+    from melmask.study.submit import LOGS, slurm_options, submit_to_slurm
+
+    options = slurm_options(do.slurm_options)
+    done, queued = submit_to_slurm(found, do.out, options, jobs=do.jobs, shard=do.shard, num_workers=do.workers)
+    for one in queued:
+        console.print(f"{named(one.run)}: job {one.job}, {escape(one.state)}", soft_wrap=True, highlight=False)
+    answer.update(done=done, queued=[vars(one) for one in queued])
+    print_path(do.out, after=f": {len(done)} of {len(done) + len(queued)} runs are trained and evaluated")
+    if queued:
+        print_notes([f"squeue --me lists the jobs, {do.out / LOGS} has their output; the same call again says how far "
+                     "they are, and submits those that failed"])  # fmt: skip
+    if not queued:
+        print_next("melmask", "study", "analyse", do.study, "--out", do.out)
 
 
 def _print_outcome(do: Running, outcome: "Outcome", num_runs: int) -> None:

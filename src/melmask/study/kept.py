@@ -109,12 +109,12 @@ def _digits(right: np.ndarray) -> str:
 
 def read_right(out: Path) -> dict[tuple[str, str, str], RightAnswers]:
     """The newest right answers of each (run, task, probe); damaged lines are named in a warning."""
-    return {(one.run, one.task, one.probe): one for one in good_lines(out / CLIPS, _maker(RightAnswers))}
+    return {(one.run, one.task, one.probe): one for one in good_lines(out / CLIPS, line_maker(RightAnswers))}
 
 
 def read_tested(out: Path) -> dict[tuple[str, str], TestedClips]:
     """The test clips of each (task, content); damaged lines are named in a warning."""
-    return {(one.task, one.content): one for one in good_lines(out / TASKS, _maker(TestedClips))}
+    return {(one.task, one.content): one for one in good_lines(out / TASKS, line_maker(TestedClips))}
 
 
 def keep_failure(out: Path, failure: Failure) -> None:
@@ -125,10 +125,10 @@ def keep_failure(out: Path, failure: Failure) -> None:
 
 def read_failures(out: Path) -> list[Failure]:
     """All that failed, the oldest first."""
-    return good_lines(out / FAILED, _maker(Failure))
+    return good_lines(out / FAILED, line_maker(Failure))
 
 
-def _maker(cls: Any) -> Any:
+def line_maker(cls: Any) -> Any:
     def parse(values: Mapping[str, Any]) -> Any:
         return make(cls, values)
 

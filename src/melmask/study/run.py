@@ -5,8 +5,8 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Protocol
 
 from melmask.data.prepare import prepare
 from melmask.data.store import DESCRIPTION, Store
@@ -38,6 +38,7 @@ from melmask.train.signals import stop_requests
 
 POLL_S = 0.5
 DONE, FAILED, BUSY, INTERRUPTED = 0, 1, 3, 130  # how the process of a run ends
+TRAIN_OR_EVALUATE = "train or evaluate"  # the stage of a failure that is known by the end of its process alone
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,18 @@ class Outcome:
     interrupted: bool
 
 
+class Working(Protocol):
+    """A run at work in a process of its own."""
+
+    def ended(self) -> int | str | None:
+        """How it ended: the status of `do_run`, or in words where there is none; None while it works."""
+
+    def stop(self) -> None:
+        """Ask it to save its state and to end."""
+
+
 Report = Callable[[Standing], None]
+Start = Callable[[Study, Path, PlannedRun], Working]
 
 
 def show_nothing(standing: Standing) -> None:
@@ -122,6 +134,23 @@ def num_steps_of(recipe: Recipe, store: Store) -> int:
     return recipe.steps or recipe.num_steps(recipe.make_loader(store).crops_per_epoch)
 
 
+def prepare_study(
+    study: Study, out: Path, shard: str = "1/1", num_workers: int | None = None
+) -> tuple[list[PlannedRun], Store]:
+    """Check and prepare all that runs read; returns those of the shard, and what they train on.
+
+    Raises:
+        ValueError, RuntimeError: see `run_study`.
+    """
+    runs = shard_of(study.runs, shard)
+    study.check_data()
+    out.mkdir(parents=True, exist_ok=True)
+    store = open_store(study, out, num_workers)
+    for task in study.tasks:
+        prepare_task(Path(task.table), store.spec, num_workers=num_workers)
+    return runs, store
+
+
 def run_study(
     study: Study,
     out: Path,
@@ -129,6 +158,7 @@ def run_study(
     jobs: int = 1,
     shard: str = "1/1",
     num_workers: int | None = None,
+    start: Start | None = None,
     report: Report = show_nothing,
 ) -> Outcome:
     """Train and evaluate the runs of a study that are missing in a folder.
@@ -142,6 +172,7 @@ def run_study(
         jobs: processes that train at once; 0 trains in this process.
         shard: "i/n": only every n-th run, from the i-th on.
         num_workers: processes that decode recordings, see `prepare`.
+        start: starts a run elsewhere than in a child of this process, such as `melmask.study.submit.LocalJobs`.
         report: called with how far it has got, every half second, or with jobs 0 at every entry of a log.
 
     Raises:
@@ -149,17 +180,16 @@ def run_study(
     """
     if jobs < 0:
         raise ValueError(f"jobs must not be negative, got {jobs}: 0 trains in this process")
-    runs = shard_of(study.runs, shard)
-    study.check_data()
-    out.mkdir(parents=True, exist_ok=True)
-    store = open_store(study, out, num_workers)
-    for task in study.tasks:
-        prepare_task(Path(task.table), store.spec, num_workers=num_workers)
+    if jobs == 0 and start:
+        raise ValueError("jobs 0 trains in this process: give the number of runs that are submitted at once")
+    runs, store = prepare_study(study, out, shard, num_workers)
     num_before = len(read_failures(out))
     watch = _Watch(study, out, runs, [num_steps_of(run.recipe, store) for run in runs], num_before, report)
     todo = [run for run in runs if missing(study, out, run, store)]
-    work = _one_by_one if jobs == 0 else _in_processes
-    busy, interrupted = work(study, out, todo, jobs, watch)
+    if jobs == 0:
+        busy, interrupted = _one_by_one(study, out, todo, watch)
+    else:
+        busy, interrupted = _at_once(study, out, todo, jobs, start or _Process, watch)
     done = tuple(run.name for run in runs if not missing(study, out, run, store))
     names = {run.name for run in runs}
     failures = tuple(one for one in read_failures(out)[num_before:] if one.run in names)
@@ -269,9 +299,7 @@ class _Watch:
         self.report(Standing(len(self.runs), num_done, len(failed), tuple(running), total, sum(done), left_s))
 
 
-def _one_by_one(
-    study: Study, out: Path, todo: Sequence[PlannedRun], jobs: int, watch: _Watch
-) -> tuple[list[str], bool]:
+def _one_by_one(study: Study, out: Path, todo: Sequence[PlannedRun], watch: _Watch) -> tuple[list[str], bool]:
     """Do runs in this process; the names of those that others train, and whether it was interrupted."""
     busy = []
     for run in todo:
@@ -285,39 +313,56 @@ def _one_by_one(
     return busy, False
 
 
-def _in_processes(
-    study: Study, out: Path, todo: Sequence[PlannedRun], jobs: int, watch: _Watch
+def _at_once(
+    study: Study, out: Path, todo: Sequence[PlannedRun], jobs: int, start: Start, watch: _Watch
 ) -> tuple[list[str], bool]:
-    """Do runs in processes of their own, so many at once; a stop is passed on to them, and each saves its run."""
-    context = multiprocessing.get_context("spawn")
-    waiting, running = list(todo), dict[str, BaseProcess]()
+    """Do runs elsewhere, so many at once; a stop is passed on to them, and each saves its run."""
+    waiting, running = list(todo), dict[str, Working]()
     busy, stopping = [], False
     with stop_requests() as stop_requested:
         while running or (waiting and not stopping):
             while waiting and len(running) < jobs and not stopping:
                 run = waiting.pop(0)
-                running[run.name] = context.Process(target=_process, args=(study, out, run), name=run.name)
-                running[run.name].start()
+                running[run.name] = start(study, out, run)
             watch.tell(list(running))
-            next(iter(running.values())).join(POLL_S)
+            time.sleep(POLL_S)
             if stop_requested() and not stopping:
                 stopping = True
-                for process in running.values():
-                    process.terminate()
-            for name, process in list(running.items()):
-                if process.exitcode is None:
+                for working in running.values():
+                    working.stop()
+            for name, working in list(running.items()):
+                if (ended := working.ended()) is None:
                     continue
                 del running[name]
-                if process.exitcode == BUSY:
+                if ended == BUSY:
                     busy.append(name)
-                elif process.exitcode not in (DONE, FAILED, INTERRUPTED) and not stopping:
-                    reason = f"its process ended with status {process.exitcode}, as one that is killed"
-                    keep_failure(out, Failure(name, "train or evaluate", reason))
+                elif ended not in (DONE, FAILED, INTERRUPTED) and not stopping:
+                    keep_failure(out, Failure(name, TRAIN_OR_EVALUATE, str(ended)))
     watch.tell([])
     return busy, stopping
 
 
-def _process(study: Study, out: Path, run: PlannedRun) -> None:
+class _Process:
+    """A run in a child of this process: a `Working`."""
+
+    def __init__(self, study: Study, out: Path, run: PlannedRun) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.process = context.Process(target=_do_in_process, args=(study, out, run), name=run.name)
+        self.process.start()
+
+    def ended(self) -> int | str | None:
+        """The exit status, in words if it is none of `do_run`."""
+        status = self.process.exitcode
+        if status in (None, DONE, FAILED, BUSY, INTERRUPTED):
+            return status
+        return f"its process ended with status {status}, as one that is killed"
+
+    def stop(self) -> None:
+        """Terminate it, which saves its run."""
+        self.process.terminate()
+
+
+def _do_in_process(study: Study, out: Path, run: PlannedRun) -> None:
     """The process of a run: its exit status says how it ended."""
     try:
         sys.exit(do_run(study, out, run))
