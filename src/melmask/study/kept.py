@@ -129,6 +129,8 @@ def read_failures(out: Path) -> list[Failure]:
 
 
 def line_maker(cls: Any) -> Any:
+    """A function that makes a dataclass of a line's values, each checked."""
+
     def parse(values: Mapping[str, Any]) -> Any:
         return make(cls, values)
 
