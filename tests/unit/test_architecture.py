@@ -52,7 +52,7 @@ MAY_IMPORT = {
     "finetune": SCORES,
     "detect": SCORES,
     "callbacks": SCORES,
-    "models": SCORES | {"finetune", "detect"},
+    "models": SCORES | {"finetune", "detect", "collection"},
     "study": SCORES | {"plan"},
     "viz": SCORES | {"study"},
     "report": PICTURES,

@@ -49,6 +49,7 @@ def test_a_guide_runs_from_top_to_bottom(page, recordings, shipped_tiny, tmp_pat
             sound, rate_hz = soundfile.read(path, frames=32_000)
             soundfile.write(f"{folder}/{number}.wav", sound, rate_hz)
     Path("query.wav").symlink_to("sounds/0.wav")
+    Path("other.wav").symlink_to("sounds/1.wav")
     names: dict[str, object] = {}
     blocks = re.findall(r"^```(bash|python)\n(.*?)^```$", (GUIDES / f"{page}.md").read_text(), re.DOTALL | re.MULTILINE)
     assert blocks

@@ -76,7 +76,12 @@ def detect(
     answer.update(results=results, classes=detection.by_class)
     if Path(run).is_dir():
         print_appended([append_results(Path(run), results)])
+    if save_model:
+        print_next("melmask", "predict", save_model, "RECORDINGS", "--out", "events_found.csv")
+    elif Path(run).is_dir():
         print_next("melmask", "report", run, "--out", "report")
+    else:
+        print_next("melmask", "detect", run, "--task", task, "--out", out, "--save-model", "detector")
     exit_if_left_out([store.rejected])
 
 

@@ -5,7 +5,7 @@ from typing import Annotated
 from rich.table import Table
 from tyro.conf import arg
 
-from melmask.cli.console import answer, console, named, noted_bar, print_notes, print_path
+from melmask.cli.console import answer, console, named, noted_bar, print_next, print_notes, print_path
 from melmask.cli.embed import DEFAULT_ENCODER
 from melmask.cli.options import OptionalEncoder, OptionalFile, Workers
 
@@ -69,5 +69,6 @@ def novelty(
     print_notes([f"the threshold holds for a false-alarm rate of {false_alarms:g}, of {len(known):,} good recordings"])
     if rejected or more:
         console.print(steps.rejections_table([*rejected, *more]))
+    print_next("melmask", "map", *([encoder] if encoder else []), *test, "--out", "map.html")
     answer.update(threshold=found.threshold, novel=int(found.is_novel.sum()), recordings=len(rows))
     steps.exit_if_left_out([rejected, more])

@@ -7,7 +7,7 @@ from typing import Literal
 
 from tyro.conf import Positional
 
-from melmask.cli.console import answer, counted_bar, print_line, print_notes, print_path
+from melmask.cli.console import answer, counted_bar, print_line, print_next, print_notes, print_path
 from melmask.cli.options import File, ModelAndSources
 
 
@@ -41,13 +41,12 @@ def predict(
     """
     from melmask.audio import Note
     from melmask.cli.steps import accounted, exit_if_left_out, list_rejected
-    from melmask.collection.sources import found as recordings_in
-    from melmask.data.manifest import Clip, Rejected
+    from melmask.data.manifest import Rejected
     from melmask.data.notes import summed_up
     from melmask.models.base import PredictSettings
     from melmask.models.file import load_model
-    from melmask.models.run import predict_clips
-    from melmask.models.tables import format_of, written
+    from melmask.models.run import listed, predict_clips
+    from melmask.models.tables import TRACKS, format_of, written
     from melmask.models.windows import Windows
 
     if len(sources) < 2:
@@ -58,11 +57,7 @@ def predict(
     model.check(settings)
     if model.about:
         print_line(f"model: {model.about}")
-    listings = list(recordings_in(sources[1:], sys.stdin))
-    clips = [one for one in listings if isinstance(one, Clip)]
-    rejected = [one for one in listings if isinstance(one, Rejected)]
-    if not clips:
-        raise ValueError("no recordings: none are named, and none are on standard input")
+    clips, rejected = listed(sources[1:], sys.stdin)
     recordings = list(dict.fromkeys(clip.path for clip in clips))
     spec = model.encoder.spec
     notes: list[tuple[str, Note]] = []
@@ -80,7 +75,7 @@ def predict(
             else:
                 write(found)
             show(number, len(recordings))
-    listed = list_rejected(out, rejected)
+    beside = list_rejected(out, rejected)
     print_notes(summed_up(notes))
     faulty = [one for one in rejected if not one.is_excluded]
     for one in faulty[:5]:
@@ -88,5 +83,9 @@ def predict(
     num_used = len(recordings) - len(faulty)
     answer.update(used=num_used, rejected=len(faulty))
     print_path(out, after=f": {num_used:,} recordings")
-    print_line(accounted(num_used, rejected, listed))
+    print_line(accounted(num_used, rejected, beside))
+    if kind in TRACKS:
+        print_next("melmask", "docs", "predict")
+    else:
+        print_next("melmask", "predict", *sources, "--out", "tracks", "--format", "audacity")
     exit_if_left_out([rejected])

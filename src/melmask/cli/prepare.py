@@ -51,6 +51,7 @@ def prepare(
     """
     from melmask.cli import steps
     from melmask.data.store import NOTES, REJECTED
+    from melmask.logmel import LogMelSpec
     from melmask.logmel import front_end as make_front_end
 
     base = make_front_end(
@@ -75,5 +76,6 @@ def prepare(
     )
     console.print(escape(steps.accounted(len(store), store.rejected, out / REJECTED)), soft_wrap=True)
     answer.update(clips=len(store.clips), hours=hours, mean=store.mean, std=store.std, rejected=len(store.rejected))
-    print_next("melmask", "pretrain", out, "--out", "run", "--recipe", "quick-msm-mae")
+    start = () if store.spec == LogMelSpec() else ("--init", "random")  # tiny has the default front end
+    print_next("melmask", "pretrain", out, "--out", "run", "--recipe", "quick-msm-mae", *start)
     steps.exit_if_left_out([store.rejected])

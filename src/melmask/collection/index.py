@@ -8,8 +8,9 @@ ignored, and written again.
 
 import os
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ class Hit:
 
 
 class Index:
-    """An index that `update_index` wrote, opened for searching.
+    """An index that `update_index` wrote, opened for any number of searches.
 
     Args:
         folder: of the index.
@@ -64,7 +65,7 @@ class Index:
             self.vectors: Float16[np.ndarray, "row dim"] = np.memmap(
                 folder / VECTORS, np.float16, "r", shape=(num_rows, num_dims)
             )
-            self.windows = pq.read_table(folder / WINDOWS).slice(0, num_rows)
+            self.windows = pq.read_table(folder / WINDOWS, read_dictionary=["path"]).slice(0, num_rows)
         except (OSError, ValueError) as error:
             raise ValueError(f"{folder} is a damaged index: {error}; remove it, and {remedy}") from error
         self.is_current = self.windows["current"].to_numpy(zero_copy_only=False)
@@ -115,17 +116,8 @@ class Index:
     def _candidates(
         self, units: Float32[np.ndarray, "query dim"], num_hits: int
     ) -> tuple[Int[np.ndarray, " row"], str]:
-        wanted = min(num_hits + int((~self.is_current).sum()), len(self.vectors))
-        if len(self.vectors) > EXACT_UP_TO and (self.folder / GRAPH).exists():
-            try:
-                from usearch.index import Index as Graph
-
-                graph = Graph.restore(self.folder / GRAPH, view=True)
-                if graph is not None and len(graph) == len(self.vectors):
-                    found = [np.asarray(graph.search(query, wanted).keys, np.int64) for query in units]
-                    return np.unique(np.concatenate(found)), ""
-            except ImportError:
-                pass
+        if self._graph is not None:
+            return np.unique(np.concatenate([self._by_graph(query, num_hits) for query in units])), ""
         best: list[np.ndarray] = []
         for first in range(0, len(self.vectors), ROWS_AT_ONCE):
             block = self.vectors[first : first + ROWS_AT_ONCE].astype(np.float32)
@@ -136,6 +128,28 @@ class Index:
         large = len(self.vectors) > EXACT_UP_TO
         remark = f"compared all {len(self.vectors):,} windows; after `{EXTRA}` and indexing again it takes milliseconds"
         return np.concatenate([np.zeros(0, np.int64), *best]), remark if large else ""
+
+    @cached_property
+    def _graph(self) -> Any:
+        """The graph of the vectors, whose file is mapped and not read; None where there is none, or an older one."""
+        if len(self.vectors) <= EXACT_UP_TO or not (self.folder / GRAPH).exists():
+            return None
+        try:
+            from usearch.index import Index as Graph
+        except ImportError:
+            return None
+        graph = Graph.restore(self.folder / GRAPH, view=True)
+        return graph if graph is not None and len(graph) == len(self.vectors) else None
+
+    def _by_graph(self, query: Float32[np.ndarray, " dim"], num_hits: int) -> Int[np.ndarray, " row"]:
+        """Rows near a query, so many that enough of them are current."""
+        wanted = min(num_hits, len(self))
+        asked = 2 * num_hits
+        while True:
+            rows = np.asarray(self._graph.search(query, min(asked, len(self.vectors))).keys, np.int64)
+            if self.is_current[rows].sum() >= wanted or asked >= len(self.vectors):
+                return rows
+            asked *= 8
 
 
 def unit(vectors: Float32[np.ndarray, "row dim"]) -> Float16[np.ndarray, "row dim"]:
@@ -195,10 +209,9 @@ def update_index(
                 )
             division = before
         known = read_json(folder / FILES, "list of files") if old else {}
-        listed = list(recordings)
-        states = {str(one.path): list(state_of(one.path)) for one in listed if isinstance(one, Clip)}
-        new = [one for one in listed if isinstance(one, Rejected) or known.get(str(one.path)) != states[str(one.path)]]
+        states: dict[str, list[int]] = {}
         parts = folder / PARTS
+        new = _changed(recordings, known, states)
         done = embed_in_blocks(encoder, new, parts, division, num_workers=num_workers, show=show)
         rejected = [one for block in done for one in block.rejections()]
         used = {str(clip[0]) for block in done for clip in block.clips}
@@ -217,19 +230,30 @@ def update_index(
     return Update(len(used), len(kept), len(gone - used), num_added, rejected)
 
 
+def _changed(
+    recordings: Iterable[Clip | Rejected], known: dict[str, list[int]], states: dict[str, list[int]]
+) -> Iterator[Clip | Rejected]:
+    """What is not known as it is now, as it is needed; the states of these recordings are added to ``states``."""
+    for one in recordings:
+        if isinstance(one, Clip):
+            state = list(state_of(one.path))
+            if known.get(str(one.path)) == state:
+                continue
+            states[str(one.path)] = state
+        yield one
+
+
 def _append(folder: Path, old: Index | None, done: Sequence[Done], gone: set[str]) -> None:
     """Write the vectors behind those that are there, and the table of windows with the new ones."""
     import pyarrow as pa
+    import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
     tables = []
     if old:
-        is_current = [
-            current and path not in gone
-            for path, current in zip(old.windows["path"].to_pylist(), old.is_current.tolist(), strict=True)
-        ]
+        is_gone = pc.is_in(old.windows["path"].cast(pa.string()), pa.array(gone, pa.string())).to_numpy()
         place = old.windows.column_names.index("current")
-        tables.append(old.windows.set_column(place, "current", pa.array(is_current)))
+        tables.append(old.windows.set_column(place, "current", pa.array(old.is_current & ~is_gone)))
     num_bytes = old.info["num_rows"] * old.info["num_dims"] * 2 if old else 0
     with (folder / VECTORS).open("r+b" if old else "wb") as file:
         file.truncate(num_bytes)
@@ -237,7 +261,8 @@ def _append(folder: Path, old: Index | None, done: Sequence[Done], gone: set[str
         for block in done:
             for part in block.parts():
                 file.write(unit(part.features).tobytes())
-                columns = part.column("path"), part.start_s, part.end_s, np.ones(len(part.row), bool)
+                paths = pa.array(part.column("path"), pa.string()).dictionary_encode()
+                columns = paths, part.start_s, part.end_s, np.ones(len(part.row), bool)
                 tables.append(pa.table(dict(zip(("path", "start_s", "end_s", "current"), columns, strict=True))))
         file.flush()
         os.fsync(file.fileno())

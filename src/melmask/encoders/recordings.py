@@ -2,6 +2,8 @@
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,6 +23,7 @@ FRAMES_AT_ONCE = 2**22  # of log-mels that `embed` holds: 0.7 GB of 80 bands, 11
 Waveform = np.ndarray | Tensor
 Audio = str | Path | Waveform | Sequence[str | Path | Waveform]
 MAX_CHANNELS = 8  # an array [_, 8] or narrower is taken for [sample, channel] and not for very short clips
+IS_NOTED = ContextVar("IS_NOTED", default=False)  # whether the caller says itself what is found about recordings
 PCM_STEPS = {"int16": 2.0**-15, "int32": 2.0**-31}  # of integer samples; 24 bits come in the upper bits of an int32
 
 
@@ -185,8 +188,18 @@ def _add_note(notes: list[tuple[str, Note]], name: str, note: Note) -> None:
     notes.append((name, note))
 
 
+@contextmanager
+def noted_by_caller() -> Iterator[None]:
+    """Within it nothing is warned of, as of windows of a recording about which the same was found as a whole."""
+    token = IS_NOTED.set(True)
+    try:
+        yield
+    finally:
+        IS_NOTED.reset(token)
+
+
 def _warn_of(notes: Sequence[tuple[str, Note]]) -> None:
-    for line in summed_up(notes):
+    for line in () if IS_NOTED.get() else summed_up(notes):
         warnings.warn(line, stacklevel=3)
 
 

@@ -12,6 +12,7 @@ from jaxtyping import Float, Float32, Float64
 
 from melmask.audio import Noted
 from melmask.encoders.base import AudioEncoder
+from melmask.encoders.recordings import noted_by_caller
 from melmask.encoders.timesteps import TimeSteps, half
 from melmask.models.base import DEFAULT_SETTINGS, About, PredictSettings, Region, Row, decimals, decode_noted
 from melmask.models.held_out import NONE_HELD_OUT, HeldOut
@@ -142,7 +143,9 @@ class Classifier:
             cut = windows.of(blocks, rate_hz)
             while some := list(islice(cut, at_once)):
                 starts, ends, waves = zip(*some, strict=True)
-                found.append((np.array(starts), np.array(ends), self.probabilities(list(waves), rate_hz)))
+                with noted_by_caller():
+                    probabilities = self.probabilities(list(waves), rate_hz)
+                found.append((np.array(starts), np.array(ends), probabilities))
             start_s, end_s, values = (np.concatenate(parts) for parts in zip(*found, strict=True))
             return Classification(
                 path, self.classes, start_s, end_s, values, self.is_multilabel, threshold, settings.top_k

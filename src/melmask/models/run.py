@@ -1,10 +1,11 @@
 """A trained model on many recordings, one after the other: what it found in each, or why it could not be used."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from melmask.audio import AudioError, Note, is_out_of_memory
-from melmask.data.manifest import Clip, Rejected, list_sources
+from melmask.collection.sources import found as recordings_in
+from melmask.data.manifest import Clip, Rejected
 from melmask.models.base import DEFAULT_SETTINGS, Model, Prediction, PredictSettings
 from melmask.models.file import load_model
 from melmask.models.windows import Windows
@@ -29,7 +30,8 @@ def predict(
 
     Args:
         model: what `load_model` returns or takes.
-        sources: one or several recordings, folders, searched recursively, CSV manifests with path, or archives.
+        sources: one or several recordings, folders, searched recursively, patterns such as ``day*/**/*.wav``, CSV
+            manifests with path, or archives.
         window_s, hop_s: length of windows and of the steps between their starts, in seconds; 0: whole recordings, or
             windows of the length that the model was trained on, and windows side by side.
         top_k: see `PredictSettings`.
@@ -44,11 +46,24 @@ def predict(
     windows = Windows(window_s, hop_s) if window_s or hop_s else None
     loaded = load_model(model) if isinstance(model, str | Path) else model
     several = [sources] if isinstance(sources, str | Path) else sources
-    clips, rejected = list_sources([Path(source) for source in several])
+    clips, rejected = listed([str(source) for source in several])
     found: list[Prediction] = []
     for one in predict_clips(loaded, clips, PredictSettings(windows, top_k, accuracy)):
         (rejected if isinstance(one, Rejected) else found).append(one)  # type: ignore[arg-type]
     return found, rejected
+
+
+def listed(sources: Sequence[str], lines: Iterable[str] = ()) -> tuple[list[Clip], list[Rejected]]:
+    """The recordings of all sources, and what lies between them and is none; see `melmask.collection.sources.found`.
+
+    Raises:
+        ValueError: a source is wrong, or there are no recordings.
+    """
+    found = list(recordings_in(sources, lines))
+    clips = [one for one in found if isinstance(one, Clip)]
+    if not clips:
+        raise ValueError("no recordings: none are named, and none are on standard input")
+    return clips, [one for one in found if isinstance(one, Rejected)]
 
 
 def predict_clips(

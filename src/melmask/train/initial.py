@@ -114,7 +114,10 @@ class Initial:
             hint = alone if any(name.startswith("decoder_") for name in differ) else ""
             raise ValueError(f"{self.called} is of another form than the recipe's. It needs {needed}{hint}")
         if self.saved.front_end.spec != spec:
-            raise ValueError(f"{self.called} takes log-mels of {self.saved.front_end.spec}, and the store has {spec}")
+            raise ValueError(
+                f"{self.called} takes log-mels of {self.saved.front_end.spec}, and the store has {spec}: start from "
+                "random weights (--init random), or prepare the recordings with the front end of these"
+            )
 
     def start(self, model: Framework) -> str:
         """Load the weights into a model of the same form.

@@ -9,9 +9,12 @@ import pytest
 import soundfile
 
 from melmask.cli.main import main
-from melmask.collection import index
-from melmask.collection.index import Index, _add_to_graph, unit
+from melmask.collection import index, parts
+from melmask.collection.index import Index, _add_to_graph, unit, update_index
 from melmask.collection.novelty import novelty
+from melmask.collection.windows import Division
+from melmask.data.manifest import Clip
+from melmask.encoders.registry import as_encoder
 
 
 @pytest.fixture(autouse=True)
@@ -36,11 +39,13 @@ def test_an_index_finds_its_own_windows_and_takes_new_recordings(capsys):
     assert run("index", "sounds", "--out", "i", "--window-s", "0.8", "--workers", "0") == 0
     first = Index(Path("i"))
     num_before = len(first)
-    assert run("search", "i", "sounds/3.wav", "--num", "3", "--out", "hits.csv", "--json") == 0
+    assert run("search", "i", "sounds/3.wav", "sounds/5.wav", "--num", "3", "--out", "hits.csv", "--json") == 0
     found = json.loads(capsys.readouterr().out.partition("{")[2].join(["{", ""]))
-    assert found["hits"][0]["path"].endswith("sounds/3.wav") and found["hits"][0]["similarity"] > 0.999
-    assert found["hits"][0]["end_s"] > found["hits"][0]["start_s"] and len(found["hits"]) == 3
-    assert Path("hits.csv").read_text().startswith("path,start_s,end_s,similarity\n")
+    for hits, name in ((found["hits"][:3], "sounds/3.wav"), (found["hits"][3:], "sounds/5.wav")):
+        assert hits[0]["path"].endswith(name) and hits[0]["similarity"] > 0.999 and len(hits) == 3
+        assert hits[0]["end_s"] > hits[0]["start_s"] and {hit["query"] for hit in hits} == {name}
+    assert Path("hits.csv").read_text().startswith("path,start_s,end_s,similarity,query\n")
+    assert found["next"] == "melmask map i --out map.html"
     sound, rate_hz = soundfile.read("sounds/0.wav")
     soundfile.write("sounds/new.wav", sound[::-1], rate_hz)
     soundfile.write("sounds/1.wav", sound, rate_hz)  # changed
@@ -69,8 +74,37 @@ def test_a_large_index_is_searched_by_its_graph_as_exactly_as_without(tmp_path, 
     _, remark = Index(Path("i")).search(queries, 5)
     assert "pip install 'melmask[search]'" in remark
     _add_to_graph(Path("i"), *small.vectors.shape)
-    assert Index(Path("i")).search(queries, 5) == (exact, "")
+    large = Index(Path("i"))
+    assert large.search(queries, 5) == (exact, "")
+    monkeypatch.setattr("usearch.index.Index.restore", None)  # the graph that is open is used again
+    assert large.search(queries, 5) == (exact, "")
+    gone = {hit.path for hit in exact}
+    large.is_current &= [path not in gone for path in large.windows["path"].to_pylist()]
+    hits, _ = large.search(queries, 5)
+    assert len(hits) == min(5, len(large)) > 0 and not gone & {hit.path for hit in hits}
     assert np.allclose(np.linalg.norm(unit(3 * queries).astype(np.float32), axis=1), 1, atol=1e-3)
+
+
+def test_recordings_to_index_are_listed_as_they_are_needed(monkeypatch, shipped_tiny):
+    monkeypatch.setattr("melmask.collection.parts.PART_BLOCK", (2, 2**26))
+    embedded, listed, embed = [], [], parts._embed
+
+    def counted(*given):
+        embedded.append(len(listed))
+        return embed(*given)
+
+    monkeypatch.setattr(parts, "_embed", counted)
+    encoder = as_encoder("tiny")
+    names = sorted(Path("sounds").absolute().iterdir())
+
+    def recordings():
+        for name in names:
+            listed.append(name)
+            yield Clip(name, None, None, None, "sounds")
+
+    for _ in range(2):
+        update_index(Path("i"), encoder, "tiny", recordings(), Division(window_s=0.5), num_workers=0)
+    assert embedded == [5, 5, 6]  # two blocks are listed ahead, and nothing is embedded again
 
 
 def machine(rng: np.random.Generator, seconds: float = 1.0) -> np.ndarray:

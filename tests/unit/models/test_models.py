@@ -90,6 +90,11 @@ def test_the_command_evaluate_leaves_a_model_that_the_command_predict_applies(
     shown = capsys.readouterr().out
     assert stopped.value.code == 3 and "=broken.wav was left out" in shown
     assert f"3 found = 2 used + 1 rejected + 0 excluded; listed in {out}.rejected.csv" in shown
+    assert f"next: melmask predict {model} {folder} --out tracks --format audacity" in shown
+    found, rejected = melmask.predict(model, f"{folder}/0*.wav")  # a pattern, as on the command line
+    assert [one.path.name for one in found] == ["00.wav", "01.wav"] and not rejected
+    with pytest.raises(ValueError, match="no file matches"):
+        melmask.predict(model, folder / "1*.wav")
     rows = list(csv.DictReader(out.read_text().splitlines()))
     loaded = load_model(model)
     expected = loaded.predict(folder / "00.wav", PredictSettings(), lambda note: None)
