@@ -1,10 +1,16 @@
 """Simulated studies with known effects and variances."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
 
+from melmask.evaluation.results import Result
+from melmask.files import append_lines
 from melmask.study.answers import Answers, TaskAnswers
+from melmask.study.kept import CLIPS, TASKS, RightAnswers, TestedClips
+from melmask.study.study import Study
 
 
 @dataclass(frozen=True)
@@ -51,3 +57,41 @@ class Truth:
         ]
         cells = [("m2d", "random"), *(("m2d", f"arm{number}") for number in range(arms))]
         return Answers("ridge", tuple(cells), tuple(tasks))
+
+
+def write_study(
+    study: Study, out: Path, effects: Mapping[tuple[str, str], float], *, num_clips: int = 120, lacking: int = 0
+) -> None:
+    """Write the .jsonl files of results of a study: answers to clips of ten groups, right in half of the cases.
+
+    Args:
+        study: whose runs are evaluated.
+        out: the folder.
+        effects: on the share of right answers, by arm and kind of tasks; 0 where not given. Exactly so: clips that one
+            run has right and another has not are few, as of nested sets.
+        num_clips: of each task.
+        lacking: so many of the last runs are missing.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    groups = tuple(number % 10 for number in range(num_clips))
+    for task, given in zip(study.task_names, study.tasks, strict=True):
+        append_lines(out / TASKS, [asdict(TestedClips(task, task, given.kind, (0,) * num_clips, groups))])
+    clips, results = [], []
+    for run in study.runs[: len(study.runs) - lacking]:
+        for number, (task, given) in enumerate(zip(study.task_names, study.tasks, strict=True)):
+            for probe in study.probe_labels:
+                order = np.random.default_rng([number, run.recipe.seed]).permutation(num_clips)
+                share = 0.5 + effects.get((run.cell.arm, given.kind), 0.0)
+                right = "".join("1" if place < round(share * num_clips) else "0" for place in order)
+                clips.append(asdict(RightAnswers(run.name, task, probe, task, 1, right)))
+                score = right.count("1") / num_clips
+                results.append(
+                    asdict(
+                        Result(
+                            task, f"{task}.csv", probe, "encoder", "accuracy", score, score, score, 1, num_clips, 2, 8, 0,
+                            (), "", "0.1.0", encoder=run.name, content=task,
+                        )
+                    )
+                )  # fmt: skip
+    append_lines(out / CLIPS, clips)
+    append_lines(out / "results.jsonl", results)

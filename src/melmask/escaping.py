@@ -49,6 +49,18 @@ def in_markdown(text: str) -> str:
     return MARKUP.sub(lambda found: f"\\{found[0]}", text)
 
 
+def in_latex(text: str) -> str:
+    r"""Text that LaTeX sets as it is, in one line; the sign of a negative number is a minus.
+
+    >>> print(in_latex("50 % of a_b & \\c, -1"))
+    50 \% of a\_b \& \textbackslash{}c, $-$1
+    """
+    named = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "λ": r"$\lambda$"}
+    named |= {char: f"\\{char}" for char in "&%$#_{}"} | {"−": "$-$", "–": "--"}
+    text = "".join(named.get(char, char) for char in re.sub(r"\s*[\r\n]+\s*", " ", text))
+    return re.sub(r"(?<!\S)-(?=\d)", "$-$", text)
+
+
 def on_terminal(text: str, keep: str = "\n\t") -> str:
     r"""Text without the characters that a terminal obeys: control and direction characters, and bytes of no character.
 

@@ -11,6 +11,7 @@ DEFAULT_RECIPE = "tiny-msm-mae"
 OptionalStore = Annotated[Path | None, arg(metavar="STORE", help_behavior_hint="(required, but for --dry-run)")]
 OptionalRuns = Annotated[tuple[Path, ...], arg(metavar="[RUN ...]", help_behavior_hint="(optional)")]
 Results = Annotated[tuple[Path, ...], arg(metavar="FILES", help_behavior_hint="(optional)")]
+Sounds = Annotated[tuple[Path, ...], arg(metavar="FILES", help_behavior_hint="(optional)")]
 Embedded = Annotated[Path | None, arg(metavar="NPZ", help_behavior_hint="(optional)")]
 Weights = Annotated[Path, arg(metavar="WEIGHTS", help="a .pth or safetensors file, or a Hugging Face folder.")]
 File = Annotated[Path, arg(metavar="FILE")]

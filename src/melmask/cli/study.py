@@ -12,7 +12,7 @@ from tyro.conf import OmitArgPrefixes, Positional, arg, subcommand
 
 from melmask.cli.console import answer, bar, console, named, print_next, print_notes, print_path
 from melmask.cli.main import EXIT_INTERRUPTED, EXIT_LEFT_OUT
-from melmask.cli.options import Folder, OptionalFolder, Workers
+from melmask.cli.options import Folder, OptionalFolder, Sounds, Workers
 from melmask.plan.devices import DEVICES
 
 if TYPE_CHECKING:
@@ -32,6 +32,8 @@ Data = Annotated[
         help_behavior_hint="(default: the folder of the study's file, or the current one)",
     ),
 ]
+SeveralNamed = Positional[Annotated[tuple[str, ...], arg(metavar="FILE|NAME [FILE|NAME ...]", help="one study, or "
+    "several that share a folder, such as small and ablations.", help_behavior_hint="(required)")]]  # fmt: skip
 OptionalNumber = Annotated[int | None, arg(metavar="INT", help_behavior_hint="(default: of the study)")]
 HOUR_S, HOUR_MIN = 3600, 60
 NUM_SHOWN = 10  # designs
@@ -132,10 +134,29 @@ class Power:
     tasks: Literal["fixed", "resampled"] = "fixed"
 
 
+@dataclass(frozen=True)
+class Reporting:
+    """Write a page with all that a study shows, and its figures and tables as files; whole or incomplete.
+
+    Example: melmask study report smoke --out STUDY
+
+    Args:
+        out: the study's folder; its .jsonl files are enough.
+        page: the folder of the page; "report" within the study's if not given.
+        sounds: recordings whose masks are shown; those of the built-in corpus if not given.
+    """
+
+    study: SeveralNamed
+    out: Folder
+    page: OptionalFolder = None
+    sounds: Sounds = ()
+
+
 Do = (
     Annotated[Planning, subcommand("plan", prefix_name=False)]
     | Annotated[Running, subcommand("run", prefix_name=False)]
     | Annotated[Analysing, subcommand("analyse", prefix_name=False)]
+    | Annotated[Reporting, subcommand("report", prefix_name=False)]
     | Annotated[Power, subcommand("power", prefix_name=False)]
 )
 
@@ -151,6 +172,8 @@ def study(do: OmitArgPrefixes[Do]) -> None:
         _run(do)
     elif isinstance(do, Analysing):
         _analyse(do)
+    elif isinstance(do, Reporting):
+        _report(do)
     else:
         _power(do)
 
@@ -306,6 +329,19 @@ def _analyse(do: Analysing) -> None:
         rows = [vars(one) | {"finding": one.finding} for one in differences]
         write_text(do.csv, csv_table(list(rows[0]), [list(row.values()) for row in rows]))
         print_path(do.csv, "wrote ")
+    print_next("melmask", "study", "report", do.study, "--out", do.out)
+
+
+def _report(do: Reporting) -> None:
+    from melmask.report.study import study_report
+
+    if not do.study:
+        raise ValueError("a report needs a study: name one of smoke, small, ablations and paper, or a Python file")
+    found = [find(name, None) for name in do.study]
+    with console.status("drawing"):
+        written = study_report(found, do.out, do.page or do.out / "report", sounds=do.sounds)
+    answer.update(page=written)
+    print_path(written, "wrote ")
 
 
 def differences_table(differences: "Sequence[Difference]", study: "Study") -> Table:

@@ -1,10 +1,10 @@
-"""A table of text as Markdown and CSV."""
+"""A table of text as Markdown, LaTeX and CSV."""
 
 import csv
 import io
 from collections.abc import Container, Iterable, Sequence
 
-from melmask.escaping import in_csv, in_markdown
+from melmask.escaping import in_csv, in_latex, in_markdown
 
 
 def duration(seconds: float) -> str:
@@ -54,3 +54,21 @@ def csv_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerows([in_csv(cell) for cell in row] for row in (header, *rows))
     return text.getvalue()
+
+
+def latex_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """The lines of a LaTeX tabular of plain text, with the rules of booktabs; all but the first column to the right.
+
+    >>> print(latex_table(["arm", "points"], [["freq_profile", "-0.1"]]), end="")
+    \\begin{tabular}{lr}
+    \\toprule
+    arm & points \\\\
+    \\midrule
+    freq\\_profile & $-$0.1 \\\\
+    \\bottomrule
+    \\end{tabular}
+    """
+    head, *body = (f"{' & '.join(in_latex(cell) for cell in row)} \\\\" for row in (header, *rows))
+    columns = "l" + "r" * (len(header) - 1)
+    lines = [f"\\begin{{tabular}}{{{columns}}}", "\\toprule", head, "\\midrule", *body, "\\bottomrule"]
+    return "\n".join([*lines, "\\end{tabular}"]) + "\n"

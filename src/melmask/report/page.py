@@ -13,7 +13,7 @@ from typing import Any
 from markupsafe import Markup
 
 from melmask.files import write_bytes, write_text
-from melmask.viz.style import Figure, in_dark, png_of
+from melmask.viz.style import Figure, in_dark, png_of, svg_of
 
 
 @cache
@@ -61,15 +61,21 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]], numeric: bool = 
     return part("table", header, list(rows), numeric)
 
 
+def cell(value: str, lines: Sequence[str]) -> Markup:
+    """A cell of a table: a value, and lines in smaller letters below it."""
+    return part("cell", value, list(lines))
+
+
 class Figures:
     """Writes figures as PNG next to the page, and embeds them in it, once for a light page and once for a dark one.
 
     Args:
         folder: of the page.
+        svg: whether to write them as SVG too.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder, self._names = folder, set[str]()
+    def __init__(self, folder: Path, svg: bool = False) -> None:
+        self.folder, self.svg, self._names = folder, svg, set[str]()
 
     def add(self, name: str, figure: Figure, caption: str, *, narrow: bool = False) -> Markup:
         """Write the figure as PNG and return it as HTML.
@@ -85,6 +91,8 @@ class Figures:
         self._names.add(name)
         light = png_of(figure)
         write_bytes(self.folder / f"{name}.png", light)
+        if self.svg:
+            write_text(self.folder / f"{name}.svg", svg_of(figure))
         width, height = (round(side * figure.dpi) for side in figure.get_size_inches())
         forms = (base64.b64encode(png).decode() for png in (light, png_of(in_dark(figure))))
         return part("figure", *forms, width, height, caption, narrow)

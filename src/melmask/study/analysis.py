@@ -6,7 +6,7 @@ spread of seeds, of which three values tell little, is drawn from its fiducial d
 seeds and clips do together is in both, and is counted once.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -21,6 +21,8 @@ NUM_DRAWS = 10_000
 LEVEL = 0.05
 Z_POWER = 0.8416  # of a normal distribution, exceeded with the probability .2: power of 80 %
 Tasks = Literal["fixed", "resampled"]
+CellName = tuple[str, str]  # its group and arm
+Pair = tuple[CellName, CellName | None]  # a cell minus another, or its score alone
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +38,24 @@ class Draws:
     value: Float[np.ndarray, " scope"]
     resampled: Float[np.ndarray, "scope draw"]
     variance: Float[np.ndarray, " scope"]
+
+    def interval(self, scope: int) -> tuple[float, float]:
+        """The ends of the 95 % interval in one scope: percentiles of the draws."""
+        low, high = np.quantile(self.resampled[scope], [LEVEL / 2, 1 - LEVEL / 2])
+        return float(low), float(high)
+
+
+@dataclass(frozen=True, eq=False)
+class Compared:
+    """One cell minus another in every scope of the answers, or one cell's score.
+
+    Args:
+        draws: of the difference.
+        num_seeds: pairs of runs.
+    """
+
+    draws: Draws
+    num_seeds: int
 
 
 @dataclass(frozen=True)
@@ -113,6 +133,7 @@ def draw_differences(
     tasks: Tasks = "fixed",
     num_draws: int = NUM_DRAWS,
     seed: int = 0,
+    clips: Float[np.ndarray, "task draw"] | None = None,
 ) -> Draws:
     """The mixed bootstrap of the difference of two arms.
 
@@ -135,16 +156,18 @@ def draw_differences(
         tasks: whether they are the ones that matter, or a sample of such tasks.
         num_draws: resamples.
         seed: of the draws.
+        clips: deviations by the choice of groups, where they are drawn already; see `compare_cells`.
 
     Source: groups, Field & Welsh (2007), and the scale, Rao & Wu (1988); the variance components of crossed factors,
     Searle, Casella & McCulloch (1992), "Variance Components"; their fiducial draws, Weerahandi (1993), "Generalized
     confidence intervals". It is the design of several readers and several cases of Dorfman, Berbaum & Metz (1992).
     """
     num_seeds, num_tasks = len(differences[0]), len(differences)
-    rng, rng_clips = np.random.default_rng([seed, 1]), np.random.default_rng([seed, 0])
+    rng = np.random.default_rng([seed, 1])
     pairs = list(zip(differences, weights, strict=True))
     by_seed = np.stack([d.sum(axis=1) / w.sum() for d, w in pairs])
-    clips = np.stack([_draw_clips(d.mean(axis=0), w, num_draws, rng_clips) for d, w in pairs])
+    if clips is None:
+        clips = _draw_clips([differences], weights, num_draws, seed)[0]
     parts = [group_variances(d, w) for d, w in pairs]
     of_groups, of_both = (np.array(values) for values in zip(*parts, strict=True))
     noise = rng.standard_normal((num_draws, max(num_seeds, num_tasks)))
@@ -178,22 +201,30 @@ def draw_differences(
 
 
 def _draw_clips(
-    difference: Float[np.ndarray, " group"],
-    weight: Float[np.ndarray, " group"],
+    several: Sequence[Sequence[Float[np.ndarray, "_seed _group"]]],
+    weights: Sequence[Float[np.ndarray, " _group"]],
     num_draws: int,
-    rng: np.random.Generator,
-) -> Float[np.ndarray, " draw"]:
-    """Deviations of a task's difference where its groups are drawn with replacement."""
-    num_groups = len(weight)
-    if num_groups < 2:
-        return np.zeros(num_draws)
-    chunk, drawn = max(1, MAX_WEIGHTS // num_groups), []
-    even = np.full(num_groups, 1 / num_groups)
-    for start in range(0, num_draws, chunk):
-        counts = rng.multinomial(num_groups, even, size=min(chunk, num_draws - start))
-        drawn.append(counts @ difference / (counts @ weight))
-    scale = np.sqrt(num_groups / (num_groups - 1))
-    return scale * (np.concatenate(drawn) - difference.sum() / weight.sum())
+    seed: int,
+) -> Float[np.ndarray, "difference task draw"]:
+    """Deviations of differences where the groups of each task are drawn with replacement, the same ones for all."""
+    rng = np.random.default_rng([seed, 0])
+    drawn = np.zeros((len(several), len(weights), num_draws))
+    for number, weight in enumerate(weights):
+        num_groups = len(weight)
+        if num_groups < 2:
+            continue
+        chunk, even = max(1, MAX_WEIGHTS // num_groups), np.full(num_groups, 1 / num_groups)
+        means = [differences[number].mean(axis=0) for differences in several]
+        for start in range(0, num_draws, chunk):
+            part = slice(start, min(start + chunk, num_draws))
+            counts = rng.multinomial(num_groups, even, size=part.stop - start).astype(float)
+            whole = counts @ weight
+            for row, mean in enumerate(means):
+                drawn[row, number, part] = counts @ mean / whole
+        scale = np.sqrt(num_groups / (num_groups - 1))
+        for row, mean in enumerate(means):
+            drawn[row, number] = scale * (drawn[row, number] - mean.sum() / weight.sum())
+    return drawn
 
 
 def group_variances(
@@ -248,42 +279,66 @@ def analyse(
 
     Source: percentile intervals, Efron & Tibshirani (1993); two one-sided tests, Schuirmann (1987).
     """
+    pairs: list[Pair] = [(cell, (cell[0], baseline)) for cell in answers.cells if cell[1] != baseline]
+    compared = compare_cells(answers, pairs, tasks=tasks, num_draws=num_draws, seed=seed)
+    return adjusted(differences_of(answers, compared, margin))
+
+
+def compare_cells(
+    answers: Answers, pairs: Sequence[Pair], *, tasks: Tasks = "fixed", num_draws: int = NUM_DRAWS, seed: int = 0
+) -> dict[Pair, Compared]:
+    """The draws of each difference of two cells, or of a cell's own score, in every scope; without those of no run.
+
+    Args:
+        answers: of one probe.
+        pairs: the cells.
+        tasks, num_draws, seed: see `draw_differences`.
+    """
+    scopes, weights = list(answers.scopes().values()), [task.weight for task in answers.tasks]
+    differences = {pair: found for pair in pairs if (found := _in_pairs(answers, pair))}
+    clips = _draw_clips(list(differences.values()), weights, num_draws, seed)
+    return {
+        pair: Compared(
+            draw_differences(found, weights, scopes, tasks=tasks, num_draws=num_draws, seed=seed, clips=own),
+            len(found[0]),
+        )
+        for (pair, found), own in zip(differences.items(), clips, strict=True)
+    }
+
+
+def _in_pairs(answers: Answers, pair: Pair) -> list[Float[np.ndarray, "seed _group"]]:
+    """Of each task the difference of two cells, for the seeds of which both runs are complete; empty without any."""
+    rows = [answers.number(*cell) for cell in pair if cell is not None]
+    complete = np.all([np.isfinite(task.scores[rows]).all(axis=0) for task in answers.tasks], axis=0)
+    if not complete.any():
+        return []
+    return [(task.right[rows[0]] - (task.right[rows[1]] if rows[1:] else 0.0))[complete] for task in answers.tasks]
+
+
+def differences_of(answers: Answers, compared: Mapping[Pair, Compared], margin: float) -> list[Difference]:
+    """What the draws of pairs say in every scope, before p values are adjusted; see `adjusted`.
+
+    A baseline of another group is named with its group.
+    """
     scopes, found = answers.scopes(), []
-    for group, arm in answers.cells:
-        if arm == baseline:
-            continue
-        first, second = answers.number(group, arm), answers.number(group, baseline)
-        drawn, num_seeds = _compared(answers, first, second, list(scopes.values()), tasks, num_draws, seed)
-        if drawn is None:
-            continue
+    for (cell, other), one in compared.items():
+        assert other is not None
         for number, (scope, rows) in enumerate(scopes.items()):
             found.append(
                 _difference(
-                    drawn, number, margin, group=group, arm=arm, baseline=baseline, probe=answers.probe, scope=scope,
-                    num_seeds=num_seeds, num_tasks=len(rows),
+                    one.draws, number, margin, group=cell[0], arm=cell[1],
+                    baseline=other[1] if other[0] == cell[0] else " ".join(other), probe=answers.probe, scope=scope,
+                    num_seeds=one.num_seeds, num_tasks=len(rows),
                     num_groups=min(len(answers.tasks[row].weight) for row in rows),
                 )
             )  # fmt: skip
-    return adjusted(found)
-
-
-def _compared(
-    answers: Answers, first: int, second: int, scopes: list[list[int]], tasks: Tasks, num_draws: int, seed: int
-) -> tuple[Draws | None, int]:
-    """The draws of one cell minus another, and the number of pairs; None without any."""
-    complete = np.all([np.isfinite(task.scores[[first, second]]).all(axis=0) for task in answers.tasks], axis=0)
-    if not complete.any():
-        return None, 0
-    differences = [(task.right[first] - task.right[second])[complete] for task in answers.tasks]
-    weights = [task.weight for task in answers.tasks]
-    drawn = draw_differences(differences, weights, scopes, tasks=tasks, num_draws=num_draws, seed=seed)
-    return drawn, int(complete.sum())
+    return found
 
 
 def _difference(drawn: Draws, number: int, margin: float, **named: object) -> Difference:
     """One scope of the draws, with its interval and p values; those of Holm are set later."""
     resampled, value = drawn.resampled[number], float(drawn.value[number])
-    low, high = (float(one) for one in np.quantile(resampled, [LEVEL / 2, 1 - LEVEL / 2]))
+    low, high = drawn.interval(number)
     worse, better = _share(resampled <= -margin), _share(resampled >= margin)
     p_value = min(1.0, 2 * min(_share(resampled <= 0), _share(resampled >= 0)))
     return Difference(

@@ -1,16 +1,24 @@
-"""What a study will take, told before it starts: steps, time and commands of every run."""
+"""What a study will take, told before it starts: steps, time and commands of every run; and what masking took of it."""
 
 import dataclasses
 import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 
-from melmask.plan.devices import Device
+from melmask.plan.devices import DEVICES, Device
 from melmask.plan.flops import step_flops
-from melmask.plan.plan import Data, make_plan
+from melmask.plan.plan import AUDIOSET, Data, make_plan
+from melmask.study.curves import RunCurves
 from melmask.study.kept import RUNS, STORE
 from melmask.study.runs import nearest_recipe
 from melmask.study.study import Cell, PlannedRun, Study
+from melmask.train.paper import PAPER
+from melmask.train.recipe import RECIPES, Recipe
+
+AT_SCALE = "a100-80gb"  # the device of the estimate at AudioSet's scale
+GUIDE_PARTS = ("guide pass", "ranking")  # of a step's operations: what a strategy adds
 
 
 @dataclass(frozen=True)
@@ -68,3 +76,59 @@ def commands_of(study: Study, run: PlannedRun, out: Path) -> list[str]:
         command = ["melmask", "evaluate", folder, "--task", task.table, "--probe", *study.probes, *folds]
         commands.append(shlex.join([*command, "--protocol", study.protocol, "--no-baselines"]))
     return commands
+
+
+@dataclass(frozen=True)
+class MaskingCost:
+    """What the masking of a cell costs.
+
+    Args:
+        cell: of the study.
+        num_runs: whose logs were read; without any, the first three are None.
+        step_s: seconds of a step, the median over the runs: measured where they were trained.
+        mask_s: seconds of guides and masks in a step.
+        mask_share: their share of it.
+        flops: operations of a step for one sample, without the optimiser's; counted from the recipe.
+        guide_flops: those of them that the strategy adds: another pass through the encoder, and products that rank.
+        hours: device-hours of the paper's recipe of that framework with this strategy, on AudioSet, on `AT_SCALE`:
+            estimated from operations, data sheet and an assumed utilisation. None for a framework without such a recipe.
+    """
+
+    cell: Cell
+    num_runs: int
+    step_s: float | None
+    mask_s: float | None
+    mask_share: float | None
+    flops: int
+    guide_flops: int
+    hours: float | None
+
+
+def masking_costs(study: Study, curves: Mapping[str, RunCurves], num_mels: int = 80) -> list[MaskingCost]:
+    """The cost of masking of every cell, in the study's order.
+
+    Args:
+        study: any.
+        curves: of its runs, by name; of those that are known.
+        num_mels: mel bands of its store.
+    """
+    found = []
+    for cell in study.cells:
+        kept = [curves[name] for seed in study.seeds if (name := cell.run_name(seed)) in curves]
+        flops = step_flops(cell.recipe, num_mels)
+        added = sum(part.total for part in flops.parts if part.name in GUIDE_PARTS)
+        step_s = median(one.step_s for one in kept) if kept else None
+        mask_s = median(one.step_s * one.mask_share for one in kept) if kept else None
+        share = median(one.mask_share for one in kept) if kept else None
+        hours = _hours_at_scale(cell.recipe)
+        found.append(MaskingCost(cell, len(kept), step_s, mask_s, share, flops.per_sample, added, hours))
+    return found
+
+
+def _hours_at_scale(recipe: Recipe) -> float | None:
+    """Device-hours of the paper's recipe with this one's strategy, on AudioSet."""
+    base = RECIPES.get(f"{PAPER}{recipe.framework}")
+    if base is None:
+        return None
+    changed = dataclasses.replace(base, strategy=recipe.strategy, strategy_options=recipe.strategy_options)
+    return make_plan(changed, AUDIOSET, DEVICES[AT_SCALE]).device_hours

@@ -19,6 +19,7 @@ from melmask.evaluation.run import evaluate_table
 from melmask.files import read_lines
 from melmask.locks import Locked, exclusive
 from melmask.nn.encoder_file import ENCODER as ENCODER_FILE
+from melmask.study.curves import keep_curves
 from melmask.study.kept import (
     LOCK,
     LOCK_WAIT_S,
@@ -244,6 +245,7 @@ def do_run(study: Study, out: Path, run: PlannedRun, tell: Callable[[], None] = 
         trained = is_trained(folder, num_steps_of(run.recipe, store))
         if not trained and not pretrain(run.recipe, store, folder, resume=started, report=lambda entry: tell()):
             return INTERRUPTED
+        keep_curves(out, [run.name])
     except Locked:
         return BUSY
     except Exception as error:

@@ -90,7 +90,7 @@ def save_mask_figure(
     encoder = PretrainedEncoder.load(run) if run else None
     spec = encoder.spec if encoder else LogMelSpec()
     patch_shape = encoder.encoder.patch_shape if encoder else (16, 16)
-    log_mel = _read_log_mel(file, spec, examples.start_s, examples.length_s, patch_shape[1])
+    log_mel = read_log_mel(file, spec, examples.start_s, examples.length_s, patch_shape[1])
     if encoder:
         log_mel = (log_mel - encoder.front_end.mean) / encoder.front_end.std
     else:
@@ -109,7 +109,7 @@ def save_mask_figure(
     write_bytes(out, style.png_of(figure))
 
 
-def _read_log_mel(
+def read_log_mel(
     file: Path, spec: LogMelSpec, start_s: float, length_s: float, min_frames: int
 ) -> Float[Tensor, "mel frame"]:
     """The log-mel spectrogram of a part of a recording, zero-padded to ``min_frames`` frames and not normalised."""

@@ -137,6 +137,15 @@ def png_of(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
+def svg_of(figure: Figure) -> str:
+    """The figure as SVG, the same text for the same figure; letters are outlines, which need no font."""
+    buffer = io.StringIO()
+    with styled(), matplotlib.rc_context({"svg.hashsalt": "melmask"}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    return buffer.getvalue()
+
+
 def in_dark(figure: Figure) -> Figure:
     """The same figure, recoloured for a dark page: text, lines and grounds; what shows data keeps its colours."""
     figure.set_layout_engine("none")  # it stays as it was laid out

@@ -8,6 +8,8 @@ import pytest
 
 from melmask.cli.main import main
 from melmask.evaluation.results import read_results
+from melmask.study.cost import masking_costs
+from melmask.study.curves import read_curves
 from melmask.study.kept import RUNS, read_failures, read_right, read_tested
 from melmask.study.run import missing, open_store, run_study, shard_of
 from melmask.study.shipped import ABLATIONS, ARMS, STUDIES
@@ -44,6 +46,8 @@ def test_a_study_trains_and_evaluates_what_is_missing(study, tmp_path, capsys, m
         kept = right[one.encoder, one.task, one.probe]
         assert kept.share.mean() == pytest.approx(one.score) and len(kept.right) == one.num_clips == 8
         assert set(tested[one.task, one.content].folds) == {0} and len(set(tested[one.task, one.content].groups)) == 2
+    curves = read_curves(tmp_path)
+    assert set(curves) == set(first.done) and all(one.step[-1] == one.num_steps == 4 for one in curves.values())
     assert "chirps:1" in json.loads((tmp_path / RUNS / first.done[0] / "recipe.json").read_text())["exclude"]
 
     # A second call has nothing to do; a cell with another recipe under the same name is no other's result.
@@ -82,6 +86,15 @@ def check_commands(out, capsys, monkeypatch, study):
     with pytest.raises(SystemExit):
         main(["study", "power", "chirps", "--out", str(out)])
     assert "two seeds" in capsys.readouterr().err
+
+
+def test_the_cost_of_masking_is_counted_and_estimated(study):
+    cells = grid({"msm-mae": MICRO}, {"random": {}, "dwm": {"strategy": "dwm"}, "sgim": {"strategy": "sgim"}})
+    random, dwm, sgim = masking_costs(dataclasses.replace(study, cells=cells), {})
+    assert random.guide_flops == 0 and sgim.guide_flops > dwm.guide_flops >= 0 and sgim.flops > random.flops
+    assert sgim.guide_flops == sgim.flops - random.flops and random.step_s is None
+    # The paper's recipe at AudioSet's scale: one more pass of all patches makes a run longer.
+    assert random.hours == pytest.approx(dwm.hours, rel=1e-3) and 1.2 < sgim.hours / random.hours < 3
 
 
 @pytest.mark.slow

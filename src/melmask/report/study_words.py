@@ -1,0 +1,101 @@
+"""A study's findings in plain words, made of its numbers: what contradicts the hope for an arm first."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+from melmask.report.study_tables import points, span
+from melmask.study.analysis import Difference
+from melmask.study.evidence import Evidence
+
+# A study is made in the hope that its arms are better than the baseline.
+ORDER = ("worse", "equivalent", "not worse", "open", "better")
+SAID = {
+    "worse": "worse",
+    "equivalent": "equivalent within {margin:g} points",
+    "not worse": "no worse than by {margin:g} points, and not shown to be better",
+    "open": "undecided",
+    "better": "better",
+}
+MAX_NAMED = 24  # runs that are missing
+
+
+def lead(evidence: Evidence) -> str:
+    """How much of the grid there is, what the comparisons of all tasks gave, and the size that could have been seen."""
+    study, found = evidence.study, _of_all_tasks(evidence)
+    there = f"{evidence.num_complete} of {len(evidence.runs)} runs are there"
+    part = "" if evidence.num_complete == len(evidence.runs) else ": an incomplete grid, whose findings may change"
+    if not found:
+        return f"{study.question} {there}{part}. No arm can be compared with {study.baseline} yet."
+    counts = Counter(one.finding for one in found)
+    words = ", ".join(
+        f"{counts[name]} {SAID[name].format(margin=100 * study.margin)}" for name in ORDER if counts[name]
+    )
+    seen = sorted(one.smallest for one in found)
+    sizes = f"{100 * seen[0]:.1f}" if len(seen) == 1 else f"{100 * seen[0]:.1f} to {100 * seen[-1]:.1f}"
+    return (
+        f"{study.question} {there}{part}. Of {len(found)} comparisons with {study.baseline} over all tasks "
+        f"({evidence.probe}): {words}. Differences of {sizes} points would have been found four times in five; smaller "
+        "ones may have gone unseen."
+    )
+
+
+def findings(evidence: Evidence) -> list[str]:
+    """A sentence for every comparison over all tasks, and for those of a kind of tasks that found a difference."""
+    clear = [
+        one for one in evidence.differences
+        if one.probe == evidence.probe and one.scope in evidence.mean_scopes[1:] and one.finding in ("worse", "better")
+    ]  # fmt: skip
+    return [one.sentence for one in against_hopes_first([*_of_all_tasks(evidence), *clear])]
+
+
+def against_hopes_first(found: Sequence[Difference]) -> list[Difference]:
+    """Differences in the order of `ORDER`, the smallest value first within each finding."""
+    return sorted(found, key=lambda one: (ORDER.index(one.finding), one.value))
+
+
+def beside(evidence: Evidence) -> list[str]:
+    """How large other choices are, in sentences, and what the grid does not vary."""
+    lines = [
+        f"{one.what[0].upper()}{one.what[1:]}: {points(one.value)} points over all tasks (95 % interval "
+        f"{span(one.low, one.high)})."
+        for one in evidence.contrasts
+    ]
+    for group in evidence.study.groups:
+        deviation = evidence.seed_deviation(group)
+        if deviation is not None:
+            lines.append(
+                f"Two runs of {group} with {evidence.study.baseline} masking that differ in nothing but their seed: a "
+                f"standard deviation of {100 * deviation * 2**0.5:.1f} points."
+            )
+    return [*lines, *not_varied(evidence)]
+
+
+def not_varied(evidence: Evidence) -> list[str]:
+    """Choices of which the grid says nothing, since all cells of a group share them."""
+    cells = evidence.study.cells
+    recipes = {group: [cell.recipe for cell in cells if cell.group == group] for group in evidence.study.groups}
+    settings = {
+        "patch shape": "patch_shape", "training time": "steps", "size of the encoder": "size", "batch size": "batch_size",
+    }  # fmt: skip
+    same = [
+        words for words, name in settings.items()
+        if all(len({vars(recipe)[name] for recipe in own}) == 1 for own in recipes.values())
+    ]  # fmt: skip
+    return [f"Not varied within a group, and so not measured: {', '.join(same)}."] if same else []
+
+
+def missing_runs(evidence: Evidence) -> str:
+    """The runs that are not complete, in one sentence; empty if all are."""
+    names = [name for name, done in evidence.runs.items() if done < len(evidence.study.tasks)]
+    if not names:
+        return ""
+    more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
+    return (
+        f"{len(names)} of {len(evidence.runs)} runs are missing or not evaluated on all tasks: "
+        f"{', '.join(names[:MAX_NAMED])}{more}."
+    )
+
+
+def _of_all_tasks(evidence: Evidence) -> list[Difference]:
+    scope = evidence.mean_scopes[0]
+    return [one for one in evidence.differences if one.probe == evidence.probe and one.scope == scope]
