@@ -84,14 +84,9 @@ def write_study(
                 share = 0.5 + effects.get((run.cell.arm, given.kind), 0.0)
                 right = "".join("1" if place < round(share * num_clips) else "0" for place in order)
                 clips.append(asdict(RightAnswers(run.name, task, probe, task, 1, right)))
-                score = right.count("1") / num_clips
-                results.append(
-                    asdict(
-                        Result(
-                            task, f"{task}.csv", probe, "encoder", "accuracy", score, score, score, 1, num_clips, 2, 8, 0,
-                            (), "", "0.1.0", encoder=run.name, content=task,
-                        )
-                    )
-                )  # fmt: skip
+                score = (right.count("1") / num_clips,) * 3
+                names = (task, f"{task}.csv", probe, "encoder", "accuracy")
+                told = Result(*names, *score, 1, num_clips, 2, 8, 0, (), "", "0.1.0", encoder=run.name, content=task)
+                results.append(asdict(told))
     append_lines(out / CLIPS, clips)
     append_lines(out / "results.jsonl", results)

@@ -1,6 +1,5 @@
 """Studies -> one self-contained page with their findings, and the same figures and tables as files beside it."""
 
-import platform
 import shlex
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -31,13 +30,14 @@ DIFFERENCES_NOTE = (
     "been found four times in five. The margin, shaded grey, is {margin:g} points and was fixed before the runs."
 )
 EFFECTS_CAPTION = (
-    "Each arm's difference to {baseline} masking with its 95 % interval, by {probe}. Filled: better or worse after Holm's "
-    "adjustment. Grey: the margin of equivalence, {margin:g} points."
+    "Each arm's difference to {baseline} masking with its 95 % interval, by {probe}. Filled: better or worse after "
+    "Holm's adjustment. Grey: the margin of equivalence, {margin:g} points."
 )
 TRADE_OFF_CAPTION = (
     "What an arm gains on event tasks, against what it gains on the other tasks: speech, music and the rest. "
-    "{baseline} masking is at the origin. The ellipse holds 95 % of the joint draws of both differences: of seeds, which "
-    "both share, and of clips; the largest are cut at the frame. An arm to the right and below trades the other tasks for events."
+    "{baseline} masking is at the origin. The ellipse holds 95 % of the joint draws of both differences: of seeds, "
+    "which both share, and of clips; the largest are cut at the frame. An arm to the right and below trades the other "
+    "tasks for events."
 )
 SCORES_NOTE = (
     "Accuracy in percent by {probe}, the mean over seeds, with its 95 % interval; below it the difference to "
@@ -47,11 +47,13 @@ SCORES_NOTE = (
 COST_NOTE = (
     "Time is measured, as the median over logs of runs: {where}. Operations are counted from the recipe: matrix "
     "products of a step, for one sample. GPU-hours are an estimate: the paper's recipe of that framework with this "
-    "strategy on AudioSet, on one {device}, from its operations, the data sheet and an assumed utilisation (docs/planning.md)."
+    "strategy on AudioSet, on one {device}, from its operations, the data sheet and an assumed utilisation "
+    "(docs/planning.md)."
 )
 CURVES_CAPTION = (
-    "Means over the runs of each arm, and the runs faintly. Losses of different strategies are not comparable: one that "
-    "masks harder patches has a higher loss without being worse. An effective rank that falls towards 1 is a collapse."
+    "Means over the runs of each arm, and the runs faintly. Losses of different strategies are not comparable: one "
+    "that masks harder patches has a higher loss without being worse. An effective rank that falls towards 1 is a "
+    "collapse."
 )
 MASKS_CAPTION = (
     "A mask of each arm at the end of its schedule, and how often each patch is masked in 200 draws: orange more often "
@@ -321,10 +323,7 @@ def provenance_section(part: Part) -> list[Markup]:
         ["curves kept with melmask", _joined(one.melmask for one in kept)],
         ["curves kept with torch", _joined(one.torch for one in kept)],
         ["trained on hardware", _joined(one.hardware for one in kept)],
-        [
-            "page written with",
-            f"melmask {version('melmask')}, numpy {version('numpy')}, Python {platform.python_version()}",
-        ],
+        ["page written with", f"melmask {version('melmask')}, numpy {version('numpy')}"],
     ]
     return [page.table(["", ""], facts), page.part("code", "\n".join(map(shlex.join, commands)))]
 

@@ -26,7 +26,7 @@ def lead(evidence: Evidence) -> str:
     part = "" if evidence.num_complete == len(evidence.runs) else ": an incomplete grid, whose findings may change"
     if not found:
         return f"{study.question} {there}{part}. No arm can be compared with {study.baseline} yet."
-    counts = Counter(one.finding for one in found)
+    counts = Counter[str](one.finding for one in found)
     words = ", ".join(
         f"{counts[name]} {SAID[name].format(margin=100 * study.margin)}" for name in ORDER if counts[name]
     )
@@ -75,7 +75,8 @@ def not_varied(evidence: Evidence) -> list[str]:
     cells = evidence.study.cells
     recipes = {group: [cell.recipe for cell in cells if cell.group == group] for group in evidence.study.groups}
     settings = {
-        "patch shape": "patch_shape", "training time": "steps", "size of the encoder": "size", "batch size": "batch_size",
+        "patch shape": "patch_shape", "training time": "steps", "size of the encoder": "size",
+        "batch size": "batch_size",
     }  # fmt: skip
     same = [
         words for words, name in settings.items()

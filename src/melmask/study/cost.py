@@ -91,7 +91,8 @@ class MaskingCost:
         flops: operations of a step for one sample, without the optimiser's; counted from the recipe.
         guide_flops: those of them that the strategy adds: another pass through the encoder, and products that rank.
         hours: device-hours of the paper's recipe of that framework with this strategy, on AudioSet, on `AT_SCALE`:
-            estimated from operations, data sheet and an assumed utilisation. None for a framework without such a recipe.
+            estimated from operations, data sheet and an assumed utilisation. None for a framework without such a
+            recipe.
     """
 
     cell: Cell

@@ -224,12 +224,12 @@ def ellipse(centre: Float[np.ndarray, " 2"], drawn: Float[np.ndarray, "2 draw"])
         centre: the point.
         drawn: around it.
     """
-    low, high = np.quantile(drawn, [0.025, 0.975], axis=1)
-    scale = (high - low) / 2
+    ends = np.stack([np.quantile(one, [0.025, 0.975]) for one in drawn])
+    scale = (ends[:, 1] - ends[:, 0]) / 2
     if not scale.all():
         return centre + np.stack([-scale, scale])  # of no width in one direction: a line
     ranks = drawn.argsort(axis=1).argsort(axis=1)
-    correlation = np.clip(2 * np.sin(np.pi / 6 * np.corrcoef(ranks)[0, 1]), -0.999, 0.999)
+    correlation = np.clip(2 * np.sin(np.pi / 6 * np.corrcoef(ranks)), -0.999, 0.999)[0, 1]
     root = np.linalg.cholesky(np.array([[1, correlation], [correlation, 1]]))
     standard = np.linalg.solve(root, (drawn - centre[:, None]) / scale[:, None])
     radius = np.quantile(np.sqrt((standard**2).sum(axis=0)), 0.95)

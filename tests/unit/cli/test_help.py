@@ -16,7 +16,7 @@ from melmask.masking import STRATEGIES
 from melmask.probes import PROBES
 from melmask.train.recipe import RECIPES
 
-PARTS = {"tasks": ("list", "show", "make"), "study": ("plan", "run", "analyse", "power")}
+PARTS = {"tasks": ("list", "show", "make"), "study": ("plan", "run", "analyse", "report", "power")}
 CALLS = [(name, *part) for name in main.COMMANDS for part in ((), *((one,) for one in PARTS.get(name, ())))]
 
 
