@@ -1,24 +1,20 @@
 """The command study: a grid of runs and their evaluations, planned, run and analysed."""
 
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from rich.markup import escape
-from rich.table import Table
 from tyro.conf import OmitArgPrefixes, Positional, arg, subcommand
 
 from melmask.cli.console import answer, bar, console, named, print_next, print_notes, print_path
 from melmask.cli.main import EXIT_INTERRUPTED, EXIT_LEFT_OUT
 from melmask.cli.options import Folder, OptionalFolder, Sounds, Workers
+from melmask.cli.study_tables import costs_table, designs_table, differences_table
 from melmask.plan.devices import DEVICES
 
 if TYPE_CHECKING:
-    from melmask.study.analysis import Difference
-    from melmask.study.cost import CellCost
-    from melmask.study.power import Design
     from melmask.study.run import Outcome, Standing
     from melmask.study.study import Study
 
@@ -216,24 +212,6 @@ def _plan(do: Planning) -> None:
     print_next("melmask", "study", "run", do.study, "--out", do.out)
 
 
-def costs_table(study: "Study", costs: "Sequence[CellCost]") -> Table:
-    """A row for every cell: steps and time of a run, and of all its seeds."""
-    from melmask.cli.plan import duration
-
-    caption = f"{len(study.seeds)} seeds each, on {len(study.tasks)} tasks with {', '.join(study.probes)}"
-    table = Table(
-        title=named(f"{study.name}: {study.question}"), caption=named(caption), title_justify="left",
-        caption_justify="left",
-    )  # fmt: skip
-    table.add_column("cell", overflow="fold")
-    for column in ("steps", "a run", "all seeds"):
-        table.add_column(column, justify="right")
-    for cost in costs:
-        times = duration(cost.run_s), duration(cost.run_s * len(study.seeds))
-        table.add_row(named(cost.cell.name), f"{cost.num_steps:,}", *times)
-    return table
-
-
 def _run(do: Running) -> None:
     from melmask.extras import need
     from melmask.study.run import missing, open_store, run_study, shard_of
@@ -344,25 +322,6 @@ def _report(do: Reporting) -> None:
     print_path(written, "wrote ")
 
 
-def differences_table(differences: "Sequence[Difference]", study: "Study") -> Table:
-    """A row for every comparison."""
-    caption = (
-        f"points of accuracy, minus {study.baseline}; 95 % intervals; p after Holm within means, within single tasks; "
-        f"margin of equivalence {100 * study.margin:g} points; seen: what would be found with a power of 80 %"
-    )
-    table = Table(title=named(study.question), caption=caption, title_justify="left", caption_justify="left")
-    for column in ("arm", "scope", "probe"):
-        table.add_column(column, overflow="fold")
-    for column in ("difference", "p", "p not worse", "p equal", "seen"):
-        table.add_column(column, justify="right")
-    for one in differences:
-        figures = f"[bold]{100 * one.value:+.1f}[/]\n[dim]{100 * one.low:+.1f} to {100 * one.high:+.1f}[/]"
-        ps = [f"{p:.2g}" for p in (one.p_holm, one.p_not_worse, one.p_equivalent)]
-        words = [named(text) for text in (f"{one.group} {one.arm}", one.scope, one.probe)]
-        table.add_row(*words, figures, *ps, f"{100 * one.smallest:.1f}")
-    return table
-
-
 def _power(do: Power) -> None:
     from melmask.study.answers import read_answers
     from melmask.study.power import best_designs, components_of
@@ -392,14 +351,3 @@ def _power(do: Power) -> None:
     print_notes(answers.notes)
     answer.update(components=components, designs=designs[:NUM_SHOWN])
     print_next("melmask", "study", "plan", do.study)
-
-
-def designs_table(designs: "Sequence[Design]") -> Table:
-    """A row for every design, the one that sees most first."""
-    table = Table(title="designs that fit the budget", title_justify="left")
-    for column in ("seeds", "tasks", "folds", "smallest difference, points", "h"):
-        table.add_column(column, justify="right")
-    for one in designs:
-        figures = f"{one.folds:.0%}", f"{100 * one.smallest:.2f}", f"{one.hours:.1f}"
-        table.add_row(str(one.num_seeds), str(one.num_tasks), *figures)
-    return table
