@@ -12,7 +12,7 @@ import dataclasses
 from melmask.study.shipped import SHORT, SMALL
 from melmask.study.study import Cell, Study, StudyTask
 
-RATES = {"msm-mae": (5e-4, 1e-3, 2e-3), "m2d": (2.5e-4, 5e-4, 1e-3)}
+RATES = {"msm-mae": (5e-4, 1e-3, 2e-3), "m2d": (1.25e-4, 2.5e-4, 5e-4, 1e-3)}
 
 study = Study(
     name="learning-rate",
