@@ -21,7 +21,7 @@ COMMAND ?=
 FUZZ ?=
 BENCHMARKS := train profile_step lengths prepare embed masking memory busy start
 
-.PHONY: setup quickstart test test-slow test-processors test-adapters lint format bench bench-compare device-wheels device-check tiny-encoder model-card faults docs-pictures clean
+.PHONY: setup quickstart test test-slow test-processors test-adapters lint format bench bench-compare device-wheels device-check tiny-encoder model-card faults study-report docs-pictures clean
 
 setup: .venv/.ready
 
@@ -108,6 +108,10 @@ model-card: setup
 faults: setup
 	@echo "== every fault of tools/faults, and docs/reliability.md (25 minutes on two cores; ONLY=\"names bounds\", FUZZ=1000)"
 	PYTHONPATH=tools $(BIN)/python -m faults $(addprefix --only ,$(ONLY)) $(if $(FUZZ),--num-fuzz $(FUZZ))
+
+study-report: setup
+	@echo "== out/study/study.html, docs/guidance.md with its pictures and the table of README.md, from studies/small"
+	PYTHONPATH=tools $(BIN)/python -m guidance
 
 docs-pictures: setup
 	@echo "== the pictures of docs/masking.md and docs/procedural.md (ONLY=\"dwm sgim\": some of them; RUN=folder: another model; OUT=folder)"

@@ -8,10 +8,11 @@ seeds and clips do together is in both, and is counted once.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int16
 
 from melmask.evaluation.bootstrap import MAX_WEIGHTS
 from melmask.evaluation.task import FEW_GROUPS
@@ -207,23 +208,32 @@ def _draw_clips(
     seed: int,
 ) -> Float[np.ndarray, "difference task draw"]:
     """Deviations of differences where the groups of each task are drawn with replacement, the same ones for all."""
-    rng = np.random.default_rng([seed, 0])
     drawn = np.zeros((len(several), len(weights), num_draws))
+    chosen = _groups(tuple(map(len, weights)), num_draws, seed)
     for number, weight in enumerate(weights):
         num_groups = len(weight)
         if num_groups < 2:
             continue
-        chunk, even = max(1, MAX_WEIGHTS // num_groups), np.full(num_groups, 1 / num_groups)
-        means = [differences[number].mean(axis=0) for differences in several]
+        means, chunk = [one[number].mean(axis=0) for one in several], max(1, MAX_WEIGHTS // num_groups)
         for start in range(0, num_draws, chunk):
-            part = slice(start, min(start + chunk, num_draws))
-            counts = rng.multinomial(num_groups, even, size=part.stop - start).astype(float)
+            counts = chosen[number][start : start + chunk].astype(float)
             whole = counts @ weight
             for row, mean in enumerate(means):
-                drawn[row, number, part] = counts @ mean / whole
-        scale = np.sqrt(num_groups / (num_groups - 1))
-        for row, mean in enumerate(means):
-            drawn[row, number] = scale * (drawn[row, number] - mean.sum() / weight.sum())
+                deviation = counts @ mean / whole - mean.sum() / weight.sum()
+                drawn[row, number, start : start + chunk] = np.sqrt(num_groups / (num_groups - 1)) * deviation
+    return drawn
+
+
+@lru_cache(maxsize=1)  # as a report compares many pairs on the same tasks
+def _groups(sizes: tuple[int, ...], num_draws: int, seed: int) -> list[Int16[np.ndarray, "draw _group"]]:
+    """How often each group of each task is drawn; nothing for a task of one group."""
+    rng, drawn = np.random.default_rng([seed, 0]), []
+    for size in sizes:
+        counts, chunk = np.empty((num_draws if size > 1 else 0, size), np.int16), max(1, MAX_WEIGHTS // size)
+        for start in range(0, len(counts), chunk):
+            part = counts[start : start + chunk]
+            part[:] = rng.multinomial(size, np.full(size, 1 / size), size=len(part))
+        drawn.append(counts)
     return drawn
 
 
@@ -268,8 +278,7 @@ def analyse(
 ) -> list[Difference]:
     """Compare every arm with the baseline of its group, in every scope.
 
-    Only seeds of which both runs are complete are compared. The margin belongs to the study, and is fixed before it is
-    run.
+    Only seeds of which both runs are complete are compared. The margin is the study's, fixed before it is run.
 
     Args:
         answers: of one probe.

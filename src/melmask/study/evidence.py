@@ -158,12 +158,13 @@ class Evidence:
             found.append(Contrast("framework", what, float(one.draws.value[0]), *one.draws.interval(0)))
         first, *others = self.answers.values()
         for second in others:
-            for group in groups if _same_tasks(first, second) else ():
-                of_both, cell = _with_cell_of(first, second, (group, baseline))
-                one_pair: Pair = ((group, baseline), cell)
-                for one in compare_cells(of_both, [one_pair], num_draws=self.num_draws).values():
-                    what = f"{first.probe} against {second.probe}, {group} with {baseline} masking"
-                    found.append(Contrast("probe", what, float(one.draws.value[0]), *one.draws.interval(0)))
+            if not _same_tasks(first, second):
+                continue
+            pairs = [((group, baseline), (group, _by(baseline, second))) for group in groups]
+            of_both = _with_cells_of(first, second)
+            for (cell, _), one in compare_cells(of_both, pairs, num_draws=self.num_draws).items():
+                what = f"{first.probe} against {second.probe}, {cell[0]} with {baseline} masking"
+                found.append(Contrast("probe", what, float(one.draws.value[0]), *one.draws.interval(0)))
         return found
 
     def seed_deviation(self, group: str) -> float | None:
@@ -244,11 +245,16 @@ def _same_tasks(first: Answers, second: Answers) -> bool:
     )
 
 
-def _with_cell_of(first: Answers, second: Answers, cell: CellName) -> tuple[Answers, CellName]:
-    """The answers of one probe, with one cell's answers of another probe as a further cell; and its name."""
-    row, name = second.number(*cell), (cell[0], f"{cell[1]} by {second.probe}")
+def _with_cells_of(first: Answers, second: Answers) -> Answers:
+    """The answers of one probe, with those of another as further cells of the same groups, named by `_by`."""
     tasks = tuple(
-        replace(one, right=np.concatenate([one.right, other.right[[row]]]))
+        replace(one, right=np.concatenate([one.right, other.right]))
         for one, other in zip(first.tasks, second.tasks, strict=True)
     )
-    return Answers(first.probe, (*first.cells, name), tasks), name
+    more = tuple((group, _by(arm, second)) for group, arm in second.cells)
+    return Answers(first.probe, (*first.cells, *more), tasks)
+
+
+def _by(arm: str, answers: Answers) -> str:
+    """An arm's name among those of another probe."""
+    return f"{arm} by {answers.probe}"

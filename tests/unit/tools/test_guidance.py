@@ -1,0 +1,54 @@
+"""The guidance: it is what the results in the repository give, and its sentences lead to their rows."""
+
+import re
+from pathlib import Path
+
+import pytest
+from guidance import text
+from guidance.__main__ import draw
+from guidance.found import read_found
+from guidance.text import guidance, readme_section, with_section
+
+from melmask.study.cost import MaskingCost
+from melmask.study.shipped import STUDIES
+from studies import write_study
+
+ROOT = Path(__file__).parents[3]
+RESULTS = ROOT / "studies" / "small"
+
+
+def test_the_guidance_and_the_readme_are_what_the_results_give():
+    found, readme = read_found(RESULTS), (ROOT / "README.md").read_text(encoding="utf-8")
+    written = (ROOT / "docs" / "guidance.md").read_text(encoding="utf-8")
+    assert written == guidance(found, RESULTS), "write it anew: make study-report"
+    assert readme == with_section(readme, readme_section(found)), "write it anew: make study-report"
+
+
+def test_sentences_lead_to_their_rows_and_what_is_missing_is_said(tmp_path, monkeypatch):
+    costs = [MaskingCost(cell, 0, None, None, None, 100, 10, 1.0) for cell in STUDIES["small"].cells]
+    monkeypatch.setattr(text, "masking_costs", lambda study, curves: costs)  # which takes seconds for the first time
+    effects = {("dwm", "events"): 0.3, ("ibm", "events"): 0.3, ("ibm", "other"): -0.3, ("freq_profile", "events"): 0.3}
+    write_study(STUDIES["small"], tmp_path, effects, num_clips=40, lacking=3)
+    found = read_found(tmp_path, num_draws=4000)
+    assert found.ablations is None and found.small.num_complete == 45
+    page = guidance(found, tmp_path)
+    titles = re.findall(r"^#+ (.*)$", page, re.MULTILINE)
+    anchors = {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+    assert set(re.findall(r"\]\(#([^)]*)\)", page)) <= anchors
+    words = " ".join(page.split())
+    assert "45 of 48 runs are there: an incomplete grid" in words and "`ablations`: not measured yet" in words
+    assert "not measured yet: dwm-k1 against dwm (msm-mae, all tasks)" in words
+    # What does not bear out a claim stands above the questions, and what does is not there.
+    against = " ".join(page.partition("## Questions")[0].split())
+    assert "dwm against freq_profile (m2d, events tasks" in against and "our hope that dwm is better than" in against
+    assert "dwm against random (msm-mae, events tasks" not in against
+    assert "ibm against random (m2d, other tasks" not in against
+    assert "dwm against random (msm-mae, events tasks, ridge): better: +30.0 points" in words
+    assert "Not varied within a group, not measured yet: patch shape, training time" in words
+    row = next(line for line in readme_section(found).splitlines() if line.startswith("| ibm |"))
+    assert row.count("**+30.0**") == row.count("**-30.0**") == 2
+    assert max(len(line) for line in page.splitlines() if not line.startswith(("|", "!", "  ", "-"))) <= 120
+    with pytest.raises(ValueError, match="no place"):
+        with_section("a page", "a table")
+    for path in draw(found, tmp_path / "guidance"):
+        assert path.stat().st_size > 1000

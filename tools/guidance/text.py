@@ -1,0 +1,232 @@
+"""The text of docs/guidance.md and the table of the README."""
+
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from textwrap import wrap
+
+from guidance.found import ALL, Found
+from guidance.questions import QUESTIONS, Asked, Question
+from melmask.escaping import in_markdown
+from melmask.report.formats import markdown_table
+from melmask.report.study_tables import DIFFERENCES, contrasts_sheet, cost_sheet, difference_cells, points, span
+from melmask.report.study_words import lead, missing_runs, not_varied
+from melmask.study.analysis import Difference
+from melmask.study.cost import MaskingCost, masking_costs
+from melmask.study.curves import read_curves
+from melmask.study.evidence import EVENTS, OTHERS
+from melmask.study.shipped import STUDIES
+
+WIDTH = 120
+BEGIN, END = "<!-- study: written by make study-report -->", "<!-- end of study -->"
+NOT_YET = "not measured yet"
+HEAD = """# Which masking: what a study of small encoders shows
+
+Written by `make study-report` from the results in `studies/small/` ([how](study.md)); no number here is typed. Each
+strategy is compared with random masking of the same framework, steps and seed, in percentage points of accuracy.
+{steps}Encoders are small and trained for minutes: what holds in the paper's setting (arXiv 2603.23810) they cannot say.
+"""
+CLAIMS = {"paper": "the paper's claim", "hope": "our hope"}
+
+
+def guidance(found: Found, folder: Path) -> str:
+    """The whole page.
+
+    Args:
+        found: what the studies show.
+        folder: of curves.jsonl, for the cost.
+    """
+    steps = sorted({cell.recipe.steps for study in found.studies for cell in study.cells})
+    told = f"A run takes {' or '.join(f'{one:,}' for one in steps)} steps. " if steps else ""
+    costs = masking_costs(found.small.study, read_curves(folder)) if found.small else []
+    title, _, about = HEAD.partition("\n\n")
+    parts = [title, _filled(about.replace("\n", " ").format(steps=told))]
+    parts += ["## What there is", _bullets(_standing(found)), "## Against the paper, or our hopes"]
+    parts.append(_bullets(_against(found)) if found.small else _bullets([f"{NOT_YET}: no run is finished."]))
+    parts.append("## Questions")
+    for question in QUESTIONS:
+        parts += [f"### {question.title}", *([_filled(question.about)] if question.about else [])]
+        parts.append(_bullets(_answer(found, question, costs)))
+    parts += ["### How large is any of it beside other choices?", _bullets(_beside(found))]
+    parts += _tables(found, costs, folder)
+    return "\n\n".join(part.strip() for part in parts if part) + "\n"
+
+
+def readme_section(found: Found) -> str:
+    """The README's table: what each strategy gains in each framework, on event tasks and on the others."""
+    evidence = found.small
+    page = "[docs/guidance.md](docs/guidance.md)"
+    if evidence is None:
+        return _filled(f"What each masking gains is {NOT_YET}: no run of the study is finished. The questions: {page}.")
+    columns = [(group, scope) for group in evidence.study.groups for scope in (EVENTS, OTHERS)]
+    arms = dict.fromkeys(cell.arm for cell in evidence.study.cells if cell.arm != evidence.study.baseline)
+    rows, bold = [], set()
+    for arm in arms:
+        cells = [evidence.find(group, arm, scope) for group, scope in columns]
+        bold |= {(len(rows), i) for i, one in enumerate(cells, start=1) if one and one.finding in ("better", "worse")}
+        rows.append([arm, *(f"{points(one.value)} [{span(one.low, one.high)}]" if one else "–" for one in cells)])
+    header = ["masking", *(f"{group}, {scope}" for group, scope in columns)]
+    counts = f"{evidence.num_complete} of {len(evidence.runs)} runs"
+    seeds = f"{len(evidence.study.seeds)} seeds, {evidence.study.cells[0].recipe.steps:,} steps a run"
+    caption = (
+        f"*Points of accuracy ({evidence.probe}) minus {evidence.study.baseline} masking, with 95 % intervals "
+        f"({counts}; {seeds}). Bold: a difference after Holm's adjustment for all means. What it means, and what it "
+        f"cannot say: {page}.*"
+    )
+    return f"{markdown_table(header, rows, numeric=True, bold=bold)}\n{_filled(caption)}"
+
+
+def with_section(page: str, section: str) -> str:
+    """A page with this section between the marks, in place of what is there.
+
+    Raises:
+        ValueError: the page has no marks.
+    """
+    if BEGIN not in page or END not in page:
+        raise ValueError(f"the page has no place for the table of the study: give it the lines {BEGIN} and {END}")
+    before, rest = page.split(BEGIN, 1)
+    return f"{before}{BEGIN}\n\n{section.strip()}\n\n{END}{rest.split(END, 1)[1]}"
+
+
+def _standing(found: Found) -> list[str]:
+    """How much there is of each study, and what is missing."""
+    lines = []
+    for evidence in (found.small, found.ablations):
+        if evidence is not None:
+            lines += [f"`{evidence.study.name}`: {lead(evidence)}", missing_runs(evidence), *evidence.notes]
+    lines += [f"`small`: {NOT_YET}: no run is finished."] if found.small is None else []
+    lines += [f"`ablations`: {NOT_YET}: no run of its own is finished."] if found.ablations is None else []
+    return [line for line in lines if line]
+
+
+def _against(found: Found) -> list[str]:
+    """Findings that are not what the paper claims or we hoped."""
+    lines = []
+    for question in QUESTIONS:
+        for asked in question.asked:
+            for one in _comparisons(found, asked).values() if asked.hoped else ():
+                if one is not None and one.finding != asked.hoped:
+                    against = "contradicts" if one.finding in ("better", "worse") else "does not show"
+                    wanted = f"{against} {CLAIMS[asked.by]} that {one.arm} is {asked.hoped} than {one.baseline}"
+                    lines.append(f"{_told(one, asked)} This {wanted} there.")
+    return lines or ["Nothing: each comparison found what was claimed or hoped for."]
+
+
+def _answer(found: Found, question: Question, costs: Sequence[MaskingCost]) -> list[str]:
+    """The sentences that answer a question, each with its link."""
+    lines: list[str] = []
+    for asked in question.asked:
+        there = _comparisons(found, asked)
+        lines += [_told(one, asked) for one in there.values() if one is not None]
+        lacking = [name for name, one in there.items() if one is None]
+        lines += [in_markdown(f"{NOT_YET}: {'; '.join(lacking)}.")] if lacking else []
+    evidence = found.small
+    if question.costs and evidence is not None:
+        by_cell = {(one.cell.group, one.cell.arm): one for one in costs}
+        for group in evidence.study.groups:
+            told = []
+            for arm in question.costs:
+                one = by_cell[group, arm]
+                measured = "" if one.mask_share is None else f"{one.mask_share:.1%} of a step's time, "
+                told.append(f"{arm} takes {measured}{one.guide_flops / one.flops:.1%} of its operations")
+            lines.append(f"The masking of {group}: {'; '.join(told)} ([cost](#cost)).")
+    return lines
+
+
+def _comparisons(found: Found, asked: Asked) -> dict[str, Difference | None]:
+    """By what they are of, the comparisons of all groups; None where no pair of runs is complete."""
+    study = STUDIES[asked.study]
+    evidence = found.small if asked.study == "small" else found.ablations
+    named: dict[str, Difference | None] = {}
+    for scope in asked.scopes:
+        for arm, other in asked.arms:
+            for group in study.groups:
+                one = found.direct.get((group, arm, other, scope))
+                if other == study.baseline and evidence is not None:
+                    one = evidence.find(group, arm, scope)
+                named[f"{arm} against {other} ({group}, {scope})"] = one
+    return named
+
+
+def _told(one: Difference, asked: Asked) -> str:
+    """A finding in a sentence, with links to its row and its figure."""
+    if one.baseline != "random":
+        return f"{in_markdown(one.sentence)} ([row](#direct-comparisons))"
+    anchor = f"#{asked.study}-{one.group}-minus-random"
+    picture = "trade-off" if asked.study == "small" and one.scope in (EVENTS, OTHERS) else f"{asked.study}-differences"
+    return f"{in_markdown(one.sentence)} ([row]({anchor}), [figure](guidance/{picture}.png))"
+
+
+def _beside(found: Found) -> list[str]:
+    """How large framework, probe and seed are, beside the largest difference of masking, and what was not varied."""
+    evidence = found.small
+    if evidence is None:
+        return [f"{NOT_YET}: framework, probe, seed, patch shape and training time."]
+    lines = []
+    means = [one for one in evidence.differences if one.probe == evidence.probe and one.scope == ALL]
+    if means:
+        largest = max(means, key=lambda one: abs(one.value))
+        lines.append(
+            f"The largest difference that masking makes over all tasks is that of {largest.arm} in {largest.group}: "
+            f"{points(largest.value)} points ({span(largest.low, largest.high)}) "
+            f"([row](#small-{largest.group}-minus-random), [figure](guidance/small-differences.png))."
+        )
+    for name, value, interval in contrasts_sheet(evidence, "").rows:
+        within = interval if interval == "standard deviation" else f"95 % interval {interval}"
+        lines.append(f"{name[0].upper()}{name[1:]}: {value} points ({within}) ([row](#other-choices)).")
+    return lines + [line.replace("and so not measured", NOT_YET) for line in not_varied(evidence)]
+
+
+def _tables(found: Found, costs: Sequence[MaskingCost], folder: Path) -> list[str]:
+    """The rows that sentences lead to, and the pictures."""
+    if found.small is None:
+        return []
+    parts = [
+        "## The pictures and rows",
+        "![What each strategy gains on event tasks, against what it gains on the others](guidance/trade-off.png)"
+        if found.small.trade_offs else "",
+        "*What each strategy gains on event tasks, against the others; an ellipse holds 95 % of the joint draws.*"
+        if found.small.trade_offs else "",
+    ]  # fmt: skip
+    for evidence in (found.small, found.ablations):
+        if evidence is None or not evidence.differences:
+            continue
+        name = evidence.study.name
+        parts.append(f"![Differences to random masking, of the study {name}](guidance/{name}-differences.png)")
+        for group in evidence.study.groups:
+            own = [
+                one for one in evidence.differences
+                if one.group == group and one.probe == evidence.probe and one.scope in evidence.mean_scopes
+            ]  # fmt: skip
+            parts += [f"### {name}, {group} minus random", _rows((f"{one.arm}, {one.scope}", one) for one in own)]
+    if found.direct:
+        named = ((f"{one.group}: {one.arm} − {one.baseline}, {one.scope}", one) for one in found.direct.values())
+        parts += ["### Direct comparisons", _rows(named)]
+    choices = contrasts_sheet(found.small, "")
+    parts += ["### Other choices", choices.markdown] if choices.rows else []
+    return [*parts, "### Cost", cost_sheet(costs, "").markdown, _filled(_about_cost(folder))]
+
+
+def _about_cost(folder: Path) -> str:
+    hardware = sorted({one.hardware for one in read_curves(folder).values() if one.hardware})
+    measured = f"measured on {', '.join(hardware)}" if hardware else "not measured yet"
+    return (
+        f"Times are {measured}; operations are counted; GPU-hours are an estimate, of the paper's recipe with that "
+        "strategy on AudioSet, from operations, the data sheet of an A100 and an assumed utilisation "
+        "([planning](planning.md))."
+    )
+
+
+def _rows(named: Iterable[tuple[str, Difference]]) -> str:
+    return markdown_table(("arm", *DIFFERENCES), [(name, *difference_cells(one)) for name, one in named], numeric=True)
+
+
+def _bullets(lines: Sequence[str]) -> str:
+    return "\n".join(_filled(f"- {line}", "  ") for line in lines)
+
+
+def _filled(text: str, indent: str = "") -> str:
+    """Lines of at most `WIDTH` letters; no word and no link's address is broken."""
+    glued = re.sub(r"\[[^\]]*\]\([^)]*\)", lambda link: link[0].replace(" ", "\0"), text)
+    lines = wrap(glued, WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+    return "\n".join(lines).replace("\0", " ")
