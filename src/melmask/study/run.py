@@ -236,7 +236,7 @@ def do_run(study: Study, out: Path, run: PlannedRun, tell: Callable[[], None] = 
     Returns:
         DONE, FAILED, BUSY if another process trains it, or INTERRUPTED, with its state saved.
     """
-    folder, stage = out / RUNS / run.name, "train"
+    folder = out / RUNS / run.name
     try:
         store = open_store(study, out)
         started = (folder / RECIPE).exists()
@@ -249,15 +249,30 @@ def do_run(study: Study, out: Path, run: PlannedRun, tell: Callable[[], None] = 
     except Locked:
         return BUSY
     except Exception as error:
-        keep_failure(out, Failure(run.name, stage, f"{type(error).__name__}: {error}"))
+        keep_failure(out, Failure(run.name, "train", f"{type(error).__name__}: {error}"))
         return FAILED
-    status = DONE
+    return evaluate_run(study, out, run, folder, tell)
+
+
+def evaluate_run(
+    study: Study, out: Path, run: PlannedRun, source: Path, tell: Callable[[], None] = lambda: None
+) -> int:
+    """Evaluate a run where that is missing; what fails is recorded in the folder.
+
+    Args:
+        study, out, run, tell: see `do_run`.
+        source: its folder or encoder file.
+
+    Returns:
+        DONE or FAILED.
+    """
+    status, runs = DONE, (source,) if source.is_dir() else ()
     lacking = _missing_probes(study, out, run)
     for name, task in zip(study.task_names, study.tasks, strict=True):
         if name not in lacking:
             continue
         try:
-            encoder = NamedEncoder(as_encoder(folder), run.name, ENCODER, (folder,))
+            encoder = NamedEncoder(as_encoder(source), run.name, ENCODER, runs)
             settings = study.settings(task, lacking[name])
             for one in evaluate_table([encoder], Path(task.table), settings, name=name, num_workers=0):
                 with exclusive(out / LOCK, wait_s=LOCK_WAIT_S):
