@@ -88,7 +88,7 @@ DEVICE_PACKAGES := soundfile cffi pycparser soxr tyro docstring-parser typeguard
 
 device-wheels: setup
 	@echo "== the wheels that make device-check needs, into .device (DEVICE_PYTHON=3.13: for another version of Python)"
-	@rm -rf .device
+	@rm -f .device/*.whl
 	@$(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps --only-binary :all: \
 		--python-version $(DEVICE_PYTHON) --dest .device --constraint requirements.txt $(DEVICE_PACKAGES)
 

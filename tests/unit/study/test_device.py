@@ -53,6 +53,7 @@ def data_of_small(recordings: Path, folder: Path) -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.skipif(not shutil.which("bash"), reason="a script of bash")
 def test_the_whole_way_on_the_cpu(recordings, tmp_path):
     data, out = data_of_small(recordings, tmp_path / "data"), tmp_path / "back"

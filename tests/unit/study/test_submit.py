@@ -120,6 +120,7 @@ def child_of(pid: int) -> int:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds the job's process by Linux's /proc")
 def test_a_local_job_that_is_stopped_or_killed_is_finished_by_the_next_call(recordings, tmp_path):
     study = study_of(recordings, steps=400, log_every=10, save_every=10)
