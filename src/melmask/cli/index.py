@@ -29,7 +29,7 @@ def index(
 
     Args:
         out: the index's folder.
-        features: of melmask encoders only.
+        features: of melmask encoders only; of an index that is there already its own.
         window_s: length of a window in seconds; 0: that of the index, or 2 of a new one.
         hop_s: seconds from the start of a window to that of the next; 0: window_s.
     """
@@ -41,8 +41,8 @@ def index(
     from melmask.encoders.registry import as_encoder
 
     encoder, recordings = encoder_and_recordings(sources, "index")
-    made = as_encoder(encoder, features)
     is_new = not (out / DESCRIPTION).exists()
+    made = as_encoder(encoder, features if is_new or features != DEFAULT_SETTINGS else Index(out).settings)
     division = Division(window_s=window_s or (WINDOW_S if is_new else 0.0), hop_s=hop_s)
     with noted_bar("embedding") as show:
         update = update_index(

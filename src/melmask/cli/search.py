@@ -41,7 +41,7 @@ def search(
     if not queries:
         raise ValueError(f"nothing to search for: name a recording, as in melmask search {index} my.wav")
     opened = Index(index)
-    made = as_encoder(encoder or opened.info["encoder"])
+    made = as_encoder(encoder or opened.info["encoder"], opened.settings)
     found = []
     for query in queries:
         hits, remark = nearest_windows(opened, made, query, num)

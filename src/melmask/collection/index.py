@@ -23,6 +23,7 @@ from melmask.collection.windows import Division
 from melmask.data.manifest import Clip, Rejected
 from melmask.encoders.base import AudioEncoder
 from melmask.encoders.embeddings import Embeddings
+from melmask.encoders.features import FeatureSettings
 from melmask.files import atomic_write, read_json, write_json
 from melmask.locks import exclusive, temporary_folder
 
@@ -72,6 +73,12 @@ class Index:
 
     def __len__(self) -> int:
         return int(self.is_current.sum())
+
+    @property
+    def settings(self) -> FeatureSettings:
+        """Layers and pooling of its encoder."""
+        stored = self.info.get("features", {})
+        return FeatureSettings(**{name: tuple(v) if isinstance(v, list) else v for name, v in stored.items()})
 
     def embeddings(self) -> Embeddings:
         """The current windows with their vectors, at most `MAX_MAPPED` of them, evenly spaced."""
@@ -222,6 +229,7 @@ def update_index(
             _append(folder, old, done, gone)
             write_json(folder / FILES, kept | {path: states[path] for path in used})
             values: dict[str, Any] = {"encoder": called, "identity": encoder.identity, **asdict(division)}
+            values["features"] = asdict(encoder.settings) if encoder.settings else {}
             num_dims = old.info["num_dims"] if old else max(block.num_dims for block in done)
             num_rows = (old.info["num_rows"] if old else 0) + num_added
             write_json(folder / DESCRIPTION, values | {"num_rows": num_rows, "num_dims": num_dims})

@@ -85,6 +85,14 @@ def test_a_large_index_is_searched_by_its_graph_as_exactly_as_without(tmp_path, 
     assert np.allclose(np.linalg.norm(unit(3 * queries).astype(np.float32), axis=1), 1, atol=1e-3)
 
 
+def test_an_index_of_other_features_is_searched_and_added_to_by_them(capsys):
+    features = ("--pooling", "mean+max", "--layers", "1")
+    assert run("index", "sounds", "--out", "i", "--workers", "0", *features) == 0
+    assert run("search", "i", "sounds/3.wav", "--num", "1") == 0 and "1.000" in capsys.readouterr().out
+    assert run("index", "sounds", "--out", "i", "--workers", "0") == 0
+    assert "0 recordings added, 6 kept" in capsys.readouterr().out
+
+
 def test_recordings_to_index_are_listed_as_they_are_needed(monkeypatch, shipped_tiny):
     monkeypatch.setattr("melmask.collection.parts.PART_BLOCK", (2, 2**26))
     embedded, listed, embed = [], [], parts._embed
