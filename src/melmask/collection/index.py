@@ -78,7 +78,8 @@ class Index:
     def settings(self) -> FeatureSettings:
         """Layers and pooling of its encoder."""
         stored = self.info.get("features", {})
-        return FeatureSettings(**{name: tuple(v) if isinstance(v, list) else v for name, v in stored.items()})
+        values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in stored.items()}
+        return FeatureSettings(**values)
 
     def embeddings(self) -> Embeddings:
         """The current windows with their vectors, at most `MAX_MAPPED` of them, evenly spaced."""
