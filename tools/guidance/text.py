@@ -150,11 +150,12 @@ def _comparisons(found: Found, asked: Asked) -> dict[str, Difference | None]:
 
 def _told(one: Difference, asked: Asked) -> str:
     """A finding in a sentence, with links to its row and its figure."""
+    words = in_markdown(one.sentence).removesuffix(".")
     if one.baseline != "random":
-        return f"{in_markdown(one.sentence)} ([row](#direct-comparisons))"
+        return f"{words} ([row](#direct-comparisons))."
     anchor = f"#{asked.study}-{one.group}-minus-random"
     picture = "trade-off" if asked.study == "small" and one.scope in (EVENTS, OTHERS) else f"{asked.study}-differences"
-    return f"{in_markdown(one.sentence)} ([row]({anchor}), [figure](guidance/{picture}.png))"
+    return f"{words} ([row]({anchor}), [figure](guidance/{picture}.png))."
 
 
 def _beside(found: Found) -> list[str]:
@@ -227,6 +228,6 @@ def _bullets(lines: Sequence[str]) -> str:
 
 def _filled(text: str, indent: str = "") -> str:
     """Lines of at most `WIDTH` letters; no word and no link's address is broken."""
-    glued = re.sub(r"\[[^\]]*\]\([^)]*\)", lambda link: link[0].replace(" ", "\0"), text)
+    glued = re.sub(r"\[[^\]]*\]\([^)]*\)", lambda link: link[0].replace(" ", "\0"), text).replace(" %", "\0%")
     lines = wrap(glued, WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
     return "\n".join(lines).replace("\0", " ")

@@ -27,11 +27,11 @@ DIFFERENCES_NOTE = (
     "Points of accuracy, minus the baseline with the same seed on the same clips, with 95 % intervals. p: two-sided, "
     "after Holm's adjustment for all means over tasks of this probe. p not worse: of a loss of the margin or more; p "
     "equal: of a difference of the margin or more in either direction. Seen: the smallest difference that would have "
-    "been found four times in five. The margin, shaded grey, is {margin:g} points and was fixed before the runs."
+    "been found four times in five. The margin, shaded grey, is {margin} and was fixed before the runs."
 )
 EFFECTS_CAPTION = (
     "Each arm's difference to {baseline} masking with its 95 % interval, by {probe}. Filled: better or worse after "
-    "Holm's adjustment. Grey: the margin of equivalence, {margin:g} points."
+    "Holm's adjustment. Grey: the margin of equivalence, {margin}."
 )
 TRADE_OFF_CAPTION = (
     "What an arm gains on event tasks, against what it gains on the other tasks: speech, music and the rest. "
@@ -57,7 +57,8 @@ CURVES_CAPTION = (
 )
 MASKS_CAPTION = (
     "A mask of each arm at the end of its schedule, and how often each patch is masked in 200 draws: orange more often "
-    "than under random masking, teal less often. Sounds: {sounds}. {guided}"
+    "than under random masking, teal less often. Sounds: {sounds}. {guided} What is fitted to data is "
+    "fitted to each sound."
 )
 Section = Callable[["Part"], list[Markup]]
 
@@ -93,7 +94,11 @@ class Part:
     @property
     def words(self) -> dict[str, object]:
         """What captions are filled with."""
-        return {"baseline": self.study.baseline, "probe": self.evidence.probe, "margin": 100 * self.study.margin}
+        return {
+            "baseline": self.study.baseline,
+            "probe": self.evidence.probe,
+            "margin": study_words.margin_text(self.study.margin),
+        }
 
     @property
     def groups(self) -> list[str]:

@@ -11,12 +11,11 @@ from melmask.study.evidence import Evidence
 ORDER = ("worse", "equivalent", "not worse", "open", "better")
 SAID = {
     "worse": "worse",
-    "equivalent": "equivalent within {margin:g} points",
-    "not worse": "no worse than by {margin:g} points, and not shown to be better",
+    "equivalent": "equivalent within {margin}",
+    "not worse": "no worse than by {margin}, and not shown to be better",
     "open": "undecided",
     "better": "better",
 }
-MAX_NAMED = 24  # runs that are missing
 
 
 def lead(evidence: Evidence) -> str:
@@ -28,12 +27,13 @@ def lead(evidence: Evidence) -> str:
         return f"{study.question} {there}{part}. No arm can be compared with {study.baseline} yet."
     counts = Counter[str](one.finding for one in found)
     words = ", ".join(
-        f"{counts[name]} {SAID[name].format(margin=100 * study.margin)}" for name in ORDER if counts[name]
+        f"{counts[name]} {SAID[name].format(margin=margin_text(study.margin))}" for name in ORDER if counts[name]
     )
+    number = f"{len(found)} comparison{'s' if len(found) > 1 else ''}"
     seen = sorted(one.smallest for one in found)
     sizes = f"{100 * seen[0]:.1f}" if len(seen) == 1 else f"{100 * seen[0]:.1f} to {100 * seen[-1]:.1f}"
     return (
-        f"{study.question} {there}{part}. Of {len(found)} comparisons with {study.baseline} over all tasks "
+        f"{study.question} {there}{part}. Of {number} with {study.baseline} over all tasks "
         f"({evidence.probe}): {words}. Differences of {sizes} points would have been found four times in five; smaller "
         "ones may have gone unseen."
     )
@@ -87,14 +87,23 @@ def not_varied(evidence: Evidence) -> list[str]:
 
 def missing_runs(evidence: Evidence) -> str:
     """The runs that are not complete, in one sentence; empty if all are."""
-    names = [name for name, done in evidence.runs.items() if done < len(evidence.study.tasks)]
-    if not names:
+    study, names = evidence.study, []
+    for cell in study.cells:
+        own = [name for seed in study.seeds if evidence.runs[name := cell.run_name(seed)] < len(study.tasks)]
+        names += [f"{cell.name} with every seed"] if len(own) == len(study.seeds) > 1 else own
+    lacking = len(evidence.runs) - evidence.num_complete
+    if not lacking:
         return ""
-    more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
-    return (
-        f"{len(names)} of {len(evidence.runs)} runs are missing or not evaluated on all tasks: "
-        f"{', '.join(names[:MAX_NAMED])}{more}."
-    )
+    return f"{lacking} of {len(evidence.runs)} runs are missing or not evaluated on all tasks: {', '.join(names)}."
+
+
+def margin_text(margin: float) -> str:
+    """The margin of equivalence in points.
+
+    >>> margin_text(0.01), margin_text(0.005)
+    ('1 point', '0.5 points')
+    """
+    return f"{100 * margin:g} point{'' if margin == 0.01 else 's'}"
 
 
 def _of_all_tasks(evidence: Evidence) -> list[Difference]:

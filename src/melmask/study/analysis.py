@@ -113,12 +113,12 @@ class Difference:
         value, low, high = (f"{100 * number:+.1f}" for number in (self.value, self.low, self.high))
         who = f"{self.arm} against {self.baseline} ({self.group}, {self.scope}, {self.probe})"
         figures = f"{value} points, 95 % interval {low} to {high}, p = {self.p_holm:.2g} after Holm's adjustment"
-        margin, smallest = 100 * self.margin, 100 * self.smallest
+        margin, smallest = f"{100 * self.margin:g} point{'' if self.margin == 0.01 else 's'}", 100 * self.smallest
         said = {
             "better": "better",
             "worse": "worse",
-            "equivalent": f"equivalent within {margin:g} points",
-            "not worse": f"no worse than by {margin:g} points, and not shown to be better",
+            "equivalent": f"equivalent within {margin}",
+            "not worse": f"no worse than by {margin}, and not shown to be better",
             "open": f"undecided; a difference of {smallest:.1f} points would have been found four times in five",
         }[self.finding]
         weak = [f"{self.num_seeds} seed says nothing of other seeds"] if self.num_seeds < 2 else []

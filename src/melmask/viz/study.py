@@ -162,4 +162,5 @@ def _legend(figure: Figure, arms: Sequence[str], looks: Mapping[str, Look], mark
     labels = [style.shortened(arm, 30) for arm in arms]
     width = figure.get_size_inches()[0]
     columns = max(1, min(len(arms), int(15 * width) // (8 + max(map(len, labels)))))
+    columns = -(-len(arms) // -(-len(arms) // columns))  # as many in each row
     figure.legend(handles, labels, loc="outside upper left", ncols=columns, handlelength=1.4, borderaxespad=0.1)
