@@ -36,7 +36,7 @@ from melmask.plan.flops import step_flops
 from melmask.runtime import hardware, this_device
 from melmask.study.kept import CLIPS, FAILED, TASKS
 from melmask.study.kept import RUNS as RUN_FOLDERS
-from melmask.study.run import evaluate_run, is_trained, missing, open_store
+from melmask.study.run import DONE, evaluate_run, is_trained, missing, open_store
 from melmask.study.shipped import ARMS, SHORT, SMALL
 from melmask.study.study import grid
 from melmask.train.loop import pretrain
@@ -233,8 +233,8 @@ def judge(out: Path, data: Path) -> None:
     found = study.at(data)
     for run in found.runs:
         if (file := out / f"{run.name}.safetensors").exists():
-            evaluate_run(found, out / "judged", run, file)
-            print(f"judged {run.name}", flush=True)
+            status = evaluate_run(found, out / "judged", run, file)
+            print(f"{run.name}: {'judged' if status == DONE else f'failed in part, see {FAILED}'}", flush=True)
 
 
 if __name__ == "__main__":
