@@ -11,14 +11,18 @@ import dataclasses
 
 from melmask.study.shipped import SHORT, SMALL
 from melmask.study.study import Cell, Study, StudyTask
+from melmask.train.recipe import RECIPES
 
+# M2D as in tiny-m2d: what m2d.py found came after.
+FIRST = {"framework_options": RECIPES["tiny-m2d"].framework_options, "optimiser": RECIPES["tiny-m2d"].optimiser}
+BASES = {"msm-mae": SHORT["msm-mae"], "m2d": dataclasses.replace(SHORT["m2d"], **FIRST)}
 RATES = {"msm-mae": (5e-4, 1e-3, 2e-3), "m2d": (1.25e-4, 2.5e-4, 5e-4, 1e-3)}
 
 study = Study(
     name="learning-rate",
     question="Which learning rate suits random masking?",
     cells=tuple(
-        Cell(framework, f"{rate:g}", dataclasses.replace(SHORT[framework], learning_rate=rate))
+        Cell(framework, f"{rate:g}", dataclasses.replace(BASES[framework], learning_rate=rate))
         for framework, rates in RATES.items()
         for rate in rates
     ),

@@ -7,7 +7,6 @@ in learning_rate.py: targets that follow faster, and Muon.
     melmask study run studies/small/m2d.py --data FOLDER --out out/learning-rate --jobs 2
 """
 
-import dataclasses
 from typing import Any
 
 from melmask.study.shipped import SHORT, SMALL
@@ -22,16 +21,16 @@ def ema(start: float, end: float) -> dict[str, Any]:
 
 
 ARMS: dict[str, dict[str, Any]] = {
-    "ema-.99": ema(0.99, 0.999),
+    "ema-.99": {"optimiser": "adamw", "learning_rate": 5e-4, **ema(0.99, 0.999)},
     "muon-ema-.99": {**MUON, **ema(0.99, 0.999)},
-    "muon-ema-.999": MUON,
+    "muon-ema-.999": {**MUON, **ema(0.999, 0.9999)},
     "muon-ema-.97": {**MUON, **ema(0.97, 0.99)},
 }
 
 study = Study(
     name="m2d",
     question="Which M2D learns within 750 steps?",
-    cells=grid({"m2d": dataclasses.replace(SHORT["m2d"], learning_rate=5e-4)}, ARMS),
+    cells=grid({"m2d": SHORT["m2d"]}, ARMS),
     baseline="ema-.99",
     sources=("store",),
     exclude=SMALL.exclude,

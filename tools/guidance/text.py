@@ -67,7 +67,9 @@ def readme_section(found: Found) -> str:
         rows.append([arm, *(f"{points(one.value)} [{span(one.low, one.high)}]" if one else "–" for one in cells)])
     header = ["masking", *(f"{group}, {scope}" for group, scope in columns)]
     counts = f"{evidence.num_complete} of {len(evidence.runs)} runs"
-    seeds = f"{len(evidence.study.seeds)} seeds, {evidence.study.cells[0].recipe.steps:,} steps a run"
+    if evidence.num_complete < len(evidence.runs):
+        counts = f"**only {counts} are done, and these findings may change**"
+    seeds = f"{len(evidence.study.seeds)} seeds planned, {evidence.study.cells[0].recipe.steps:,} steps a run"
     caption = (
         f"*Points of accuracy ({evidence.probe}) minus {evidence.study.baseline} masking, with 95 % intervals "
         f"({counts}; {seeds}). Bold: a difference after Holm's adjustment for all means. What it means, and what it "

@@ -126,14 +126,19 @@ def test_shipped_studies_compare_equals():
 def test_the_studies_of_the_repository_share_the_cells_of_small():
     small = {run.name: run.recipe for run in STUDIES["small"].runs}
     folder = Path(__file__).parents[3] / "studies" / "small"
-    pilot, rates = (load_study(str(folder / f"{name}.py"), {}) for name in ("pilot", "learning_rate"))
+    pilot, rates, m2d = (load_study(str(folder / f"{name}.py"), {}) for name in ("pilot", "learning_rate", "m2d"))
     assert len(pilot.runs) == 6 and all(small[run.name] == run.recipe for run in pilot.runs)
-    for run in rates.runs:  # nothing but the rate differs, and one of them is what small trains with
-        base = small[f"{run.cell.group}-random-seed0"]
-        assert dataclasses.replace(run.recipe, learning_rate=base.learning_rate) == base
-    assert {(run.cell.group, run.recipe.learning_rate) for run in rates.runs} >= {
-        (cell.group, cell.recipe.learning_rate) for cell in STUDIES["small"].cells
-    }
+    for settled, differ in ((rates, ("learning_rate",)), (m2d, ("learning_rate", "optimiser", "framework_options"))):
+        assert {run.recipe.strategy for run in settled.runs} == {"random"}
+        for run in settled.runs:
+            base = small[f"{run.cell.group}-random-seed0"]
+            if run.cell.group == "msm-mae" or settled is m2d:  # nothing else differs
+                changes = {name: vars(base)[name] for name in differ}
+                assert dataclasses.replace(run.recipe, **changes) == base
+    chosen = {"msm-mae-0.001": rates, "m2d-muon-ema-.99": m2d}  # what small trains with
+    for name, settled in chosen.items():
+        (run,) = [run for run in settled.runs if run.cell.name == name]
+        assert run.recipe == small[f"{run.cell.group}-random-seed0"]
 
 
 def test_a_study_is_a_name_or_a_file(study, tmp_path):
