@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
+from melmask.logmel import LogMelSpec
 from melmask.plan.devices import DEVICES, Device
 from melmask.plan.flops import step_flops
 from melmask.plan.plan import AUDIOSET, Data, make_plan
@@ -105,7 +106,7 @@ class MaskingCost:
     hours: float | None
 
 
-def masking_costs(study: Study, curves: Mapping[str, RunCurves], num_mels: int = 80) -> list[MaskingCost]:
+def masking_costs(study: Study, curves: Mapping[str, RunCurves], num_mels: int = LogMelSpec.num_mels) -> list[MaskingCost]:
     """The cost of masking of every cell, in the study's order.
 
     Args:

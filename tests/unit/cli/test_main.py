@@ -13,7 +13,7 @@ import melmask.cli
 from melmask.cli import main
 
 HEAVY = ("torch", "numpy", "scipy", "matplotlib", "tyro", "rich", "jaxtyping")
-NO_COMMANDS = {"__init__", "main", "console", "help", "options", "steps"}
+NO_COMMANDS = {"__init__", "main", "console", "help", "options", "steps", "study_tables"}
 
 
 def modules_after(code: str) -> tuple[str, set[str]]:
