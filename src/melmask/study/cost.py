@@ -106,7 +106,9 @@ class MaskingCost:
     hours: float | None
 
 
-def masking_costs(study: Study, curves: Mapping[str, RunCurves], num_mels: int = LogMelSpec.num_mels) -> list[MaskingCost]:
+def masking_costs(
+    study: Study, curves: Mapping[str, RunCurves], num_mels: int = LogMelSpec.num_mels
+) -> list[MaskingCost]:
     """The cost of masking of every cell, in the study's order.
 
     Args:
