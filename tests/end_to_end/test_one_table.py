@@ -45,6 +45,7 @@ def lines_of(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_encoders_of_every_make_share_one_table(
     runs: list[Path], recordings: Path, tmp_path: Path, capsys, monkeypatch
 ) -> None:

@@ -1,6 +1,7 @@
 """The wheel: it carries the encoder that comes with melmask, and works where nothing else of the repository is."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -20,9 +21,16 @@ from melmask.pages import pages
 from unit.test_project import links_of
 
 ROOT = Path(__file__).parents[2]
-MAX_BYTES = 12_000_000
+MAX_BYTES, NUM_SOUNDS = 12_000_000, 8
 PAGES = ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "LOG.md")
 PACKED = ("pyproject.toml", "LICENSE", "src", "docs", "tools", *PAGES)
+
+
+def own_sounds(recordings: Path) -> list[Path]:
+    """A few recordings: real ones beside the checkout, else the tests' own."""
+    folders = [parent / "shared" / "audio" / "esc50" for parent in ROOT.parents]
+    real = [sorted(folder.glob("*.opus"))[:NUM_SOUNDS] for folder in folders if folder.is_dir()]
+    return real[0] if real else sorted(recordings.parent.glob("*.wav"))[:NUM_SOUNDS]
 
 
 @pytest.fixture(scope="module")
@@ -88,9 +96,15 @@ def test_after_pip_install_alone_recordings_are_embedded_and_evaluated_without_a
 
     assert run(python, "-c", "import melmask; print(melmask.__file__)").startswith(str(site))
     melmask = python.with_name("melmask")
-    assert "encoder: tiny" in run(melmask, "embed", recordings.parent / "00.wav")
+    first = re.findall(r"^melmask ((?:embed|report --map) [^#\n]*)", (ROOT / "README.md").read_text(), re.MULTILINE)
+    (here / "recordings").mkdir()
+    for path in own_sounds(recordings):
+        (here / "recordings" / path.name).symlink_to(path)
+    assert "encoder: tiny" in run(melmask, *first[0].split())
     with np.load(here / "embeddings.npz") as written:
-        assert written["features"].shape[0] == 1 and np.isfinite(written["features"]).all()
+        assert written["features"].shape[0] == NUM_SOUNDS and np.isfinite(written["features"]).all()
+    run(melmask, *first[1].split())
+    assert "data:audio/" in (here / "map" / "report.html").read_text()
     assert "│ predict " in run(melmask, "docs") and run(melmask, "docs", "stores").startswith("# Stores")
     printed = run(melmask, "evaluate", "tiny", "--task", recordings, "--probe", "logistic", "ridge", "knn")
     for name in ("tiny", "tiny untrained", "log-mel statistics"):

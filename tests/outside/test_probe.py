@@ -109,6 +109,7 @@ def test_its_traits_are_what_it_says() -> None:
     assert run_probe(f"{NAME}:noise=0.1", features, task, test_folds=["1"], num_seeds=3).score.num_seeds == 3
 
 
+@pytest.mark.slow
 def test_a_probe_from_outside_goes_the_whole_way_by_the_commands(recordings: Path, folder: Path, capsys) -> None:
     main(["prepare", str(recordings), "--out", "store", "--workers", "0"])
     main(["pretrain", "store", "--out", "run", "--recipe", "micro-msm-mae", "--steps", "4", "--batch-size", "4"])

@@ -228,6 +228,7 @@ def test_procedural_sound_in_place_of_a_store():
     assert ProceduralSound(LogMelSpec(num_mels=64)).fingerprint != sound.fingerprint
 
 
+@pytest.mark.slow
 def test_runs_on_procedural_sound_are_made_by_name_and_reported(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     options = ("--recipe", "micro-msm-mae", "--steps", "3", "--batch-size", "4", "--strategy", "dwm", "--threads", "1")

@@ -336,7 +336,7 @@ def test_losses_equal_torch_s():
     ("changes", "every_s", "again_from"),
     [
         ({}, math.inf, 1),
-        ({}, 0.0, 2),
+        pytest.param({}, 0.0, 2, marks=pytest.mark.slow),
         pytest.param({"optimiser": "sgd"}, 0.0, 2, marks=pytest.mark.slow),
         ({"head": "probe", "pooling": "mean+std"}, math.inf, 0),
         pytest.param({"head": "probe", "pooling": "mean+std"}, 0.0, 2, marks=pytest.mark.slow),
