@@ -110,7 +110,7 @@ def _against(found: Found) -> list[str]:
                 if one is not None and one.finding != asked.hoped:
                     against = "contradicts" if one.finding in ("better", "worse") else "does not show"
                     wanted = f"{against} {CLAIMS[asked.by]} that {one.arm} is {asked.hoped} than {one.baseline}"
-                    lines.append(f"{_told(one, asked)} This {wanted} there.")
+                    lines.append(f"{_told(one, asked)} At this scale, it {wanted} there.")
     return lines or ["Nothing: each comparison found what was claimed or hoped for."]
 
 
