@@ -48,7 +48,7 @@ COST_NOTE = (
     "Time is measured, as the median over logs of runs: {where}. Operations are counted from the recipe: matrix "
     "products of a step, for one sample. GPU-hours are an estimate: the paper's recipe of that framework with this "
     "strategy on AudioSet, on one {device}, from its operations, the data sheet and an assumed utilisation "
-    "(docs/planning.md)."
+    "(melmask docs planning)."
 )
 CURVES_CAPTION = (
     "Means over the runs of each arm, and the runs faintly. Losses of different strategies are not comparable: one "

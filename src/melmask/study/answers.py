@@ -44,13 +44,20 @@ class Answers:
         probe: its name.
         cells: group and arm of each cell, in the study's order.
         tasks: at least one.
-        notes: what is missing.
+        left_out: tasks that are missing, and why.
+        absent: names of the runs that lack a task.
     """
 
     probe: str
     cells: tuple[tuple[str, str], ...]
     tasks: tuple[TaskAnswers, ...]
-    notes: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
+    absent: tuple[str, ...] = ()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """All that is missing."""
+        return (*self.left_out, *([f"not complete, and left out: {', '.join(self.absent)}"] if self.absent else []))
 
     def number(self, group: str, arm: str) -> int:
         """The row of a cell."""
@@ -80,7 +87,7 @@ def read_answers(study: Study, out: Path, probe: str) -> Answers:
         ValueError: nothing is there, or runs were evaluated on different contents of one task.
     """
     right, tested = read_right(out), read_tested(out)
-    tasks, notes = [], []
+    tasks, left_out = [], []
     for name, given in zip(study.task_names, study.tasks, strict=True):
         kept = {
             (row, column): right[run, name, probe]
@@ -89,10 +96,10 @@ def read_answers(study: Study, out: Path, probe: str) -> Answers:
             if ((run := cell.run_name(seed)), name, probe) in right
         }
         if not kept:
-            notes.append(f"{name}: no run is evaluated with {probe}")
+            left_out.append(f"{name}: no run is evaluated with {probe}")
             continue
         if not all(one.right for one in kept.values()):
-            notes.append(f"{name}: left out, since clips have several labels and mAP is no mean over clips")
+            left_out.append(f"{name}: left out, since clips have several labels and mAP is no mean over clips")
             continue
         contents = {one.content for one in kept.values()}
         if len(contents) > 1:
@@ -102,10 +109,11 @@ def read_answers(study: Study, out: Path, probe: str) -> Answers:
             raise ValueError(f"{out} does not list the test clips of {name}: run the study again")
         tasks.append(_task_answers(kept, clips, len(study.cells), len(study.seeds), name, given.kind))
     if not tasks:
-        raise ValueError(f"{out} has no results of study {study.name} with {probe}: run it first. {'; '.join(notes)}")
-    absent = _absent(study.cells, study.seeds, tasks)
-    notes += [f"not complete, and left out: {', '.join(absent)}"] if absent else []
-    return Answers(probe, tuple((cell.group, cell.arm) for cell in study.cells), tuple(tasks), tuple(notes))
+        raise ValueError(
+            f"{out} has no results of study {study.name} with {probe}: run it first. {'; '.join(left_out)}"
+        )
+    cells = tuple((cell.group, cell.arm) for cell in study.cells)
+    return Answers(probe, cells, tuple(tasks), tuple(left_out), tuple(_absent(study.cells, study.seeds, tasks)))
 
 
 def _task_answers(

@@ -7,10 +7,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from melmask.fields import make
 from melmask.files import append_line, good_lines
 from melmask.locks import exclusive
-from melmask.study.kept import LOCK, LOCK_WAIT_S, RUNS
+from melmask.study.kept import LOCK, LOCK_WAIT_S, RUNS, line_maker
 from melmask.study.study import Study
 from melmask.train.recipe import Recipe
 from melmask.train.run_folder import RECIPE, read_log, read_machine
@@ -52,7 +51,7 @@ class RunCurves:
 
 def read_curves(out: Path) -> dict[str, RunCurves]:
     """The curves of each run of a study's folder, by its name; damaged lines are named in a warning."""
-    return {one.run: one for one in good_lines(out / CURVES, lambda values: make(RunCurves, values))}
+    return {one.run: one for one in good_lines(out / CURVES, line_maker(RunCurves))}
 
 
 def keep_curves(out: Path, names: Sequence[str]) -> dict[str, RunCurves]:

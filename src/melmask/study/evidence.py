@@ -210,10 +210,7 @@ def read_evidence(study: Study, out: Path, num_draws: int = NUM_DRAWS) -> Eviden
         for run in study.runs
     }
     notes = [f"no run is evaluated with {probe} yet" for probe in study.probe_labels if probe not in answers]
-    # Runs that are not complete are those of `runs`.
-    notes += dict.fromkeys(
-        note for one in answers.values() for note in one.notes if not note.startswith("not complete, and left out")
-    )
+    notes += dict.fromkeys(note for one in answers.values() for note in one.left_out)
     failures = tuple(one for one in read_failures(out) if one.run in named)
     return Evidence(study, answers, compared, tuple(differences), runs, failures, tuple(notes), num_draws)
 
