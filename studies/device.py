@@ -36,7 +36,7 @@ from melmask.plan.flops import step_flops
 from melmask.runtime import hardware, this_device
 from melmask.study.kept import CLIPS, FAILED, TASKS
 from melmask.study.kept import RUNS as RUN_FOLDERS
-from melmask.study.run import DONE, evaluate_run, is_trained, missing, open_store
+from melmask.study.run import DONE, evaluate_run, is_trained, missing, open_store, steps_done
 from melmask.study.shipped import ARMS, SHORT, SMALL
 from melmask.study.study import grid
 from melmask.train.loop import pretrain
@@ -194,9 +194,7 @@ def standing() -> Iterator[dict[str, object]]:
     """Of every run: how far it is, and what is missing of it."""
     store = open_store(study.at(DATA), RUNS)
     for run in study.at(DATA).runs:
-        log = read_lines(RUNS / RUN_FOLDERS / run.name / LOG, log_values)[0]
-        done = int(log[-1]["step"]) if log else 0
-        lacks = missing(study.at(DATA), RUNS, run, store)
+        done, lacks = steps_done(RUNS / RUN_FOLDERS / run.name), missing(study.at(DATA), RUNS, run, store)
         yield {"run": run.name, "steps": done, "of_steps": run.recipe.steps, "missing": lacks}
 
 

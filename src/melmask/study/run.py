@@ -206,10 +206,10 @@ def missing(study: Study, out: Path, run: PlannedRun, store: Store) -> list[str]
 
 def is_trained(folder: Path, num_steps: int) -> bool:
     """Whether a run folder holds the encoder of a run of so many steps."""
-    return (folder / ENCODER_FILE).exists() and _steps_done(folder) >= num_steps
+    return (folder / ENCODER_FILE).exists() and steps_done(folder) >= num_steps
 
 
-def _steps_done(folder: Path) -> int:
+def steps_done(folder: Path) -> int:
     """Of a run, by its log; a line that is being written does not count."""
     entries = read_lines(folder / LOG, log_values)[0]
     return int(entries[-1]["step"]) if entries else 0
@@ -303,7 +303,7 @@ class _Watch:
 
     def _steps(self) -> list[int]:
         folders = [self.out / RUNS / run.name for run in self.runs]
-        return [min(_steps_done(folder), steps) for folder, steps in zip(folders, self.steps, strict=True)]
+        return [min(steps_done(folder), steps) for folder, steps in zip(folders, self.steps, strict=True)]
 
     def tell(self, running: Sequence[str]) -> None:
         """Report how far the study has got."""
