@@ -29,12 +29,9 @@ def few_threads():
     torch.set_num_threads(before)
 
 
-def pytest_runtest_setup() -> None:
-    shapes.check_again()
-
-
-def pytest_runtest_call() -> None:
-    shapes.check_again()  # what a test shares with others was made in its setup, and may have had all checks
+def pytest_configure(config: pytest.Config) -> None:
+    """The hooks of shapes also hold for doctests, which do not lie under this folder."""
+    config.pluginmanager.register(shapes, "shapes")
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -35,3 +35,13 @@ def check_again() -> None:
     if _done >= NUM_CHECKS:
         jaxtyping.config.update("jaxtyping_disable", False)
     _done = 0
+
+
+def pytest_runtest_setup() -> None:
+    """Before what a test shares with others is made."""
+    check_again()
+
+
+def pytest_runtest_call() -> None:
+    """Before the test, as its setup may have had all checks."""
+    check_again()

@@ -10,7 +10,7 @@ from melmask.escaping import in_csv, in_latex, in_markdown
 def duration(seconds: float) -> str:
     """A time in its largest unit.
 
-    >>> duration(7200), duration(90), duration(12.3)
+    >>> duration(7200.0), duration(90.0), duration(12.3)
     ('2.0 h', '1.5 min', '12 s')
     """
     return next(
