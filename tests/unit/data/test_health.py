@@ -39,6 +39,7 @@ def sounds(tmp_path: Path) -> Path:
 @pytest.fixture
 def store(sounds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
     monkeypatch.setattr("melmask.data.prepare.MAX_SHARD_FILES", 2)
+    monkeypatch.setattr("melmask.data.prepare.MEAN_SHARD_FILES", 2**32)  # whatever the paths are
     return prepare([sounds], tmp_path / "store", num_workers=0)
 
 

@@ -60,6 +60,7 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> Counter:
 
     monkeypatch.setattr(shards, "decode", spy)
     monkeypatch.setattr("melmask.data.prepare.MAX_SHARD_FILES", 2)
+    monkeypatch.setattr("melmask.data.prepare.MEAN_SHARD_FILES", 2**32)  # whatever the paths are
     return count
 
 
@@ -296,7 +297,7 @@ def kill(*_):
     os.kill(os.getpid(), signal.SIGKILL)
 
 if __name__ == "__main__":
-    module.MAX_SHARD_FILES = 2
+    module.MAX_SHARD_FILES, module.MEAN_SHARD_FILES = 2, 2**32
     module.prepare([Path(sys.argv[1])], Path(sys.argv[2]), num_workers=1, progress=kill)
 """
 

@@ -73,6 +73,7 @@ def failing(monkeypatch: pytest.MonkeyPatch, error: Exception, times: int) -> li
 
     monkeypatch.setattr(shards, "decode", decode)
     monkeypatch.setattr("melmask.data.prepare.MAX_SHARD_FILES", 2)
+    monkeypatch.setattr("melmask.data.prepare.MEAN_SHARD_FILES", 2**32)  # whatever the paths are
     return decoded
 
 
@@ -163,6 +164,7 @@ def test_a_killed_worker_is_no_fault_of_the_file(
     (tmp_path / "site/sitecustomize.py").write_text(KILLER.format(folder=str(tmp_path), times=times))
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path / "site"), os.environ.get("PYTHONPATH", "")]))
     monkeypatch.setattr("melmask.data.prepare.MAX_SHARD_FILES", 2)
+    monkeypatch.setattr("melmask.data.prepare.MEAN_SHARD_FILES", 2**32)  # whatever the paths are
     store = prepare([sounds], tmp_path / "store", num_workers=2)
     assert [rejected.reason for rejected in store.rejected] == ["worker crash"] * num_lost
     if num_lost:
