@@ -9,6 +9,7 @@ import numpy as np
 from melmask.evaluation.results import Result
 from melmask.files import append_lines
 from melmask.study.answers import Answers, TaskAnswers
+from melmask.study.floors import floors_of
 from melmask.study.kept import CLIPS, TASKS, RightAnswers, TestedClips
 from melmask.study.study import Study
 
@@ -60,8 +61,9 @@ class Truth:
 
 
 def write_study(
-    study: Study, out: Path, effects: Mapping[tuple[str, str], float], *, num_clips: int = 120, lacking: int = 0
-) -> None:
+    study: Study, out: Path, effects: Mapping[tuple[str, str], float], *, num_clips: int = 120, lacking: int = 0,
+    floors: bool = False,
+) -> None:  # fmt: skip
     """Write the .jsonl files of results of a study: answers to clips of ten groups, right in half of the cases.
 
     Args:
@@ -71,22 +73,26 @@ def write_study(
             run has right and another has not are few, as of nested sets.
         num_clips: of each task.
         lacking: so many of the last runs are missing.
+        floors: write answers of the floors too.
     """
     out.mkdir(parents=True, exist_ok=True)
     groups = tuple(number % 10 for number in range(num_clips))
     for task, given in zip(study.task_names, study.tasks, strict=True):
         append_lines(out / TASKS, [asdict(TestedClips(task, task, given.kind, (0,) * num_clips, groups))])
     clips, results = [], []
-    for run in study.runs[: len(study.runs) - lacking]:
+    named = {run.name: (run.cell.arm, run.recipe.seed) for run in study.runs[: len(study.runs) - lacking]}
+    if floors:
+        named |= {one.run_name(seed): (one.arm, seed) for one in floors_of(study) for seed in reversed(study.seeds)}
+    for name, (arm, seed) in named.items():
         for number, (task, given) in enumerate(zip(study.task_names, study.tasks, strict=True)):
             for probe in study.probe_labels:
-                order = np.random.default_rng([number, run.recipe.seed]).permutation(num_clips)
-                share = 0.5 + effects.get((run.cell.arm, given.kind), 0.0)
+                order = np.random.default_rng([number, seed]).permutation(num_clips)
+                share = 0.5 + effects.get((arm, given.kind), 0.0)
                 right = "".join("1" if place < round(share * num_clips) else "0" for place in order)
-                clips.append(asdict(RightAnswers(run.name, task, probe, task, 1, right)))
+                clips.append(asdict(RightAnswers(name, task, probe, task, 1, right)))
                 score = (right.count("1") / num_clips,) * 3
                 names = (task, f"{task}.csv", probe, "encoder", "accuracy")
-                told = Result(*names, *score, 1, num_clips, 2, 8, 0, (), "", "0.1.0", encoder=run.name, content=task)
+                told = Result(*names, *score, 1, num_clips, 2, 8, 0, (), "", "0.1.0", encoder=name, content=task)
                 results.append(asdict(told))
     append_lines(out / CLIPS, clips)
     append_lines(out / "results.jsonl", results)

@@ -10,7 +10,7 @@ from guidance.questions import QUESTIONS, Asked, Question
 from melmask.escaping import in_markdown
 from melmask.report.formats import markdown_table
 from melmask.report.study_tables import DIFFERENCES, contrasts_sheet, cost_sheet, difference_cells, points, span
-from melmask.report.study_words import lead, missing_runs, not_varied
+from melmask.report.study_words import lead, missing_runs, not_varied, shortfalls
 from melmask.study.analysis import Difference
 from melmask.study.cost import MaskingCost, masking_costs
 from melmask.study.curves import read_curves
@@ -102,8 +102,9 @@ def _standing(found: Found) -> list[str]:
 
 
 def _against(found: Found) -> list[str]:
-    """Findings that are not what the paper claims or we hoped."""
-    lines = []
+    """Floors that training does not pass, and findings that are not what the paper claims or we hoped."""
+    short = shortfalls(found.small) if found.small else []
+    lines = [f"{in_markdown(text).removesuffix('.')} ([row](#other-choices))." for text in short]
     for question in QUESTIONS:
         for asked in question.asked:
             for one in _comparisons(found, asked).values() if asked.hoped else ():
@@ -111,7 +112,7 @@ def _against(found: Found) -> list[str]:
                     against = "contradicts" if one.finding in ("better", "worse") else "does not show"
                     wanted = f"{against} {CLAIMS[asked.by]} that {one.arm} is {asked.hoped} than {one.baseline}"
                     lines.append(f"{_told(one, asked)} At this scale, it {wanted} there.")
-    return lines or ["Nothing: each comparison found what was claimed or hoped for."]
+    return lines or ["Nothing: training passes its floors, and each comparison found what was claimed or hoped for."]
 
 
 def _answer(found: Found, question: Question, costs: Sequence[MaskingCost]) -> list[str]:

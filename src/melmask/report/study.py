@@ -42,7 +42,8 @@ TRADE_OFF_CAPTION = (
 SCORES_NOTE = (
     "Accuracy in percent by {probe}, the mean over seeds, with its 95 % interval; below it the difference to "
     "{baseline} in points. ▲ better, ▼ worse after Holm's adjustment, = equivalent within the margin. The intervals of "
-    "scores are wide where there are few seeds; those of differences are paired."
+    "scores are wide where there are few seeds; those of differences are paired. The untrained encoder and log-mel "
+    "statistics learned nothing: what training is worth is what lies above them."
 )
 COST_NOTE = (
     "Time is measured, as the median over logs of runs: {where}. Operations are counted from the recipe: matrix "
@@ -171,8 +172,10 @@ def _of_all(parts: Sequence[Part], make: Section) -> list[Markup]:
 
 
 def _summary(part: Part) -> Markup:
-    """The findings in words: those against the hopes first, and the sizes of other choices."""
-    lines = [{"name": "", "text": text} for text in study_words.findings(part.evidence)]
+    """The findings in words: floors that training does not pass, then those against the hopes, then the rest."""
+    evidence, short = part.evidence, study_words.shortfalls(part.evidence)
+    passed = [text for text in study_words.floor_findings(evidence) if text not in short]
+    lines = [{"name": "", "text": text} for text in [*short, *study_words.findings(evidence), *passed]]
     return page.part("summary", study_words.lead(part.evidence), lines, [])
 
 

@@ -12,6 +12,7 @@ from melmask.report.formats import csv_table, latex_table, markdown_table
 from melmask.study.analysis import Difference
 from melmask.study.cost import MaskingCost
 from melmask.study.evidence import Evidence
+from melmask.study.floors import LABELS
 from melmask.viz.study import Look
 
 DIFFERENCES = ("difference", "95 % interval", "p", "p not worse", "p equal", "seen", "finding")
@@ -82,18 +83,18 @@ def differences_sheet(evidence: Evidence, name: str) -> Sheet:
 
 
 def scores_sheet(evidence: Evidence, name: str) -> Sheet:
-    """The score of every cell on every task and in the means, with its interval; the CSV has all probes."""
+    """The score of every cell and floor on every task and in the means, with its interval; the CSV has all probes."""
     scopes, rows, values = evidence.score_scopes, [], []
-    for cell in evidence.study.cells:
-        found = [evidence.score((cell.group, cell.arm), scope) for scope in scopes]
+    for cell in evidence.answers[evidence.probe].cells:
+        found = [evidence.score(cell, scope) for scope in scopes]
         if any(found):
-            rows.append((f"{cell.group} {cell.arm}", *(_score_text(one) for one in found)))
+            rows.append((" ".join(cell).strip(), *(_score_text(one) for one in found)))
     for probe, answers in evidence.answers.items():
-        for cell in evidence.study.cells:
+        for cell in answers.cells:
             for scope in answers.scopes():
-                one = evidence.score((cell.group, cell.arm), scope, probe)
+                one = evidence.score(cell, scope, probe)
                 if one is not None:
-                    values.append((cell.group, cell.arm, probe, scope, *one))
+                    values.append((*cell, probe, scope, *one))
     columns = ("group", "arm", "probe", "scope", "score", "low", "high", "num_seeds")
     return Sheet(name, ("arm", *scopes), tuple(rows), columns, tuple(values))
 
@@ -143,19 +144,19 @@ def differences_html(evidence: Evidence, group: str, looks: Mapping[str, Look]) 
 
 
 def scores_html(evidence: Evidence, group: str, looks: Mapping[str, Look], probe: str) -> Markup:
-    """The scores of one group: each with its interval, and under it the difference to the baseline."""
+    """The scores of one group and of its floors: each with its interval, and the difference to the baseline."""
     scopes, rows = [scope for scope in evidence.score_scopes if scope in evidence.answers[probe].scopes()], []
-    for cell in evidence.study.cells:
-        if cell.group != group:
+    for own, arm in evidence.answers[probe].cells:
+        if own not in (group, ""):
             continue
-        found = [evidence.score((group, cell.arm), scope, probe) for scope in scopes]
+        found = [evidence.score((own, arm), scope, probe) for scope in scopes]
         if not any(found):
             continue
         cells = [
-            NONE if one is None else _score_html(one, evidence.find(group, cell.arm, scope, probe))
+            NONE if one is None else _score_html(one, evidence.find(group, arm, scope, probe))
             for scope, one in zip(scopes, found, strict=True)
         ]
-        rows.append([page.chip(looks[cell.arm].colour) + cell.arm, *cells])
+        rows.append([page.chip(looks[arm].colour) + arm if arm in looks else LABELS[arm], *cells])
     return page.table(["arm", *scopes], rows, numeric=True)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from melmask.report.study_tables import points, span
 from melmask.study.analysis import Difference
-from melmask.study.evidence import Evidence
+from melmask.study.evidence import Contrast, Evidence
 
 # A study is made in the hope that its arms are better than the baseline.
 ORDER = ("worse", "equivalent", "not worse", "open", "better")
@@ -53,21 +53,26 @@ def against_hopes_first(found: Sequence[Difference]) -> list[Difference]:
     return sorted(found, key=lambda one: (ORDER.index(one.finding), one.value))
 
 
-def beside(evidence: Evidence) -> list[str]:
-    """How large other choices are, in sentences, and what the grid does not vary."""
-    lines = [
-        f"{one.what[0].upper()}{one.what[1:]}: {points(one.value)} points over all tasks (95 % interval "
-        f"{span(one.low, one.high)})."
-        for one in evidence.contrasts
+def floor_findings(evidence: Evidence) -> list[str]:
+    """How far training with the baseline's masking gets above the floors, in sentences; the least first."""
+    floors = sorted((one for one in evidence.contrasts if one.kind == "floor"), key=lambda one: one.value)
+    return [
+        f"{one.what}: {_above(one)}: {points(one.value)} points over all tasks, "
+        f"95 % interval {span(one.low, one.high)}."
+        for one in floors
     ]
-    for group in evidence.study.groups:
-        deviation = evidence.seed_deviation(group)
-        if deviation is not None:
-            lines.append(
-                f"Two runs of {group} with {evidence.study.baseline} masking that differ in nothing but their seed: a "
-                f"standard deviation of {100 * deviation * 2**0.5:.1f} points."
-            )
-    return [*lines, *not_varied(evidence)]
+
+
+def shortfalls(evidence: Evidence) -> list[str]:
+    """Those of `floor_findings` that are not above their floor."""
+    short = {one.what for one in evidence.contrasts if one.kind == "floor" and one.low <= 0}
+    return [text for text in floor_findings(evidence) if text.partition(": ")[0] in short]
+
+
+def _above(floor: Contrast) -> str:
+    if floor.low > 0:
+        return "above it"
+    return "below it" if floor.high < 0 else "not clearly above it"
 
 
 def not_varied(evidence: Evidence) -> list[str]:

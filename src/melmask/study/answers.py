@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
+from melmask.study.floors import Floor
 from melmask.study.kept import RightAnswers, TestedClips, read_right, read_tested
 from melmask.study.study import Cell, Study
 
@@ -75,23 +76,27 @@ class Answers:
         return found
 
 
-def read_answers(study: Study, out: Path, probe: str) -> Answers:
+def read_answers(study: Study, out: Path, probe: str, floors: Sequence[Floor] = ()) -> Answers:
     """Read what the runs of a study in a folder got right; runs that are missing are NaN, and named in notes.
 
     Args:
         study: whose runs are read; the folder may hold those of others too.
         out: the folder, see `melmask.study.kept`.
         probe: its label in results.
+        floors: that are read too, as further cells; without those of which nothing is there.
 
     Raises:
         ValueError: nothing is there, or runs were evaluated on different contents of one task.
     """
     right, tested = read_right(out), read_tested(out)
+    there = {run for run, _, label in right if label == probe}
+    known = [floor for floor in floors if any(floor.run_name(seed) in there for seed in study.seeds)]
+    rows: list[Cell | Floor] = [*study.cells, *known]
     tasks, left_out = [], []
     for name, given in zip(study.task_names, study.tasks, strict=True):
         kept = {
             (row, column): right[run, name, probe]
-            for row, cell in enumerate(study.cells)
+            for row, cell in enumerate(rows)
             for column, seed in enumerate(study.seeds)
             if ((run := cell.run_name(seed)), name, probe) in right
         }
@@ -107,13 +112,13 @@ def read_answers(study: Study, out: Path, probe: str) -> Answers:
         clips = tested.get((name, contents.pop()))
         if clips is None:
             raise ValueError(f"{out} does not list the test clips of {name}: run the study again")
-        tasks.append(_task_answers(kept, clips, len(study.cells), len(study.seeds), name, given.kind))
+        tasks.append(_task_answers(kept, clips, len(rows), len(study.seeds), name, given.kind))
     if not tasks:
         raise ValueError(
             f"{out} has no results of study {study.name} with {probe}: run it first. {'; '.join(left_out)}"
         )
-    cells = tuple((cell.group, cell.arm) for cell in study.cells)
-    return Answers(probe, cells, tuple(tasks), tuple(left_out), tuple(_absent(study.cells, study.seeds, tasks)))
+    cells = tuple((cell.group, cell.arm) for cell in rows)
+    return Answers(probe, cells, tuple(tasks), tuple(left_out), tuple(_absent(rows, study.seeds, tasks)))
 
 
 def _task_answers(
@@ -128,7 +133,7 @@ def _task_answers(
     return TaskAnswers(name, kind, right, np.bincount(groups, weight, num_groups))
 
 
-def _absent(cells: Sequence[Cell], seeds: Sequence[int], tasks: Sequence[TaskAnswers]) -> list[str]:
+def _absent(cells: Sequence[Cell | Floor], seeds: Sequence[int], tasks: Sequence[TaskAnswers]) -> list[str]:
     """Names of the runs that lack a task."""
     lacking = np.isnan(np.stack([task.scores for task in tasks])).any(axis=0)
     return [cells[row].run_name(seeds[column]) for row, column in np.argwhere(lacking)]

@@ -20,6 +20,7 @@ from melmask.study.analysis import (
     differences_of,
 )
 from melmask.study.answers import Answers, read_answers
+from melmask.study.floors import LABELS, floors_of
 from melmask.study.kept import Failure, read_failures, read_right
 from melmask.study.study import Study
 
@@ -46,10 +47,10 @@ class TradeOff:
 
 @dataclass(frozen=True)
 class Contrast:
-    """How large another choice than masking is, in all tasks.
+    """How large another choice than masking is, or what training adds, in all tasks.
 
     Args:
-        kind: "framework" or "probe".
+        kind: "framework", "probe" or "floor".
         what: is compared, in words.
         value: the difference of mean scores; scores are 0..1.
         low, high: its 95 % interval.
@@ -148,14 +149,22 @@ class Evidence:
 
     @cached_property
     def contrasts(self) -> list[Contrast]:
-        """How large the choice of framework is with the baseline's masking, and that of the probe."""
+        """How far the baseline's masking is above the floors, and the choice of framework and of probe with it."""
         baseline, groups = self.study.baseline, self.study.groups
-        pairs: list[Pair] = [((second, baseline), (first, baseline)) for first, second in combinations(groups, 2)]
+        answers = self.answers[self.probe]
+        floors = [(floor.group, floor.arm) for floor in floors_of(self.study)]
+        pairs: list[Pair] = [
+            ((group, baseline), floor)
+            for group in groups for floor in floors if floor in answers.cells and floor[0] in ("", group)
+        ]  # fmt: skip
+        pairs += [((second, baseline), (first, baseline)) for first, second in combinations(groups, 2)]
         found = []
-        for (cell, other), one in compare_cells(self.answers[self.probe], pairs, num_draws=self.num_draws).items():
+        for (cell, other), one in compare_cells(answers, pairs, num_draws=self.num_draws).items():
             assert other is not None
-            what = f"{cell[0]} against {other[0]}, both with {baseline} masking, {self.probe}"
-            found.append(Contrast("framework", what, float(one.draws.value[0]), *one.draws.interval(0)))
+            what, kind = f"{cell[0]} against {other[0]}, both with {baseline} masking, {self.probe}", "framework"
+            if other in floors:
+                what, kind = f"{cell[0]} with {baseline} masking against {LABELS[other[1]]}, {self.probe}", "floor"
+            found.append(Contrast(kind, what, float(one.draws.value[0]), *one.draws.interval(0)))
         first, *others = self.answers.values()
         for second in others:
             if not _same_tasks(first, second):
@@ -191,12 +200,15 @@ def read_evidence(study: Study, out: Path, num_draws: int = NUM_DRAWS) -> Eviden
     named = {run.name for run in study.runs}
     there = {probe for run, _, probe in right if run in named}
     probes = [probe for probe in study.probe_labels if probe in there] or study.probe_labels[:1]
-    answers = {probe: read_answers(study, out, probe) for probe in probes}
+    floors = floors_of(study)
+    answers = {probe: read_answers(study, out, probe, floors) for probe in probes}
     baselines: list[Pair] = [
         ((cell.group, cell.arm), (cell.group, study.baseline)) for cell in study.cells if cell.arm != study.baseline
     ]
-    alone: list[Pair] = [((cell.group, cell.arm), None) for cell in study.cells]
-    compared = {probe: compare_cells(one, [*baselines, *alone], num_draws=num_draws) for probe, one in answers.items()}
+    compared = {
+        probe: compare_cells(one, [*baselines, *((cell, None) for cell in one.cells)], num_draws=num_draws)
+        for probe, one in answers.items()
+    }
     differences = [
         difference
         for probe, one in answers.items()

@@ -12,7 +12,6 @@ from melmask.data.prepare import prepare
 from melmask.data.store import DESCRIPTION, Store
 from melmask.demo.procedural.stream import NAME as PROCEDURAL
 from melmask.demo.procedural.stream import ProceduralSound
-from melmask.encoders.registry import ENCODER, NamedEncoder, as_encoder
 from melmask.evaluation.prepared import prepare_task
 from melmask.evaluation.results import RESULTS, keep_results
 from melmask.evaluation.run import evaluate_table
@@ -20,6 +19,7 @@ from melmask.files import read_lines
 from melmask.locks import Locked, exclusive
 from melmask.nn.encoder_file import ENCODER as ENCODER_FILE
 from melmask.study.curves import keep_curves
+from melmask.study.floors import encoder_of, evaluated_with
 from melmask.study.kept import (
     LOCK,
     LOCK_WAIT_S,
@@ -198,10 +198,10 @@ def run_study(
 
 
 def missing(study: Study, out: Path, run: PlannedRun, store: Store) -> list[str]:
-    """What a run still lacks: "train", or the names of tasks; empty if it is done."""
+    """What a run still lacks: "train", or the names of tasks, also of its floors; empty if it is done."""
     if not is_trained(out / RUNS / run.name, num_steps_of(run.recipe, store)):
         return ["train"]
-    return list(_missing_probes(study, out, run))
+    return [_evaluation(run, name, task) for name, task in _missing_probes(study, out, run)]
 
 
 def is_trained(folder: Path, num_steps: int) -> bool:
@@ -215,14 +215,21 @@ def steps_done(folder: Path) -> int:
     return int(entries[-1]["step"]) if entries else 0
 
 
-def _missing_probes(study: Study, out: Path, run: PlannedRun) -> dict[str, list[str]]:
-    """By the name of the task, the probes by which a run is not evaluated yet."""
+def _missing_probes(study: Study, out: Path, run: PlannedRun) -> dict[tuple[str, str], list[str]]:
+    """By the name of the encoder and of the task, the probes by which a run or one of its floors is not evaluated."""
     kept = read_right(out)
     labelled = list(zip(study.probes, study.probe_labels, strict=True))
     lacking = {
-        name: [probe for probe, label in labelled if (run.name, name, label) not in kept] for name in study.task_names
+        (name, task): [probe for probe, label in labelled if (name, task, label) not in kept]
+        for name in evaluated_with(study, run)
+        for task in study.task_names
     }
-    return {name: probes for name, probes in lacking.items() if probes}
+    return {pair: probes for pair, probes in lacking.items() if probes}
+
+
+def _evaluation(run: PlannedRun, name: str, task: str) -> str:
+    """An evaluation in words: the task, and whose it is if not the run's."""
+    return task if name == run.name else f"{task} of {name}"
 
 
 def do_run(study: Study, out: Path, run: PlannedRun, tell: Callable[[], None] = lambda: None) -> int:
@@ -257,7 +264,7 @@ def do_run(study: Study, out: Path, run: PlannedRun, tell: Callable[[], None] = 
 def evaluate_run(
     study: Study, out: Path, run: PlannedRun, source: Path, tell: Callable[[], None] = lambda: None
 ) -> int:
-    """Evaluate a run where that is missing; what fails is recorded in the folder.
+    """Evaluate a run, and its floors, where that is missing; what fails is recorded in the folder.
 
     Args:
         study, out, run, tell: see `do_run`.
@@ -266,20 +273,19 @@ def evaluate_run(
     Returns:
         DONE or FAILED.
     """
-    status, runs = DONE, (source,) if source.is_dir() else ()
-    lacking = _missing_probes(study, out, run)
-    for name, task in zip(study.task_names, study.tasks, strict=True):
-        if name not in lacking:
-            continue
+    status, tasks = DONE, dict(zip(study.task_names, study.tasks, strict=True))
+    for (name, called), probes in _missing_probes(study, out, run).items():
+        task = tasks[called]
         try:
-            encoder = NamedEncoder(as_encoder(source), run.name, ENCODER, runs)
-            settings = study.settings(task, lacking[name])
-            for one in evaluate_table([encoder], Path(task.table), settings, name=name, num_workers=0):
+            encoder = encoder_of(run, name, source)
+            settings = study.settings(task, probes)
+            for one in evaluate_table([encoder], Path(task.table), settings, name=called, num_workers=0):
                 with exclusive(out / LOCK, wait_s=LOCK_WAIT_S):
                     keep_results([encoder], [one.result], out / RESULTS)
-                keep_clips(out, run.name, task.kind, one)
+                keep_clips(out, name, task.kind, one)
         except Exception as error:
-            keep_failure(out, Failure(run.name, f"evaluate {name}", f"{type(error).__name__}: {error}"))
+            stage = f"evaluate {_evaluation(run, name, called)}"
+            keep_failure(out, Failure(run.name, stage, f"{type(error).__name__}: {error}"))
             status = FAILED
         tell()
     return status

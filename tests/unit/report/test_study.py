@@ -12,8 +12,8 @@ from melmask.cli.main import main
 from melmask.files import write_json
 from melmask.plan.flops import Part, StepFlops
 from melmask.report.study import study_report
-from melmask.report.study_tables import points, span
-from melmask.report.study_words import against_hopes_first, lead
+from melmask.report.study_tables import points, scores_html, scores_sheet, span
+from melmask.report.study_words import against_hopes_first, floor_findings, lead, shortfalls
 from melmask.study import cost
 from melmask.study.analysis import analyse
 from melmask.study.answers import read_answers
@@ -23,6 +23,7 @@ from melmask.study.shipped import STUDIES
 from melmask.study.study import Study, StudyTask, grid
 from melmask.train.recipe import RECIPES
 from melmask.viz import style
+from melmask.viz.study import looks_of
 from studies import write_study
 
 DRAWS = 2000
@@ -115,6 +116,29 @@ def test_findings_against_the_hopes_come_first(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         main(["study", "report", "other", "--out", str(tmp_path)])
     assert "has no results of study other" in capsys.readouterr().err
+
+
+FLOORS = {("untrained", kind): -0.2 for kind in ("events", "other")} | {("log-mel statistics", "other"): 0.3}
+
+
+def test_floors_are_beside_the_arms_and_in_none_of_their_tests(tmp_path):
+    write_study(STUDY, tmp_path / "alone", EFFECTS)
+    write_study(STUDY, tmp_path, EFFECTS | FLOORS, floors=True)
+    evidence, alone = read_evidence(STUDY, tmp_path, DRAWS), read_evidence(STUDY, tmp_path / "alone", DRAWS)
+    assert evidence.differences == alone.differences and evidence.runs == alone.runs
+    assert not floor_findings(alone)
+    told = floor_findings(evidence)
+    assert [text.partition(" points")[0] for text in told] == [
+        "msm-mae with random masking against log-mel statistics, ridge: below it: -10.0",
+        "m2d with random masking against log-mel statistics, ridge: below it: -10.0",
+        "msm-mae with random masking against untrained encoder, ridge: above it: +20.0",
+        "m2d with random masking against untrained encoder, ridge: above it: +20.0",
+    ]
+    assert shortfalls(evidence) == told[:2]
+    rows = [row[0] for row in scores_sheet(evidence, "scores").rows]
+    assert rows[-3:] == ["msm-mae untrained", "m2d untrained", "log-mel statistics"] and len(rows) == 9
+    shown = re.sub(r"<[^>]*>", " ", scores_html(evidence, "m2d", looks_of(["random", "dwm", "ibm"], "random"), "ridge"))
+    assert shown.count("untrained encoder") == shown.count("log-mel statistics") == 1
 
 
 def test_an_ellipse_holds_most_of_the_draws():

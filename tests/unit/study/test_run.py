@@ -40,7 +40,10 @@ def test_a_study_trains_and_evaluates_what_is_missing(study, tmp_path, capsys, m
     assert first.done == ("msm-mae-random-seed0", "msm-mae-dwm-seed0") and not first.failures and not first.interrupted
     assert told[-1].num_done == 2 and told[-1].steps_done == told[-1].num_steps == 8 and told[-1].left_s == 0
     results = read_results(tmp_path / "results.jsonl")
-    assert len(results) == 4 and {one.encoder for one in results} == set(first.done)
+    floors = {"msm-mae-untrained-seed0": "untrained", "log-mel-statistics": "log-mel statistics"}
+    assert len(results) == 8 and {one.encoder for one in results} == {*first.done, *floors}
+    assert {one.encoder: one.features for one in results if one.encoder in floors} == floors
+    assert len({one.identity for one in results}) == 4
     right, tested = read_right(tmp_path), read_tested(tmp_path)
     for one in results:
         kept = right[one.encoder, one.task, one.probe]
@@ -63,7 +66,7 @@ def test_a_study_trains_and_evaluates_what_is_missing(study, tmp_path, capsys, m
     assert second.done == first.done[:1]
     assert [(one.run, one.stage) for one in second.failures] == [("msm-mae-dwm-seed0", "train")]
     assert "another recipe" in second.failures[0].error and read_failures(tmp_path) == list(second.failures)
-    assert len(read_results(tmp_path / "results.jsonl")) == 5
+    assert len(read_results(tmp_path / "results.jsonl")) == 11
     store = open_store(more, tmp_path)
     assert [missing(more, tmp_path, run, store) for run in more.runs] == [["train"], []]
     check_commands(tmp_path, capsys, monkeypatch, study)
