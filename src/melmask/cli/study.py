@@ -186,19 +186,24 @@ def find(name: str, data: Path | None) -> "Study":
 def _plan(do: Planning) -> None:
     from melmask.cli.plan import duration
     from melmask.plan.plan import Data as Recordings
-    from melmask.study.cost import commands_of, cost_of
+    from melmask.study.cost import commands_of, cost_of, task_clips
 
     found = find(do.study, do.data)
-    device = None if do.device is None else DEVICES[do.device]
+    device, recordings = None if do.device is None else DEVICES[do.device], Recordings(do.clips, do.clip_s)
     with console.status("measuring this machine" if device is None else "counting"):
-        costs = cost_of(found, Recordings(do.clips, do.clip_s), device, do.devices)
+        tasks = task_clips(found, recordings.spec)
+        costs = cost_of(found, recordings, device, do.devices, tasks.seconds)
     console.print(costs_table(found, costs))
-    total_s = len(found.seeds) * sum(cost.run_s for cost in costs)
+    total_s, embed_s = (len(found.seeds) * sum(vars(cost)[name] for cost in costs) for name in ("run_s", "embed_s"))
+    evaluations = f"[bold]{duration(embed_s)}[/] of embedding the {tasks.num_clips:,} clips of its tasks "
+    evaluations += f"({duration(tasks.seconds)} of audio); probes and the untrained encoders come on top"
     console.print(
-        f"{len(found.runs)} runs: [bold]{duration(total_s)}[/] of training, one after the other; evaluations come on "
-        "top, on every task with every probe",
+        f"{len(found.runs)} runs, one after the other: [bold]{duration(total_s)}[/] of training; "
+        + (evaluations if tasks.num_clips else "evaluations come on top"),
         highlight=False,
     )
+    if tasks.not_there:
+        print_notes([f"not counted, as {', '.join(tasks.not_there)} cannot be read: name the folder with --data"])
     over = [cost.cell.name for cost in costs if cost.over_budget]
     if over:
         print_notes([f"a run takes longer than the budget of {duration(found.budget_s or 0)}: {', '.join(over)}"])
@@ -206,10 +211,12 @@ def _plan(do: Planning) -> None:
         for run in found.runs:
             for command in commands_of(found, run, do.out):
                 console.print(escape(command), soft_wrap=True)
-    answer.update(study=found.name, num_runs=len(found.runs), total_s=total_s, cells=[
-        {"name": cost.cell.name, "num_steps": cost.num_steps, "run_s": cost.run_s} for cost in costs
+    answer.update(study=found.name, num_runs=len(found.runs), total_s=total_s, embed_s=embed_s, cells=[
+        {"name": cost.cell.name, "num_steps": cost.num_steps, "run_s": cost.run_s, "embed_s": cost.embed_s}
+        for cost in costs
     ])  # fmt: skip
-    print_next("melmask", "study", "run", do.study, "--out", do.out)
+    data = () if do.data is None else ("--data", do.data)
+    print_next("melmask", "study", "run", do.study, *data, "--out", do.out)
 
 
 def _run(do: Running) -> None:
@@ -282,7 +289,8 @@ def _print_outcome(do: Running, outcome: "Outcome", num_runs: int) -> None:
     if len(outcome.done) == num_runs:
         print_next("melmask", "study", "analyse", do.study, "--out", do.out)
         return
-    print_next("melmask", "study", "run", do.study, "--out", do.out)
+    data = () if do.data is None else ("--data", do.data)
+    print_next("melmask", "study", "run", do.study, *data, "--out", do.out)
     sys.exit(EXIT_INTERRUPTED if outcome.interrupted else EXIT_LEFT_OUT)
 
 

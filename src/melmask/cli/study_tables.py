@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def costs_table(study: "Study", costs: "Sequence[CellCost]") -> Table:
-    """A row for every cell: steps and time of a run, and of all its seeds."""
+    """A row for every cell: steps, time of a training and of embedding its tasks' clips, and both of all seeds."""
     from melmask.cli.plan import duration
 
     caption = f"{len(study.seeds)} seeds each, on {len(study.tasks)} tasks with {', '.join(study.probes)}"
@@ -24,10 +24,11 @@ def costs_table(study: "Study", costs: "Sequence[CellCost]") -> Table:
         caption_justify="left",
     )  # fmt: skip
     table.add_column("cell", overflow="fold")
-    for column in ("steps", "a run", "all seeds"):
+    for column in ("steps", "training a run", "embedding", "both, all seeds"):
         table.add_column(column, justify="right")
     for cost in costs:
-        times = duration(cost.run_s), duration(cost.run_s * len(study.seeds))
+        whole_s = (cost.run_s + cost.embed_s) * len(study.seeds)
+        times = duration(cost.run_s), duration(cost.embed_s) if cost.embed_s else "–", duration(whole_s)
         table.add_row(named(cost.cell.name), f"{cost.num_steps:,}", *times)
     return table
 

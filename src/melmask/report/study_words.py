@@ -92,14 +92,11 @@ def not_varied(evidence: Evidence) -> list[str]:
 
 def missing_runs(evidence: Evidence) -> str:
     """The runs that are not complete, in one sentence; empty if all are."""
-    study, names = evidence.study, []
-    for cell in study.cells:
-        own = [name for seed in study.seeds if evidence.runs[name := cell.run_name(seed)] < len(study.tasks)]
-        names += [f"{cell.name} with every seed"] if len(own) == len(study.seeds) > 1 else own
-    lacking = len(evidence.runs) - evidence.num_complete
+    lacking = [name for name, done in evidence.runs.items() if done < len(evidence.study.tasks)]
     if not lacking:
         return ""
-    return f"{lacking} of {len(evidence.runs)} runs are missing or not evaluated on all tasks: {', '.join(names)}."
+    words = evidence.study.summed_up(lacking)
+    return f"{len(lacking)} of {len(evidence.runs)} runs are missing or not evaluated on all tasks: {words}."
 
 
 def margin_text(margin: float) -> str:

@@ -46,19 +46,19 @@ class Answers:
         cells: group and arm of each cell, in the study's order.
         tasks: at least one.
         left_out: tasks that are missing, and why.
-        absent: names of the runs that lack a task.
+        absent: the runs that lack a task, in words.
     """
 
     probe: str
     cells: tuple[tuple[str, str], ...]
     tasks: tuple[TaskAnswers, ...]
     left_out: tuple[str, ...] = ()
-    absent: tuple[str, ...] = ()
+    absent: str = ""
 
     @property
     def notes(self) -> tuple[str, ...]:
         """All that is missing."""
-        return (*self.left_out, *([f"not complete, and left out: {', '.join(self.absent)}"] if self.absent else []))
+        return (*self.left_out, *([f"not complete, and left out: {self.absent}"] if self.absent else []))
 
     def number(self, group: str, arm: str) -> int:
         """The row of a cell."""
@@ -118,7 +118,7 @@ def read_answers(study: Study, out: Path, probe: str, floors: Sequence[Floor] = 
             f"{out} has no results of study {study.name} with {probe}: run it first. {'; '.join(left_out)}"
         )
     cells = tuple((cell.group, cell.arm) for cell in rows)
-    return Answers(probe, cells, tuple(tasks), tuple(left_out), tuple(_absent(rows, study.seeds, tasks)))
+    return Answers(probe, cells, tuple(tasks), tuple(left_out), study.summed_up(_absent(rows, study.seeds, tasks)))
 
 
 def _task_answers(

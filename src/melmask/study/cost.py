@@ -1,15 +1,21 @@
 """What a study will take, told before it starts: steps, time and commands of every run; and what masking took of it."""
 
+import contextlib
 import dataclasses
+import math
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 
+from melmask.audio.facts import AudioError
+from melmask.audio.reader import read_audio
+from melmask.data.manifest import read_manifest
 from melmask.logmel import LogMelSpec
+from melmask.nn.vit import SIZES
 from melmask.plan.devices import DEVICES, Device
-from melmask.plan.flops import step_flops
+from melmask.plan.flops import encoder_flops, step_flops
 from melmask.plan.plan import AUDIOSET, Data, make_plan
 from melmask.study.curves import RunCurves
 from melmask.study.kept import RUNS, STORE
@@ -19,6 +25,7 @@ from melmask.train.paper import PAPER
 from melmask.train.recipe import RECIPES, Recipe
 
 AT_SCALE = "a100-80gb"  # the device of the estimate at AudioSet's scale
+NUM_READ = 20  # recordings of a task, to estimate its length
 GUIDE_PARTS = ("guide pass", "ranking")  # of a step's operations: what a strategy adds
 
 
@@ -30,16 +37,60 @@ class CellCost:
         cell: of the study.
         num_steps: optimiser steps.
         run_s: seconds of training, without evaluation.
-        over_budget: whether that is more than the study allows.
+        embed_s: seconds of its encoder's pass over the clips of the tasks; probes come on top.
+        over_budget: whether the training takes more than the study allows.
     """
 
     cell: Cell
     num_steps: int
     run_s: float
+    embed_s: float
     over_budget: bool
 
 
-def cost_of(study: Study, data: Data, device: Device | None = None, num_devices: int = 1) -> list[CellCost]:
+@dataclass(frozen=True)
+class TaskClips:
+    """How much there is to embed for every run.
+
+    Args:
+        num_clips: of all tasks.
+        seconds: of them together, estimated from `NUM_READ` recordings of each task.
+        not_there: tables that are not there, or of which no recording can be read.
+    """
+
+    num_clips: int
+    seconds: float
+    not_there: tuple[str, ...]
+
+
+def task_clips(study: Study, spec: LogMelSpec) -> TaskClips:
+    """Count the clips of a study's tasks, and estimate their length.
+
+    Args:
+        study: with the paths of its data made absolute.
+        spec: the front end, whose rate recordings are read at.
+
+    Raises:
+        ValueError: a table that is there is none of recordings.
+    """
+    num_clips, seconds, not_there = 0, 0.0, []
+    for table in dict.fromkeys(task.table for task in study.tasks):
+        clips = read_manifest(Path(table)) if Path(table).exists() else []
+        lengths = []
+        for clip in clips[:: max(1, len(clips) // NUM_READ)]:
+            with contextlib.suppress(AudioError):  # a run names it
+                lengths.append(len(read_audio(clip.path, spec.sample_rate_hz)) / spec.sample_rate_hz)
+        if not lengths:
+            not_there.append(table)
+            continue
+        num_clips += len(clips)
+        seconds += len(clips) * mean(lengths)
+    return TaskClips(num_clips, seconds, tuple(not_there))
+
+
+def cost_of(
+    study: Study, data: Data, device: Device | None = None, num_devices: int = 1, task_s: float = 0.0
+) -> list[CellCost]:
     """Plan every cell: the baseline of each group is measured here, or taken from a data sheet; the others are scaled.
 
     Args:
@@ -47,6 +98,7 @@ def cost_of(study: Study, data: Data, device: Device | None = None, num_devices:
         data: the recordings to train on.
         device: see `melmask.plan.plan.make_plan`; None measures this machine, which takes seconds a group.
         num_devices: number of devices.
+        task_s: length of the clips of all tasks together, in seconds, see `task_clips`.
 
     Returns:
         By cell, in the study's order. Times of strategies are those of the baseline's step, times their ratio of
@@ -61,9 +113,17 @@ def cost_of(study: Study, data: Data, device: Device | None = None, num_devices:
             flops = step_flops(data.cropped(cell.recipe), data.spec.num_mels)
             own = dataclasses.replace(plan, recipe=cell.recipe, flops=flops)
             over = study.budget_s is not None and own.run_s > study.budget_s
-            costs.append(CellCost(cell, own.num_steps, own.run_s, over))
+            embed_s = _embedding_flops(cell.recipe, data.spec, task_s) / plan.speed.flops
+            costs.append(CellCost(cell, own.num_steps, own.run_s, embed_s, over))
     order = {cell.name: number for number, cell in enumerate(study.cells)}
     return sorted(costs, key=lambda cost: order[cost.cell.name])
+
+
+def _embedding_flops(recipe: Recipe, spec: LogMelSpec, seconds: float) -> float:
+    """Operations of an encoder's pass over recordings, cut into crops of the recipe's length."""
+    num_patches = recipe.grid(spec.num_mels).num_patches
+    a_crop = encoder_flops(SIZES[recipe.size], math.prod(recipe.patch_shape), num_patches)
+    return a_crop * spec.num_frames(round(seconds * spec.sample_rate_hz)) / recipe.crop_frames if seconds else 0.0
 
 
 def commands_of(study: Study, run: PlannedRun, out: Path) -> list[str]:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import importlib.util
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -179,6 +179,35 @@ class Study:
             protocol=self.protocol,
             allow_duplicates=self.allow_duplicates,
         )
+
+    def summed_up(self, names: Collection[str]) -> str:
+        """Some of the runs in words: cells that lack the same seeds are named together.
+
+        Args:
+            names: of the runs.
+        """
+        by_seeds: dict[tuple[int, ...], list[Cell]] = {}
+        for cell in self.cells:
+            seeds = tuple(seed for seed in self.seeds if cell.run_name(seed) in names)
+            if seeds:
+                by_seeds.setdefault(seeds, []).append(cell)
+        return "; ".join(
+            f"{self._cells_in_words(cells)} with {self._seeds_in_words(seeds)}" for seeds, cells in by_seeds.items()
+        )
+
+    def _cells_in_words(self, cells: Sequence[Cell]) -> str:
+        if len(cells) == len(self.cells) > 1:
+            return "every cell"
+        words = []
+        for group in self.groups:
+            own, given = ([one.name for one in some if one.group == group] for some in (self.cells, cells))
+            words += [f"every cell of {group}"] if own == given and len(own) > 1 else given
+        return ", ".join(words)
+
+    def _seeds_in_words(self, seeds: Sequence[int]) -> str:
+        if len(seeds) == len(self.seeds) > 1:
+            return "every seed"
+        return f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
 
     def at(self, folder: Path) -> "Study":
         """The study with the paths of its data made absolute: those that are relative lie in this folder."""

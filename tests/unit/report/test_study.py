@@ -64,7 +64,7 @@ def test_a_page_is_written_of_an_incomplete_grid(logs, recordings, monkeypatch):
     page = study_report([STUDY], logs, folder, sounds=[recordings.parent / "00.wav"], num_draws=DRAWS).read_text()
     shown = re.sub(r"<[^>]*>", " ", page)
     assert "16 of 18 runs are there: an incomplete grid" in shown
-    assert "m2d-dwm-seed2, m2d-ibm-seed2." in shown and "melmask study run simulated" in shown
+    assert "m2d-dwm, m2d-ibm with seed 2." in shown and "melmask study run simulated" in shown
     assert "<script" not in page and 'src="http' not in page and "mpeg" not in page
     # The numbers of the page and of the files are those of the analysis.
     answers = read_answers(STUDY, logs, "ridge")

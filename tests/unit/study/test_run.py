@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from melmask.cli.main import main
+from melmask.data.manifest import read_manifest
 from melmask.evaluation.results import read_results
 from melmask.study.cost import masking_costs
 from melmask.study.curves import read_curves
@@ -78,6 +79,8 @@ def check_commands(out, capsys, monkeypatch, study):
     monkeypatch.setattr("sys.argv", ["melmask", "study"])
     main(["study", "plan", "chirps", "--device", "h100", "--commands"])
     shown = capsys.readouterr().out
+    num_clips = len(read_manifest(Path(study.tasks[0].table)))
+    assert f"{num_clips} clips of its tasks" in " ".join(shown.split()) and "cannot be read" not in shown
     assert "2 runs" in shown and "melmask pretrain" in shown and "--strategy dwm" in shown and "--test-folds 1" in shown
     main(["study", "run", "chirps", "--out", str(out), "--dry-run"])
     assert capsys.readouterr().out.count(": done") == 2
@@ -142,6 +145,15 @@ def test_the_studies_of_the_repository_share_the_cells_of_small():
     for name, settled in chosen.items():
         (run,) = [run for run in settled.runs if run.cell.name == name]
         assert run.recipe == small[f"{run.cell.group}-random-seed0"]
+
+
+def test_many_runs_are_named_in_few_words():
+    study = STUDIES["smoke"]
+    assert study.summed_up([]) == ""
+    assert study.summed_up([run.name for run in study.runs]) == "every cell with every seed"
+    assert study.summed_up([run.name for run in study.runs if run.recipe.seed == 1]) == "every cell with seed 1"
+    some = {run.name for run in study.runs if run.cell.group == "m2d" or run.name == "msm-mae-dwm-seed1"}
+    assert study.summed_up(some) == "msm-mae-dwm with seed 1; every cell of m2d with every seed"
 
 
 def test_a_study_is_a_name_or_a_file(study, tmp_path):

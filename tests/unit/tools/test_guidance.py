@@ -28,7 +28,7 @@ def test_sentences_lead_to_their_rows_and_what_is_missing_is_said(tmp_path, monk
     costs = [MaskingCost(cell, 0, None, None, None, 100, 10, 1.0) for cell in STUDIES["small"].cells]
     monkeypatch.setattr(text, "masking_costs", lambda study, curves: costs)  # which takes seconds for the first time
     effects = {("dwm", "events"): 0.3, ("ibm", "events"): 0.3, ("ibm", "other"): -0.3, ("freq_profile", "events"): 0.3}
-    write_study(STUDIES["small"], tmp_path, effects, num_clips=40, lacking=3)
+    write_study(STUDIES["small"], tmp_path, effects, num_clips=40, lacking=3, floors=True)
     found = read_found(tmp_path, num_draws=4000)
     assert found.ablations is None and found.small.num_complete == 45
     page = guidance(found, tmp_path)
@@ -42,6 +42,7 @@ def test_sentences_lead_to_their_rows_and_what_is_missing_is_said(tmp_path, monk
     against = " ".join(page.partition("## Questions")[0].split())
     assert "dwm against freq_profile (m2d, events tasks" in against and "our hope that dwm is better than" in against
     assert "dwm against random (msm-mae, events tasks" not in against
+    assert "m2d with random masking against untrained encoder, ridge: not clearly above it: 0.0 points" in against
     assert "ibm against random (m2d, other tasks" not in against
     assert "dwm against random (msm-mae, events tasks, ridge): better: +30.0 points" in words
     assert "Not varied within a group, not measured yet: patch shape, training time" in words
