@@ -36,7 +36,8 @@ from melmask.plan.flops import step_flops
 from melmask.runtime import hardware, this_device
 from melmask.study.kept import CLIPS, FAILED, TASKS
 from melmask.study.kept import RUNS as RUN_FOLDERS
-from melmask.study.run import DONE, evaluate_run, is_trained, missing, open_store, steps_done
+from melmask.study.progress import is_trained, missing, steps_done
+from melmask.study.run import DONE, evaluate_run, open_store
 from melmask.study.shipped import ARMS, SHORT, SMALL
 from melmask.study.study import grid
 from melmask.train.loop import pretrain

@@ -7,23 +7,30 @@ from typing import Annotated
 from rich.markup import escape
 from tyro.conf import Positional, arg
 
-from melmask.cli.console import answer, console, named
+from melmask.cli.console import answer, console, named, print_next
 
 EXIT_NOT_WHOLE = 1
 STYLES = {"damaged": "bold red", "stale": "yellow", "leftover": "dim"}
+NEXT = {  # what is done with one that is whole; PATH is its own
+    "store": ("pretrain", "PATH", "--out", "RUN"),
+    "run": ("report", "PATH"),
+    "model": ("predict", "PATH", "FILES", "--out", "predictions.csv"),
+    "index": ("search", "PATH", "QUERY.wav"),
+    "encoder file": ("evaluate", "PATH", "--task", "TABLE.csv"),
+}
 
 Checked = Annotated[
     tuple[Path, ...],
     arg(
         metavar="PATH [PATH ...]",
-        help="stores, runs, caches of melmask, and files of encoders, embeddings and results.",
+        help="stores, runs, trained models, studies, indexes, caches, and files of encoders, embeddings and results.",
         help_behavior_hint="(required)",
     ),
 ]
 
 
 def check(paths: Positional[Checked]) -> None:
-    """Check the health of stores, runs, encoder files, caches and results.
+    """Check the health of stores, runs, models, studies, indexes, caches and files.
 
     Example: melmask check store runs/mine results.jsonl
 
@@ -33,7 +40,7 @@ def check(paths: Positional[Checked]) -> None:
 
     Exit status: 0 if all is whole; 1 if anything is damaged or stale.
     """
-    from melmask.study.health import health_of
+    from melmask.health.check import health_of
 
     found = [health_of(path) for path in paths]
     answer["checked"] = found
@@ -47,3 +54,5 @@ def check(paths: Positional[Checked]) -> None:
                 console.print(f"  {state} {named(part.name)}: {escape(part.detail)}", soft_wrap=True)
     if not all(health.is_sound for health in found):
         sys.exit(EXIT_NOT_WHOLE)
+    if found and found[0].kind in NEXT:
+        print_next("melmask", *(str(found[0].path) if word == "PATH" else word for word in NEXT[found[0].kind]))

@@ -15,7 +15,8 @@ from melmask.cli.study_tables import costs_table, designs_table, differences_tab
 from melmask.plan.devices import DEVICES
 
 if TYPE_CHECKING:
-    from melmask.study.run import Outcome, Standing
+    from melmask.study.progress import Standing
+    from melmask.study.run import Outcome
     from melmask.study.study import Study
 
 Named = Positional[Annotated[str, arg(metavar="FILE|NAME", help="a Python file that defines study, or smoke, small, "
@@ -221,7 +222,8 @@ def _plan(do: Planning) -> None:
 
 def _run(do: Running) -> None:
     from melmask.extras import need
-    from melmask.study.run import missing, open_store, run_study, shard_of
+    from melmask.study.progress import missing
+    from melmask.study.run import open_store, run_study, shard_of
 
     if do.submit:
         need("slurm", "melmask study run --submit")

@@ -9,6 +9,7 @@ ignored, and written again.
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -67,6 +68,8 @@ class Index:
                 folder / VECTORS, np.float16, "r", shape=(num_rows, num_dims)
             )
             self.windows = pq.read_table(folder / WINDOWS, read_dictionary=["path"]).slice(0, num_rows)
+            if len(self.windows) < num_rows:
+                raise ValueError(f"{WINDOWS} has {len(self.windows):,} windows, and {DESCRIPTION} {num_rows:,}")
         except (OSError, ValueError) as error:
             raise ValueError(f"{folder} is a damaged index: {error}; remove it, and {remedy}") from error
         self.is_current = self.windows["current"].to_numpy(zero_copy_only=False)
@@ -133,21 +136,37 @@ class Index:
             similarity[~self.is_current[first : first + len(block)]] = -np.inf
             top = np.argsort(-similarity, kind="stable")[:num_hits]
             best.append(first + top)
-        large = len(self.vectors) > EXACT_UP_TO
-        remark = f"compared all {len(self.vectors):,} windows; after `{EXTRA}` and indexing again it takes milliseconds"
-        return np.concatenate([np.zeros(0, np.int64), *best]), remark if large else ""
+        remark = self.why_exact and f"compared all {len(self.vectors):,} windows, as {self.why_exact}"
+        return np.concatenate([np.zeros(0, np.int64), *best]), remark
+
+    @property
+    def why_exact(self) -> str:
+        """Why all windows are compared, with the remedy; empty for few windows, and where there is a graph."""
+        return self._opened_graph[1]
+
+    @property
+    def _graph(self) -> Any:
+        return self._opened_graph[0]
 
     @cached_property
-    def _graph(self) -> Any:
-        """The graph of the vectors, whose file is mapped and not read; None where there is none, or an older one."""
-        if len(self.vectors) <= EXACT_UP_TO or not (self.folder / GRAPH).exists():
-            return None
+    def _opened_graph(self) -> tuple[Any, str]:
+        """The graph of the vectors, whose file is mapped and not read; or None, and why."""
+        if len(self.vectors) <= EXACT_UP_TO:
+            return None, ""
         try:
             from usearch.index import Index as Graph
         except ImportError:
-            return None
-        graph = Graph.restore(self.folder / GRAPH, view=True)
-        return graph if graph is not None and len(graph) == len(self.vectors) else None
+            return None, f"the extra is missing: after `{EXTRA}` and indexing again it takes milliseconds"
+        file, again = self.folder / GRAPH, "index the same sources again, and it takes milliseconds"
+        if not file.exists():
+            return None, f"there is no {GRAPH}: {again}"
+        try:
+            graph = Graph.restore(file, view=True)
+        except (ValueError, RuntimeError) as error:
+            return None, f"{file} is damaged ({error}): {again}"
+        if graph is None or len(graph) != len(self.vectors):
+            return None, f"{file} is of other windows: {again}"
+        return graph, ""
 
     def _by_graph(self, query: Float32[np.ndarray, " dim"], num_hits: int) -> Int[np.ndarray, " row"]:
         """Rows near a query, so many that enough of them are current."""
@@ -234,7 +253,8 @@ def update_index(
             num_dims = old.info["num_dims"] if old else max(block.num_dims for block in done)
             num_rows = (old.info["num_rows"] if old else 0) + num_added
             write_json(folder / DESCRIPTION, values | {"num_rows": num_rows, "num_dims": num_dims})
-            _add_to_graph(folder, num_rows, num_dims)
+        if (folder / DESCRIPTION).exists():
+            _complete_graph(Index(folder))
         shutil.rmtree(parts, ignore_errors=True)
     return Update(len(used), len(kept), len(gone - used), num_added, rejected)
 
@@ -279,22 +299,24 @@ def _append(folder: Path, old: Index | None, done: Sequence[Done], gone: set[str
         pq.write_table(pa.concat_tables(tables), temporary)
 
 
-def _add_to_graph(folder: Path, num_rows: int, num_dims: int) -> None:
-    """Add what is missing to the graph of large indexes, where usearch is installed; searches work without it."""
-    if num_rows <= EXACT_UP_TO:
+def _complete_graph(index: Index) -> None:
+    """Add what is missing to the graph of a large index, where usearch is installed; searches work without it."""
+    if not index.why_exact:
         return
     try:
         from usearch.index import Index as Graph
     except ImportError:
         return
-    graph = Graph(ndim=num_dims, metric="cos", dtype="f16")
-    if (folder / GRAPH).exists():
-        graph.load(folder / GRAPH)
-    vectors = np.memmap(folder / VECTORS, np.float16, "r", shape=(num_rows, num_dims))
+    file, num_rows = index.folder / GRAPH, len(index.vectors)
+    graph = None
+    with suppress(ValueError, RuntimeError):  # a damaged one is made anew
+        graph = Graph.restore(file) if file.exists() else None
+    if graph is None or len(graph) > num_rows:
+        graph = Graph(ndim=index.vectors.shape[1], metric="cos", dtype="f16")
     for first in range(len(graph), num_rows, ROWS_AT_ONCE):
         rows = np.arange(first, min(num_rows, first + ROWS_AT_ONCE))
-        graph.add(rows, vectors[rows])
-    with atomic_write(folder / GRAPH) as temporary:
+        graph.add(rows, index.vectors[rows])
+    with atomic_write(file) as temporary:
         graph.save(temporary)
 
 

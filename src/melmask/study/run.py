@@ -15,11 +15,9 @@ from melmask.demo.procedural.stream import ProceduralSound
 from melmask.evaluation.prepared import prepare_task
 from melmask.evaluation.results import RESULTS, keep_results
 from melmask.evaluation.run import evaluate_table
-from melmask.files import read_lines
 from melmask.locks import Locked, exclusive
-from melmask.nn.encoder_file import ENCODER as ENCODER_FILE
 from melmask.study.curves import keep_curves
-from melmask.study.floors import encoder_of, evaluated_with
+from melmask.study.floors import encoder_of
 from melmask.study.kept import (
     LOCK,
     LOCK_WAIT_S,
@@ -31,38 +29,25 @@ from melmask.study.kept import (
     read_failures,
     read_right,
 )
+from melmask.study.progress import (
+    Report,
+    Standing,
+    Watch,
+    evaluation_in_words,
+    is_trained,
+    missing,
+    missing_probes,
+    num_steps_of,
+)
 from melmask.study.study import PlannedRun, Study
 from melmask.train.loop import pretrain
 from melmask.train.recipe import Recipe
-from melmask.train.run_folder import LOG, RECIPE, log_values
+from melmask.train.run_folder import RECIPE
 from melmask.train.signals import stop_requests
 
 POLL_S = 0.5
 DONE, FAILED, BUSY, INTERRUPTED = 0, 1, 3, 130  # how the process of a run ends
 TRAIN_OR_EVALUATE = "train or evaluate"  # the stage of a failure that is known by the end of its process alone
-
-
-@dataclass(frozen=True)
-class Standing:
-    """How far a study has got.
-
-    Args:
-        num_runs: of this shard.
-        num_done: those that are trained and evaluated.
-        num_failed: those of which something failed in this call.
-        running: names of those at work.
-        num_steps: optimiser steps of all runs.
-        steps_done: of them.
-        left_s: seconds until the end at the pace of this call, evaluations included; None while none can be told.
-    """
-
-    num_runs: int
-    num_done: int
-    num_failed: int
-    running: tuple[str, ...]
-    num_steps: int
-    steps_done: int
-    left_s: float | None
 
 
 @dataclass(frozen=True)
@@ -92,7 +77,6 @@ class Working(Protocol):
         """Ask it to save its state and to end."""
 
 
-Report = Callable[[Standing], None]
 Start = Callable[[Study, Path, PlannedRun], Working]
 
 
@@ -128,11 +112,6 @@ def shard_of(runs: Sequence[PlannedRun], shard: str) -> list[PlannedRun]:
     if not (number.isdecimal() and total.isdecimal() and 1 <= int(number) <= int(total)):
         raise ValueError(f"shard {shard!r}: give i/n with i from 1 to n, such as 1/4")
     return list(runs[int(number) - 1 :: int(total)])
-
-
-def num_steps_of(recipe: Recipe, store: Store) -> int:
-    """Optimiser steps of a run on that store."""
-    return recipe.steps or recipe.num_steps(recipe.make_loader(store).crops_per_epoch)
 
 
 def prepare_study(
@@ -185,7 +164,7 @@ def run_study(
         raise ValueError("jobs 0 trains in this process: give the number of runs that are submitted at once")
     runs, store = prepare_study(study, out, shard, num_workers)
     num_before = len(read_failures(out))
-    watch = _Watch(study, out, runs, [num_steps_of(run.recipe, store) for run in runs], num_before, report)
+    watch = Watch(study, out, runs, [num_steps_of(run.recipe, store) for run in runs], num_before, report)
     todo = [run for run in runs if missing(study, out, run, store)]
     if jobs == 0:
         busy, interrupted = _one_by_one(study, out, todo, watch)
@@ -195,41 +174,6 @@ def run_study(
     names = {run.name for run in runs}
     failures = tuple(one for one in read_failures(out)[num_before:] if one.run in names)
     return Outcome(done, failures, tuple(busy), interrupted)
-
-
-def missing(study: Study, out: Path, run: PlannedRun, store: Store) -> list[str]:
-    """What a run still lacks: "train", or the names of tasks, also of its floors; empty if it is done."""
-    if not is_trained(out / RUNS / run.name, num_steps_of(run.recipe, store)):
-        return ["train"]
-    return [_evaluation(run, name, task) for name, task in _missing_probes(study, out, run)]
-
-
-def is_trained(folder: Path, num_steps: int) -> bool:
-    """Whether a run folder holds the encoder of a run of so many steps."""
-    return (folder / ENCODER_FILE).exists() and steps_done(folder) >= num_steps
-
-
-def steps_done(folder: Path) -> int:
-    """Of a run, by its log; a line that is being written does not count."""
-    entries = read_lines(folder / LOG, log_values)[0]
-    return int(entries[-1]["step"]) if entries else 0
-
-
-def _missing_probes(study: Study, out: Path, run: PlannedRun) -> dict[tuple[str, str], list[str]]:
-    """By the name of the encoder and of the task, the probes by which a run or one of its floors is not evaluated."""
-    kept = read_right(out)
-    labelled = list(zip(study.probes, study.probe_labels, strict=True))
-    lacking = {
-        (name, task): [probe for probe, label in labelled if (name, task, label) not in kept]
-        for name in evaluated_with(study, run)
-        for task in study.task_names
-    }
-    return {pair: probes for pair, probes in lacking.items() if probes}
-
-
-def _evaluation(run: PlannedRun, name: str, task: str) -> str:
-    """An evaluation in words: the task, and whose it is if not the run's."""
-    return task if name == run.name else f"{task} of {name}"
 
 
 def do_run(study: Study, out: Path, run: PlannedRun, tell: Callable[[], None] = lambda: None) -> int:
@@ -252,12 +196,12 @@ def do_run(study: Study, out: Path, run: PlannedRun, tell: Callable[[], None] = 
         trained = is_trained(folder, num_steps_of(run.recipe, store))
         if not trained and not pretrain(run.recipe, store, folder, resume=started, report=lambda entry: tell()):
             return INTERRUPTED
-        keep_curves(out, [run.name])
     except Locked:
         return BUSY
     except Exception as error:
         keep_failure(out, Failure(run.name, "train", f"{type(error).__name__}: {error}"))
         return FAILED
+    keep_curves(out, [run.name])
     return evaluate_run(study, out, run, folder, tell)
 
 
@@ -274,7 +218,7 @@ def evaluate_run(
         DONE or FAILED.
     """
     status, tasks = DONE, dict(zip(study.task_names, study.tasks, strict=True))
-    for (name, called), probes in _missing_probes(study, out, run).items():
+    for (name, called), probes in missing_probes(study, read_right(out), run).items():
         task = tasks[called]
         try:
             encoder = encoder_of(run, name, source)
@@ -284,45 +228,14 @@ def evaluate_run(
                     keep_results([encoder], [one.result], out / RESULTS)
                 keep_clips(out, name, task.kind, one)
         except Exception as error:
-            stage = f"evaluate {_evaluation(run, name, called)}"
+            stage = f"evaluate {evaluation_in_words(run, name, called)}"
             keep_failure(out, Failure(run.name, stage, f"{type(error).__name__}: {error}"))
             status = FAILED
         tell()
     return status
 
 
-class _Watch:
-    """Counts what is done of a study, and reports it with the time that is left."""
-
-    def __init__(
-        self,
-        study: Study,
-        out: Path,
-        runs: Sequence[PlannedRun],
-        steps: Sequence[int],
-        num_failures: int,
-        report: Report,
-    ) -> None:
-        self.study, self.out, self.runs, self.steps = study, out, runs, steps
-        self.num_failures, self.report = num_failures, report
-        self.started, self.at_start = time.monotonic(), sum(self._steps())
-
-    def _steps(self) -> list[int]:
-        folders = [self.out / RUNS / run.name for run in self.runs]
-        return [min(steps_done(folder), steps) for folder, steps in zip(folders, self.steps, strict=True)]
-
-    def tell(self, running: Sequence[str]) -> None:
-        """Report how far the study has got."""
-        done, total = self._steps(), sum(self.steps)
-        lacking = [bool(_missing_probes(self.study, self.out, run)) for run in self.runs]
-        num_done = sum(one == steps and not lacks for one, steps, lacks in zip(done, self.steps, lacking, strict=True))
-        failed = {one.run for one in read_failures(self.out)[self.num_failures :]}
-        new, elapsed_s = sum(done) - self.at_start, time.monotonic() - self.started
-        left_s = elapsed_s * (total - sum(done)) / new if new else None
-        self.report(Standing(len(self.runs), num_done, len(failed), tuple(running), total, sum(done), left_s))
-
-
-def _one_by_one(study: Study, out: Path, todo: Sequence[PlannedRun], watch: _Watch) -> tuple[list[str], bool]:
+def _one_by_one(study: Study, out: Path, todo: Sequence[PlannedRun], watch: Watch) -> tuple[list[str], bool]:
     """Do runs in this process; the names of those that others train, and whether it was interrupted."""
     busy = []
     for run in todo:
@@ -337,7 +250,7 @@ def _one_by_one(study: Study, out: Path, todo: Sequence[PlannedRun], watch: _Wat
 
 
 def _at_once(
-    study: Study, out: Path, todo: Sequence[PlannedRun], jobs: int, start: Start, watch: _Watch
+    study: Study, out: Path, todo: Sequence[PlannedRun], jobs: int, start: Start, watch: Watch
 ) -> tuple[list[str], bool]:
     """Do runs elsewhere, so many at once; a stop is passed on to them, and each saves its run."""
     waiting, running = list(todo), dict[str, Working]()

@@ -17,7 +17,8 @@ from melmask.extras import need
 from melmask.files import append_line, good_lines
 from melmask.locks import exclusive
 from melmask.study.kept import LOCK, LOCK_WAIT_S, Failure, keep_failure, line_maker, read_failures
-from melmask.study.run import FAILED, TRAIN_OR_EVALUATE, do_run, missing, prepare_study
+from melmask.study.progress import missing
+from melmask.study.run import FAILED, TRAIN_OR_EVALUATE, do_run, prepare_study
 from melmask.study.study import PlannedRun, Study
 
 if TYPE_CHECKING:

@@ -1,6 +1,7 @@
 """An index: what it finds, how it grows, whom it refuses; and recordings that differ from good ones."""
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import soundfile
 
 from melmask.cli.main import main
 from melmask.collection import index, parts
-from melmask.collection.index import Index, _add_to_graph, unit, update_index
+from melmask.collection.index import GRAPH, Index, unit, update_index
 from melmask.collection.novelty import novelty
 from melmask.collection.windows import Division
 from melmask.data.manifest import Clip
@@ -72,9 +73,21 @@ def test_a_large_index_is_searched_by_its_graph_as_exactly_as_without(tmp_path, 
     assert remark == ""
     monkeypatch.setattr(index, "EXACT_UP_TO", 2)
     _, remark = Index(Path("i")).search(queries, 5)
-    assert "pip install 'melmask[search]'" in remark
-    _add_to_graph(Path("i"), *small.vectors.shape)
+    assert f"compared all {len(small.vectors)} windows, as there is no {GRAPH}: index the same sources again" in remark
+    # The remedy works, though no recording is new; and a graph that was damaged or is of other windows is made anew.
+    whole = Path("i") / GRAPH
+    for content in (None, b"damaged", "half"):
+        if content:
+            whole.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2] if content == "half" else content)
+            hits, remark = Index(Path("i")).search(queries, 5)
+            assert hits == exact and "is damaged" in remark and "index the same sources again" in remark
+        assert run("index", "sounds", "--out", "i", "--workers", "0") == 0
+        assert Index(Path("i")).search(queries, 5) == (exact, "")
+    with monkeypatch.context() as without:
+        without.setitem(sys.modules, "usearch.index", None)
+        assert "pip install 'melmask[search]'" in Index(Path("i")).search(queries, 5)[1]
     large = Index(Path("i"))
+    assert large.search(queries, 5) == (exact, "")
     assert large.search(queries, 5) == (exact, "")
     monkeypatch.setattr("usearch.index.Index.restore", None)  # the graph that is open is used again
     assert large.search(queries, 5) == (exact, "")

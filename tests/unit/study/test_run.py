@@ -12,7 +12,8 @@ from melmask.evaluation.results import read_results
 from melmask.study.cost import masking_costs
 from melmask.study.curves import read_curves
 from melmask.study.kept import RUNS, read_failures, read_right, read_tested
-from melmask.study.run import missing, open_store, run_study, shard_of
+from melmask.study.progress import missing
+from melmask.study.run import open_store, run_study, shard_of
 from melmask.study.shipped import ABLATIONS, ARMS, STUDIES
 from melmask.study.study import Study, StudyTask, grid, load_study
 from melmask.train.recipe import RECIPES
