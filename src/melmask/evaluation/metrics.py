@@ -21,6 +21,7 @@ Scores = Float[np.ndarray, "seed clip num_classes"]
 Weight = Float[np.ndarray, "clip resample"]
 Resampled = Float[np.ndarray, "seed resample"]
 ByClass = Float[np.ndarray, "seed num_classes resample"]
+DECIMALS = 9  # of scores: the same number of right clips, summed in another order, is the same score
 
 
 @dataclass(frozen=True)
@@ -43,9 +44,18 @@ class Score:
     num_seeds: int
     num_clips: int
 
+    def __post_init__(self) -> None:
+        round_fields(self, "value", "low", "high")
+
     def __str__(self) -> str:
         seeds = "1 seed" if self.num_seeds == 1 else f"{self.num_seeds} seeds"
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}] ({seeds}, {self.num_clips} clips)"
+
+
+def round_fields(scored: object, *names: str) -> None:
+    """Round fields of a frozen dataclass to `DECIMALS`, so that equal scores are equal numbers."""
+    for name in names:
+        object.__setattr__(scored, name, round(getattr(scored, name), DECIMALS))
 
 
 def accuracy(targets: Int[np.ndarray, " clip"], scores: Float[np.ndarray, "clip class"]) -> float:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from melmask.encoders.registry import NamedEncoder
-from melmask.evaluation.metrics import Score
+from melmask.evaluation.metrics import Score, round_fields
 from melmask.fields import make
 from melmask.files import append_lines, good_lines
 
@@ -71,6 +71,9 @@ class Result:
     split: str = ""
     protocol: str = "melmask"
     content: str = ""
+
+    def __post_init__(self) -> None:
+        round_fields(self, "score", "low", "high")
 
     @property
     def task_key(self) -> str:

@@ -30,7 +30,7 @@ from melmask.report.formats import duration
 from melmask.report.sounds import as_url, excerpt
 from melmask.study.others import OtherEncoder
 from melmask.study.runs import Run, random_masks
-from melmask.study.table import Table, score_curves
+from melmask.study.table import DEFAULT_SETTINGS, Table, score_curves
 from melmask.train.recipe import Recipe, as_text
 from melmask.viz import curves
 from melmask.viz.masks import NUM_DRAWS
@@ -155,7 +155,9 @@ def evaluations(material: Material) -> list[Markup]:
     if material.table.columns:
         chart = curves.results_figure(material.table, material.colours)
         table = tables.as_html(material.table, material.colours, material.evidence)
-        parts = [page.paragraph(TABLE_NOTE, "note"), table]
+        settings = material.table.settings
+        read = f" Features of all melmask encoders here: {settings}." if settings not in ("", DEFAULT_SETTINGS) else ""
+        parts = [page.paragraph(TABLE_NOTE + read, "note"), table]
         parts.append(material.figures.add("evaluations", chart, CHART_CAPTION))
     along = score_curves(material.runs)
     if along:

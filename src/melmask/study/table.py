@@ -85,10 +85,17 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of runs and baselines against columns of tasks and probes; not every row has a score in every column."""
+    """Rows of runs and baselines against columns of tasks and probes; not every row has a score in every column.
+
+    Args:
+        columns: tasks and probes.
+        rows: encoders and baselines.
+        settings: layers and pooling, where they are the same for all melmask encoders, so that no label has them.
+    """
 
     columns: Sequence[Column]
     rows: Sequence[Row]
+    settings: str = ""
 
     def best(self, column: Column) -> Row:
         """The row with the highest score; the first of equal ones."""
@@ -116,15 +123,17 @@ def tabulate(runs: Sequence[Run | OtherEncoder]) -> Table:
     """
     rows: list[Row] = []
     runs = with_task_names(runs)
+    shared = _shared_settings(runs)
     for run in runs:
         for settings in dict.fromkeys(_settings(result) for result in run.results if _is_last(result)):
-            rows.append(Row(_label(run.name, settings), [run.name], True, _cells(run, ENCODER, settings), settings))
+            label = _label(run.name, settings, shared)
+            rows.append(Row(label, [run.name], True, _cells(run, ENCODER, settings), settings))
     kinds = ((result.features, _settings(result)) for run in runs for result in run.results)
     for features, settings in dict.fromkeys(kinds):
         if features != ENCODER:
-            rows += _baseline_rows(runs, features, settings)
+            rows += _baseline_rows(runs, features, settings, shared)
     columns = {column for row in rows for column in row.cells}
-    return Table(sorted(columns, key=_order), rows)
+    return Table(sorted(columns, key=_order), rows, shared)
 
 
 def _order(column: Column) -> tuple[Any, ...]:
@@ -150,6 +159,7 @@ class ScoreCurve:
 def score_curves(runs: Sequence[Run]) -> dict[Column, list[ScoreCurve]]:
     """The curves of all runs whose kept encoders (RUN@STEP) were evaluated, by column; other columns are left out."""
     curves: dict[Column, list[ScoreCurve]] = {}
+    shared = _shared_settings(runs)
     for run in with_task_names(runs):
         along: dict[tuple[Column, str], dict[int, Result]] = {}
         last = {(_column(result), _settings(result)): result for result in run.results if _is_last(result)}
@@ -159,7 +169,7 @@ def score_curves(runs: Sequence[Run]) -> dict[Column, list[ScoreCurve]]:
         for (column, settings), results in along.items():
             if run.log and (column, settings) in last:
                 results[run.num_steps_done] = last[column, settings]
-            curve = ScoreCurve(run.name, _label(run.name, settings), dict(sorted(results.items())))
+            curve = ScoreCurve(run.name, _label(run.name, settings, shared), dict(sorted(results.items())))
             curves.setdefault(column, []).append(curve)
     return {column: curves[column] for column in sorted(curves, key=_order)}
 
@@ -217,8 +227,19 @@ def _settings(result: Result) -> str:
     return result.settings or DEFAULT_SETTINGS if result.features in (ENCODER, UNTRAINED) else ""
 
 
-def _label(name: str, settings: str) -> str:
-    return name if settings in ("", DEFAULT_SETTINGS) else f"{name} ({settings})"
+def _shared_settings(runs: Sequence[Run | OtherEncoder]) -> str:
+    """Layers and pooling of all melmask encoders in the results; empty where they differ, or there are none.
+
+    Those of an untrained encoder are the same without the whitening, which is learned.
+    """
+    encoders = {_settings(result) for run in runs for result in run.results if result.features == ENCODER} - {""}
+    untrained = {_settings(result) for run in runs for result in run.results if result.features == UNTRAINED}
+    alike = len(encoders) == 1 and untrained <= {one.replace(WHITENED, "") for one in encoders}
+    return encoders.pop() if alike else ""
+
+
+def _label(name: str, settings: str, shared: str) -> str:
+    return name if shared or settings in ("", DEFAULT_SETTINGS) else f"{name} ({settings})"
 
 
 def _cells(run: Run | OtherEncoder, features: str, settings: str) -> dict[Column, Result]:
@@ -231,15 +252,15 @@ def _column(result: Result) -> Column:
     return Column(**{field.name: getattr(result, field.name) for field in fields(Column)})
 
 
-def _baseline_rows(runs: Sequence[Run | OtherEncoder], features: str, settings: str) -> list[Row]:
+def _baseline_rows(runs: Sequence[Run | OtherEncoder], features: str, settings: str, shared: str) -> list[Row]:
     """One kind of baseline of all runs; baselines whose scores agree in every shared column become one row."""
-    label = _label(LABELS.get(features, features), settings)
+    label = _label(LABELS.get(features, features), settings, shared)
     rows: list[Row] = []
     for run in runs:
         cells = _cells(run, features, settings)
         for row in rows:
-            shared = cells.keys() & row.cells.keys()
-            if shared and all(cells[column].score == row.cells[column].score for column in shared):
+            both = cells.keys() & row.cells.keys()
+            if both and all(cells[column].score == row.cells[column].score for column in both):
                 row.cells.update(cells | row.cells)
                 row.runs.append(run.name)
                 break

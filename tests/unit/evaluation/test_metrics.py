@@ -100,6 +100,17 @@ def test_value_is_the_mean_over_folds_and_seeds() -> None:
     assert score.low <= score.value <= score.high
 
 
+def test_as_many_right_clips_are_the_same_score_in_whatever_folds() -> None:
+    folds = np.repeat([0, 1, 2], 7)
+    values = set()
+    for first in range(8):
+        for second in range(8 - first):
+            right = np.concatenate([np.arange(7) < count for count in (first, second, 7 - first - second)])
+            scores = np.stack([right, ~right], axis=1)[None].astype(np.float32)
+            values.add(score_with_interval(np.zeros(21, int), scores, folds=folds, num_resamples=20).value)
+    assert values == {0.333333333}
+
+
 def test_interval_of_a_proportion() -> None:
     """For single clips and one fold the bootstrap is the binomial law."""
     is_correct = np.arange(400)[None] % 4 > 0

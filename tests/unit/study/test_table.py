@@ -100,3 +100,8 @@ def test_the_untrained_baseline_of_whitened_features_is_read_without_a_whitening
     )
     (column,) = table.columns
     assert [row.settings for row in table.baselines(table.rows[0], column)] == [plain]
+    # What all share is told once, and not in every label.
+    assert [row.label for row in table.rows] == ["a", "untrained encoder"] and table.settings == settings
+    other = run_with("b", result("encoder", 0.5, settings="all layers, mean"))
+    mixed = tabulate([run_with("a", result("encoder", 0.5, settings=settings)), other])
+    assert [row.label for row in mixed.rows] == [f"a ({settings})", "b (all layers, mean)"] and mixed.settings == ""
