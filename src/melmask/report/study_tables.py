@@ -164,5 +164,5 @@ def _score_html(score: tuple[float, float, float, int], one: Difference | None) 
     lines = [f"{100 * score[1]:.1f} to {100 * score[2]:.1f}"]
     if one is not None:
         mark = {"better": " ▲", "worse": " ▼", "equivalent": " ="}.get(one.finding, "")
-        lines.append(f"{points(one.value)} ({span(one.low, one.high)}){mark}")
+        lines += [f"{points(one.value)}{mark}", f"({span(one.low, one.high)})"]
     return page.cell(f"{100 * score[0]:.1f}", lines)
