@@ -18,7 +18,8 @@ def test_the_study_smoke_runs_on_the_built_in_corpus(tmp_path, capsys):
     main(["study", "run", "smoke", "--data", str(tmp_path / "corpus"), "--out", str(out), "--jobs", "0"])
     assert f"{len(study.runs)} of {len(study.runs)} runs" in capsys.readouterr().out
     results = read_results(out / "results.jsonl")
-    assert len(results) == len(study.runs) * len(study.tasks) * len(study.probes)
+    num_floors = len(study.groups) * len(study.seeds) + 1  # untrained encoders, and log-mel statistics
+    assert len(results) == (len(study.runs) + num_floors) * len(study.tasks) * len(study.probes)
     main(["study", "analyse", "smoke", "--out", str(out), "--csv", str(tmp_path / "differences.csv")])
     assert "dwm against random" in capsys.readouterr().out
     with (tmp_path / "differences.csv").open() as file:

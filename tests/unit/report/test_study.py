@@ -124,7 +124,7 @@ FLOORS = {("untrained", kind): -0.2 for kind in ("events", "other")} | {("log-me
 def test_floors_are_beside_the_arms_and_in_none_of_their_tests(tmp_path):
     write_study(STUDY, tmp_path / "alone", EFFECTS)
     write_study(STUDY, tmp_path, EFFECTS | FLOORS, floors=True)
-    evidence, alone = read_evidence(STUDY, tmp_path, DRAWS), read_evidence(STUDY, tmp_path / "alone", DRAWS)
+    evidence, alone = read_evidence(STUDY, tmp_path, 400), read_evidence(STUDY, tmp_path / "alone", 400)
     assert evidence.differences == alone.differences and evidence.runs == alone.runs
     assert not floor_findings(alone)
     told = floor_findings(evidence)
