@@ -156,8 +156,9 @@ def _make(do: Making) -> None:
         raise ValueError(
             f"{do.folder} does not exist: get {dataset.reference}, or add --download to fetch it into that folder"
         )
-    table = build_table(dataset, do.folder, lists=do.lists, split=do.split, allow_missing=do.allow_missing)
-    record = write_table(table, do.out)
+    with console.status(f"reading {named(do.folder)}"):
+        table = build_table(dataset, do.folder, lists=do.lists, split=do.split, allow_missing=do.allow_missing)
+        record = write_table(table, do.out)
     console.print(_counts_table(dataset, table.num_clips))
     if table.split_name:
         console.print(f"split: {escape(table.split_name)}", soft_wrap=True)
