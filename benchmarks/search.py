@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from melmask.collection.index import DESCRIPTION, GRAPH, VECTORS, WINDOWS, Index, _add_to_graph, unit
+from melmask.collection.index import DESCRIPTION, GRAPH, VECTORS, WINDOWS, Index, _complete_graph, unit
 from melmask.files import write_json
 
 NUM_QUERIES, NUM_HITS = 20, 10
@@ -35,7 +35,7 @@ def main() -> None:
         if not (folder / DESCRIPTION).exists():
             write_index(folder, sizes.rows, centres, rng)
             start = time.perf_counter()
-            _add_to_graph(folder, sizes.rows, sizes.dims)
+            _complete_graph(Index(folder))
             build_s = time.perf_counter() - start
         found, graph_ms, open_ms = searched(folder, queries)
         (folder / GRAPH).rename(folder / "graph")
