@@ -30,7 +30,7 @@ Checked = Annotated[
 
 
 def check(paths: Positional[Checked]) -> None:
-    """Check the health of stores, runs, models, studies, indexes, caches and files.
+    """Check the health of stores, runs, models, studies and indexes.
 
     Example: melmask check store runs/mine results.jsonl
 

@@ -36,7 +36,7 @@ COMMANDS = {
     "finetune": "Fine-tune an encoder on a labelled task.",
     "predict": "Apply a trained classifier or event detector to recordings.",
     "detect": "Detect events with a frozen encoder and a probe of its time steps.",
-    "check": "Check the health of stores, runs, models, studies, indexes, caches and files.",
+    "check": "Check the health of stores, runs, models, studies and indexes.",
     "report": "Write an HTML report about one or more runs.",
     "study": "Run a grid of recipes, seeds and tasks, and say what it shows.",
     "mask": "Plot a spectrogram, and what masking strategies mask of it.",
