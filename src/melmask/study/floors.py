@@ -3,10 +3,13 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from melmask.data.store import Store
 from melmask.encoders.baselines import LogMelStatistics
 from melmask.encoders.pretrained import PretrainedEncoder
 from melmask.encoders.registry import ENCODER, LOGMEL_STATISTICS, UNTRAINED, NamedEncoder
 from melmask.files import file_name
+from melmask.nn.encoder_file import FrontEnd
+from melmask.nn.vit import SIZES, random_encoder
 from melmask.study.study import PlannedRun, Study
 
 LABELS = {UNTRAINED: "untrained encoder", LOGMEL_STATISTICS: "log-mel statistics"}
@@ -47,18 +50,28 @@ def evaluated_with(study: Study, run: PlannedRun) -> list[str]:
     return names
 
 
-def encoder_of(run: PlannedRun, name: str, source: Path) -> NamedEncoder:
+def encoder_of(run: PlannedRun, name: str, source: Path | Store) -> NamedEncoder:
     """The encoder of one of the names that are evaluated with a run.
 
     Args:
         run: any of the study's.
         name: one of `evaluated_with`.
-        source: folder or encoder file of the run.
+        source: folder or encoder file of the run; or what it would train on, which is enough for the floors.
     """
-    runs = (source,) if source.is_dir() else ()
+    runs = (source,) if isinstance(source, Path) and source.is_dir() else ()
     if name == Floor("", LOGMEL_STATISTICS).run_name(run.recipe.seed):
         return NamedEncoder(LogMelStatistics(), name, LOGMEL_STATISTICS, runs)
+    if isinstance(source, Store):
+        return NamedEncoder(_untrained(run, source), name, UNTRAINED)
     trained = PretrainedEncoder.load(source)
     if name == run.name:
         return NamedEncoder(trained, name, ENCODER, runs)
     return NamedEncoder(trained.untrained(run.recipe.seed), name, UNTRAINED, runs)
+
+
+def _untrained(run: PlannedRun, store: Store) -> PretrainedEncoder:
+    """What `PretrainedEncoder.untrained` makes of the run's encoder, without that encoder."""
+    recipe = run.recipe.on(store)
+    encoder = random_encoder(SIZES[recipe.size], recipe.patch_shape, recipe.seed, recipe.position_order)
+    front_end = FrontEnd(store.spec, store.mean, store.std)
+    return PretrainedEncoder(encoder, front_end, recipe.crop_frames, has_untrained=False)

@@ -9,6 +9,7 @@ from typing import Any
 from melmask.data.store import Store
 from melmask.files import read_lines
 from melmask.nn.encoder_file import ENCODER as ENCODER_FILE
+from melmask.study.curves import CURVES, read_curves
 from melmask.study.floors import evaluated_with
 from melmask.study.kept import CLIPS, RUNS, read_failures, read_right
 from melmask.study.study import PlannedRun, Study
@@ -49,10 +50,22 @@ def num_steps_of(recipe: Recipe, store: Store) -> int:
 
 
 def missing(study: Study, out: Path, run: PlannedRun, store: Store) -> list[str]:
-    """What a run still lacks: "train", or the names of tasks, also of its floors; empty if it is done."""
-    if not is_trained(out / RUNS / run.name, num_steps_of(run.recipe, store)):
-        return ["train"]
-    return [evaluation_in_words(run, name, task) for name, task in missing_probes(study, read_right(out), run)]
+    """What a run still lacks: "train", or the names of tasks, also of its floors; empty if it is done.
+
+    A run whose folder is gone need not be trained again if it was evaluated: the .jsonl files are enough.
+    """
+    folder, num_steps = out / RUNS / run.name, num_steps_of(run.recipe, store)
+    lacking = missing_probes(study, read_right(out), run)
+    if folder.exists():
+        is_done = is_trained(folder, num_steps)
+    else:
+        is_done = kept_steps(out).get(run.name) == num_steps and all(name != run.name for name, _ in lacking)
+    return [evaluation_in_words(run, name, task) for name, task in lacking] if is_done else ["train"]
+
+
+def kept_steps(out: Path) -> dict[str, int]:
+    """The steps of each run by the curves that were kept, also of those whose folder is gone."""
+    return {name: curves.step[-1] for name, curves in read_curves(out).items()}
 
 
 def is_trained(folder: Path, num_steps: int) -> bool:
@@ -100,9 +113,12 @@ class Watch:
         self.started, self.at_start = time.monotonic(), sum(self._steps())
 
     def _steps(self) -> list[int]:
-        folders = [self.out / RUNS / run.name for run in self.runs]
-        done = [self._once(folder / LOG, lambda folder=folder: steps_done(folder)) or 0 for folder in folders]  # type: ignore[misc]
+        kept = self._once(self.out / CURVES, lambda: kept_steps(self.out)) or {}
+        done = [self._steps_of(self.out / RUNS / run.name, kept.get(run.name, 0)) for run in self.runs]
         return [min(one, steps) for one, steps in zip(done, self.steps, strict=True)]
+
+    def _steps_of(self, folder: Path, kept: int) -> int:
+        return (self._once(folder / LOG, lambda: steps_done(folder)) or 0) if folder.exists() else kept
 
     def _once(self, path: Path, read: Callable[[], Any]) -> Any:
         """What was read of a file that grows, read again only where it has grown; None where there is none."""

@@ -34,7 +34,6 @@ from melmask.study.progress import (
     Standing,
     Watch,
     evaluation_in_words,
-    is_trained,
     missing,
     missing_probes,
     num_steps_of,
@@ -193,8 +192,8 @@ def do_run(study: Study, out: Path, run: PlannedRun, tell: Callable[[], None] = 
         started = (folder / RECIPE).exists()
         if started and Recipe.load(folder / RECIPE) != run.recipe.on(store):
             raise ValueError(f"{folder} holds a run of another recipe: choose another folder for the study")
-        trained = is_trained(folder, num_steps_of(run.recipe, store))
-        if not trained and not pretrain(run.recipe, store, folder, resume=started, report=lambda entry: tell()):
+        untrained = missing(study, out, run, store)[:1] == ["train"]
+        if untrained and not pretrain(run.recipe, store, folder, resume=started, report=lambda entry: tell()):
             return INTERRUPTED
     except Locked:
         return BUSY
@@ -202,17 +201,17 @@ def do_run(study: Study, out: Path, run: PlannedRun, tell: Callable[[], None] = 
         keep_failure(out, Failure(run.name, "train", f"{type(error).__name__}: {error}"))
         return FAILED
     keep_curves(out, [run.name])
-    return evaluate_run(study, out, run, folder, tell)
+    return evaluate_run(study, out, run, folder if folder.exists() else store, tell)
 
 
 def evaluate_run(
-    study: Study, out: Path, run: PlannedRun, source: Path, tell: Callable[[], None] = lambda: None
+    study: Study, out: Path, run: PlannedRun, source: Path | Store, tell: Callable[[], None] = lambda: None
 ) -> int:
     """Evaluate a run, and its floors, where that is missing; what fails is recorded in the folder.
 
     Args:
         study, out, run, tell: see `do_run`.
-        source: its folder or encoder file.
+        source: its folder or encoder file; or what it would train on, where only floors are missing.
 
     Returns:
         DONE or FAILED.

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from melmask.data.manifest import read_manifest
 from melmask.evaluation.results import read_results
 from melmask.study.cost import masking_costs
 from melmask.study.curves import read_curves
-from melmask.study.kept import RUNS, read_failures, read_right, read_tested
+from melmask.study.kept import CLIPS, RUNS, read_failures, read_right, read_tested
 from melmask.study.progress import missing
 from melmask.study.run import open_store, run_study, shard_of
 from melmask.study.shipped import ABLATIONS, ARMS, STUDIES
@@ -72,6 +73,14 @@ def test_a_study_trains_and_evaluates_what_is_missing(study, tmp_path, capsys, m
     store = open_store(more, tmp_path)
     assert [missing(more, tmp_path, run, store) for run in more.runs] == [["train"], []]
     check_commands(tmp_path, capsys, monkeypatch, study)
+    # Where only the .jsonl files were kept nothing is trained again; floors that lack are evaluated without the runs.
+    shutil.rmtree(tmp_path / RUNS)
+    lines = (tmp_path / CLIPS).read_text().splitlines()
+    (tmp_path / CLIPS).write_text("".join(f"{line}\n" for line in lines if "seed0" in line and "untrained" not in line))
+    last = run_study(study, tmp_path, jobs=0, report=told.append)
+    assert last.done == first.done and not (tmp_path / RUNS).exists() and told[-1].num_done == 2
+    assert {key: one for key, one in read_right(tmp_path).items() if key in right} == right
+    assert {one.identity for one in read_results(tmp_path / "results.jsonl")} == {one.identity for one in results}
 
 
 def check_commands(out, capsys, monkeypatch, study):
