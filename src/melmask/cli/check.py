@@ -11,12 +11,12 @@ from melmask.cli.console import answer, console, named, print_next
 
 EXIT_NOT_WHOLE = 1
 STYLES = {"damaged": "bold red", "stale": "yellow", "leftover": "dim"}
-NEXT = {  # what is done with one that is whole; PATH is its own
-    "store": ("pretrain", "PATH", "--out", "RUN"),
-    "run": ("report", "PATH"),
-    "model": ("predict", "PATH", "FILES", "--out", "predictions.csv"),
-    "index": ("search", "PATH", "QUERY.wav"),
-    "encoder file": ("evaluate", "PATH", "--task", "TABLE.csv"),
+NEXT = {  # the command for one that is whole, and what follows its path
+    "store": ("pretrain", "--out", "RUN"),
+    "run": ("report",),
+    "model": ("predict", "FILES", "--out", "predictions.csv"),
+    "index": ("search", "QUERY.wav"),
+    "encoder file": ("evaluate", "--task", "TABLE.csv"),
 }
 
 Checked = Annotated[
@@ -55,4 +55,5 @@ def check(paths: Positional[Checked]) -> None:
     if not all(health.is_sound for health in found):
         sys.exit(EXIT_NOT_WHOLE)
     if found and found[0].kind in NEXT:
-        print_next("melmask", *(str(found[0].path) if word == "PATH" else word for word in NEXT[found[0].kind]))
+        command, *rest = NEXT[found[0].kind]
+        print_next("melmask", command, found[0].path, *rest)

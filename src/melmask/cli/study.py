@@ -184,6 +184,12 @@ def find(name: str, data: Path | None) -> "Study":
     return found.at(data or (Path() if name in STUDIES else Path(name).parent))
 
 
+def _print_next_run(do: Planning | Running) -> None:
+    """The command that trains what is missing."""
+    data = () if do.data is None else ("--data", do.data)
+    print_next("melmask", "study", "run", do.study, *data, "--out", do.out)
+
+
 def _plan(do: Planning) -> None:
     from melmask.cli.plan import duration
     from melmask.plan.plan import Data as Recordings
@@ -195,7 +201,8 @@ def _plan(do: Planning) -> None:
         tasks = task_clips(found, recordings.spec)
         costs = cost_of(found, recordings, device, do.devices, tasks.seconds)
     console.print(costs_table(found, costs))
-    total_s, embed_s = (len(found.seeds) * sum(vars(cost)[name] for cost in costs) for name in ("run_s", "embed_s"))
+    total_s = len(found.seeds) * sum(cost.run_s for cost in costs)
+    embed_s = len(found.seeds) * sum(cost.embed_s for cost in costs)
     evaluations = f"[bold]{duration(embed_s)}[/] of embedding the {tasks.num_clips:,} clips of its tasks "
     evaluations += f"({duration(tasks.seconds)} of audio); probes and the untrained encoders come on top"
     console.print(
@@ -216,8 +223,7 @@ def _plan(do: Planning) -> None:
         {"name": cost.cell.name, "num_steps": cost.num_steps, "run_s": cost.run_s, "embed_s": cost.embed_s}
         for cost in costs
     ])  # fmt: skip
-    data = () if do.data is None else ("--data", do.data)
-    print_next("melmask", "study", "run", do.study, *data, "--out", do.out)
+    _print_next_run(do)
 
 
 def _run(do: Running) -> None:
@@ -291,8 +297,7 @@ def _print_outcome(do: Running, outcome: "Outcome", num_runs: int) -> None:
     if len(outcome.done) == num_runs:
         print_next("melmask", "study", "analyse", do.study, "--out", do.out)
         return
-    data = () if do.data is None else ("--data", do.data)
-    print_next("melmask", "study", "run", do.study, *data, "--out", do.out)
+    _print_next_run(do)
     sys.exit(EXIT_INTERRUPTED if outcome.interrupted else EXIT_LEFT_OUT)
 
 

@@ -253,8 +253,9 @@ def update_index(
             num_dims = old.info["num_dims"] if old else max(block.num_dims for block in done)
             num_rows = (old.info["num_rows"] if old else 0) + num_added
             write_json(folder / DESCRIPTION, values | {"num_rows": num_rows, "num_dims": num_dims})
-        if (folder / DESCRIPTION).exists():
-            _complete_graph(Index(folder))
+        index = Index(folder) if num_added or gone else old
+        if index:
+            _complete_graph(index)
         shutil.rmtree(parts, ignore_errors=True)
     return Update(len(used), len(kept), len(gone - used), num_added, rejected)
 

@@ -12,7 +12,7 @@ from melmask.report.formats import csv_table, latex_table, markdown_table
 from melmask.study.analysis import Difference
 from melmask.study.cost import MaskingCost
 from melmask.study.evidence import Evidence
-from melmask.study.floors import LABELS
+from melmask.study.table import features_label
 from melmask.viz.study import Look
 
 DIFFERENCES = ("difference", "95 % interval", "p", "p not worse", "p equal", "seen", "finding")
@@ -156,7 +156,7 @@ def scores_html(evidence: Evidence, group: str, looks: Mapping[str, Look], probe
             NONE if one is None else _score_html(one, evidence.find(group, arm, scope, probe))
             for scope, one in zip(scopes, found, strict=True)
         ]
-        rows.append([page.chip(looks[arm].colour) + arm if arm in looks else LABELS[arm], *cells])
+        rows.append([page.chip(looks[arm].colour) + arm if arm in looks else features_label(arm), *cells])
     return page.table(["arm", *scopes], rows, numeric=True)
 
 

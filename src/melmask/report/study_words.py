@@ -55,24 +55,21 @@ def against_hopes_first(found: Sequence[Difference]) -> list[Difference]:
 
 def floor_findings(evidence: Evidence) -> list[str]:
     """How far training with the baseline's masking gets above the floors, in sentences; the least first."""
-    floors = sorted((one for one in evidence.contrasts if one.kind == "floor"), key=lambda one: one.value)
-    return [
-        f"{one.what}: {_above(one)}: {points(one.value)} points over all tasks, "
-        f"95 % interval {span(one.low, one.high)}."
-        for one in floors
-    ]
+    return [_floor_sentence(one) for one in _floors(evidence)]
 
 
 def shortfalls(evidence: Evidence) -> list[str]:
     """Those of `floor_findings` that are not above their floor."""
-    short = {one.what for one in evidence.contrasts if one.kind == "floor" and one.low <= 0}
-    return [text for text in floor_findings(evidence) if text.partition(": ")[0] in short]
+    return [_floor_sentence(one) for one in _floors(evidence) if one.low <= 0]
 
 
-def _above(floor: Contrast) -> str:
-    if floor.low > 0:
-        return "above it"
-    return "below it" if floor.high < 0 else "not clearly above it"
+def _floors(evidence: Evidence) -> list[Contrast]:
+    return sorted((one for one in evidence.contrasts if one.kind == "floor"), key=lambda one: one.value)
+
+
+def _floor_sentence(one: Contrast) -> str:
+    above = "above it" if one.low > 0 else "below it" if one.high < 0 else "not clearly above it"
+    return f"{one.what}: {above}: {points(one.value)} points over all tasks, 95 % interval {span(one.low, one.high)}."
 
 
 def not_varied(evidence: Evidence) -> list[str]:

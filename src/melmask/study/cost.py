@@ -54,7 +54,7 @@ class TaskClips:
 
     Args:
         num_clips: of all tasks.
-        seconds: of them together, estimated from `NUM_READ` recordings of each task.
+        seconds: of them together, estimated from up to `NUM_READ` recordings of each task.
         not_there: tables that are not there, or of which no recording can be read.
     """
 
@@ -77,7 +77,7 @@ def task_clips(study: Study, spec: LogMelSpec) -> TaskClips:
     for table in dict.fromkeys(task.table for task in study.tasks):
         clips = read_manifest(Path(table)) if Path(table).exists() else []
         lengths = []
-        for clip in clips[:: max(1, len(clips) // NUM_READ)]:
+        for clip in clips[:: max(1, -(-len(clips) // NUM_READ))]:
             with contextlib.suppress(AudioError):  # a run names it
                 lengths.append(len(read_audio(clip.path, spec.sample_rate_hz)) / spec.sample_rate_hz)
         if not lengths:

@@ -20,9 +20,10 @@ from melmask.study.analysis import (
     differences_of,
 )
 from melmask.study.answers import Answers, read_answers
-from melmask.study.floors import LABELS, floors_of
+from melmask.study.floors import floors_of
 from melmask.study.kept import Failure, read_failures, read_right
 from melmask.study.study import Study
+from melmask.study.table import features_label
 
 EVENTS, OTHERS = "events tasks", "other tasks"  # scopes: the axes of the trade-off
 NUM_ANGLES = 90  # points of an ellipse
@@ -163,7 +164,8 @@ class Evidence:
             assert other is not None
             what, kind = f"{cell[0]} against {other[0]}, both with {baseline} masking, {self.probe}", "framework"
             if other in floors:
-                what, kind = f"{cell[0]} with {baseline} masking against {LABELS[other[1]]}, {self.probe}", "floor"
+                floor = features_label(other[1])
+                what, kind = f"{cell[0]} with {baseline} masking against {floor}, {self.probe}", "floor"
             found.append(Contrast(kind, what, float(one.draws.value[0]), *one.draws.interval(0)))
         first, *others = self.answers.values()
         for second in others:

@@ -12,8 +12,6 @@ from melmask.nn.encoder_file import FrontEnd
 from melmask.nn.vit import SIZES, random_encoder
 from melmask.study.study import PlannedRun, Study
 
-LABELS = {UNTRAINED: "untrained encoder", LOGMEL_STATISTICS: "log-mel statistics"}
-
 
 @dataclass(frozen=True)
 class Floor:

@@ -78,7 +78,7 @@ class Failure:
 
     Args:
         run: its name in the study.
-        stage: "train", or "evaluate" and the task.
+        stage: "train", "keep its curves", or "evaluate" and the task.
         error: why it failed.
     """
 

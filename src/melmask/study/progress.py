@@ -50,17 +50,22 @@ def num_steps_of(recipe: Recipe, store: Store) -> int:
 
 
 def missing(study: Study, out: Path, run: PlannedRun, store: Store) -> list[str]:
-    """What a run still lacks: "train", or the names of tasks, also of its floors; empty if it is done.
+    """What a run still lacks: "train", or the names of tasks, also of its floors; empty if it is done."""
+    if needs_training(study, out, run, store):
+        return ["train"]
+    return [evaluation_in_words(run, name, task) for name, task in missing_probes(study, read_right(out), run)]
 
-    A run whose folder is gone need not be trained again if it was evaluated: the .jsonl files are enough.
+
+def needs_training(study: Study, out: Path, run: PlannedRun, store: Store) -> bool:
+    """Whether a run is to be trained, or resumed.
+
+    One whose folder is gone is not, if it was evaluated: the .jsonl files are enough.
     """
     folder, num_steps = out / RUNS / run.name, num_steps_of(run.recipe, store)
-    lacking = missing_probes(study, read_right(out), run)
     if folder.exists():
-        is_done = is_trained(folder, num_steps)
-    else:
-        is_done = kept_steps(out).get(run.name) == num_steps and all(name != run.name for name, _ in lacking)
-    return [evaluation_in_words(run, name, task) for name, task in lacking] if is_done else ["train"]
+        return not is_trained(folder, num_steps)
+    lacking = missing_probes(study, read_right(out), run)
+    return kept_steps(out).get(run.name) != num_steps or any(name == run.name for name, _ in lacking)
 
 
 def kept_steps(out: Path) -> dict[str, int]:

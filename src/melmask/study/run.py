@@ -36,6 +36,7 @@ from melmask.study.progress import (
     evaluation_in_words,
     missing,
     missing_probes,
+    needs_training,
     num_steps_of,
 )
 from melmask.study.study import PlannedRun, Study
@@ -192,15 +193,17 @@ def do_run(study: Study, out: Path, run: PlannedRun, tell: Callable[[], None] = 
         started = (folder / RECIPE).exists()
         if started and Recipe.load(folder / RECIPE) != run.recipe.on(store):
             raise ValueError(f"{folder} holds a run of another recipe: choose another folder for the study")
-        untrained = missing(study, out, run, store)[:1] == ["train"]
-        if untrained and not pretrain(run.recipe, store, folder, resume=started, report=lambda entry: tell()):
+        lacks = needs_training(study, out, run, store)
+        if lacks and not pretrain(run.recipe, store, folder, resume=started, report=lambda entry: tell()):
             return INTERRUPTED
     except Locked:
         return BUSY
     except Exception as error:
-        keep_failure(out, Failure(run.name, "train", f"{type(error).__name__}: {error}"))
-        return FAILED
-    keep_curves(out, [run.name])
+        return _failed(out, run, "train", error)
+    try:
+        keep_curves(out, [run.name])
+    except Exception as error:
+        return _failed(out, run, "keep its curves", error)
     return evaluate_run(study, out, run, folder if folder.exists() else store, tell)
 
 
@@ -227,11 +230,15 @@ def evaluate_run(
                     keep_results([encoder], [one.result], out / RESULTS)
                 keep_clips(out, name, task.kind, one)
         except Exception as error:
-            stage = f"evaluate {evaluation_in_words(run, name, called)}"
-            keep_failure(out, Failure(run.name, stage, f"{type(error).__name__}: {error}"))
-            status = FAILED
+            status = _failed(out, run, f"evaluate {evaluation_in_words(run, name, called)}", error)
         tell()
     return status
+
+
+def _failed(out: Path, run: PlannedRun, stage: str, error: Exception) -> int:
+    """Record what failed; the status that says so."""
+    keep_failure(out, Failure(run.name, stage, f"{type(error).__name__}: {error}"))
+    return FAILED
 
 
 def _one_by_one(study: Study, out: Path, todo: Sequence[PlannedRun], watch: Watch) -> tuple[list[str], bool]:

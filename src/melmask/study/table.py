@@ -238,6 +238,11 @@ def _shared_settings(runs: Sequence[Run | OtherEncoder]) -> str:
     return encoders.pop() if alike else ""
 
 
+def features_label(features: str) -> str:
+    """What tables call features that are no trained encoder's."""
+    return LABELS.get(features, features)
+
+
 def _label(name: str, settings: str, shared: str) -> str:
     return name if shared or settings in ("", DEFAULT_SETTINGS) else f"{name} ({settings})"
 
@@ -254,7 +259,7 @@ def _column(result: Result) -> Column:
 
 def _baseline_rows(runs: Sequence[Run | OtherEncoder], features: str, settings: str, shared: str) -> list[Row]:
     """One kind of baseline of all runs; baselines whose scores agree in every shared column become one row."""
-    label = _label(LABELS.get(features, features), settings, shared)
+    label = _label(features_label(features), settings, shared)
     rows: list[Row] = []
     for run in runs:
         cells = _cells(run, features, settings)

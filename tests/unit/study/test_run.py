@@ -10,6 +10,7 @@ import pytest
 from melmask.cli.main import main
 from melmask.data.manifest import read_manifest
 from melmask.evaluation.results import read_results
+from melmask.locks import Locked
 from melmask.study.cost import masking_costs
 from melmask.study.curves import read_curves
 from melmask.study.kept import CLIPS, RUNS, read_failures, read_right, read_tested
@@ -155,6 +156,16 @@ def test_the_studies_of_the_repository_share_the_cells_of_small():
     for name, settled in chosen.items():
         (run,) = [run for run in settled.runs if run.cell.name == name]
         assert run.recipe == small[f"{run.cell.group}-random-seed0"]
+
+
+def test_what_fails_after_a_training_is_recorded_and_is_no_busy_run(study, tmp_path, monkeypatch):
+    def locked(out, names):
+        raise Locked("another process is writing")
+
+    monkeypatch.setattr("melmask.study.run.keep_curves", locked)
+    outcome = run_study(dataclasses.replace(study, cells=study.cells[:1]), tmp_path, jobs=0, num_workers=0)
+    assert not outcome.busy and not outcome.done
+    assert [(one.run, one.stage) for one in outcome.failures] == [("msm-mae-random-seed0", "keep its curves")]
 
 
 def test_many_runs_are_named_in_few_words():
