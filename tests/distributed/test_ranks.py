@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from melmask.files import read_tensors
+from melmask.train import distributed as ranks
 from melmask.train import loop
 from melmask.train.recipe import RECIPES
 from melmask.train.run_folder import CHECKPOINT
@@ -39,10 +40,11 @@ def watched(masker):
 loop.Masker.after_step = watched
 def stuck(trainer, step, parts):
     if step == 4 and trainer.world.rank == 1:
-        time.sleep(6)
+        while not (Path(silent) / "lost0").exists():
+            time.sleep(0.05)
     return train_step(trainer, step, parts)
 
-train_step, (store, silent, *runs) = loop.Trainer.step, sys.argv[1:]
+train_step, (store, last, *runs) = loop.Trainer.step, sys.argv[1:]
 for run in runs:
     recipe, port, run = run.split(",")
     os.environ["MASTER_PORT"] = port
@@ -50,12 +52,14 @@ for run in runs:
     loop.pretrain(Recipe.load(Path(recipe)), Store.open(Path(store)), Path(run))
     save_file(memory, Path(run) / ("memory" + os.environ["RANK"]))
 
-recipe, os.environ["MASTER_PORT"], run = silent.split(",")
+recipe, os.environ["MASTER_PORT"], silent = last.split(",")
 loop.Trainer.step = stuck
+if os.environ["RANK"] == "1":
+    time.sleep(6)  # starts later than the other by more than it may be silent for
 try:
-    loop.pretrain(Recipe.load(Path(recipe)), Store.open(Path(store)), Path(run), rank_timeout_s=2)
+    loop.pretrain(Recipe.load(Path(recipe)), Store.open(Path(store)), Path(silent), rank_timeout_s=4)
 except RankLost as error:
-    (Path(run) / ("lost" + os.environ["RANK"])).write_text(str(error))
+    (Path(silent) / ("lost" + os.environ["RANK"])).write_text(str(error))
 """
 
 
@@ -118,7 +122,19 @@ def test_all_processes_record_the_same(strategy, remembered, two_processes):
 
 def test_a_process_that_does_not_answer_ends_the_other_and_the_checkpoint_is_kept(two_processes, store):
     run = two_processes / "silent"
-    assert "process 0 of 2 ends: another one ended, or did not answer for 2 s" in (run / "lost0").read_text()
+    assert "process 0 of 2 ends: another one ended, or did not answer for 4 s" in (run / "lost0").read_text()
     assert "resume with --resume" in (run / "lost1").read_text()
     assert read_tensors(run / CHECKPOINT)[1]["step"] == "3"
     assert loop.pretrain(settings(save_every=3), store, run, resume=True)
+
+
+def test_a_process_that_never_joins_is_named(monkeypatch):
+    monkeypatch.setattr(ranks, "RANK_TIMEOUT_S", 1.0)
+    port = str(free_port())
+    for name, value in {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}.items():
+        monkeypatch.setenv(name, value)
+    with (
+        pytest.raises(ranks.RankLost, match=f"not all of them joined at 127.0.0.1:{port} within 1 s"),
+        ranks.join_world(1.0),
+    ):
+        pass

@@ -48,6 +48,7 @@ def test_the_features_are_those_of_the_paper(name, tmp_path):
     np.testing.assert_allclose(steps, expected_steps(tensors, values, num_heads=2), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_base_encoder_of_twelve_blocks(tmp_path):
     tensors = published_tensors("encoder", num_frames=32, dim=768, depth=12)
     encoder = melmask.load(str(save_published(tmp_path / "m2d_vit_base.pth", tensors)))

@@ -89,7 +89,7 @@ def test_a_framework_from_outside_goes_the_whole_way(
         assert written["features"].shape == (24, 5 * 32)
     main(["evaluate", "whole", "--task", str(recordings), "--probe", "ridge", "--workers", "0"])
     assert len((folder / "whole/results.jsonl").read_text().splitlines()) == 3
-    main(["report", "whole", "killed", "--out", "report"])
+    main(["report", "killed", "--out", "report"])
     page = (folder / "report/report.html").read_text()
     assert NAME in page and "0 is perfect" in page
     written = {path.name for path in (folder / "report").iterdir()}

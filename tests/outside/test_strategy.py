@@ -83,7 +83,7 @@ def test_a_strategy_with_state_from_outside_runs_the_whole_way(
         assert written["features"].shape == (24, 5 * 32)
     main(["evaluate", "whole", "--task", str(recordings), "--probe", "ridge", "--workers", "0"])
     assert len((folder / "whole/results.jsonl").read_text().splitlines()) == 3
-    main(["report", "whole", "killed", "--out", "report"])
+    main(["report", "killed", "--out", "report"])
     assert NAME in (folder / "report/report.html").read_text()
 
 

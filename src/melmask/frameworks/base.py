@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from melmask.frameworks.cost import Cost, Pass, Product
 from melmask.nn.linear import Linear
-from melmask.nn.vit import LAYER_NORM_EPS, Blocks, Encoder, Positions, Size, init_weights
+from melmask.nn.vit import LAYER_NORM_EPS, Blocks, Encoder, Positions, Size, init_token, init_weights
 from melmask.patches import place, take
 from melmask.types import Mask, PatchGrid
 
@@ -140,7 +140,7 @@ class MaskedDecoder(nn.Module):
         self.norm = nn.LayerNorm(size.dim, eps=LAYER_NORM_EPS)
         self.pred = Linear(size.dim, out_dim)
         self.apply(init_weights)
-        nn.init.normal_(self.mask_token, std=0.02)
+        init_token(self.mask_token)
 
     def forward(self, latent: Float[Tensor, "b t d"], grid: PatchGrid, mask: Mask) -> Float[Tensor, "b m p"]:
         """Predictions for ``mask.masked``.

@@ -191,7 +191,7 @@ class Encoder(nn.Module):
         self.blocks = Blocks(size)
         self.norm = nn.LayerNorm(size.dim, eps=LAYER_NORM_EPS)
         self.apply(init_weights)
-        nn.init.normal_(self.cls_token, std=0.02)
+        init_token(self.cls_token)
 
     def forward(
         self, patches: Float[Tensor, "b n p"], grid: PatchGrid, index: Int[Tensor, "b k"] | None = None
@@ -255,3 +255,9 @@ def init_weights(module: nn.Module) -> None:
         nn.init.xavier_uniform_(module.weight)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
+
+
+def init_token(token: nn.Parameter) -> None:
+    """Initialise a learnt token with normal values; on the meta device, that would import torch's compiler for it."""
+    if not token.is_meta:
+        nn.init.normal_(token, std=0.02)

@@ -77,11 +77,12 @@ def join_world(rank_timeout_s: float = RANK_TIMEOUT_S) -> Iterator[World]:
     """Join the processes that torchrun started, by nccl on GPUs and gloo on CPUs, or be the only process.
 
     Args:
-        rank_timeout_s: seconds after which a process that does not answer ends the others.
+        rank_timeout_s: seconds after which a process that does not answer ends the others. Processes start at
+            different times, so all of them have at least 600 s to join.
 
     Raises:
         ValueError: rank_timeout_s is not between a second and a week.
-        RankLost: within the context, another process ended or did not answer for that long.
+        RankLost: another process did not join; or, within the context, it ended or did not answer for that long.
     """
     if not 1.0 <= rank_timeout_s <= WEEK_S:
         raise ValueError(f"rank_timeout_s is from 1 to {WEEK_S:,} seconds, got {rank_timeout_s}")
@@ -91,12 +92,11 @@ def join_world(rank_timeout_s: float = RANK_TIMEOUT_S) -> Iterator[World]:
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         torch.cuda.set_device(device)
     if size > 1:
-        backend = "nccl" if device.type == "cuda" else "gloo"
-        distributed.init_process_group(backend, timeout=timedelta(seconds=rank_timeout_s))
+        _join(rank, size, "nccl" if device.type == "cuda" else "gloo", rank_timeout_s)
     try:
         yield World(rank, size, device)
     except RuntimeError as error:
-        if size == 1 or not any(words in str(error).lower() for words in SILENT):
+        if size == 1 or not _is_silence(error):
             raise
         raise RankLost(
             f"process {rank} of {size} ends: another one ended, or did not answer for {rank_timeout_s:g} s. The last "
@@ -105,3 +105,23 @@ def join_world(rank_timeout_s: float = RANK_TIMEOUT_S) -> Iterator[World]:
     finally:
         if size > 1:
             distributed.destroy_process_group()
+
+
+def _is_silence(error: RuntimeError) -> bool:
+    return any(words in str(error).lower() for words in SILENT)
+
+
+def _join(rank: int, size: int, backend: str, rank_timeout_s: float) -> None:
+    join_s = max(rank_timeout_s, RANK_TIMEOUT_S)
+    try:
+        store, _, _ = next(distributed.rendezvous("env://", rank, size, timeout=timedelta(seconds=join_s)))
+    except RuntimeError as error:
+        if not _is_silence(error):
+            raise
+        where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+        raise RankLost(
+            f"process {rank} of {size} ends: not all of them joined at {where} within {join_s:g} s. Start all {size} "
+            f"with torchrun, and look at what the others print ({error})"
+        ) from error
+    timeout = timedelta(seconds=rank_timeout_s)
+    distributed.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout)

@@ -335,7 +335,7 @@ def test_losses_equal_torch_s():
 @pytest.mark.parametrize(
     ("changes", "every_s", "again_from"),
     [
-        ({}, math.inf, 1),
+        pytest.param({}, math.inf, 1, marks=pytest.mark.slow),
         pytest.param({}, 0.0, 2, marks=pytest.mark.slow),
         pytest.param({"optimiser": "sgd"}, 0.0, 2, marks=pytest.mark.slow),
         ({"head": "probe", "pooling": "mean+std"}, math.inf, 0),

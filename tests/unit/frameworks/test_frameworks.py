@@ -11,6 +11,7 @@ from melmask.types import Mask, PatchGrid
 pytestmark = pytest.mark.numerical
 
 GRID = PatchGrid(2, 5)
+CROSS = (("decoder", "cross"),)
 each = pytest.mark.parametrize("framework", FRAMEWORKS)
 MASK = Mask(
     visible=torch.tensor([[0, 3, 6], [1, 2, 5]]), masked=torch.tensor([[1, 2, 4, 5, 7, 8, 9], [0, 3, 4, 6, 7, 8, 9]])
@@ -153,6 +154,14 @@ def test_an_outline_has_the_shapes_and_no_weights(framework):
     model, shapes = made(framework), outline(framework, Size(32, 2, 4), Size(16, 1, 2), (4, 4))
     assert {n: p.shape for n, p in model.named_parameters()} == {n: p.shape for n, p in shapes.named_parameters()}
     assert all(p.is_meta for p in shapes.parameters())
+
+
+@pytest.mark.parametrize(("framework", "options"), [*((name, ()) for name in FRAMEWORKS), ("msm-mae", CROSS)])
+def test_an_outline_draws_no_normal_values(framework, options, monkeypatch):
+    """On the meta device ``normal_`` imports torch's compiler, which takes seconds."""
+    outline.cache_clear()
+    monkeypatch.setattr(torch.Tensor, "normal_", None)
+    assert all(p.is_meta for p in outline(framework, Size(32, 2, 4), Size(16, 1, 2), (4, 4), options).parameters())
 
 
 def test_a_framework_from_outside_must_be_one():

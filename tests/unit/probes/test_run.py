@@ -12,7 +12,7 @@ from melmask.probes import PROBES
 
 # Small forms of what would take long; the names are as tables show them.
 SMALL = {
-    "mlp": "mlp:learning_rates=(0.01, 0.003),hidden_dim=16,batch_size=64,max_epochs=40,check_every=1,patience=5",
+    "mlp": "mlp:learning_rates=(0.01, 0.003),hidden_dim=16,batch_size=64,max_epochs=20,check_every=1,patience=5",
     "fewshot": "fewshot:num_per_class=20,num_draws=2",
 }
 NAMES = [SMALL.get(name, name) for name in PROBES]
