@@ -51,11 +51,8 @@ ABLATIONS: dict[str, Mapping[str, Any]] = {
 _SHORT: dict[str, Any] = {"steps": 750, "batch_size": 32, "accumulate": 1, "whitening_crops": 0, "save_every": 200}
 SHORT: dict[str, Recipe] = {
     "msm-mae": dataclasses.replace(RECIPES["tiny-msm-mae"], **_SHORT),
-    "m2d": dataclasses.replace(
-        RECIPES["tiny-m2d"], **_SHORT, optimiser="muon", learning_rate=1e-3,
-        framework_options={"ema_start": 0.99, "ema_end": 0.999, "standardise": "batch"},
-    ),
-}  # fmt: skip
+    "m2d": dataclasses.replace(RECIPES["quick-m2d"], **_SHORT),
+}
 MICRO: dict[str, Recipe] = {"msm-mae": RECIPES["micro-msm-mae"], "m2d": RECIPES["micro-m2d"]}
 
 SMALL = Study(

@@ -79,6 +79,6 @@ def test_the_whole_way_on_the_cpu(recordings, tmp_path):
     called("judge", out, data)
     standing = json.loads((out / "study/standing.json").read_text())
     assert [one["steps"] for one in standing["runs"]] == [4] * 4 and standing["settings"]["SIZE"] == "micro"
-    # Six tasks by two probes of each run, both as Opus there and on the recordings here.
+    # Six tasks by two probes of each run and of the three floors, both as Opus there and on the recordings here.
     there, here = read_right(out / "study"), read_right(out / "judged")
-    assert len(there) == 4 * 12 and there.keys() == here.keys()
+    assert len(there) == (4 + 3) * 12 and there.keys() == here.keys()
