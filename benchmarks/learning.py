@@ -43,16 +43,26 @@ WARM_UP_STEPS, TIMED_STEPS = 4, 24
 
 MUON = {"optimiser": "muon", "learning_rate": 1e-3}
 CROSS = {"decoder": "cross", "decoded_share": 0.5}
+NOW = MUON | {"patch_shape": (16, 16), "framework_options": CROSS}
+M2D = {"framework": "m2d", "mask_ratio": 0.7, "framework_options": RECIPES["quick-m2d"].framework_options}
 # Changes of the recipe tiny-msm-mae; "before" is what it was in LOG.md's runs of 2026-11-25.
 TRIALS: dict[str, dict[str, Any]] = {
     "before": {"optimiser": "adamw", "learning_rate": 5e-4, "patch_shape": (8, 16), "framework_options": {}},
     "16x16": {"optimiser": "adamw", "learning_rate": 5e-4, "patch_shape": (16, 16), "framework_options": {}},
     "muon": MUON | {"patch_shape": (16, 16), "framework_options": {}},
-    "cross": MUON | {"patch_shape": (16, 16), "framework_options": CROSS},
-    "cross-8x16": MUON | {"patch_shape": (8, 16), "framework_options": CROSS},
-    "agreement": MUON | {"patch_shape": (16, 16), "framework_options": CROSS | {"agreement": 0.1}},
-    "procedural-50": MUON | {"patch_shape": (16, 16), "framework_options": CROSS, "procedural_share": 0.5},
-    "procedural-100": MUON | {"patch_shape": (16, 16), "framework_options": CROSS, "procedural_share": 1.0},
+    "cross": NOW,
+    "cross-8x16": NOW | {"patch_shape": (8, 16)},
+    "cross-quarter": NOW | {"framework_options": CROSS | {"decoded_share": 0.25}},
+    "shallow-decoder": NOW | {"decoder_depth": 1},
+    "masked-90": NOW | {"mask_ratio": 0.9},
+    "agreement": NOW | {"framework_options": CROSS | {"agreement": 0.1}},
+    "averaged": NOW | {"weights_ema": 0.99},
+    "stable": NOW | {"schedule": "wsd"},
+    "dwm": NOW | {"strategy": "dwm"},
+    "procedural-25": NOW | {"procedural_share": 0.25},
+    "procedural-50": NOW | {"procedural_share": 0.5},
+    "procedural-100": NOW | {"procedural_share": 1.0},
+    "m2d": NOW | M2D,
 }
 ABOUT = (
     "Accuracy in %, mean over esc50 fold 4, philharmonia_chroma12 fold 3, fsdd_digits10 fold 5, ravdess_emotion8 fold "
@@ -86,6 +96,7 @@ def main(arguments: list[str] | None = None) -> None:
     tasks = list(development_tasks(options.audio, options.out / "tasks", options.every))
     store = melmask.prepare(options.data, options.out / "store")
     rows: list[dict[str, Any]] = []
+    forms: dict[str, Path] = {}
     for trial in options.trials:
         for seed in options.seeds:
             recipe = dataclasses.replace(RECIPES[options.recipe], **TRIALS[trial], seed=seed)
@@ -93,10 +104,11 @@ def main(arguments: list[str] | None = None) -> None:
             trained = train(recipe, store, run, options.budget_s)
             rows.append({"trial": trial, "seed": seed, **trained, **scores(run, tasks, run / "scores.json")})
             print(rows[-1], flush=True)
-        form = options.out / f"{trial}-{options.budget_s:g}s-seed{options.seeds[0]}"
-        floor = {"trial": f"{trial}, untrained", "seed": 0, "steps": 0, "crops": 0}
-        rows.append(floor | scores(f"untrained-of:{form}", tasks, form / "untrained.json"))
-    floor = {"trial": "log-mel statistics", "seed": 0, "steps": 0, "crops": 0}
+            forms.setdefault("untrained, patches of {} x {}".format(*recipe.patch_shape), run)
+    floor = {"seed": options.seeds[0], "steps": 0, "crops": 0}
+    for name, run in forms.items():
+        rows.append({"trial": name, **floor, **scores(f"untrained-of:{run}", tasks, run / "untrained.json")})
+    floor["trial"] = "log-mel statistics"
     rows.append(floor | scores("logmel-stats", tasks, options.out / f"statistics-{options.every}.json"))
     title = f"What {options.budget_s / 60:g} minutes of two cores teach"
     hours = sum(stored.num_frames for stored in store.clips) / store.spec.frames_per_s / 3600

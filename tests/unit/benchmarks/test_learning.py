@@ -22,7 +22,7 @@ def learning(monkeypatch):
     module = importlib.import_module("learning")
     micro = dataclasses.replace(RECIPES["micro-msm-mae"], save_every=10)
     monkeypatch.setattr(module, "RECIPES", {"tiny-msm-mae": micro})
-    monkeypatch.setattr(module, "TRIALS", {"one": {}})
+    monkeypatch.setattr(module, "TRIALS", {"one": {}, "two": {"mask_ratio": 0.5}})
     monkeypatch.setattr(module, "FOLDS", {"esc50": ("5", "4"), "arabic_keywords20": ("test", "val")})
     monkeypatch.setattr(module, "processor_s_of_a_step", lambda recipe, store: 0.5)
     return module
@@ -60,8 +60,8 @@ def test_every_trial_is_read_after_one_budget_and_on_no_fold_that_judges(learnin
         assert not any(f"-{judge}-" in Path(clip["path"]).name for clip in clips) and len(clips) == 6
         assert {clip["fold"] for clip in clips if f"-{read}-" in Path(clip["path"]).name} == {"test"}
     rows = json.loads((tmp_path / "rows.json").read_text())
-    names = ["one", "one", "one, untrained", "log-mel statistics"]
-    assert [row["trial"] for row in rows] == names
+    names = ["one", "one", "two", "two", "untrained, patches of 16 x 16", "log-mel statistics"]
+    assert [row["trial"] for row in rows] == names  # the trials' encoders are of one form
     assert all(row["steps"] == 4 for row in rows if row["trial"] == "one")  # 2 cores x 1 s / .5 s
     assert all(0 <= row[probe] <= 100 for row in rows for probe in learning.PROBES)
     page = (tmp_path / "page.md").read_text()
