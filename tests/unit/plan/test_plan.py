@@ -241,3 +241,9 @@ def test_a_step_that_exceeds_the_memory_is_refused_before_it_is_taken(monkeypatc
     with pytest.raises(SystemExit):
         main(["pretrain", "procedural", "--out", str(tmp_path / "run"), *options, "--batch-size", "1000000"])
     assert "lower --batch-size" in capsys.readouterr().err and not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("name", "is_short"), [("tiny-m2d", True), ("base-m2d", False)])
+def test_what_short_steps_leave_out_is_noted(name, is_short, capsys):
+    main(["plan", "--recipe", name, "--clips", "100000", "--device", "a100-80gb"])
+    assert ("a step are its products alone" in capsys.readouterr().out) == is_short

@@ -92,6 +92,7 @@ def check_commands(out, capsys, monkeypatch, study):
     shown = capsys.readouterr().out
     num_clips = len(read_manifest(Path(study.tasks[0].table)))
     assert f"{num_clips} clips of its tasks" in " ".join(shown.split()) and "cannot be read" not in shown
+    assert " ms a step are its products alone" in " ".join(shown.split())
     assert "2 runs" in shown and "melmask pretrain" in shown and "--strategy dwm" in shown and "--test-folds 1" in shown
     main(["study", "run", "chirps", "--out", str(out), "--dry-run"])
     assert capsys.readouterr().out.count(": done") == 2
