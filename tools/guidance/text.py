@@ -6,15 +6,17 @@ from pathlib import Path
 from textwrap import wrap
 
 from guidance.found import ALL, Found
-from guidance.questions import QUESTIONS, Asked, Question
+from guidance.questions import QUESTIONS, Asked, In, Question
+from guidance.short import in_short
 from melmask.escaping import in_markdown
+from melmask.evaluation.task import FEW_GROUPS
 from melmask.report.formats import markdown_table
 from melmask.report.study_tables import DIFFERENCES, contrasts_sheet, cost_sheet, difference_cells, points, span
-from melmask.report.study_words import lead, missing_runs, not_varied, shortfalls
+from melmask.report.study_words import counted, lead, margin_text, missing_runs, not_varied, shortfalls
 from melmask.study.analysis import Difference
 from melmask.study.cost import MaskingCost, masking_costs
 from melmask.study.curves import read_curves
-from melmask.study.evidence import EVENTS, OTHERS
+from melmask.study.evidence import EVENTS, OTHERS, Evidence
 from melmask.study.shipped import STUDIES
 
 WIDTH = 120
@@ -26,7 +28,15 @@ Written by `make study-report` from the results in `studies/small/` ([how](study
 strategy is compared with random masking of the same framework, steps and seed, in percentage points of accuracy.
 {steps}Encoders are small and trained for minutes: what holds in the paper's setting (arXiv 2603.23810) they cannot say.
 """
-CLAIMS = {"paper": "the paper's claim", "hope": "our hope"}
+READING = (
+    "In the tables, differences are in points ({probe}); *p* is adjusted for all comparisons of the study (Holm); "
+    "*seen* is the difference that would have been found four times in five. A finding is *better* or *worse* where "
+    "p < .05; otherwise *equivalent* where the difference lies within {margin} (two one-sided tests), *not worse* "
+    "where only a loss of more than {margin} is excluded, and *open* where nothing is. The interval of one seed says "
+    "nothing of other seeds{groups}."
+)
+CLAIMS = {"paper": "the paper", "hope": "our hope"}
+Row = tuple[str, In, Difference]  # what is compared, the study, and what was found
 
 
 def guidance(found: Found, folder: Path) -> str:
@@ -41,12 +51,14 @@ def guidance(found: Found, folder: Path) -> str:
     costs = masking_costs(found.small.study, read_curves(folder)) if found.small else []
     title, _, about = HEAD.partition("\n\n")
     parts = [title, _filled(about.replace("\n", " ").format(steps=told))]
-    parts += ["## What there is", _bullets(_standing(found)), "## Against the paper, or our hopes"]
-    parts.append(_bullets(_against(found)) if found.small else _bullets([f"{NOT_YET}: no run is finished."]))
+    parts += ["## In short", _bullets(in_short(found) or [f"{NOT_YET}: no run is finished."]), *_pictures(found)]
+    parts += ["## What there is", _bullets(_standing(found))]
+    parts += [_filled(_reading(found.small))] if found.small else []
+    parts += ["## Against the paper, or our hopes", *(_against(found) if found.small else [])]
     parts.append("## Questions")
     for question in QUESTIONS:
         parts += [f"### {question.title}", *([_filled(question.about)] if question.about else [])]
-        parts.append(_bullets(_answer(found, question, costs)))
+        parts += _answer(found, question, costs)
     parts += ["### How large is any of it beside other choices?", _bullets(_beside(found))]
     parts += _tables(found, costs, folder)
     return "\n\n".join(part.strip() for part in parts if part) + "\n"
@@ -101,26 +113,39 @@ def _standing(found: Found) -> list[str]:
     return [line for line in lines if line]
 
 
+def _reading(evidence: Evidence) -> str:
+    """How to read the tables."""
+    few = min((one.num_groups for one in evidence.differences), default=FEW_GROUPS)
+    groups = f", and those of a task whose clips form only {few} groups are rough" if few < FEW_GROUPS else ""
+    return READING.format(probe=evidence.probe, margin=margin_text(evidence.study.margin), groups=groups)
+
+
 def _against(found: Found) -> list[str]:
     """Floors that training does not pass, and findings that are not what the paper claims or we hoped."""
     short = shortfalls(found.small) if found.small else []
     lines = [f"{in_markdown(text).removesuffix('.')} ([row](#other-choices))." for text in short]
-    for question in QUESTIONS:
-        for asked in question.asked:
-            for one in _comparisons(found, asked).values() if asked.hoped else ():
-                if one is not None and one.finding != asked.hoped:
-                    against = "contradicts" if one.finding in ("better", "worse") else "does not show"
-                    wanted = f"{against} {CLAIMS[asked.by]} that {one.arm} is {asked.hoped} than {one.baseline}"
-                    lines.append(f"{_told(one, asked)} At this scale, it {wanted} there.")
-    return lines or ["Nothing: training passes its floors, and each comparison found what was claimed or hoped for."]
+    rows = [
+        (f"{one.arm} is {asked.hoped} than {one.baseline}, {one.scope} ({CLAIMS[asked.by]})", asked.study, one)
+        for question in QUESTIONS
+        for asked in question.asked
+        for one in _comparisons(found, asked).values()
+        if asked.hoped and one is not None and one.finding != asked.hoped
+    ]
+    parts = [_bullets(lines)] if lines else []
+    if rows:
+        number = f"{len(rows)} comparison{'s' if len(rows) > 1 else ''}"
+        parts += [f"Not shown at this scale, of what the paper claims or we hoped for ({number}):"]
+        parts += [_table("claim or hope", rows)]
+    return parts or ["Nothing: training passes its floors, and each comparison found what was claimed or hoped for."]
 
 
 def _answer(found: Found, question: Question, costs: Sequence[MaskingCost]) -> list[str]:
-    """The sentences that answer a question, each with its link."""
+    """What answers a question: how many comparisons found what, all of them, what is missing, and costs."""
+    rows: list[Row] = []
     lines: list[str] = []
     for asked in question.asked:
         there = _comparisons(found, asked)
-        lines += [_told(one, asked) for one in there.values() if one is not None]
+        rows += [(f"{one.arm} − {one.baseline}, {one.scope}", asked.study, one) for one in there.values() if one]
         lacking = [name for name, one in there.items() if one is None]
         lines += [in_markdown(f"{NOT_YET}: {'; '.join(lacking)}.")] if lacking else []
     evidence = found.small
@@ -129,11 +154,12 @@ def _answer(found: Found, question: Question, costs: Sequence[MaskingCost]) -> l
         for group in evidence.study.groups:
             told = []
             for arm in question.costs:
-                one = by_cell[group, arm]
-                measured = "" if one.mask_share is None else f"{one.mask_share:.1%} of a step's time, "
-                told.append(f"{arm} takes {measured}{one.guide_flops / one.flops:.1%} of its operations")
+                cost = by_cell[group, arm]
+                measured = "" if cost.mask_share is None else f"{cost.mask_share:.1%} of a step's time, "
+                told.append(f"{arm} takes {measured}{cost.guide_flops / cost.flops:.1%} of its operations")
             lines.append(f"The masking of {group}: {'; '.join(told)} ([cost](#cost)).")
-    return lines
+    parts = [_filled(f"Found: {counted([one for _, _, one in rows])}."), _table("comparison", rows)] if rows else []
+    return parts + ([_bullets(lines)] if lines else [])
 
 
 def _comparisons(found: Found, asked: Asked) -> dict[str, Difference | None]:
@@ -151,14 +177,19 @@ def _comparisons(found: Found, asked: Asked) -> dict[str, Difference | None]:
     return named
 
 
-def _told(one: Difference, asked: Asked) -> str:
-    """A finding in a sentence, with links to its row and its figure."""
-    words = in_markdown(one.sentence).removesuffix(".")
-    if one.baseline != "random":
-        return f"{words} ([row](#direct-comparisons))."
-    anchor = f"#{asked.study}-{one.group}-minus-random"
-    picture = "trade-off" if asked.study == "small" and one.scope in (EVENTS, OTHERS) else f"{asked.study}-differences"
-    return f"{words} ([row]({anchor}), [figure](guidance/{picture}.png))."
+def _table(first: str, rows: Sequence[Row]) -> str:
+    """Comparisons, whose differences lead to their rows in the tables below, and findings to their picture."""
+    cells, links = [], {}
+    for number, (name, study, one) in enumerate(rows):
+        difference, interval, p, *_, seen, finding = difference_cells(one)
+        cells.append((name, one.group, difference, interval, p, seen, str(one.num_seeds), finding))
+        to_random = one.baseline == STUDIES[study].baseline
+        links[number, 2] = f"#{study}-{one.group}-minus-random" if to_random else "#direct-comparisons"
+        if to_random:
+            of_kinds = study == "small" and one.scope in (EVENTS, OTHERS)
+            links[number, 7] = f"guidance/{'trade-off' if of_kinds else f'{study}-differences'}.png"
+    header = (first, "framework", "difference", "95 % interval", "p", "seen", "seeds", "finding")
+    return markdown_table(header, cells, numeric=True, links=links)
 
 
 def _beside(found: Found) -> list[str]:
@@ -181,28 +212,36 @@ def _beside(found: Found) -> list[str]:
     return lines + [line.replace("and so not measured", NOT_YET) for line in not_varied(evidence)]
 
 
+def _pictures(found: Found) -> list[str]:
+    """The pictures of both studies, with their captions."""
+    parts = []
+    for evidence in filter(None, (found.small, found.ablations)):
+        if evidence.differences:
+            name, baseline = evidence.study.name, evidence.study.baseline
+            about = f"Differences to {baseline} masking, of the study {name}, with 95 % intervals"
+            parts += [f"![{about}](guidance/{name}-differences.png)", f"*{about}; shaded: within the margin.*"]
+    if found.small is not None and found.small.trade_offs:
+        about = "What each strategy gains on event tasks, against what it gains on the others"
+        parts += [
+            f"![{about}](guidance/trade-off.png)",
+            _filled(f"*{about}; an ellipse holds 95 % of the joint draws.*"),
+        ]
+    return parts
+
+
 def _tables(found: Found, costs: Sequence[MaskingCost], folder: Path) -> list[str]:
-    """The rows that sentences lead to, and the pictures."""
+    """The rows that the tables of the questions lead to."""
     if found.small is None:
         return []
-    parts = [
-        "## The pictures and rows",
-        "![What each strategy gains on event tasks, against what it gains on the others](guidance/trade-off.png)"
-        if found.small.trade_offs else "",
-        "*What each strategy gains on event tasks, against the others; an ellipse holds 95 % of the joint draws.*"
-        if found.small.trade_offs else "",
-    ]  # fmt: skip
-    for evidence in (found.small, found.ablations):
-        if evidence is None or not evidence.differences:
-            continue
-        name = evidence.study.name
-        parts.append(f"![Differences to random masking, of the study {name}](guidance/{name}-differences.png)")
+    parts = ["## All rows"]
+    for evidence in filter(None, (found.small, found.ablations)):
         for group in evidence.study.groups:
             own = [
                 one for one in evidence.differences
                 if one.group == group and one.probe == evidence.probe and one.scope in evidence.mean_scopes
             ]  # fmt: skip
-            parts += [f"### {name}, {group} minus random", _rows((f"{one.arm}, {one.scope}", one) for one in own)]
+            title = f"### {evidence.study.name}, {group} minus {evidence.study.baseline}"
+            parts += [title, _rows((f"{one.arm}, {one.scope}", one) for one in own)] if own else []
     if found.direct:
         named = ((f"{one.group}: {one.arm} − {one.baseline}, {one.scope}", one) for one in found.direct.values())
         parts += ["### Direct comparisons", _rows(named)]

@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 
 from melmask.escaping import in_csv, in_latex, in_markdown
 
@@ -20,7 +20,11 @@ def duration(seconds: float) -> str:
 
 
 def markdown_table(
-    header: Sequence[str], rows: Iterable[Sequence[str]], numeric: bool = False, bold: Container[tuple[int, int]] = ()
+    header: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    numeric: bool = False,
+    bold: Container[tuple[int, int]] = (),
+    links: Mapping[tuple[int, int], str] | None = None,
 ) -> str:
     """The lines of a Markdown table of plain text.
 
@@ -29,16 +33,19 @@ def markdown_table(
         rows: their cells.
         numeric: align all but the first column to the right.
         bold: rows and columns of the cells whose first word is bold.
+        links: addresses of the cells that are links, by row and column.
 
-    >>> print(markdown_table(["class", "clips"], [["a|b", "7"]], bold={(0, 1)}), end="")
+    >>> print(markdown_table(["class", "clips"], [["a|b", "7"]], bold={(0, 1)}, links={(0, 0): "#a"}), end="")
     | class | clips |
     |---|---|
-    | a\\|b | **7** |
+    | [a\\|b](#a) | **7** |
     """
     rule = "|---|" + ("---:|" if numeric else "---|") * (len(header) - 1)
     lines = [[in_markdown(cell) for cell in row] for row in (header, *rows)]
     for number, row in enumerate(lines[1:]):
         row[:] = [_bold(cell) if (number, column) in bold else cell for column, cell in enumerate(row)]
+    for (number, column), address in (links or {}).items():
+        lines[1 + number][column] = f"[{lines[1 + number][column]}]({address})"
     head, *body = (f"| {' | '.join(row)} |" for row in lines)
     return "\n".join([head, rule, *body]) + "\n"
 

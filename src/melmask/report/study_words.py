@@ -25,18 +25,20 @@ def lead(evidence: Evidence) -> str:
     part = "" if evidence.num_complete == len(evidence.runs) else ": an incomplete grid, whose findings may change"
     if not found:
         return f"{study.question} {there}{part}. No arm can be compared with {study.baseline} yet."
-    counts = Counter[str](one.finding for one in found)
-    words = ", ".join(
-        f"{counts[name]} {SAID[name].format(margin=margin_text(study.margin))}" for name in ORDER if counts[name]
-    )
     number = f"{len(found)} comparison{'s' if len(found) > 1 else ''}"
     seen = sorted(one.smallest for one in found)
     sizes = f"{100 * seen[0]:.1f}" if len(seen) == 1 else f"{100 * seen[0]:.1f} to {100 * seen[-1]:.1f}"
     return (
         f"{study.question} {there}{part}. Of {number} with {study.baseline} over all tasks "
-        f"({evidence.probe}): {words}. Differences of {sizes} points would have been found four times in five; smaller "
-        "ones may have gone unseen."
+        f"({evidence.probe}): {counted(found)}. Differences of {sizes} points would have been found four times in "
+        "five; smaller ones may have gone unseen."
     )
+
+
+def counted(found: Sequence[Difference]) -> str:
+    """How many comparisons found what."""
+    counts, margin = Counter[str](one.finding for one in found), margin_text(found[0].margin) if found else ""
+    return ", ".join(f"{counts[name]} {SAID[name].format(margin=margin)}" for name in ORDER if counts[name])
 
 
 def findings(evidence: Evidence) -> list[str]:

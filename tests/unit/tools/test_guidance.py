@@ -24,6 +24,12 @@ def test_the_guidance_and_the_readme_are_what_the_results_give():
     assert readme == with_section(readme, readme_section(found)), "write it anew: make study-report"
 
 
+def rows_of(page: str) -> dict[tuple[str, str], list[str]]:
+    """The other cells of the rows of all tables, by their first two."""
+    rows = (line.strip("| ").split(" | ") for line in page.splitlines() if line.startswith("| "))
+    return {(name, group): cells for name, group, *cells in (row for row in rows if len(row) > 2)}
+
+
 def test_sentences_lead_to_their_rows_and_what_is_missing_is_said(tmp_path, monkeypatch):
     costs = [MaskingCost(cell, 0, None, None, None, 100, 10, 1.0) for cell in STUDIES["small"].cells]
     monkeypatch.setattr(text, "masking_costs", lambda study, curves: costs)  # which takes seconds for the first time
@@ -39,12 +45,21 @@ def test_sentences_lead_to_their_rows_and_what_is_missing_is_said(tmp_path, monk
     assert "45 of 48 runs are there: an incomplete grid" in words and "`ablations`: not measured yet" in words
     assert "not measured yet: dwm-k1 against dwm (msm-mae, all tasks)" in words
     # What does not bear out a claim stands above the questions, and what does is not there.
-    against = " ".join(page.partition("## Questions")[0].split())
-    assert "dwm against freq_profile (m2d, events tasks" in against and "our hope that dwm is better than" in against
-    assert "dwm against random (msm-mae, events tasks" not in against
-    assert "m2d with random masking against untrained encoder, ridge: not clearly above it: 0.0 points" in against
-    assert "ibm against random (m2d, other tasks" not in against
-    assert "dwm against random (msm-mae, events tasks, ridge): better: +30.0 points" in words
+    against, questions = (rows_of(part) for part in page.partition("## Questions")[::2])
+    assert against["dwm is better than freq_profile, events tasks (our hope)", "m2d"][-1] == "equivalent"
+    assert ("dwm is better than random, events tasks (the paper)", "msm-mae") not in against
+    assert ("ibm is worse than random, other tasks (the paper)", "m2d") not in against
+    assert "m2d with random masking against untrained encoder, ridge: not clearly above it: 0.0 points" in words
+    row = questions["dwm − random, events tasks", "msm-mae"]
+    assert row[0] == "[+30.0](#small-msm-mae-minus-random)" and row[-1] == "[better](guidance/trade-off.png)"
+    # The advice: effects on events and others of ibm cancel; those of dwm and freq_profile on events do not.
+    short = " ".join(page.partition("## What there is")[0].split())
+    assert "Choose in msm-mae **dwm**: +" in short or "Choose in msm-mae **freq_profile**: +" in short
+    assert "45 of 48 runs are there, and it may change" in short
+    assert re.search(r"On events tasks, shown to be better: [^;]*\bibm in m2d[^;]*; shown to be worse: none\.", short)
+    assert re.search(
+        r"On other tasks, shown to be better: none; shown to be worse: ibm in msm-mae, ibm in m2d\.", short
+    )
     assert "Not varied within a group, not measured yet: patch shape, training time" in words
     row = next(line for line in readme_section(found).splitlines() if line.startswith("| ibm |"))
     assert row.count("**+30.0**") == row.count("**-30.0**") == 2
