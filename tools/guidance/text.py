@@ -87,7 +87,8 @@ def readme_section(found: Found) -> str:
         f"({counts}; {seeds}). Bold: a difference after Holm's adjustment for all means. What it means, and what it "
         f"cannot say: {page}.*"
     )
-    return f"{markdown_table(header, rows, numeric=True, bold=bold)}\n{_filled(caption)}"
+    advice = _filled(in_short(found)[0])
+    return f"{advice}\n\n{markdown_table(header, rows, numeric=True, bold=bold)}\n{_filled(caption)}"
 
 
 def with_section(page: str, section: str) -> str:
