@@ -11,7 +11,7 @@ from melmask.files import append_lines
 from melmask.study.answers import Answers, TaskAnswers
 from melmask.study.floors import floors_of
 from melmask.study.kept import CLIPS, TASKS, RightAnswers, TestedClips
-from melmask.study.study import Study
+from melmask.study.study import Kind, Study
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Truth:
         """Of the groups of each task."""
         return [np.ones(self.num_groups)] * self.num_tasks
 
-    def answers(self, rng: np.random.Generator, arms: int = 1, kinds: tuple[str, ...] = ("other",)) -> Answers:
+    def answers(self, rng: np.random.Generator, arms: int = 1, kinds: tuple[Kind, ...] = ("other",)) -> Answers:
         """Of a whole study with one group: random, and so many arms with this effect."""
         random = [0.5 + 0 * one for one in self.differences(rng)]
         rows = [random] + [

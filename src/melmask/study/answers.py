@@ -9,7 +9,7 @@ from jaxtyping import Float
 
 from melmask.study.floors import Floor
 from melmask.study.kept import RightAnswers, TestedClips, read_right, read_tested
-from melmask.study.study import Cell, Study
+from melmask.study.study import SCOPES, Cell, Kind, Study
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +27,7 @@ class TaskAnswers:
     """
 
     name: str
-    kind: str
+    kind: Kind
     right: Float[np.ndarray, "cell seed group"]
     weight: Float[np.ndarray, " group"]
 
@@ -70,7 +70,7 @@ class Answers:
         for kind in dict.fromkeys(task.kind for task in self.tasks):
             rows = [number for number, task in enumerate(self.tasks) if task.kind == kind]
             if 0 < len(rows) < len(self.tasks):
-                found[f"{kind} tasks"] = rows
+                found[SCOPES[kind]] = rows
         if len(self.tasks) > 1:
             found |= {task.name: [number] for number, task in enumerate(self.tasks)}
         return found
@@ -122,7 +122,7 @@ def read_answers(study: Study, out: Path, probe: str, floors: Sequence[Floor] = 
 
 
 def _task_answers(
-    kept: dict[tuple[int, int], RightAnswers], clips: TestedClips, num_cells: int, num_seeds: int, name: str, kind: str
+    kept: dict[tuple[int, int], RightAnswers], clips: TestedClips, num_cells: int, num_seeds: int, name: str, kind: Kind
 ) -> TaskAnswers:
     folds, groups = np.array(clips.folds), np.array(clips.groups)
     weight = 1.0 / np.bincount(folds)[folds]

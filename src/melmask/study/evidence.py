@@ -22,10 +22,10 @@ from melmask.study.analysis import (
 from melmask.study.answers import Answers, read_answers
 from melmask.study.floors import floors_of
 from melmask.study.kept import Failure, read_failures, read_right
-from melmask.study.study import Study
+from melmask.study.study import SCOPES, Study
 from melmask.study.table import features_label
 
-EVENTS, OTHERS = "events tasks", "other tasks"  # scopes: the axes of the trade-off
+EVENTS, OTHERS = SCOPES["events"], SCOPES["other"]  # the axes of the trade-off
 NUM_ANGLES = 90  # points of an ellipse
 
 

@@ -17,6 +17,7 @@ from melmask.registry import unknown
 from melmask.train.recipe import Recipe
 
 Kind = Literal["events", "other"]
+SCOPES: dict[Kind, str] = {"events": "event tasks", "other": "other tasks"}  # the names of their means
 MAX_TRAININGS = 9  # of a probe on a split: right answers of a clip are kept as one digit
 
 

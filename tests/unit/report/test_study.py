@@ -77,7 +77,7 @@ def test_a_page_is_written_of_an_incomplete_grid(logs, recordings, monkeypatch):
         row = f"{one.arm}, {one.scope} {points(one.value)} {span(one.low, one.high)}"
         assert row in " ".join(shown.split()) and f"| {points(one.value)} |" in (folder / "differences.md").read_text()
     assert {one.num_seeds for one in expected if one.group == "m2d"} == {2}
-    assert expected[1].scope == "events tasks" and expected[1].value == pytest.approx(0.1)
+    assert expected[1].scope == "event tasks" and expected[1].value == pytest.approx(0.1)
     for name in ("differences", "trade-off", "curves", "masks"):
         assert (folder / f"{name}.png").stat().st_size > 1000 and (folder / f"{name}.svg").read_text().startswith(
             "<?xml"

@@ -58,7 +58,7 @@ def test_arms_are_judged_against_the_baseline():
     rng = np.random.default_rng(0)
     clear = Truth(effect=0.05, seeds=0.001, groups=0.02, both=0.02)
     found = analyse(clear.answers(rng, arms=2, kinds=("events", "other")), "random", 0.01, num_draws=2000)
-    scopes = ["all tasks", "events tasks", "other tasks", "task0", "task1", "task2", "task3"]
+    scopes = ["all tasks", "event tasks", "other tasks", "task0", "task1", "task2", "task3"]
     assert [one.scope for one in found] == 2 * scopes and {one.arm for one in found} == {"arm0", "arm1"}
     for one in found:
         assert one.low < one.value < one.high and one.finding == "better" and one.low > 0

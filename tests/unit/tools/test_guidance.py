@@ -46,17 +46,17 @@ def test_sentences_lead_to_their_rows_and_what_is_missing_is_said(tmp_path, monk
     assert "not measured yet: dwm-k1 against dwm (msm-mae, all tasks)" in words
     # What does not bear out a claim stands above the questions, and what does is not there.
     against, questions = (rows_of(part) for part in page.partition("## Questions")[::2])
-    assert against["dwm is better than freq_profile, events tasks (our hope)", "m2d"][-1] == "equivalent"
-    assert ("dwm is better than random, events tasks (the paper)", "msm-mae") not in against
+    assert against["dwm is better than freq_profile, event tasks (our hope)", "m2d"][-1] == "equivalent"
+    assert ("dwm is better than random, event tasks (the paper)", "msm-mae") not in against
     assert ("ibm is worse than random, other tasks (the paper)", "m2d") not in against
     assert "m2d with random masking against untrained encoder, ridge: not clearly above it: 0.0 points" in words
-    row = questions["dwm − random, events tasks", "msm-mae"]
+    row = questions["dwm − random, event tasks", "msm-mae"]
     assert row[0] == "[+30.0](#small-msm-mae-minus-random)" and row[-1] == "[better](guidance/trade-off.png)"
     # The advice: effects on events and others of ibm cancel; those of dwm and freq_profile on events do not.
     short = " ".join(page.partition("## What there is")[0].split())
     assert "Choose in msm-mae **dwm**: +" in short or "Choose in msm-mae **freq_profile**: +" in short
     assert "45 of 48 runs are there, and it may change" in short
-    assert re.search(r"On events tasks, shown to be better: [^;]*\bibm in m2d[^;]*; shown to be worse: none\.", short)
+    assert re.search(r"On event tasks, shown to be better: [^;]*\bibm in m2d[^;]*; shown to be worse: none\.", short)
     assert re.search(
         r"On other tasks, shown to be better: none; shown to be worse: ibm in msm-mae, ibm in m2d\.", short
     )
