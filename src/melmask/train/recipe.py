@@ -15,13 +15,7 @@ from melmask.demo.procedural.stream import CPU, ProceduralCrops
 from melmask.fields import make
 from melmask.files import read_json, write_json
 from melmask.frameworks import Framework, make_framework, make_options, outline
-from melmask.masking import (
-    ExponentSchedule,
-    GuidanceSchedule,
-    HintSchedule,
-    MaskingStrategy,
-    make_strategy,
-)
+from melmask.masking import ExponentSchedule, GuidanceSchedule, HintSchedule, MaskingStrategy, make_strategy
 from melmask.masking.base import can_mask, num_masked_of, num_visible_of
 from melmask.masking.schedule import HintShape, Schedule, check_points
 from melmask.nn.vit import SIZES, Size
