@@ -257,8 +257,8 @@ def _about_cost(folder: Path) -> str:
     return (
         f"Times are {measured}; operations are counted; GPU-hours are an estimate, of the paper's recipe with that "
         "strategy on AudioSet, from operations, the data sheet of an A100 and an assumed utilisation "
-        "([planning](planning.md)). Runs were trained at different times beside other work: compare shares of a step, not "
-        "milliseconds."
+        "([planning](planning.md)). Runs were trained at different times beside other work: compare shares of a step, "
+        "not milliseconds."
     )
 
 
