@@ -5,12 +5,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from textwrap import wrap
 
-from guidance.found import ALL, Found
+from guidance.found import Found
 from guidance.questions import QUESTIONS, Asked, In, Question
-from guidance.short import in_short
 from melmask.escaping import in_markdown
 from melmask.evaluation.task import FEW_GROUPS
 from melmask.report.formats import markdown_table
+from melmask.report.study_short import in_short
 from melmask.report.study_tables import DIFFERENCES, contrasts_sheet, cost_sheet, difference_cells, points, span
 from melmask.report.study_words import counted, lead, margin_text, missing_runs, not_varied, shortfalls
 from melmask.study.analysis import Difference
@@ -51,7 +51,7 @@ def guidance(found: Found, folder: Path) -> str:
     costs = masking_costs(found.small.study, read_curves(folder)) if found.small else []
     title, _, about = HEAD.partition("\n\n")
     parts = [title, _filled(about.replace("\n", " ").format(steps=told))]
-    parts += ["## In short", _bullets(in_short(found) or [f"{NOT_YET}: no run is finished."]), *_pictures(found)]
+    parts += ["## In short", _bullets(_short(found)), *_pictures(found)]
     parts += ["## What there is", _bullets(_standing(found))]
     parts += [_filled(_reading(found.small))] if found.small else []
     parts += ["## Against the paper, or our hopes", *(_against(found) if found.small else [])]
@@ -72,7 +72,8 @@ def readme_section(found: Found) -> str:
         return _filled(f"What each masking gains is {NOT_YET}: no run of the study is finished. The questions: {page}.")
     columns = [(group, scope) for group in evidence.study.groups for scope in (EVENTS, OTHERS)]
     arms = dict.fromkeys(cell.arm for cell in evidence.study.cells if cell.arm != evidence.study.baseline)
-    rows, bold = [], set()
+    rows: list[list[str]] = []
+    bold: set[tuple[int, int]] = set()
     for arm in arms:
         cells = [evidence.find(group, arm, scope) for group, scope in columns]
         bold |= {(len(rows), i) for i, one in enumerate(cells, start=1) if one and one.finding in ("better", "worse")}
@@ -87,7 +88,7 @@ def readme_section(found: Found) -> str:
         f"({counts}; {seeds}). Bold: a difference after Holm's adjustment for all means. What it means, and what it "
         f"cannot say: {page}.*"
     )
-    advice = _filled(in_short(found)[0])
+    advice = _filled(in_markdown(in_short(evidence)[0]))
     return f"{advice}\n\n{markdown_table(header, rows, numeric=True, bold=bold)}\n{_filled(caption)}"
 
 
@@ -194,23 +195,22 @@ def _table(first: str, rows: Sequence[Row]) -> str:
 
 
 def _beside(found: Found) -> list[str]:
-    """How large framework, probe and seed are, beside the largest difference of masking, and what was not varied."""
+    """How large framework, probe and seed are, and what was not varied."""
     evidence = found.small
     if evidence is None:
         return [f"{NOT_YET}: framework, probe, seed, patch shape and training time."]
     lines = []
-    means = [one for one in evidence.differences if one.probe == evidence.probe and one.scope == ALL]
-    if means:
-        largest = max(means, key=lambda one: abs(one.value))
-        lines.append(
-            f"The largest difference that masking makes over all tasks is that of {largest.arm} in {largest.group}: "
-            f"{points(largest.value)} points ({span(largest.low, largest.high)}) "
-            f"([row](#small-{largest.group}-minus-random), [figure](guidance/small-differences.png))."
-        )
     for name, value, interval in contrasts_sheet(evidence, "").rows:
         within = interval if interval == "standard deviation" else f"95 % interval {interval}"
         lines.append(f"{name[0].upper()}{name[1:]}: {value} points ({within}) ([row](#other-choices)).")
     return lines + [line.replace("and so not measured", NOT_YET) for line in not_varied(evidence)]
+
+
+def _short(found: Found) -> list[str]:
+    """The answer, and where it does not reach."""
+    if found.small is None:
+        return [f"{NOT_YET}: no run is finished."]
+    return [*map(in_markdown, in_short(found.small)), "Larger encoders and longer training may differ."]
 
 
 def _pictures(found: Found) -> list[str]:

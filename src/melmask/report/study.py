@@ -13,6 +13,7 @@ from melmask.demo.corpus import MIN_CLIPS_PER_TASK, make_demo
 from melmask.evaluation.results import RESULTS, Result, read_results
 from melmask.nn.encoder_file import ENCODER, EncoderFile
 from melmask.report import page, study_tables, study_words
+from melmask.report.study_short import in_short
 from melmask.study.analysis import NUM_DRAWS
 from melmask.study.cost import AT_SCALE, masking_costs
 from melmask.study.curves import RunCurves, collect_curves
@@ -172,11 +173,9 @@ def _of_all(parts: Sequence[Part], make: Section) -> list[Markup]:
 
 
 def _summary(part: Part) -> Markup:
-    """The findings in words: floors that training does not pass, then those against the hopes, then the rest."""
-    evidence, short = part.evidence, study_words.shortfalls(part.evidence)
-    passed = [text for text in study_words.floor_findings(evidence) if text not in short]
-    lines = [{"name": "", "text": text} for text in [*short, *study_words.findings(evidence), *passed]]
-    return page.part("summary", study_words.lead(part.evidence), lines, [])
+    """The answer in words, after the floors that training does not pass."""
+    lines = [*study_words.shortfalls(part.evidence), *in_short(part.evidence)]
+    return page.part("summary", study_words.lead(part.evidence), [{"name": "", "text": text} for text in lines], [])
 
 
 def grid_section(part: Part) -> list[Markup]:

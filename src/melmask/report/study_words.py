@@ -20,7 +20,7 @@ SAID = {
 
 def lead(evidence: Evidence) -> str:
     """How much of the grid there is, what the comparisons of all tasks gave, and the size that could have been seen."""
-    study, found = evidence.study, _of_all_tasks(evidence)
+    study, found = evidence.study, evidence.in_scope(evidence.mean_scopes[0])
     there = f"{evidence.num_complete} of {len(evidence.runs)} runs are there"
     part = "" if evidence.num_complete == len(evidence.runs) else ": an incomplete grid, whose findings may change"
     if not found:
@@ -39,20 +39,6 @@ def counted(found: Sequence[Difference]) -> str:
     """How many comparisons found what."""
     counts, margin = Counter[str](one.finding for one in found), margin_text(found[0].margin) if found else ""
     return ", ".join(f"{counts[name]} {SAID[name].format(margin=margin)}" for name in ORDER if counts[name])
-
-
-def findings(evidence: Evidence) -> list[str]:
-    """A sentence for every comparison over all tasks, and for those of a kind of tasks that found a difference."""
-    clear = [
-        one for one in evidence.differences
-        if one.probe == evidence.probe and one.scope in evidence.mean_scopes[1:] and one.finding in ("worse", "better")
-    ]  # fmt: skip
-    return [one.sentence for one in against_hopes_first([*_of_all_tasks(evidence), *clear])]
-
-
-def against_hopes_first(found: Sequence[Difference]) -> list[Difference]:
-    """Differences in the order of `ORDER`, the smallest value first within each finding."""
-    return sorted(found, key=lambda one: (ORDER.index(one.finding), one.value))
 
 
 def floor_findings(evidence: Evidence) -> list[str]:
@@ -105,8 +91,3 @@ def margin_text(margin: float) -> str:
     ('1 point', '0.5 points')
     """
     return f"{100 * margin:g} point{'' if margin == 0.01 else 's'}"
-
-
-def _of_all_tasks(evidence: Evidence) -> list[Difference]:
-    scope = evidence.mean_scopes[0]
-    return [one for one in evidence.differences if one.probe == evidence.probe and one.scope == scope]

@@ -118,6 +118,10 @@ class Evidence:
         wanted = (group, arm, scope, probe or self.probe)
         return next((one for one in self.differences if (one.group, one.arm, one.scope, one.probe) == wanted), None)
 
+    def in_scope(self, scope: str) -> list[Difference]:
+        """The differences to the baseline in one mean or task, by the first probe."""
+        return [one for one in self.differences if one.probe == self.probe and one.scope == scope]
+
     def score(self, cell: CellName, scope: str, probe: str = "") -> tuple[float, float, float, int] | None:
         """A cell's score in a scope with its 95 % interval, and its seeds; None without a complete run."""
         probe = probe or self.probe

@@ -12,8 +12,9 @@ from melmask.cli.main import main
 from melmask.files import write_json
 from melmask.plan.flops import Part, StepFlops
 from melmask.report.study import study_report
+from melmask.report.study_short import in_short
 from melmask.report.study_tables import points, scores_html, scores_sheet, span
-from melmask.report.study_words import against_hopes_first, floor_findings, lead, shortfalls
+from melmask.report.study_words import floor_findings, lead, shortfalls
 from melmask.study import cost
 from melmask.study.analysis import analyse
 from melmask.study.answers import read_answers
@@ -96,14 +97,20 @@ def test_a_page_is_written_of_an_incomplete_grid(logs, recordings, monkeypatch):
     assert len((logs / CURVES).read_text().splitlines()) == 2
 
 
-def test_findings_against_the_hopes_come_first(tmp_path, monkeypatch, capsys):
+def test_the_answer_says_what_was_shown(tmp_path, monkeypatch, capsys):
     write_study(STUDY, tmp_path, EFFECTS)
     evidence = read_evidence(STUDY, tmp_path, DRAWS)
     of_events = {one.arm: one for one in evidence.trade_offs if one.group == "m2d"}
     assert of_events["dwm"].events == pytest.approx(0.1) and of_events["ibm"].others == pytest.approx(-0.2)
     assert evidence.find("m2d", "ibm", "other tasks").finding == "worse"
-    ordered = [one.finding for one in against_hopes_first(evidence.differences)]
-    assert ordered[0] == "worse" and ordered[-1] == "better"
+    advice, over_all, on_events, on_others, choices, seen = in_short(evidence)
+    dwm = evidence.find("msm-mae", "dwm", "all tasks")
+    chosen = f"dwm (+6.7 points, {span(dwm.low, dwm.high)})"  # on both: they get the same answers right
+    assert advice == f"Over all tasks, choose msm-mae {chosen}; m2d {chosen}."
+    assert over_all.startswith("All tasks: differences of -3.3 (ibm in msm-mae) to +6.7 (dwm in msm-mae) points.")
+    assert "worse: ibm in msm-mae (-3.3, " in over_all and "better: dwm in msm-mae (+10.0, " in on_events
+    assert on_events.endswith("shown to be worse: none.")
+    assert "worse: ibm in msm-mae (-20.0, " in on_others and "other choices" in choices.lower() and "four times" in seen
     assert "18 of 18 runs are there. Of 4 comparisons" in lead(evidence)
     assert [one.kind for one in evidence.contrasts] == ["framework", "probe", "probe"]
     assert [one.value for one in evidence.contrasts] == [0, 0, 0]  # as both get the same answers right
