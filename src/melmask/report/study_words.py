@@ -19,19 +19,16 @@ SAID = {
 
 
 def lead(evidence: Evidence) -> str:
-    """How much of the grid there is, what the comparisons of all tasks gave, and the size that could have been seen."""
+    """How much of the grid there is, and how many comparisons of all tasks gave what."""
     study, found = evidence.study, evidence.in_scope(evidence.mean_scopes[0])
     there = f"{evidence.num_complete} of {len(evidence.runs)} runs are there"
     part = "" if evidence.num_complete == len(evidence.runs) else ": an incomplete grid, whose findings may change"
     if not found:
         return f"{study.question} {there}{part}. No arm can be compared with {study.baseline} yet."
     number = f"{len(found)} comparison{'s' if len(found) > 1 else ''}"
-    seen = sorted(one.smallest for one in found)
-    sizes = f"{100 * seen[0]:.1f}" if len(seen) == 1 else f"{100 * seen[0]:.1f} to {100 * seen[-1]:.1f}"
     return (
-        f"{study.question} {there}{part}. Of {number} with {study.baseline} over all tasks "
-        f"({evidence.probe}): {counted(found)}. Differences of {sizes} points would have been found four times in "
-        "five; smaller ones may have gone unseen."
+        f"{study.question} {there}{part}. Of {number} with {study.baseline} over all tasks ({evidence.probe}): "
+        f"{counted(found)}."
     )
 
 
