@@ -220,7 +220,10 @@ def _pictures(found: Found) -> list[str]:
         if evidence.differences:
             name, baseline = evidence.study.name, evidence.study.baseline
             about = f"Differences to {baseline} masking, of the study {name}, with 95 % intervals"
-            parts += [f"![{about}](guidance/{name}-differences.png)", f"*{about}; shaded: within the margin.*"]
+            parts += [
+                f"![{about}](guidance/{name}-differences.png)",
+                f"*{about}; shaded: within the margin; an arrow: the interval goes on.*",
+            ]
     if found.small is not None and found.small.trade_offs:
         about = "What each strategy gains on event tasks, against what it gains on the others"
         parts += [

@@ -32,7 +32,7 @@ DIFFERENCES_NOTE = (
 )
 EFFECTS_CAPTION = (
     "Each arm's difference to {baseline} masking with its 95 % interval, by {probe}. Filled: better or worse after "
-    "Holm's adjustment. Grey: the margin of equivalence, {margin}."
+    "Holm's adjustment. Grey: the margin of equivalence, {margin}. An arrow: the interval goes on."
 )
 TRADE_OFF_CAPTION = (
     "What an arm gains on event tasks, against what it gains on the other tasks: speech, music and the rest. "

@@ -1,6 +1,7 @@
 """Figures of a study: differences to the baseline, the trade-off between kinds of tasks, and curves."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +15,7 @@ from melmask.study.curves import RunCurves
 from melmask.study.evidence import TradeOff
 from melmask.viz import style
 
-MAX_REACH = 6.0  # of the frame of the trade-off, in distances of the farthest point
+MAX_REACH = 4.0  # of an axis of differences, in distances of the farthest point
 MARKERS = "osD^vPX<>ph*d8"  # beside the colour, for those who do not tell colours apart
 
 
@@ -50,9 +51,11 @@ def effects_figure(differences: Sequence[Difference], scopes: Sequence[str], loo
     panels = figure.subplots(1, len(scopes), sharey=True, squeeze=False)[0]
     for axes, scope in zip(panels, scopes, strict=True):
         _no_difference(axes, differences[0].margin)
-        for one in differences:
-            if one.scope == scope:
-                _draw_interval(axes, one, places[one.group, one.arm], looks[one.arm])
+        own = [one for one in differences if one.scope == scope]
+        reach = _reach([max(abs(one.low), abs(one.high), one.margin) for one in own], [one.value for one in own])
+        axes.set_xlim(-reach, reach)
+        for one in own:
+            _draw_interval(axes, one, places[one.group, one.arm], looks[one.arm], reach)
         axes.set_title(scope, fontweight="bold")
         axes.tick_params(axis="y", length=0, labelcolor=style.INK)
         axes.spines["left"].set_visible(False)
@@ -73,13 +76,22 @@ def _no_difference(axes: Axes, margin: float) -> None:
     axes.axvline(0, color=style.MUTED, linewidth=1)
 
 
-def _draw_interval(axes: Axes, one: Difference, place: float, look: Look) -> None:
+def _draw_interval(axes: Axes, one: Difference, place: int, look: Look, reach: float) -> None:
+    """A value and its interval; an arrow at the frame where the interval goes on."""
     value, low, high = (100 * number for number in (one.value, one.low, one.high))
     filled = look.colour if one.finding in ("better", "worse") else "white"
     axes.errorbar(
         value, place, xerr=[[value - low], [high - value]], color=look.colour, marker=look.marker, markersize=4.5,
         capsize=2.5, linewidth=1.4, markerfacecolor=filled,
     )  # fmt: skip
+    for end, arrow in ((low, "<"), (high, ">")):
+        if abs(end) > reach:
+            axes.plot(math.copysign(reach, end), place, arrow, color=look.colour, markersize=5, clip_on=False)
+
+
+def _reach(ends: Iterable[float], values: Iterable[float]) -> float:
+    """How far an axis goes, in points: to the farthest end, or to `MAX_REACH` times the largest value."""
+    return 105 * min(max(ends), MAX_REACH * max(0.005, *map(abs, values)))
 
 
 @style.in_style
@@ -109,9 +121,8 @@ def trade_off_figure(points: Sequence[TradeOff], baseline: str, looks: Mapping[s
         axes.set_xlabel(f"event tasks: points, minus {baseline}", loc="right")
     panels[0].set_ylabel(f"other tasks: points, minus {baseline}", loc="top")
     for axis, place in (("x", 0), ("y", 1)):
-        reach = 100 * max(float(np.abs(one.outline[:, place]).max()) for one in points)
-        farthest = 100 * max(abs((one.events, one.others)[place]) for one in points)
-        reach = 1.05 * min(reach, MAX_REACH * max(farthest, 0.5))
+        ends = [float(np.abs(one.outline[:, place]).max()) for one in points]
+        reach = _reach(ends, [(one.events, one.others)[place] for one in points])
         panels[0].set(**{f"{axis}lim": (-reach, reach)})
     _legend(figure, list(dict.fromkeys([baseline, *(one.arm for one in points)])), looks, marked=True)
     return figure
