@@ -222,7 +222,7 @@ def _pictures(found: Found) -> list[str]:
             about = f"Differences to {baseline} masking, of the study {name}, with 95 % intervals"
             parts += [
                 f"![{about}](guidance/{name}-differences.png)",
-                f"*{about}; shaded: within the margin; an arrow: the interval goes on.*",
+                _filled(f"*{about}; shaded: within the margin; an arrow: it goes on.*"),
             ]
     if found.small is not None and found.small.trade_offs:
         about = "What each strategy gains on event tasks, against what it gains on the others"
