@@ -30,38 +30,27 @@ def sounds(rate_hz: int) -> np.ndarray:
     return np.stack([noise, click, tone]).astype(np.float32)
 
 
+def mel_settings(spec: LogMelSpec) -> dict[str, float]:
+    """Of librosa's functions."""
+    settings = {"sr": spec.sample_rate_hz, "n_fft": spec.n_fft, "n_mels": spec.num_mels}
+    return {**settings, "fmin": spec.fmin_hz, "fmax": spec.fmax_hz}
+
+
 @pytest.mark.parametrize("spec", SPECS)
 def test_filterbank(spec: LogMelSpec) -> None:
-    expected = librosa.filters.mel(
-        sr=spec.sample_rate_hz, n_fft=spec.n_fft, n_mels=spec.num_mels, fmin=spec.fmin_hz, fmax=spec.fmax_hz
-    )
+    expected = librosa.filters.mel(**mel_settings(spec))
     assert np.abs(mel_filterbank(spec).numpy() - expected).max() < 1e-4 * expected.max()
 
 
 def power_of_librosa(waves: np.ndarray, spec: LogMelSpec) -> np.ndarray:
     return librosa.feature.melspectrogram(
-        y=waves,
-        sr=spec.sample_rate_hz,
-        n_fft=spec.n_fft,
-        hop_length=spec.hop_length,
-        n_mels=spec.num_mels,
-        fmin=spec.fmin_hz,
-        fmax=spec.fmax_hz,
-        pad_mode="reflect",
-        dtype=np.float64,
+        y=waves, hop_length=spec.hop_length, pad_mode="reflect", dtype=np.float64, **mel_settings(spec)
     )
 
 
 def power_of_transformers(waves: np.ndarray, spec: LogMelSpec) -> np.ndarray:
     """With the filterbank of librosa, whose own spectrogram compiles for half a minute in a fresh environment."""
-    filterbank = librosa.filters.mel(
-        sr=spec.sample_rate_hz,
-        n_fft=spec.n_fft,
-        n_mels=spec.num_mels,
-        fmin=spec.fmin_hz,
-        fmax=spec.fmax_hz,
-        dtype=np.float64,
-    )
+    filterbank = librosa.filters.mel(**mel_settings(spec), dtype=np.float64)
     settings = {"frame_length": spec.n_fft, "hop_length": spec.hop_length, "power": 2.0, "pad_mode": "reflect"}
     window = window_function(spec.n_fft, "hann")
     forms = {"mel_filters": filterbank.T, "mel_floor": 0.0, "dtype": np.float64}

@@ -167,7 +167,6 @@ def test_the_design_page_lists_every_file():
 
 
 PICKLES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
-ASKED = {"weights_only", "allow_pickle", "trust_remote_code", "shell"}
 
 
 def runs_code(node: ast.AST) -> bool:
@@ -178,8 +177,8 @@ def runs_code(node: ast.AST) -> bool:
         return node.module in PICKLES and [alias.name for alias in node.names] != ["UnpicklingError"]
     if not isinstance(node, ast.Call):
         return False
-    given = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords if keyword.arg in ASKED}
-    called = ast.unparse(node.func) if isinstance(node.func, ast.Name | ast.Attribute) else ""
+    given = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+    called = ast.unparse(node.func)
     return (
         (called == "torch.load" and given.get("weights_only") != "True")
         or given.get("allow_pickle", "False") != "False"

@@ -40,11 +40,10 @@ def draw(found: Found, folder: Path) -> list[Path]:
     for evidence in (found.small, found.ablations):
         if evidence is None:
             continue
-        study, scopes = evidence.study, evidence.mean_scopes
+        study = evidence.study
         looks = looks_of(list(dict.fromkeys(cell.arm for cell in study.cells)), study.baseline)
-        shown = [one for one in evidence.differences if one.probe == evidence.probe and one.scope in scopes]
-        if shown:
-            figures[f"{study.name}-differences"] = effects_figure(shown, scopes, looks)
+        if evidence.means:
+            figures[f"{study.name}-differences"] = effects_figure(evidence.means, evidence.mean_scopes, looks)
         if evidence is found.small and evidence.trade_offs:
             figures["trade-off"] = trade_off_figure(evidence.trade_offs, study.baseline, looks)
     for name, figure in figures.items():

@@ -54,7 +54,7 @@ def guidance(found: Found, folder: Path) -> str:
     parts += ["## In short", _bullets(_short(found)), *_pictures(found)]
     parts += ["## What there is", _bullets(_standing(found))]
     parts += [_filled(_reading(found.small))] if found.small else []
-    parts += ["## Against the paper, or our hopes", *(_against(found) if found.small else [])]
+    parts += ["## Against the paper, or our hopes", *_against(found)]
     parts.append("## Questions")
     for question in QUESTIONS:
         parts += [f"### {question.title}", *([_filled(question.about)] if question.about else [])]
@@ -124,7 +124,9 @@ def _reading(evidence: Evidence) -> str:
 
 def _against(found: Found) -> list[str]:
     """Floors that training does not pass, and findings that are not what the paper claims or we hoped."""
-    short = shortfalls(found.small) if found.small else []
+    if found.small is None:
+        return [_bullets([f"{NOT_YET}: no run is finished."])]
+    short = shortfalls(found.small)
     lines = [f"{in_markdown(text).removesuffix('.')} ([row](#other-choices))." for text in short]
     rows = [
         (f"{one.arm} is {asked.hoped} than {one.baseline}, {one.scope} ({CLAIMS[asked.by]})", asked.study, one)
@@ -135,9 +137,11 @@ def _against(found: Found) -> list[str]:
     ]
     parts = [_bullets(lines)] if lines else []
     if rows:
-        number = f"{len(rows)} comparison{'s' if len(rows) > 1 else ''}"
-        parts += [f"Not shown at this scale, of what the paper claims or we hoped for ({number}):"]
-        parts += [_table("claim or hope", rows)]
+        contradicted = [row for row in rows if row[-1].finding in ("better", "worse")]
+        not_shown = [row for row in rows if row not in contradicted]
+        number = f"{len(contradicted)} contradicted, {len(not_shown)} not shown"
+        parts.append(f"Of what the paper claims or we hoped for, at this scale: {number}.")
+        parts.append(_table("claim or hope", contradicted + not_shown))
     return parts or ["Nothing: training passes its floors, and each comparison found what was claimed or hoped for."]
 
 
@@ -240,10 +244,7 @@ def _tables(found: Found, costs: Sequence[MaskingCost], folder: Path) -> list[st
     parts = ["## All rows"]
     for evidence in filter(None, (found.small, found.ablations)):
         for group in evidence.study.groups:
-            own = [
-                one for one in evidence.differences
-                if one.group == group and one.probe == evidence.probe and one.scope in evidence.mean_scopes
-            ]  # fmt: skip
+            own = [one for one in evidence.means if one.group == group]
             title = f"### {evidence.study.name}, {group} minus {evidence.study.baseline}"
             parts += [title, _rows((f"{one.arm}, {one.scope}", one) for one in own)] if own else []
     if found.direct:

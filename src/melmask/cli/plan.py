@@ -11,7 +11,7 @@ from melmask.cli.console import answer, console, print_next
 from melmask.cli.options import DEFAULT_RECIPE
 from melmask.masking import STRATEGIES
 from melmask.plan.devices import DEVICES
-from melmask.plan.plan import USABLE, Data, Plan, make_plan, note_on_short_steps, remedies, strategy_costs
+from melmask.plan.plan import USABLE, Data, Plan, make_plan, notes_on_short_steps, remedies, strategy_costs
 from melmask.train.paper import VARIANTS, named_recipe
 from melmask.train.recipe import RECIPES, Recipe
 
@@ -245,7 +245,7 @@ def notes(plan: Plan) -> list[str]:
         found.append(f"crops are {frames} frames long: the clips are shorter than {recipe.crop_frames} frames.")
     if speed.trial is None:
         found.append(f"the peak is from: {speed.source}. The utilisation is an assumption: set --utilisation to yours.")
-        found += filter(None, [note_on_short_steps(plan.step_s)])
+        found += notes_on_short_steps(plan.step_s)
     else:
         found.append(f"the ceiling is that of {speed.source}.")
         if speed.trial.batch_size < recipe.batch_size // plan.num_devices:

@@ -193,7 +193,7 @@ def _print_next_run(do: Planning | Running) -> None:
 def _plan(do: Planning) -> None:
     from melmask.cli.plan import duration
     from melmask.plan.plan import Data as Recordings
-    from melmask.plan.plan import note_on_short_steps
+    from melmask.plan.plan import notes_on_short_steps
     from melmask.study.cost import commands_of, cost_of, task_clips
 
     found = find(do.study, do.data)
@@ -214,7 +214,7 @@ def _plan(do: Planning) -> None:
     if tasks.not_there:
         print_notes([f"not counted, as {', '.join(tasks.not_there)} cannot be read: name the folder with --data"])
     if device:
-        print_notes(filter(None, [note_on_short_steps(min(cost.run_s / cost.num_steps for cost in costs))]))
+        print_notes(notes_on_short_steps(min(cost.run_s / cost.num_steps for cost in costs)))
     over = [cost.cell.name for cost in costs if cost.over_budget]
     if over:
         print_notes([f"a run takes longer than the budget of {duration(found.budget_s or 0)}: {', '.join(over)}"])

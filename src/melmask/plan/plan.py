@@ -22,22 +22,22 @@ from melmask.train.recipe import Recipe
 STORED = 2  # bytes of a log-mel value in a store: float16
 USABLE = 0.8  # share of a device's memory for a step; drivers, libraries and fragmentation take the rest
 TRIAL_S, TRIAL_STEP_S = 6.0, 2.0  # length of a trial, and the longest that one step of it should take
-SHORT_STEP_S = 0.02  # by its products alone; launching the operations of one takes some milliseconds on an accelerator
+SHORT_STEP_S = 0.02  # by its products alone; what else it does may then take longer
 GUESSED_SHARE = 0.4  # of the ceiling, to choose the batch size of the trial
 
 
-def note_on_short_steps(step_s: float) -> str:
-    """What an estimate by a data sheet leaves out of steps that are so short; empty if they are not.
+def notes_on_short_steps(step_s: float) -> list[str]:
+    """What an estimate by a data sheet leaves out of steps that are so short; nothing if they are not.
 
     Args:
         step_s: seconds of a step by its matrix products.
     """
     if step_s >= SHORT_STEP_S:
-        return ""
-    return (
+        return []
+    return [
         f"{1000 * step_s:.2g} ms a step are its products alone: launching its operations one by one and reading crops "
-        "take longer than that, so such a run takes several times as long. Measure it there: melmask plan"
-    )
+        "are not counted, and may take longer. Measure it there: melmask plan"
+    ]
 
 
 @dataclass(frozen=True)

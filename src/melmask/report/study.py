@@ -200,7 +200,7 @@ def grid_section(part: Part) -> list[Markup]:
 def differences_section(part: Part) -> list[Markup]:
     """Every arm against the baseline: a figure, and a table a group."""
     evidence = part.evidence
-    shown = [one for one in evidence.differences if one.probe == evidence.probe and one.scope in evidence.mean_scopes]
+    shown = evidence.means
     if not shown:
         return [page.missing(f"No arm has a run of the same seed as one of {part.study.baseline} yet.")]
     study_tables.differences_sheet(evidence, f"{part.prefix}differences").write(part.folder)

@@ -8,14 +8,14 @@ from melmask.study.evidence import Evidence
 
 
 def in_short(evidence: Evidence) -> list[str]:
-    """Some sentences, each made of the study's numbers; by its first probe."""
-    means = {scope: evidence.in_scope(scope) for scope in evidence.mean_scopes}
+    """Some sentences, each made of the study's numbers, by its first probe; the first is the advice."""
+    means = {scope: [one for one in evidence.means if one.scope == scope] for scope in evidence.mean_scopes}
     lines = [_advice(evidence, means[evidence.mean_scopes[0]])]
-    lines += [_scope(scope, found) for scope, found in means.items() if found]
+    lines += [_range(scope, found) for scope, found in means.items() if found]
     if evidence.contrasts:
         others = "; ".join(f"{points(one.value)} ({one.what})" for one in evidence.contrasts)
         lines.append(f"Other choices move the mean over all tasks by {others}.")
-    seen = [one.smallest for found in means.values() for one in found]
+    seen = [one.smallest for one in evidence.means]
     if seen:
         lines.append(
             f"Differences of {100 * min(seen):.1f} to {100 * max(seen):.1f} points, depending on the comparison, would "
@@ -26,38 +26,33 @@ def in_short(evidence: Evidence) -> list[str]:
 
 def _advice(evidence: Evidence, found: Sequence[Difference]) -> str:
     """What to choose: in each group the best of the arms that are shown to be better than the baseline."""
-    baseline, best = evidence.study.baseline, dict[str, Difference]()
-    for one in found:
-        if one.finding == "better" and (one.group not in best or one.value > best[one.group].value):
-            best[one.group] = one
-    chosen = [
-        f"{group} {best[group].arm} ({points(best[group].value)} points, {span(best[group].low, best[group].high)})"
-        if group in best
-        else f"{group} {baseline}"
-        for group in evidence.study.groups
-    ]
-    advice = f"Over all tasks, choose {'; '.join(chosen)}."
-    if not best:
+    baseline = evidence.study.baseline
+    if not found:
+        return f"No arm can be compared with {baseline} yet."
+    best = {one.group: one for one in sorted(reversed(found), key=lambda one: one.value) if one.finding == "better"}
+    if best:
+        chosen = dict.fromkeys(evidence.study.groups, baseline) | {
+            group: f"{one.arm} ({points(one.value)} points, {span(one.low, one.high)})" for group, one in best.items()
+        }
+        advice = f"Over all tasks, choose {'; '.join(f'{group} {arm}' for group, arm in chosen.items())}."
+    else:
         advice = f"Choose {baseline} masking: no other was shown to be better over all tasks."
     if (done := evidence.num_complete) < len(evidence.runs):
         advice += f" So far, that is: {done} of {len(evidence.runs)} runs are there, and it may change."
     return advice
 
 
-def _scope(scope: str, found: Sequence[Difference]) -> str:
+def _range(scope: str, found: Sequence[Difference]) -> str:
     """The range of differences in one mean, and those that were shown."""
     low, high = min(found, key=lambda one: one.value), max(found, key=lambda one: one.value)
     ends = " to ".join(f"{points(one.value)} ({one.arm} in {one.group})" for one in (low, high))
-    shown = [
-        f"{finding}: "
-        + (
-            ", ".join(
-                f"{one.arm} in {one.group} ({points(one.value)}, {span(one.low, one.high)})"
-                for one in found
-                if one.finding == finding
-            )
-            or "none"
-        )
-        for finding in ("better", "worse")
-    ]
-    return f"{scope[0].upper()}{scope[1:]}: differences of {ends} points. Shown to be {'; shown to be '.join(shown)}."
+    better, worse = (_named([one for one in found if one.finding == finding]) for finding in ("better", "worse"))
+    return (
+        f"{scope[0].upper()}{scope[1:]}: differences of {ends} points. "
+        f"Shown to be better: {better}; shown to be worse: {worse}."
+    )
+
+
+def _named(found: Sequence[Difference]) -> str:
+    told = (f"{one.arm} in {one.group} ({points(one.value)}, {span(one.low, one.high)})" for one in found)
+    return ", ".join(told) or "none"

@@ -75,8 +75,7 @@ def difference_cells(one: Difference) -> tuple[str, ...]:
 
 def differences_sheet(evidence: Evidence, name: str) -> Sheet:
     """Every arm against the baseline of its group, in the means over tasks; the CSV has all probes and single tasks."""
-    shown = [one for one in evidence.differences if one.probe == evidence.probe and one.scope in evidence.mean_scopes]
-    rows = tuple((f"{one.group} {one.arm}, {one.scope}", *difference_cells(one)) for one in shown)
+    rows = tuple((f"{one.group} {one.arm}, {one.scope}", *difference_cells(one)) for one in evidence.means)
     columns = (*Difference.__dataclass_fields__, "finding")
     values = tuple((*vars(one).values(), one.finding) for one in evidence.differences)
     return Sheet(name, ("arm", *DIFFERENCES), rows, columns, values)
@@ -137,8 +136,8 @@ def differences_html(evidence: Evidence, group: str, looks: Mapping[str, Look]) 
     """The differences of one group, a row for each arm and scope."""
     rows = [
         [page.chip(looks[one.arm].colour) + f"{one.arm}, {one.scope}", *difference_cells(one)]
-        for one in evidence.differences
-        if one.group == group and one.probe == evidence.probe and one.scope in evidence.mean_scopes
+        for one in evidence.means
+        if one.group == group
     ]
     return page.table(["arm", *DIFFERENCES], rows, numeric=True)
 

@@ -20,11 +20,12 @@ SAID = {
 
 def lead(evidence: Evidence) -> str:
     """How much of the grid there is, and how many comparisons of all tasks gave what."""
-    study, found = evidence.study, evidence.in_scope(evidence.mean_scopes[0])
+    study = evidence.study
+    found = [one for one in evidence.means if one.scope == evidence.mean_scopes[0]]
     there = f"{evidence.num_complete} of {len(evidence.runs)} runs are there"
     part = "" if evidence.num_complete == len(evidence.runs) else ": an incomplete grid, whose findings may change"
     if not found:
-        return f"{study.question} {there}{part}. No arm can be compared with {study.baseline} yet."
+        return f"{study.question} {there}{part}."
     number = f"{len(found)} comparison{'s' if len(found) > 1 else ''}"
     return (
         f"{study.question} {there}{part}. Of {number} with {study.baseline} over all tasks ({evidence.probe}): "
@@ -38,23 +39,15 @@ def counted(found: Sequence[Difference]) -> str:
     return ", ".join(f"{counts[name]} {SAID[name].format(margin=margin)}" for name in ORDER if counts[name])
 
 
-def floor_findings(evidence: Evidence) -> list[str]:
-    """How far training with the baseline's masking gets above the floors, in sentences; the least first."""
-    return [_floor_sentence(one) for one in _floors(evidence)]
-
-
 def shortfalls(evidence: Evidence) -> list[str]:
-    """Those of `floor_findings` that are not above their floor."""
-    return [_floor_sentence(one) for one in _floors(evidence) if one.low <= 0]
-
-
-def _floors(evidence: Evidence) -> list[Contrast]:
-    return sorted((one for one in evidence.contrasts if one.kind == "floor"), key=lambda one: one.value)
+    """Floors that training with the baseline's masking does not pass, in sentences; the farthest first."""
+    floors = (one for one in evidence.contrasts if one.kind == "floor" and one.low <= 0)
+    return [_floor_sentence(one) for one in sorted(floors, key=lambda one: one.value)]
 
 
 def _floor_sentence(one: Contrast) -> str:
-    above = "above it" if one.low > 0 else "below it" if one.high < 0 else "not clearly above it"
-    return f"{one.what}: {above}: {points(one.value)} points over all tasks, 95 % interval {span(one.low, one.high)}."
+    below = "below it" if one.high < 0 else "not clearly above it"
+    return f"{one.what}: {below}: {points(one.value)} points over all tasks, 95 % interval {span(one.low, one.high)}."
 
 
 def not_varied(evidence: Evidence) -> list[str]:

@@ -118,9 +118,10 @@ class Evidence:
         wanted = (group, arm, scope, probe or self.probe)
         return next((one for one in self.differences if (one.group, one.arm, one.scope, one.probe) == wanted), None)
 
-    def in_scope(self, scope: str) -> list[Difference]:
-        """The differences to the baseline in one mean or task, by the first probe."""
-        return [one for one in self.differences if one.probe == self.probe and one.scope == scope]
+    @property
+    def means(self) -> list[Difference]:
+        """The differences to the baseline in means over tasks, by the first probe: what conclusions are drawn from."""
+        return [one for one in self.differences if one.probe == self.probe and one.scope in self.mean_scopes]
 
     def score(self, cell: CellName, scope: str, probe: str = "") -> tuple[float, float, float, int] | None:
         """A cell's score in a scope with its 95 % interval, and its seeds; None without a complete run."""

@@ -123,5 +123,5 @@ def _join(rank: int, size: int, backend: str, rank_timeout_s: float) -> None:
             f"process {rank} of {size} ends: not all of them joined at {where} within {join_s:g} s. Start all {size} "
             f"with torchrun, and look at what the others print ({error})"
         ) from error
-    timeout = timedelta(seconds=rank_timeout_s)
+    timeout, store = timedelta(seconds=rank_timeout_s), distributed.PrefixStore("default_pg", store)  # as torch does
     distributed.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout)

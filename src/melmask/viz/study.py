@@ -52,7 +52,8 @@ def effects_figure(differences: Sequence[Difference], scopes: Sequence[str], loo
     for axes, scope in zip(panels, scopes, strict=True):
         _no_difference(axes, differences[0].margin)
         own = [one for one in differences if one.scope == scope]
-        reach = _reach([max(abs(one.low), abs(one.high), one.margin) for one in own], [one.value for one in own])
+        ends = [differences[0].margin, *(max(abs(one.low), abs(one.high)) for one in own)]
+        reach = _reach(ends, [one.value for one in own])
         axes.set_xlim(-reach, reach)
         for one in own:
             _draw_interval(axes, one, places[one.group, one.arm], looks[one.arm], reach)
@@ -91,7 +92,7 @@ def _draw_interval(axes: Axes, one: Difference, place: int, look: Look, reach: f
 
 def _reach(ends: Iterable[float], values: Iterable[float]) -> float:
     """How far an axis goes, in points: to the farthest end, or to `MAX_REACH` times the largest value."""
-    return 105 * min(max(ends), MAX_REACH * max(0.005, *map(abs, values)))
+    return 105 * min(max(ends), MAX_REACH * max([0.005, *map(abs, values)]))
 
 
 @style.in_style

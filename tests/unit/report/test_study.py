@@ -14,7 +14,7 @@ from melmask.plan.flops import Part, StepFlops
 from melmask.report.study import study_report
 from melmask.report.study_short import in_short
 from melmask.report.study_tables import points, scores_html, scores_sheet, span
-from melmask.report.study_words import floor_findings, lead, shortfalls
+from melmask.report.study_words import lead, shortfalls
 from melmask.study import cost
 from melmask.study.analysis import analyse
 from melmask.study.answers import read_answers
@@ -128,20 +128,29 @@ def test_the_answer_says_what_was_shown(tmp_path, monkeypatch, capsys):
 FLOORS = {("untrained", kind): -0.2 for kind in ("events", "other")} | {("log-mel statistics", "other"): 0.3}
 
 
+def floors_of(evidence):
+    """What training is compared with, and by how much it is above; the least first."""
+    found = sorted((one for one in evidence.contrasts if one.kind == "floor"), key=lambda one: one.value)
+    return [(one.what, points(one.value)) for one in found]
+
+
 def test_floors_are_beside_the_arms_and_in_none_of_their_tests(tmp_path):
     write_study(STUDY, tmp_path / "alone", EFFECTS)
     write_study(STUDY, tmp_path, EFFECTS | FLOORS, floors=True)
     evidence, alone = read_evidence(STUDY, tmp_path, 400), read_evidence(STUDY, tmp_path / "alone", 400)
     assert evidence.differences == alone.differences and evidence.runs == alone.runs
-    assert not floor_findings(alone)
-    told = floor_findings(evidence)
-    assert [text.partition(" points")[0] for text in told] == [
+    assert not floors_of(alone) and not shortfalls(alone)
+    assert floors_of(evidence) == [
+        ("msm-mae with random masking against log-mel statistics, ridge", "-10.0"),
+        ("m2d with random masking against log-mel statistics, ridge", "-10.0"),
+        ("msm-mae with random masking against untrained encoder, ridge", "+20.0"),
+        ("m2d with random masking against untrained encoder, ridge", "+20.0"),
+    ]
+    assert all(one.low > 0 for one in evidence.contrasts if one.kind == "floor" and one.value > 0)
+    assert [text.partition(" points")[0] for text in shortfalls(evidence)] == [
         "msm-mae with random masking against log-mel statistics, ridge: below it: -10.0",
         "m2d with random masking against log-mel statistics, ridge: below it: -10.0",
-        "msm-mae with random masking against untrained encoder, ridge: above it: +20.0",
-        "m2d with random masking against untrained encoder, ridge: above it: +20.0",
     ]
-    assert shortfalls(evidence) == told[:2]
     rows = [row[0] for row in scores_sheet(evidence, "scores").rows]
     assert rows[-3:] == ["msm-mae untrained", "m2d untrained", "log-mel statistics"] and len(rows) == 9
     shown = re.sub(r"<[^>]*>", " ", scores_html(evidence, "m2d", looks_of(["random", "dwm", "ibm"], "random"), "ridge"))
