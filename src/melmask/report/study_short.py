@@ -29,7 +29,7 @@ def _advice(evidence: Evidence, found: Sequence[Difference]) -> str:
     baseline = evidence.study.baseline
     if not found:
         return f"No arm can be compared with {baseline} yet."
-    best = {one.group: one for one in sorted(found[::-1], key=lambda one: one.value) if one.finding == "better"}
+    best = {one.group: one for one in sorted(found, key=lambda one: one.value) if one.finding == "better"}
     if best:
         chosen = dict.fromkeys(evidence.study.groups, baseline) | {
             group: f"{one.arm} ({points(one.value)} points, {span(one.low, one.high)})" for group, one in best.items()
