@@ -54,9 +54,10 @@ class Division:
 class WindowedStore(Store):
     """A view of a store whose clips are windows of its recordings.
 
-    Windows start every hop; the last one is shorter if the recording ends within it, and a recording shorter than a
-    window is one window. Log-mels are those of the whole recording, so that the frames at the edges of a window also
-    depend on half an analysis window beyond them.
+    Windows are those of `melmask predict` (`melmask.models.windows.Windows`): one every hop, the last of which ends
+    with the recording; a recording shorter than a window is one window. Their starts are rounded to frames. Log-mels
+    are those of the whole recording, so that the frames at the edges of a window also depend on half an analysis window
+    beyond them.
 
     Args:
         whole: the store; nothing in it is changed.
@@ -73,8 +74,8 @@ class WindowedStore(Store):
 
     def __init__(self, whole: Store, window_s: float, hop_s: float) -> None:
         self.whole, self.window_s, self.hop_s = whole, window_s, hop_s
-        length, hop = (round(seconds * whole.spec.frames_per_s) for seconds in (window_s, hop_s))
-        if min(length, hop) < 1:
+        length, hop = round(window_s * whole.spec.frames_per_s), hop_s * whole.spec.frames_per_s
+        if min(length, round(hop)) < 1:
             raise ValueError(
                 f"windows of {window_s:g} s every {hop_s:g} s: give at least {1 / whole.spec.frames_per_s:g} s, a frame"
             )
@@ -120,11 +121,12 @@ def times_s(first: int, num_frames: int, whole_frames: int, frames_per_s: float)
     return start_s, max(start_s, min(first + num_frames, whole_frames - 1) / frames_per_s)
 
 
-def _starts(num_frames: int, length: int, hop: int) -> np.ndarray:
-    """The first frames of windows, the last of which reaches the last frame's centre.
+def _starts(num_frames: int, length: int, hop: float) -> np.ndarray:
+    """The first frames of windows. The last window ends at the last frame's centre, and overlaps the one before.
 
-    >>> _starts(6001, 1000, 1000).tolist(), _starts(300, 200, 100).tolist(), _starts(50, 200, 100).tolist()
-    ([0, 1000, 2000, 3000, 4000, 5000], [0, 100], [0])
+    >>> _starts(6001, 1000, 1000.0).tolist(), _starts(331, 200, 62.5).tolist(), _starts(50, 200, 100.0).tolist()
+    ([0, 1000, 2000, 3000, 4000, 5000], [0, 62, 125, 130], [0])
     """
-    rest = num_frames - 1 - length  # beyond the first window
-    return np.arange(1 + max(0, -(-rest // hop)) if hop <= length or rest <= 0 else -(-(num_frames - 1) // hop)) * hop
+    last = max(0, num_frames - 1 - length)
+    regular = np.rint(np.arange(int(last / hop) + 2) * hop).astype(np.int64)
+    return np.unique(np.append(regular[regular <= last], last))

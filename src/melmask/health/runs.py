@@ -3,8 +3,6 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-import torch
-
 from melmask.data.store import DESCRIPTION, read_info
 from melmask.evaluation import comparisons, results
 from melmask.evaluation.comparisons import COMPARISONS
@@ -80,13 +78,12 @@ def _encoder_of_run(run: Path) -> str:
     check_encoder(run / ENCODER)
     if not (run / CHECKPOINT).exists():
         return ""
-    saved = EncoderFile.load(run / ENCODER).encoder.state_dict()
     try:
         tensors, _ = read_tensors(run / CHECKPOINT)
     except ValueError:
         return ""  # that is a fault of the checkpoint
     own = select_prefix(tensors, AVERAGE) or select_prefix(tensors, f"{TRAINED}encoder.")
-    if all(torch.equal(saved[name], own[name]) for name in saved.keys() & own.keys()):
+    if EncoderFile.load(run / ENCODER).holds(own):
         return ""
     return f"{run / ENCODER} is not that of the last checkpoint: resume the run, which writes it again"
 

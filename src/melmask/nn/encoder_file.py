@@ -115,6 +115,15 @@ class EncoderFile:
             raise ValueError(f"{path} is no melmask encoder (format {metadata.get('format')!r}): check the path")
         return _read(path, tensors, metadata)
 
+    def holds(self, weights: Mapping[str, Tensor]) -> bool:
+        """Whether its weights are these, to the bit: none more, none fewer.
+
+        Args:
+            weights: an encoder's state, on any device.
+        """
+        own = self.encoder.state_dict()
+        return own.keys() == weights.keys() and all(torch.equal(own[name], weights[name].cpu()) for name in own)
+
     @staticmethod
     def of_published(path: Path, unstated: Unstated = AS_PUBLISHED) -> "EncoderFile":
         """Read the encoder of weights that others published; see `read_published`."""

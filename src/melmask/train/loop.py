@@ -323,10 +323,7 @@ class Trainer:
             file = EncoderFile.load(self.run / ENCODER)
         except ValueError:
             return False
-        saved, own = file.encoder.state_dict(), self.encoder.state_dict()
-        if bool(file.whitening) != bool(self.recipe.whitening_crops):
-            return False
-        return saved.keys() == own.keys() and all(torch.equal(saved[name], own[name].cpu()) for name in own)
+        return bool(file.whitening) == bool(self.recipe.whitening_crops) and file.holds(self.encoder.state_dict())
 
     def restore(self) -> int:
         """Restore the state of the last checkpoint; returns its number of steps."""

@@ -13,9 +13,11 @@ from melmask.cli.main import main
 from melmask.collection import parts
 from melmask.collection.parts import embed_in_blocks
 from melmask.collection.sources import blocks, found
-from melmask.collection.windows import Division
+from melmask.collection.windows import Division, WindowedStore
 from melmask.data.manifest import Clip
+from melmask.data.prepare import prepare
 from melmask.encoders.recordings import log_mels
+from melmask.models.windows import Windows
 
 
 @pytest.fixture(autouse=True)
@@ -57,7 +59,7 @@ def test_patterns_and_lists_are_taken_and_broken_files_named(monkeypatch, capsys
 def test_windows_are_those_of_the_recording_with_their_times(capsys):
     assert run("long.wav", "--window-s", "2", "--hop-s", "1.5", "--out", "w.npz") == 0
     with np.load("w.npz") as file:
-        assert file["start_s"].tolist() == [0, 1.5, 3, 4.5, 6] and file["end_s"].tolist() == [2, 3.5, 5, 6.5, 7.3]
+        assert file["start_s"].tolist() == [0, 1.5, 3, 4.5, 5.3] and file["end_s"].tolist() == [2, 3.5, 5, 6.5, 7.3]
         vectors = file["features"]
     encoder = melmask.load("tiny")
     [log_mel] = log_mels("long.wav", None, encoder.spec)
@@ -68,6 +70,19 @@ def test_windows_are_those_of_the_recording_with_their_times(capsys):
         assert np.array_equal(file["features"][0], melmask.load("logmel-stats").embed("long.wav"))
     for wrong in (["--hop-s", "1"], ["--window-s", "-1"], ["--window-s", "1", "--frames"], ["--window-s", "0.001"]):
         assert run("long.wav", *wrong, "--out", "x.npz") == 2 and capsys.readouterr().err
+
+
+def test_windows_are_those_of_predict_for_any_length_and_hop(tmp_path):
+    store = prepare([Path("long.wav"), Path("day1")], tmp_path / "store", num_workers=0)
+    for window_s, hop_s in ((2.0, 1.0), (1.0, 0.125), (0.5, 2.2), (3.0, 3.0), (20.0, 20.0)):
+        windows = WindowedStore(store, window_s, hop_s)
+        spans = [windows.span_s(row) for row in range(len(windows.clips))]
+        for row, whole in enumerate(store.clips):
+            mine = [span for span, of in zip(spans, windows.row_of, strict=True) if of == row]
+            wave = np.zeros((whole.num_frames - 1) * 160, np.float32)
+            theirs = [window[:2] for window in Windows(window_s, hop_s).of([wave], 16_000)]
+            to_frames = dict.fromkeys(tuple(np.rint(np.multiply(100, window)).tolist()) for window in theirs)
+            assert np.allclose(np.multiply(100, mine), list(to_frames), rtol=0, atol=1e-6)
 
 
 def test_frames_are_the_time_steps_and_end_with_the_sound():
