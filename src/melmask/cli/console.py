@@ -4,12 +4,14 @@ Nothing here imports torch, so that the light commands answer at once.
 """
 
 import json
+import math
 import os
 import shlex
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     SpinnerColumn,
     TaskID,
     TextColumn,
@@ -28,6 +31,8 @@ from rich.segment import Segment
 from rich.text import Text
 
 from melmask.escaping import on_terminal
+
+LINE_EVERY_S = 60.0  # where no terminal shows progress
 
 
 class SafeConsole(Console):
@@ -78,7 +83,32 @@ def _plain(value: Any) -> Any:
 
 
 class NotedProgress(Progress):
-    """Progress bars, each with a note on the line below it, where it is cut at no width."""
+    """Progress bars, each with a note on the line below it, where it is cut at no width.
+
+    Without a terminal, as in the log file of a job, a line is printed every minute instead.
+
+    Args:
+        columns: of a bar.
+        lines: whether to print such lines; without, whoever updates the bars prints some of its own.
+    """
+
+    def __init__(self, *columns: ProgressColumn, lines: bool = True) -> None:
+        super().__init__(*columns, console=console)
+        self.has_counts = any(isinstance(column, MofNCompleteColumn) for column in columns)
+        self.next_line_s = self.get_time() + LINE_EVERY_S if lines and not console.is_terminal else math.inf
+
+    def update(self, task_id: TaskID, *arguments: Any, **values: Any) -> None:
+        """As of rich, and print the line that is due."""
+        super().update(task_id, *arguments, **values)
+        if self.get_time() < self.next_line_s:
+            return
+        self.next_line_s = self.get_time() + LINE_EVERY_S
+        task = self._tasks[task_id]
+        of = "" if task.total is None else f"/{task.total:.0f}"
+        counts = f" {task.completed:.0f}{of}" if self.has_counts else ""
+        note = f"  {task.fields['note']}" if task.fields["note"] else ""
+        after = timedelta(seconds=round(task.elapsed or 0.0))
+        console.print(f"{named(task.description)}{counts} after {after}{note}", soft_wrap=True)
 
     def get_renderables(self) -> Iterator[RenderableType]:
         """The bars and their notes."""
@@ -89,8 +119,13 @@ class NotedProgress(Progress):
 
 
 @contextmanager
-def bar(what: str) -> Iterator[tuple[Progress, TaskID]]:
-    """A progress bar, and the task behind it: update it by its task, with ``completed``, ``total`` and ``note``."""
+def bar(what: str, lines: bool = True) -> Iterator[tuple[Progress, TaskID]]:
+    """A progress bar, and the task behind it: update it by its task, with ``completed``, ``total`` and ``note``.
+
+    Args:
+        what: is being done.
+        lines: whether, without a terminal, a line is printed every minute.
+    """
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}", markup=False),  # a name in it is no markup and no format
@@ -98,7 +133,7 @@ def bar(what: str) -> Iterator[tuple[Progress, TaskID]]:
         MofNCompleteColumn(),
         TimeRemainingColumn(elapsed_when_finished=True),
     )
-    with NotedProgress(*columns, console=console) as progress:
+    with NotedProgress(*columns, lines=lines) as progress:
         yield progress, progress.add_task(what, total=None, note="")
 
 

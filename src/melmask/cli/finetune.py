@@ -123,7 +123,7 @@ def finetune(
 @contextmanager
 def epoch_bar(what: str) -> Iterator[Callable[[Epoch], None]]:
     """A progress bar of epochs, with losses and validation scores; without a terminal, a line for each epoch."""
-    with bar(what) as (progress, task):
+    with bar(what, lines=False) as (progress, task):
 
         def show(epoch: Epoch) -> None:
             note = f"fold {epoch.fold}, seed {epoch.seed}  loss [bold]{epoch.loss:.3f}[/]"

@@ -78,7 +78,7 @@ def pretrain(
     data = open_data(store, verify)
     callbacks = make_callbacks(online_probe, probe_every, log_to)
     check_memory(settings.on(data), data.spec.num_mels, int(os.environ.get("WORLD_SIZE", "1")))
-    with bar("training") as (progress, task):
+    with bar("training", lines=False) as (progress, task):
         callbacks = [steps_shown(progress, task), *callbacks]
 
         def show(line: run_folder.LogEntry) -> None:

@@ -189,7 +189,7 @@ def _download(dataset: Dataset, folder: Path) -> None:
         BarColumn(bar_width=24),
         TimeRemainingColumn(elapsed_when_finished=True),
     )
-    with NotedProgress(*columns, console=console) as progress:
+    with NotedProgress(*columns) as progress:
         lines: dict[str, TaskID] = {}
 
         def show(what: str, done: int, total: int) -> None:

@@ -46,6 +46,22 @@ def test_bars_are_cut_at_no_note_and_no_time_in_80_columns(monkeypatch):
         assert all(word in text for word in plain.split())
 
 
+def test_a_log_file_gets_a_line_every_minute_and_a_terminal_none(monkeypatch):
+    now = [0.0]
+    for on_terminal, lines, expected in ((False, True, 3), (False, False, 0), (True, True, 0)):
+        log = shown.SafeConsole(width=80, force_terminal=on_terminal, file=io.StringIO(), highlight=False)
+        monkeypatch.setattr(log, "get_time", lambda: now[0])
+        monkeypatch.setattr(shown, "console", log)
+        with shown.bar("stu[dy]", lines=lines) as (progress, task):
+            for second in range(200):
+                now[0] += 1
+                progress.update(task, completed=second, total=200, note=f"[red]1 failed[/]: [bold]run-{second}[/]")
+            middle = log.file.getvalue()
+        found = re.findall(r"^stu\[dy\] (\d+)/200 after 0:0(\d):00  1 failed: run-(\d+)$", middle, re.MULTILINE)
+        assert found == [(str(60 * k - 1), str(k), str(60 * k - 1)) for k in range(1, expected + 1)]
+        assert "200" in log.file.getvalue()  # the bar itself at the end
+
+
 def test_a_terminal_shows_at_once_what_starts_before_any_library_is_read():
     code = (
         "import sys\nfrom melmask.cli import main\n"
