@@ -29,8 +29,8 @@ strategy is compared with random masking of the same framework, steps and seed, 
 {steps}Encoders are small and trained for minutes: what holds in the paper's setting (arXiv 2603.23810) they cannot say.
 """
 READING = (
-    "In the tables, differences are in points ({probe}); *p* is adjusted for all comparisons of the study (Holm); "
-    "*seen* is the difference that would have been found four times in five. A finding is *better* or *worse* where "
+    "In the tables, differences are in points ({probe}); *p* is adjusted for all planned comparisons of the study "
+    "(Holm); *seen* is the difference that would have been found four times in five. A finding is *better* or *worse* where "
     "p < .05; otherwise *equivalent* where the difference lies within {margin} (two one-sided tests), *not worse* "
     "where only a loss of more than {margin} is excluded, and *open* where nothing is. The interval of one seed says "
     "nothing of other seeds{groups}."

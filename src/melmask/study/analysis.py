@@ -70,7 +70,7 @@ class Difference:
         value: the arm's score minus the baseline's, averaged over seeds and tasks.
         low, high: its 95 % interval.
         p_value: two-sided, of no difference.
-        p_holm: adjusted for all comparisons of its family: the same probe, and means or single tasks.
+        p_holm: adjusted for all planned comparisons of its family: the same probe, and means or single tasks.
         p_not_worse: of being worse by the margin or more; not worse where it is small.
         p_equivalent: of differing by the margin or more in either direction, by two one-sided tests.
         margin: of equivalence.
@@ -290,7 +290,7 @@ def analyse(
     """
     pairs: list[Pair] = [(cell, (cell[0], baseline)) for cell in answers.cells if cell[1] != baseline]
     compared = compare_cells(answers, pairs, tasks=tasks, num_draws=num_draws, seed=seed)
-    return adjusted(differences_of(answers, compared, margin))
+    return adjusted(differences_of(answers, compared, margin), len(pairs))
 
 
 def compare_cells(
@@ -372,28 +372,43 @@ def _share(happened: np.ndarray) -> float:
     return float((happened.sum() + 1) / (len(happened) + 1))
 
 
-def adjusted(found: Sequence[Difference]) -> list[Difference]:
-    """Differences with p values adjusted within each family: one probe, and means over tasks or single tasks."""
+def adjusted(found: Sequence[Difference], num_pairs: int) -> list[Difference]:
+    """Differences with p values adjusted within each family: one probe, and means over tasks or single tasks.
+
+    Pairs that are planned and not measured yet count too: what an incomplete grid finds is no less certain than what
+    the whole one does.
+
+    Args:
+        found: differences of one probe, of every pair in the same scopes.
+        num_pairs: that are planned.
+    """
+    there = len({(one.group, one.arm, one.baseline) for one in found})
     families = [(one.probe, one.num_tasks > 1 or one.scope.endswith(" tasks")) for one in found]
     result = list(found)
     for family in dict.fromkeys(families):
         rows = [row for row, own in enumerate(families) if own == family]
-        for row, p_value in zip(rows, holm([found[row].p_value for row in rows]), strict=True):
+        p_values = [found[row].p_value for row in rows]
+        for row, p_value in zip(rows, holm(p_values, len(rows) // there * num_pairs), strict=True):
             result[row] = replace(found[row], p_holm=p_value)
     return result
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
-    """P values adjusted for their number.
+def holm(p_values: Sequence[float], number: int | None = None) -> list[float]:
+    """P values adjusted for the number of comparisons.
+
+    Args:
+        p_values: of what was compared.
+        number: of comparisons; those that are missing count as not significant. None: as many as p values.
 
     Source: Holm (1979), "A simple sequentially rejective multiple test procedure".
 
-    >>> holm([0.01, 0.04, 0.03])
-    [0.03, 0.06, 0.06]
+    >>> holm([0.01, 0.04, 0.03]), holm([0.01, 0.04], 4)
+    ([0.03, 0.06, 0.06], [0.04, 0.12])
     """
+    number = len(p_values) if number is None else number
     order, largest = np.argsort(p_values, kind="stable"), 0.0
     result = [0.0] * len(p_values)
     for rank, row in enumerate(order):
-        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[row]))
+        largest = max(largest, min(1.0, (number - rank) * p_values[row]))
         result[row] = largest
     return result

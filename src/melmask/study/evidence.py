@@ -148,10 +148,10 @@ class Evidence:
         return found
 
     def between(self, pairs: Sequence[Pair]) -> list[Difference]:
-        """Differences of other pairs of cells, by the probe of the conclusions; p values are adjusted among these."""
+        """Differences of other pairs of cells, by the probe of the conclusions; p values are adjusted for all these."""
         answers = self.answers[self.probe]
         compared = compare_cells(answers, pairs, num_draws=self.num_draws)
-        return adjusted(differences_of(answers, compared, self.study.margin))
+        return adjusted(differences_of(answers, compared, self.study.margin), len(pairs))
 
     @cached_property
     def contrasts(self) -> list[Contrast]:
@@ -221,7 +221,8 @@ def read_evidence(study: Study, out: Path, num_draws: int = NUM_DRAWS) -> Eviden
         for probe, one in answers.items()
         for difference in adjusted(
             differences_of(one, {pair: compared[probe][pair] for pair in baselines if pair in compared[probe]},
-                           study.margin)
+                           study.margin),
+            len(baselines),
         )
     ]  # fmt: skip
     runs = {

@@ -86,10 +86,27 @@ def test_seeds_are_compared_only_in_pairs():
     assert analyse(answers, "random", 0.01, num_draws=100) == []
 
 
+def test_an_incomplete_grid_is_adjusted_for_all_that_is_planned():
+    truth = Truth(effect=0.02, seeds=0.001, groups=0.02, both=0.02)
+    answers = truth.answers(np.random.default_rng(0), arms=4, kinds=("events", "other"))
+    whole = {(one.arm, one.scope): one for one in analyse(answers, "random", 0.01, num_draws=400)}
+    for task in answers.tasks:
+        task.right[3:] = np.nan  # arm2 and arm3 are not trained yet
+    part = analyse(answers, "random", 0.01, num_draws=400)
+    assert {one.arm for one in part} == {"arm0", "arm1"}
+    for is_mean, num_scopes in ((True, 3), (False, len(answers.tasks))):
+        rows = [one for one in part if one.scope.endswith("tasks") == is_mean]
+        assert len(rows) == 2 * num_scopes
+        assert [one.p_holm for one in rows] == holm([one.p_value for one in rows], 4 * num_scopes)
+        assert min(one.p_holm for one in rows) >= 4 * num_scopes * min(one.p_value for one in rows)
+    assert all(one.p_value == whole[one.arm, one.scope].p_value for one in part)
+
+
 def test_holm_is_that_of_the_books():
     assert holm([0.01, 0.02, 0.03, 0.04]) == [0.04, 0.06, 0.06, 0.06]
-    assert holm([0.5, 0.9]) == [1.0, 1.0] and holm([]) == []
+    assert holm([0.5, 0.9]) == [1.0, 1.0] and holm([]) == [] == holm([], 5)
+    assert holm([0.01, 0.001], 42) == holm([0.01, 0.001] + 40 * [1.0])[:2] == pytest.approx([0.41, 0.042])
     found = analyse(Truth().answers(np.random.default_rng(2), arms=3), "random", 0.01, num_draws=300)
     means = [one for one in found if one.scope == "all tasks"]
     assert [one.p_holm for one in means] == holm([one.p_value for one in means])
-    assert adjusted(found) == found
+    assert adjusted(found, 3) == found
