@@ -32,8 +32,8 @@ READING = (
     "In the tables, differences are in points ({probe}); *p* is adjusted for all planned comparisons of the study "
     "(Holm); *seen* is the difference that would have been found four times in five. A finding is *better* or *worse* "
     "where p < .05; otherwise *equivalent* where the difference lies within {margin} (two one-sided tests), *not "
-    "worse* where only a loss of more than {margin} is excluded, and *open* where nothing is. The interval of one "
-    "seed says nothing of other seeds{groups}."
+    "worse* where only a loss of more than {margin} is excluded, and *open* where nothing is. A difference of "
+    "one seed is *open*: its interval says nothing of other seeds{groups}."
 )
 CLAIMS = {"paper": "the paper", "hope": "our hope"}
 Row = tuple[str, In, Difference]  # what is compared, the study, and what was found

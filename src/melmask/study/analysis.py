@@ -100,7 +100,9 @@ class Difference:
 
     @property
     def finding(self) -> Literal["better", "worse", "equivalent", "not worse", "open"]:
-        """What the study says of the arm, at the level of 5 %."""
+        """What the study says of the arm, at the level of 5 %; of one seed nothing, as others may differ."""
+        if self.num_seeds < 2:
+            return "open"
         if self.p_holm < LEVEL:
             return "better" if self.value > 0 else "worse"
         if self.p_equivalent < LEVEL:

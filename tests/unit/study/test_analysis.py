@@ -77,6 +77,16 @@ def test_arms_are_judged_against_the_baseline():
     assert none.value == none.low == none.high == 0 and none.p_value == 1
 
 
+def test_one_seed_decides_nothing():
+    truth = Truth(num_seeds=2, effect=0.2, seeds=0.001, groups=0.01, both=0.01)
+    answers = truth.answers(np.random.default_rng(0))
+    assert analyse(answers, "random", 0.01, num_draws=500)[0].finding == "better"
+    for task in answers.tasks:
+        task.right[1, 1] = np.nan
+    one = analyse(answers, "random", 0.01, num_draws=500)[0]
+    assert one.p_holm < 0.05 and one.finding == "open" and "1 seed says nothing of other seeds" in one.sentence
+
+
 def test_seeds_are_compared_only_in_pairs():
     answers = Truth(num_seeds=3).answers(np.random.default_rng(1))
     answers.tasks[2].right[1, 0] = np.nan  # one run lacks one task
