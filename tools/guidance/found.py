@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from melmask.study.analysis import NUM_DRAWS, Difference, Pair
+from melmask.study.analysis import NUM_DRAWS, Pair
 from melmask.study.evidence import EVENTS, OTHERS, Evidence, read_evidence
+from melmask.study.findings import Difference
 from melmask.study.kept import read_right
 from melmask.study.shipped import ABLATIONS, MATCHED, STUDIES, matched
 from melmask.study.study import Study

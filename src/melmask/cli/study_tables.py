@@ -8,8 +8,8 @@ from rich.table import Table
 from melmask.cli.console import named
 
 if TYPE_CHECKING:
-    from melmask.study.analysis import Difference
     from melmask.study.cost import CellCost
+    from melmask.study.findings import Difference
     from melmask.study.power import Design
     from melmask.study.study import Study
 

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from melmask.report.study_tables import points, span
-from melmask.study.analysis import Difference
 from melmask.study.evidence import Evidence
+from melmask.study.findings import Difference
 
 
 def in_short(evidence: Evidence) -> list[str]:

@@ -9,9 +9,9 @@ from markupsafe import Markup
 from melmask.files import write_text
 from melmask.report import page
 from melmask.report.formats import csv_table, latex_table, markdown_table
-from melmask.study.analysis import Difference
 from melmask.study.cost import MaskingCost
 from melmask.study.evidence import Evidence
+from melmask.study.findings import Difference
 from melmask.study.table import features_label
 from melmask.viz.study import Look
 

@@ -4,8 +4,8 @@ from collections import Counter
 from collections.abc import Sequence
 
 from melmask.report.study_tables import points, span
-from melmask.study.analysis import Difference
 from melmask.study.evidence import Contrast, Evidence
+from melmask.study.findings import Difference
 
 # A study is made in the hope that its arms are better than the baseline.
 ORDER = ("worse", "equivalent", "not worse", "open", "better")

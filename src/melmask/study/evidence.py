@@ -13,13 +13,12 @@ from melmask.study.analysis import (
     NUM_DRAWS,
     CellName,
     Compared,
-    Difference,
     Pair,
-    adjusted,
     compare_cells,
     differences_of,
 )
 from melmask.study.answers import Answers, read_answers
+from melmask.study.findings import Difference, adjusted
 from melmask.study.floors import floors_of
 from melmask.study.kept import Failure, read_failures, read_right
 from melmask.study.study import SCOPES, Study

@@ -19,8 +19,9 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from melmask.study.analysis import LEVEL, Tasks, group_variances
+from melmask.study.analysis import Tasks, group_variances
 from melmask.study.answers import Answers
+from melmask.study.findings import LEVEL
 
 POWER = 0.8
 NUM_HALVINGS = 30

@@ -10,9 +10,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.transforms import blended_transform_factory
 
-from melmask.study.analysis import Difference
 from melmask.study.curves import RunCurves
 from melmask.study.evidence import TradeOff
+from melmask.study.findings import Difference
 from melmask.viz import style
 
 MAX_REACH = 4.0  # of an axis of differences, in distances of the farthest point

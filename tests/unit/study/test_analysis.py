@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from melmask.study.analysis import adjusted, analyse, draw_differences, holm
+from melmask.study.analysis import analyse, draw_differences
+from melmask.study.findings import adjusted, holm
 from studies import Truth
 
 

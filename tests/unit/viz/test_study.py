@@ -2,7 +2,7 @@
 
 import pytest
 
-from melmask.study.analysis import Difference
+from melmask.study.findings import Difference
 from melmask.viz.study import effects_figure, looks_of
 
 WIDE = {"sgim": (-0.01, -0.38, 0.37)}  # of two seeds that disagree
