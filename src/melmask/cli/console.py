@@ -103,7 +103,7 @@ class NotedProgress(Progress):
         if self.get_time() < self.next_line_s:
             return
         self.next_line_s = self.get_time() + LINE_EVERY_S
-        task = self._tasks[task_id]
+        task = next(one for one in self.tasks if one.id == task_id)
         of = "" if task.total is None else f"/{task.total:.0f}"
         counts = f" {task.completed:.0f}{of}" if self.has_counts else ""
         note = f"  {task.fields['note']}" if task.fields["note"] else ""

@@ -75,7 +75,7 @@ def _same_data(run: Path) -> str:
 
 
 def _encoder_of_run(run: Path) -> str:
-    check_encoder(run / ENCODER)
+    file = check_encoder(run / ENCODER)
     if not (run / CHECKPOINT).exists():
         return ""
     try:
@@ -83,7 +83,7 @@ def _encoder_of_run(run: Path) -> str:
     except ValueError:
         return ""  # that is a fault of the checkpoint
     own = select_prefix(tensors, AVERAGE) or select_prefix(tensors, f"{TRAINED}encoder.")
-    if EncoderFile.load(run / ENCODER).holds(own):
+    if file.holds(own):
         return ""
     return f"{run / ENCODER} is not that of the last checkpoint: resume the run, which writes it again"
 
@@ -101,9 +101,11 @@ def _training(folder: Path) -> Iterator[Part]:
         yield part(name, lambda name=name: read_tensors(folder / name))  # type: ignore[misc]
 
 
-def check_encoder(path: Path) -> None:
-    """Raise ValueError unless a file holds an encoder with finite weights."""
-    check_finite(path, list(EncoderFile.load(path).encoder.state_dict().items()))
+def check_encoder(path: Path) -> EncoderFile:
+    """What an encoder file holds; raises ValueError unless that is an encoder with finite weights."""
+    file = EncoderFile.load(path)
+    check_finite(path, list(file.encoder.state_dict().items()))
+    return file
 
 
 def check_model(path: Path) -> Iterator[Part]:
