@@ -12,11 +12,11 @@ from melmask.evaluation.task import FEW_GROUPS
 from melmask.report.formats import markdown_table
 from melmask.report.study_short import in_short
 from melmask.report.study_tables import DIFFERENCES, contrasts_sheet, cost_sheet, difference_cells, points, span
-from melmask.report.study_words import counted, lead, margin_text, missing_runs, not_varied, shortfalls
+from melmask.report.study_words import counted, lead, missing_runs, not_varied, shortfalls
 from melmask.study.cost import MaskingCost, masking_costs
 from melmask.study.curves import read_curves
 from melmask.study.evidence import EVENTS, OTHERS, Evidence
-from melmask.study.findings import Difference
+from melmask.study.findings import Difference, margin_text
 from melmask.study.shipped import STUDIES
 
 WIDTH = 120

@@ -18,6 +18,7 @@ from melmask.study.analysis import NUM_DRAWS
 from melmask.study.cost import AT_SCALE, masking_costs
 from melmask.study.curves import RunCurves, collect_curves
 from melmask.study.evidence import Evidence, read_evidence
+from melmask.study.findings import margin_text
 from melmask.study.kept import RUNS
 from melmask.study.study import Cell, Study
 from melmask.viz.arms import Sound, arms_figure
@@ -99,7 +100,7 @@ class Part:
         return {
             "baseline": self.study.baseline,
             "probe": self.evidence.probe,
-            "margin": study_words.margin_text(self.study.margin),
+            "margin": margin_text(self.study.margin),
         }
 
     @property

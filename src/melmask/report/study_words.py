@@ -5,17 +5,7 @@ from collections.abc import Sequence
 
 from melmask.report.study_tables import points, span
 from melmask.study.evidence import Contrast, Evidence
-from melmask.study.findings import Difference
-
-# A study is made in the hope that its arms are better than the baseline.
-ORDER = ("worse", "equivalent", "not worse", "open", "better")
-SAID = {
-    "worse": "worse",
-    "equivalent": "equivalent within {margin}",
-    "not worse": "no worse than by {margin}, and not shown to be better",
-    "open": "undecided",
-    "better": "better",
-}
+from melmask.study.findings import SAID, Difference, margin_text
 
 
 def lead(evidence: Evidence) -> str:
@@ -36,7 +26,7 @@ def lead(evidence: Evidence) -> str:
 def counted(found: Sequence[Difference]) -> str:
     """How many comparisons found what."""
     counts, margin = Counter[str](one.finding for one in found), margin_text(found[0].margin) if found else ""
-    return ", ".join(f"{counts[name]} {SAID[name].format(margin=margin)}" for name in ORDER if counts[name])
+    return ", ".join(f"{counts[name]} {SAID[name].format(margin=margin)}" for name in SAID if counts[name])
 
 
 def shortfalls(evidence: Evidence) -> list[str]:
@@ -72,12 +62,3 @@ def missing_runs(evidence: Evidence) -> str:
         return ""
     words = evidence.study.summed_up(lacking)
     return f"{len(lacking)} of {len(evidence.runs)} runs are missing or not evaluated on all tasks: {words}."
-
-
-def margin_text(margin: float) -> str:
-    """The margin of equivalence in points.
-
-    >>> margin_text(0.01), margin_text(0.005)
-    ('1 point', '0.5 points')
-    """
-    return f"{100 * margin:g} point{'' if margin == 0.01 else 's'}"

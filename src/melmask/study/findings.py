@@ -9,6 +9,14 @@ import numpy as np
 from melmask.evaluation.task import FEW_GROUPS
 
 LEVEL = 0.05
+# A study is made in the hope that its arms are better than the baseline: what contradicts that is told first.
+SAID = {
+    "worse": "worse",
+    "equivalent": "equivalent within {margin}",
+    "not worse": "no worse than by {margin}, and not shown to be better",
+    "open": "undecided",
+    "better": "better",
+}
 
 
 @dataclass(frozen=True)
@@ -67,17 +75,21 @@ class Difference:
         value, low, high = (f"{100 * number:+.1f}" for number in (self.value, self.low, self.high))
         who = f"{self.arm} against {self.baseline} ({self.group}, {self.scope}, {self.probe})"
         figures = f"{value} points, 95 % interval {low} to {high}, p = {self.p_holm:.2g} after Holm's adjustment"
-        margin, smallest = f"{100 * self.margin:g} point{'' if self.margin == 0.01 else 's'}", 100 * self.smallest
-        said = {
-            "better": "better",
-            "worse": "worse",
-            "equivalent": f"equivalent within {margin}",
-            "not worse": f"no worse than by {margin}, and not shown to be better",
-            "open": f"undecided; a difference of {smallest:.1f} points would have been found four times in five",
-        }[self.finding]
+        said = SAID[self.finding].format(margin=margin_text(self.margin))
+        if self.finding == "open":
+            said += f"; a difference of {100 * self.smallest:.1f} points would have been found four times in five"
         weak = [f"{self.num_seeds} seed says nothing of other seeds"] if self.num_seeds < 2 else []
         weak += [f"{self.num_groups} groups of clips only"] if self.num_groups < FEW_GROUPS else []
         return f"{who}: {said}: {figures}" + (f" ({'; '.join(weak)})" if weak else "") + "."
+
+
+def margin_text(margin: float) -> str:
+    """The margin of equivalence in points.
+
+    >>> margin_text(0.01), margin_text(0.005)
+    ('1 point', '0.5 points')
+    """
+    return f"{100 * margin:g} point{'' if margin == 0.01 else 's'}"
 
 
 def adjusted(found: Sequence[Difference], num_pairs: int) -> list[Difference]:
