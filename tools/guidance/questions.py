@@ -38,12 +38,14 @@ class Question:
         asked: comparisons.
         about: what to know to read the answer.
         costs: arms whose cost belongs to the answer.
+        short: what to call its first comparisons, and others with the same arm, in the short answer; empty: not there.
     """
 
     title: str
     asked: Sequence[Asked]
     about: str = ""
     costs: Sequence[str] = ()
+    short: str = ""
 
 
 def _to_random(*arms: str) -> list[tuple[str, str]]:
@@ -101,6 +103,7 @@ QUESTIONS = (
             Asked("ablations", [(arm, "dwm") for arm in STATISTICS], (ALL,)),
         ),
         "`dwm` has hints that fall as 1 - progress^2, and weights by mean absolute deviation.",
+        short="other schedules and statistics of dwm, minus dwm, all tasks",
     ),
     Question(
         "Where to mask, at the same guidance?",
@@ -113,5 +116,6 @@ QUESTIONS = (
             ),
         ),
         f"λ = {MATCHED:g} throughout, so that strategies differ in where they mask and not in how much they guide.",
+        short=f"strategies with λ = {MATCHED:g} throughout, minus random, all tasks",
     ),
 )

@@ -10,7 +10,7 @@ from guidance.questions import QUESTIONS, Asked, In, Question
 from melmask.escaping import in_markdown
 from melmask.evaluation.task import FEW_GROUPS
 from melmask.report.formats import markdown_table
-from melmask.report.study_short import in_short
+from melmask.report.study_short import in_short, range_told, so_far
 from melmask.report.study_tables import DIFFERENCES, contrasts_sheet, cost_sheet, difference_cells, points, span
 from melmask.report.study_words import counted, lead, missing_runs, not_varied, shortfalls
 from melmask.study.cost import MaskingCost, masking_costs
@@ -214,7 +214,20 @@ def _short(found: Found) -> list[str]:
     """The answer, and where it does not reach."""
     if found.small is None:
         return [f"{NOT_YET}: no run is finished."]
-    return [*map(in_markdown, in_short(found.small)), "Larger encoders and longer training may differ."]
+    lines = [*in_short(found.small), *_ablations_in_short(found)]
+    return [*map(in_markdown, lines), "Larger encoders and longer training may differ."]
+
+
+def _ablations_in_short(found: Found) -> list[str]:
+    """The range of differences in the questions that are for the short answer."""
+    lines = []
+    for question in QUESTIONS:
+        _, other = question.asked[0].arms[0]
+        there = [one for asked in question.asked for one in _comparisons(found, asked).values() if one is not None]
+        of_other = [one for one in there if one.baseline == other]
+        if question.short and of_other and found.ablations is not None:
+            lines.append(range_told(question.short, of_other) + so_far(found.ablations))
+    return lines
 
 
 def _pictures(found: Found) -> list[str]:

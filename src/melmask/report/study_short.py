@@ -11,7 +11,7 @@ def in_short(evidence: Evidence) -> list[str]:
     """Some sentences, each made of the study's numbers, by its first probe; the first is the advice."""
     means = {scope: [one for one in evidence.means if one.scope == scope] for scope in evidence.mean_scopes}
     lines = [_advice(evidence, means[evidence.mean_scopes[0]])]
-    lines += [_range(scope, found) for scope, found in means.items() if found]
+    lines += [range_told(scope, found) for scope, found in means.items() if found]
     if evidence.contrasts:
         others = "; ".join(f"{points(one.value)} ({one.what})" for one in evidence.contrasts)
         lines.append(f"Other choices move the mean over all tasks by {others}.")
@@ -37,18 +37,22 @@ def _advice(evidence: Evidence, found: Sequence[Difference]) -> str:
         advice = f"Over all tasks, choose {'; '.join(f'{group} {arm}' for group, arm in chosen.items())}."
     else:
         advice = f"Choose {baseline} masking: no other was shown to be better over all tasks."
-    if (done := evidence.num_complete) < len(evidence.runs):
-        advice += f" So far, that is: {done} of {len(evidence.runs)} runs are there, and it may change."
-    return advice
+    return advice + so_far(evidence)
 
 
-def _range(scope: str, found: Sequence[Difference]) -> str:
-    """The range of differences in one mean, and those that were shown."""
+def so_far(evidence: Evidence) -> str:
+    """What to add to a sentence where runs are missing; empty if none are."""
+    done, planned = evidence.num_complete, len(evidence.runs)
+    return "" if done == planned else f" So far, that is: {done} of {planned} runs are there, and it may change."
+
+
+def range_told(what: str, found: Sequence[Difference]) -> str:
+    """The range of some differences, at least one, and those that were shown."""
     low, high = min(found, key=lambda one: one.value), max(found, key=lambda one: one.value)
     ends = " to ".join(f"{points(one.value)} ({one.arm} in {one.group})" for one in (low, high))
     better, worse = (_named([one for one in found if one.finding == finding]) for finding in ("better", "worse"))
     return (
-        f"{scope[0].upper()}{scope[1:]}: differences of {ends} points. "
+        f"{what[0].upper()}{what[1:]}: differences of {ends} points. "
         f"Shown to be better: {better}; shown to be worse: {worse}."
     )
 

@@ -69,3 +69,16 @@ def test_sentences_lead_to_their_rows_and_what_is_missing_is_said(tmp_path, monk
         with_section("a page", "a table")
     for path in draw(found, tmp_path / "guidance"):
         assert path.stat().st_size > 1000
+
+
+def test_the_short_answer_tells_the_range_of_the_ablations(tmp_path, monkeypatch):
+    costs = [MaskingCost(cell, 0, None, None, None, 100, 10, 1.0) for cell in STUDIES["small"].cells]
+    monkeypatch.setattr(text, "masking_costs", lambda study, curves: costs)
+    effects = {("dwm-k8", "events"): -0.4, ("dwm-k8", "other"): -0.4, ("ibm-guidance-0.2", "events"): 0.3}
+    write_study(STUDIES["ablations"], tmp_path, effects, num_clips=40, lacking=1)
+    page = guidance(read_found(tmp_path, num_draws=2000), tmp_path)
+    short = " ".join(page.partition("## What there is")[0].split())
+    schedules, matched = re.findall(r"- ((?:Other schedules|Strategies with) .*?) runs are there", short)
+    assert re.match(r"Other schedules and statistics of dwm, minus dwm, all tasks: differences of -\d", schedules)
+    assert "(dwm-k8 in msm-mae) to " in schedules and "shown to be worse: dwm-k8 in msm-mae (-" in schedules
+    assert "to +5.0 (ibm-guidance-0.2 in msm-mae) points" in matched and matched.endswith("that is: 41 of 42")
