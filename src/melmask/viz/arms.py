@@ -64,7 +64,7 @@ def arms_figure(
             share = sampler.share(seed, hint_ratio, NUM_DRAWS)
             show_frequency(right, spectrogram, share, random_share(sampler.grid, sampler.mask_ratio))
             if not column:
-                label = style.shortened(cell.arm, 24)
+                label = style.shortened(cell.arm, 30)
                 left.set_ylabel(label, rotation=0, ha="right", va="center", color=style.INK, fontweight="bold")
             if row == 1:
                 left.set_title("a mask")
