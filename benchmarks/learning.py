@@ -4,6 +4,8 @@
 
 Every trial is trained on the same recordings for as many steps as the budget allows, and read by the same probes on
 folds that no reported score uses: the judges' folds are left out of everything here. A call that was stopped goes on.
+What was found is kept as OUT/*.json, which are enough to go on elsewhere: a trial has the steps that its budget
+allowed where it was begun, whatever the machine that trains it.
 """
 
 import argparse
@@ -96,18 +98,20 @@ def main(arguments: list[str] | None = None) -> None:
     tasks = list(development_tasks(options.audio, options.out / "tasks", options.every))
     store = melmask.prepare(options.data, options.out / "store")
     rows: list[dict[str, Any]] = []
-    forms: dict[str, Path] = {}
+    forms: dict[str, tuple[str, Path]] = {}
     for trial in options.trials:
         for seed in options.seeds:
             recipe = dataclasses.replace(RECIPES[options.recipe], **TRIALS[trial], seed=seed)
             run = options.out / f"{trial}-{options.budget_s:g}s-seed{seed}"
             trained = train(recipe, store, run, options.budget_s)
-            rows.append({"trial": trial, "seed": seed, **trained, **scores(run, tasks, run / "scores.json")})
+            found = scores(run, tasks, Path(f"{run}-scores.json"))
+            rows.append({"trial": trial, "seed": seed, **trained, **found})
             print(rows[-1], flush=True)
-            forms.setdefault("untrained, patches of {} x {}".format(*recipe.patch_shape), run)
+            form = "{} x {}".format(*recipe.patch_shape)
+            forms.setdefault(form, (f"untrained-of:{run}", options.out / f"untrained-{form.replace(' ', '')}.json"))
     floor = {"seed": options.seeds[0], "steps": 0, "crops": 0}
-    for name, run in forms.items():
-        rows.append({"trial": name, **floor, **scores(f"untrained-of:{run}", tasks, run / "untrained.json")})
+    for form, (encoder, kept) in forms.items():
+        rows.append({"trial": f"untrained, patches of {form}", **floor, **scores(encoder, tasks, kept)})
     floor["trial"] = "log-mel statistics"
     rows.append(floor | scores("logmel-stats", tasks, options.out / f"statistics-{options.every}.json"))
     title = f"What {options.budget_s / 60:g} minutes of two cores teach"
@@ -142,13 +146,14 @@ def development_tasks(audio: Path, out: Path, every: int) -> Iterator[Path]:
 
 def train(recipe: Recipe, store: Store, run: Path, budget_s: float) -> dict[str, Any]:
     """Train for the budget, or find that it was done; returns steps, thousands of crops and what a step takes."""
-    plan = run.with_suffix(".json")
+    plan = Path(f"{run}.json")
     if not plan.exists():
         run.parent.mkdir(parents=True, exist_ok=True)
         step_s = processor_s_of_a_step(recipe, store)
         plan.write_text(json.dumps({"steps": round(NUM_CORES * budget_s / step_s), "step_s": step_s}))
     found = json.loads(plan.read_text())
-    melmask.pretrain(dataclasses.replace(recipe, steps=found["steps"]), store, run, resume=(run / RECIPE).exists())
+    if not Path(f"{run}-scores.json").exists():
+        melmask.pretrain(dataclasses.replace(recipe, steps=found["steps"]), store, run, resume=(run / RECIPE).exists())
     return found | {"crops": found["steps"] * recipe.batch_size / 1000}
 
 
