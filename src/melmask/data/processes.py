@@ -1,4 +1,8 @@
-"""Processes that make shards: spawned, on one thread each, and ended with their parent."""
+"""Processes that make shards: spawned, on one thread each, and ended with their parent.
+
+They do not run the script that started them, as `multiprocessing` would have it, so that it needs no guard
+`if __name__ == "__main__":`.
+"""
 
 import multiprocessing
 import os
@@ -7,8 +11,9 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from pathlib import Path
-from typing import TypeVar
+from contextlib import contextmanager
+from multiprocessing.context import SpawnContext, SpawnProcess
+from typing import Any, TypeVar
 
 import torch
 
@@ -22,7 +27,7 @@ def in_processes(
     """Make shards in other processes, at least one; each as it is done, with what ``make`` returned.
 
     Args:
-        make: called in another process, so that it and the shards must be picklable.
+        make: called in another process, so that it and the shards must be picklable, and of no script.
         shards: at least one, of any kind.
         num_workers: processes, if there are as many shards.
 
@@ -30,8 +35,7 @@ def in_processes(
         BrokenProcessPool: a process died.
     """
     # Spawned, because forking a process that has run torch or holds locks can hang.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(num_workers, len(shards)), context, initializer=_start_worker) as pool:
+    with ProcessPoolExecutor(min(num_workers, len(shards)), _Context(), initializer=_start_worker) as pool:
         shard_of = {pool.submit(make, shard): shard for shard in shards}
         try:
             for future in as_completed(shard_of):
@@ -41,16 +45,32 @@ def in_processes(
             raise
 
 
-def remedy_of_dead_workers() -> str:
-    """What to do about worker processes that end as they start: a script without a guard starts itself in each."""
-    script = getattr(sys.modules["__main__"], "__file__", None)
-    try:
-        is_guarded = script is None or "__name__" in Path(script).read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        is_guarded = True
-    if is_guarded:
-        return "see the messages above, or decode without them, by --workers 0 (num_workers=0), to see the error"
-    return f"call prepare below `if __name__ == '__main__':` in {script}, or with num_workers=0"
+class _Process(SpawnProcess):
+    """A process that imports what it is sent, and not the script of its parent."""
+
+    def start(self) -> None:
+        with _script_hidden():
+            super().start()
+
+
+class _Context(SpawnContext):
+    Process = _Process  # type: ignore[assignment]
+
+
+_hiding = threading.Lock()
+
+
+@contextmanager
+def _script_hidden() -> Iterator[None]:
+    """Take the attributes away by which `multiprocessing` finds the main module that a process is to import."""
+    main = vars(sys.modules["__main__"])
+    with _hiding:
+        found: dict[str, Any] = {name: main.pop(name) for name in ("__spec__", "__file__") if name in main}
+        main["__spec__"] = None
+        try:
+            yield
+        finally:
+            main.update(found)
 
 
 def _start_worker() -> None:

@@ -27,7 +27,7 @@ from melmask.data.archives import LOG_MEL_EXTENSION
 from melmask.data.checks import sealed
 from melmask.data.log_mel_files import log_mel_blocks
 from melmask.data.notes import unseen_note
-from melmask.data.processes import in_processes, remedy_of_dead_workers
+from melmask.data.processes import in_processes
 from melmask.files import atomic_write, checksum, write_bytes
 from melmask.logmel import LogMel, LogMelSpec
 from melmask.runtime import one_thread
@@ -141,7 +141,8 @@ def make_shards(job: Job, shards: Sequence[Shard], num_workers: int) -> Iterator
             suspects = [shard for shard in todo.values() if job.marker(shard).exists()]
             if not suspects and len(todo) == num_left:
                 raise RuntimeError(
-                    f"worker processes die before they read a file: {remedy_of_dead_workers()}"
+                    "worker processes die before they read a file: see the messages above, or decode without them, by "
+                    "--workers 0 (num_workers=0), to see the error"
                 ) from error
             for shard in suspects:
                 job.marker(shard).unlink()

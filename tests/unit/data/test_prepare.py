@@ -4,7 +4,6 @@ import csv
 import json
 import os
 import pickle
-import re
 import signal
 import subprocess
 import sys
@@ -22,7 +21,6 @@ from melmask.audio import decode, read_audio
 from melmask.data import shards
 from melmask.data.manifest import STORE_MARK
 from melmask.data.prepare import prepare
-from melmask.data.processes import remedy_of_dead_workers
 from melmask.data.store import IN_USE, Store
 from melmask.logmel import LogMel, LogMelSpec
 
@@ -350,9 +348,26 @@ def test_workers_that_cannot_start(folder: Path, tmp_path: Path, monkeypatch: py
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
     with pytest.raises(RuntimeError, match=r"die before they read a file: see the messages above, .* by --workers 0"):
         prepare([folder], tmp_path / "store", num_workers=1)
-    (tmp_path / "script.py").write_text("prepare(...)\n")
-    monkeypatch.setattr(sys.modules["__main__"], "__file__", str(tmp_path / "script.py"), raising=False)
-    assert re.search(r"call prepare below `if __name__ == '__main__':` in .*script\.py", remedy_of_dead_workers())
+
+
+SCRIPT = """
+import sys, melmask
+print("started", flush=True)
+store = melmask.prepare(sys.argv[1], sys.argv[2], num_workers=2)
+scores = melmask.evaluate("logmel-stats", sys.argv[3], probes=["ridge"], baselines=False, num_workers=2)
+print(len(store), scores[0].task, __file__ == sys.argv[0], __spec__, flush=True)
+"""
+
+
+def test_a_script_needs_no_guard(folder: Path, tmp_path: Path) -> None:
+    """The processes neither run the script again nor wait for what it has locked."""
+    lines = [f"{folder}/{number}.flac,{'ab'[number % 2]},{'test' if number > 3 else 'train'}" for number in range(7)]
+    (tmp_path / "labels.csv").write_text("\n".join(["path,label,fold", *lines]))
+    (tmp_path / "script.py").write_text(SCRIPT)
+    arguments = [str(tmp_path / name) for name in ("script.py", "sounds", "store", "labels.csv")]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "MELMASK_CACHE": str(tmp_path / "cache")}
+    told = subprocess.run([sys.executable, *arguments], env=environment, capture_output=True, text=True, timeout=240)
+    assert (told.returncode, told.stdout) == (0, "started\n7 labels True None\n"), told.stderr
 
 
 def test_unexpected_decoder_error_rejects_a_file(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
