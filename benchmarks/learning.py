@@ -4,8 +4,9 @@
 
 Every trial is trained on the same recordings for as many steps as the budget allows, and read by the same probes on
 folds that no reported score uses: the judges' folds are left out of everything here. A call that was stopped goes on.
-What was found is kept as OUT/*.json, which are enough to go on elsewhere: a trial has the steps that its budget
-allowed where it was begun, whatever the machine that trains it.
+What was found is kept as OUT/*.json, which are enough to go on elsewhere (those of docs/performance.md: copy
+studies/learning/*.json to OUT): a trial has the steps that its budget allowed where it was begun, whatever the machine
+that trains it.
 """
 
 import argparse
