@@ -75,7 +75,7 @@ ABOUT = (
     "that judge, ridge with a strength of 1. The budget is processor time, so other work beside a trial costs little."
 )
 COLUMNS = {
-    "trial": "",
+    "trial": "a change of the recipe `tiny-msm-mae`, which is *cross*: `TRIALS` in the script says which",
     "seeds": "",
     "steps": "",
     "crops": "thousands that were trained on",
