@@ -39,8 +39,8 @@ FOLDS = {
     "ravdess_emotion8": ("6", "5"),
     "arabic_keywords20": ("test", "val"),
 }
-# Ridge has one strength: chosen on one speaker, as the task of digits has only five, it is 100 times as large for some
-# trials as for others, and costs them 20 points (LOG.md).
+# Ridge has a fixed strength: chosen on validation clips, which are one speaker in the task of digits, it is 100 in some
+# trials and 1 in others, and 100 costs 20 points (LOG.md).
 PROBES = {"logistic": "logistic", "ridge": "ridge:strengths=(1.0,)", "knn": "knn"}
 POOLING: Pooling = "mean+std"
 NUM_CORES = 2
@@ -107,7 +107,7 @@ def main(arguments: list[str] | None = None) -> None:
             recipe = dataclasses.replace(RECIPES[options.recipe], **TRIALS[trial], seed=seed)
             run = options.out / f"{trial}-{options.budget_s:g}s-seed{seed}"
             trained = train(recipe, store, run, options.budget_s)
-            found = scores(run, tasks, Path(f"{run}-scores.json"))
+            found = scores(run, tasks, scores_file(run))
             rows.append({"trial": trial, "seed": seed, **trained, **found})
             print(rows[-1], flush=True)
             form = "{} x {}".format(*recipe.patch_shape)
@@ -155,9 +155,14 @@ def train(recipe: Recipe, store: Store, run: Path, budget_s: float) -> dict[str,
         step_s = processor_s_of_a_step(recipe, store)
         plan.write_text(json.dumps({"steps": round(NUM_CORES * budget_s / step_s), "step_s": step_s}))
     found = json.loads(plan.read_text())
-    if not Path(f"{run}-scores.json").exists():
+    if not scores_file(run).exists():
         melmask.pretrain(dataclasses.replace(recipe, steps=found["steps"]), store, run, resume=(run / RECIPE).exists())
     return found | {"crops": found["steps"] * recipe.batch_size / 1000}
+
+
+def scores_file(run: Path) -> Path:
+    """Where the scores of a run are kept, beside its folder: with them, the run itself is not needed any more."""
+    return Path(f"{run}-scores.json")
 
 
 def processor_s_of_a_step(recipe: Recipe, store: Store) -> float:

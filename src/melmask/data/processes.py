@@ -27,7 +27,7 @@ def in_processes(
     """Make shards in other processes, at least one; each as it is done, with what ``make`` returned.
 
     Args:
-        make: called in another process, so that it and the shards must be picklable, and of no script.
+        make: called in another process, so that it and the shards must be picklable; not defined in a script.
         shards: at least one, of any kind.
         num_workers: processes, if there are as many shards.
 
