@@ -62,6 +62,7 @@ TRIALS: dict[str, dict[str, Any]] = {
     "masked-90": NOW | {"mask_ratio": 0.9},
     "agreement": NOW | {"framework_options": CROSS | {"agreement": 0.1}},
     "averaged": NOW | {"weights_ema": 0.99},
+    "mixed": NOW | {"mixed_share": 0.5},
     "stable": NOW | {"schedule": "wsd"},
     "dwm": NOW | {"strategy": "dwm"},
     "procedural-25": NOW | {"procedural_share": 0.25},

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from melmask.data.mixing import Mixing
 from melmask.data.store import Store
 from melmask.types import Batch
 
@@ -105,16 +106,17 @@ class Loader:
         min_columns: minimum length of a part, in patches.
         maker: makes crops in place of those of recordings; None to make none.
         made_share: share of the crops of the batches that are made; 1 for a store without clips.
+        mixed_share: share of the crops of the batches into which another crop of their part is mixed.
     """
 
     def __init__(
         self, store: Store, *, crop_frames: int, batch_size: int, seed: int, exclude: Sequence[str] = (),
         crops_per_clip: int = 0, column_frames: int = 1, min_columns: int = 1, maker: CropMaker | None = None,
-        made_share: float = 0.0,
+        made_share: float = 0.0, mixed_share: float = 0.0,
     ) -> None:  # fmt: skip
         self.store, self.crop_frames, self.batch_size, self.seed = store, crop_frames, batch_size, seed
         self.column_frames, self.min_columns = column_frames, min_columns
-        self.maker, self.made_share = maker, made_share
+        self.maker, self.made_share, self.mixed_share = maker, made_share, mixed_share
         is_recorded = len(store) > 0 or bool(exclude) or maker is None
         self.rows = rows = np.array(trainable_rows(store, exclude) if is_recorded else [], dtype=np.int64)
         num_frames = store.clips.num_frames[rows]
@@ -136,21 +138,26 @@ class Loader:
         first, rows = step * self.batch_size, self._rows(step)
         num_frames = np.array([self._num_frames(row) for row in rows.tolist()])
         by_length = np.argsort(num_frames, kind="stable")
-        mine = np.array_split(by_length, num_parts)[part]
+        parts = np.array_split(by_length, num_parts)
+        mixings = [self._mixing(step, i, len(crops)) for i, crops in enumerate(parts)]
+        mine, mixing = parts[part], mixings[part]
         num_columns = -(-num_frames // self.column_frames)
         columns = max(int(num_columns[mine].max()), self.min_columns)
         longest = min(columns * self.column_frames, self.crop_frames)
         numbers = (first + mine).tolist()
-        batch = self._crops(rows[mine].tolist(), random_state(self.seed, 1, step, part), longest, numbers)
+        batch = self._crops(rows[mine].tolist(), random_state(self.seed, 1, step, part), longest, numbers, mixing)
+        for crops, mixed in zip(parts, mixings, strict=True):
+            num_columns[crops] = mixed.lengths(num_columns[crops])
         return dataclasses.replace(batch, weight=float(num_columns[mine].sum() / num_columns.sum()))
 
     def sample(self, num_crops: int) -> Batch:
-        """A fixed random sample of at most one epoch's crops, the same in all processes."""
+        """A fixed random sample of at most one epoch's crops, none of them mixed, the same in all processes."""
         rng = random_state(self.seed, 3)
         num_made = round(self.made_share * num_crops)
         slots = rng.permutation(len(self._slots))[: num_crops - num_made]
         rows = [int(row) for row in self._slots[slots]] + [MADE] * num_made
-        batch = self._crops(rows, rng, self.crop_frames, range(SAMPLED_FROM, SAMPLED_FROM + len(rows)))
+        numbers = range(SAMPLED_FROM, SAMPLED_FROM + len(rows))
+        batch = self._crops(rows, rng, self.crop_frames, numbers, Mixing.none(len(rows)))
         return dataclasses.replace(batch, log_mel=batch.log_mel.cpu())
 
     def _rows(self, step: int) -> Int[np.ndarray, " crop"]:
@@ -168,8 +175,15 @@ class Loader:
         """Frames of a crop of a recording, or of a made one."""
         return self.crop_frames if row == MADE else min(int(self.store.clips.num_frames[row]), self.crop_frames)
 
-    def _crops(self, rows: Sequence[int], rng: np.random.Generator, crop_frames: int, numbers: Sequence[int]) -> Batch:
-        """A random crop of each of these recordings, and made crops of those numbers where there is none."""
+    def _mixing(self, step: int, part: int, num_crops: int) -> Mixing:
+        if not self.mixed_share:
+            return Mixing.none(num_crops)
+        return Mixing.draw(random_state(self.seed, 6, step, part), num_crops, self.mixed_share)
+
+    def _crops(
+        self, rows: Sequence[int], rng: np.random.Generator, crop_frames: int, numbers: Sequence[int], mixing: Mixing
+    ) -> Batch:
+        """A random crop of each of these recordings, and made crops of those numbers where there is none, mixed."""
         crops = np.zeros((len(rows), crop_frames, self.store.spec.num_mels), dtype=np.float16)
         num_valid, starts = np.zeros(len(rows), dtype=np.int64), np.zeros(len(rows), dtype=np.int64)
         for i, row in enumerate(rows):
@@ -188,10 +202,11 @@ class Loader:
             crops_made = self.maker.crops([numbers[i] for i in made], crop_frames)
             log_mel = log_mel.to(crops_made.device)
             log_mel[made] = crops_made
+        if mixing.chosen.any():
+            _pad(log_mel, num_valid, self.store.spec.silence)
+            log_mel, num_valid = mixing.mix(log_mel), mixing.lengths(num_valid)
         log_mel.sub_(self.store.mean).div_(self.store.std)
-        silence = (self.store.spec.silence - self.store.mean) / self.store.std
-        for crop, length in zip(log_mel, num_valid.tolist(), strict=True):
-            crop[:, length:] = silence
+        _pad(log_mel, num_valid, (self.store.spec.silence - self.store.mean) / self.store.std)
         return Batch(log_mel, torch.from_numpy(num_valid), torch.tensor(rows), torch.from_numpy(starts))
 
     def prefetch(self, keys: Iterator[tuple[int, int, int]]) -> Generator[Batch, None, None]:
@@ -211,3 +226,9 @@ class Loader:
 
     def _draw_order(self, epoch: int) -> np.ndarray:
         return random_state(self.seed, 0, epoch).permutation(len(self._slots))
+
+
+def _pad(log_mel: Float[Tensor, "b mel frame"], num_valid: Int[np.ndarray, " b"], value: float) -> None:
+    """Set all frames from the valid length of each crop on, in place."""
+    for crop, length in zip(log_mel, num_valid.tolist(), strict=True):
+        crop[:, length:] = value

@@ -142,6 +142,7 @@ SOURCES: dict[str, tuple[Source, str]] = {
     "checkpoint_activations": ("ours", "changes memory and time, not results"),
     "precision": ("ours", "bf16 where the hardware has it; the published code uses fp16 with loss scaling"),
     "procedural_share": ("ours", "0: recordings only"),
+    "mixed_share": ("ours", "0: nothing is mixed in"),
     "exclude": ("ours", "nothing"),
     "seed": ("ours", "any"),
     "log_every": ("ours", "does not change results"),

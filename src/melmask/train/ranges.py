@@ -32,6 +32,8 @@ NUMBERS: Ranges = {
     "grad_clip": (math.ulp(0.0), math.inf),
     "hint_power": (0.0, 1e3),
     "exponent_power": (0.0, 1e3),
+    "procedural_share": (0.0, 1.0),
+    "mixed_share": (0.0, 1.0),
 }
 
 

@@ -86,6 +86,8 @@ class Recipe:
         precision: "float32", "bf16" autocast, or "auto" for bf16 where the hardware computes in it.
         procedural_share: share of the crops of each batch that are synthesised in place of recorded ones, in [0, 1]
             (`melmask docs procedural`).
+        mixed_share: share of the crops into which another one of the batch is mixed at -20 to 6 dB, in [0, 1]
+            (`melmask.data.mixing`).
         exclude: clips of the store that are not trained on, as "SOURCE" or "SOURCE:FOLD".
         seed: of the weights, the crops and the masks.
         log_every: steps between two entries of the log.
@@ -131,6 +133,7 @@ class Recipe:
     checkpoint_activations: bool = False
     precision: Literal["auto", "float32", "bf16"] = "auto"
     procedural_share: float = 0.0
+    mixed_share: float = 0.0
     exclude: tuple[str, ...] = ()
     seed: int = 0
     log_every: int = 20
@@ -160,8 +163,6 @@ class Recipe:
             check()
 
     def _check_shares(self) -> None:
-        if not 0.0 <= self.procedural_share <= 1.0:
-            raise ValueError(f"procedural_share is a share of the crops in [0, 1], got {self.procedural_share}")
         if not all(0.0 <= beta < 1.0 for beta in self.betas):
             raise ValueError(f"betas must be decays in [0, 1), such as 0.9 0.95, got {self.betas}")
         if not 0.0 <= self.warmup < 1.0:
@@ -307,6 +308,7 @@ class Recipe:
             min_columns=next((n for n in columns if can_mask(n * grid.freq, self.mask_ratio)), grid.time),
             maker=ProceduralCrops(store.spec, self.seed, device) if self.procedural_share else None,
             made_share=self.procedural_share,
+            mixed_share=self.mixed_share,
         )
 
     def num_steps(self, crops_per_epoch: int) -> int:
