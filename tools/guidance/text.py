@@ -35,6 +35,11 @@ READING = (
     "worse* where only a loss of more than {margin} is excluded, and *open* where nothing is. A difference of "
     "one seed is *open*: its interval says nothing of other seeds{groups}."
 )
+PROBE = (
+    "The ridge probe of these runs chose its penalty on a single validation part, which is one speaker in the task of "
+    "digits, and scores there vary for it. Since 2026-11-29 it chooses over several parts (LOG.md): new runs are not "
+    "to be compared with these."
+)
 CLAIMS = {"paper": "the paper", "hope": "our hope"}
 Row = tuple[str, In, Difference]  # what is compared, the study, and what was found
 
@@ -53,7 +58,7 @@ def guidance(found: Found, folder: Path) -> str:
     parts = [title, _filled(about.replace("\n", " ").format(steps=told))]
     parts += ["## In short", _bullets(_short(found)), *_pictures(found)]
     parts += ["## What there is", _bullets(_standing(found))]
-    parts += [_filled(_reading(found.small))] if found.small else []
+    parts += [_filled(_reading(found.small)), _filled(PROBE)] if found.small else []
     parts += ["## Against the paper, or our hopes", *_against(found)]
     parts.append("## Questions")
     for question in QUESTIONS:

@@ -8,7 +8,8 @@ import numpy as np
 from melmask.encoders.registry import of_file
 from melmask.evaluation.metrics import score_of
 from melmask.evaluation.prepared import prepare_task, task_in_store
-from melmask.evaluation.task import read_task, splits_of
+from melmask.evaluation.splits import splits_of
+from melmask.evaluation.task import read_task
 from melmask.nn.encoder_file import EncoderFile
 from melmask.probes.knn import KnnProbe
 from melmask.probes.run import LabelledFeatures, fit_for_use

@@ -16,7 +16,8 @@ from melmask.detect.scoring import Counts, onset_counts, segment_counts
 from melmask.encoders.timesteps import TimeSteps, standardise
 from melmask.evaluation.bootstrap import bootstrap, interval, num_drawn
 from melmask.evaluation.metrics import Score, mean_average_precision
-from melmask.evaluation.task import Split, group_numbers, splits_of
+from melmask.evaluation.splits import Split, splits_of
+from melmask.evaluation.task import group_numbers
 from melmask.probes.base import loss_of
 from melmask.probes.fit import AdamSettings, fit
 from melmask.train.ranges import check_num_seeds

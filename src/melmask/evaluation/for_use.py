@@ -4,7 +4,8 @@ import numpy as np
 from jaxtyping import Int
 
 from melmask.evaluation.labels import roles_of
-from melmask.evaluation.task import Split, Task, draw_valid
+from melmask.evaluation.splits import Split, draw_parts, draw_valid
+from melmask.evaluation.task import Task
 
 
 def is_official(task: Task) -> bool:
@@ -30,7 +31,9 @@ def split_for_use(
     """
     given = np.arange(len(task.paths)) if rows is None else rows
     train, valid = draw_valid(task, given, np.random.default_rng([seed, 1000]))
+    parts = draw_parts(task, given, np.random.default_rng([seed, 1000, 1]))
     alone = task.flags[valid][:, ~task.flags[train].any(axis=0)].any(axis=1)
     if alone.all():
         return Split(name, given, given, np.zeros(0, np.int64))
-    return Split(name, np.sort(np.concatenate([train, valid[alone]])), valid[~alone], np.zeros(0, np.int64))
+    train, valid = np.sort(np.concatenate([train, valid[alone]])), valid[~alone]
+    return Split(name, train, valid, np.zeros(0, np.int64), parts=parts)

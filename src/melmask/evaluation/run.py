@@ -20,7 +20,8 @@ from melmask.evaluation.metrics import Metric, Score, score_of, score_with_inter
 from melmask.evaluation.prepared import PreparedTask, ShowProgress, prepare_task, show_nothing
 from melmask.evaluation.protocol import ProtocolName, default_probes
 from melmask.evaluation.results import Result, result_of
-from melmask.evaluation.task import Task, group_notes, group_numbers, splits_of
+from melmask.evaluation.splits import splits_of
+from melmask.evaluation.task import Task, group_notes, group_numbers
 from melmask.probes import label_of, make_probe
 from melmask.probes.base import Probe
 from melmask.probes.run import LabelledFeatures, predict_split
@@ -97,9 +98,8 @@ def run_probe(
     fold_of, per_fold, notes = np.full(len(features), -1), {}, []
     for number, split in enumerate(splits_of(task, test_folds=test_folds, seed=seed)):
         try:
-            predicted = predict_split(
-                probe, data, split.train, split.valid, split.test, seeds=trainings, score=score_of
-            )
+            rows = (split.train, split.valid, split.test)
+            predicted = predict_split(probe, data, *rows, parts=split.parts, seeds=trainings, score=score_of)
         except ValueError as error:
             raise ValueError(f"fold {split.name}: {error}") from error
         scores[:, split.test], split_notes = predicted

@@ -1,4 +1,4 @@
-"""Labelled evaluation sets, and their splits, which keep groups apart.
+"""Labelled evaluation sets.
 
 A table is a CSV ``path,label[,fold|split][,group]``; several labels of a clip are joined by ``;``. A group (a speaker,
 a source recording, a machine) is never both in the test and outside of it.
@@ -11,18 +11,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, Shaped
+from jaxtyping import Bool, Int, Shaped
 
 from melmask.data.csv_table import read_csv
 from melmask.data.manifest import COLUMNS, Clip, clips_of
 from melmask.data.store import connected
-from melmask.evaluation.labels import known_splits, role_of, roles_of, split_labels
+from melmask.evaluation.labels import known_splits, role_of, split_labels
 from melmask.evaluation.metrics import Metric
 
 ALONE = "alone: "  # begins the name of the group of a clip that has none
-NUM_FOLDS = 5
 FEW_GROUPS = 10
-NUM_VALID_PARTS = 10  # the validation split drawn from a training split is one of ten parts
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,17 +103,6 @@ class Lost:
         counts = ", ".join(f"{label} {count}" for label, count in sorted(by_class.items()))
         total = len(lost) + num_tested
         return (f"{len(lost)} of {total} test clips could not be used: {counts}; listed in {self.listed}",)
-
-
-@dataclass(frozen=True, eq=False)
-class Split:
-    """Rows of the clips to train, validate and test on; ``valid`` chooses settings and epochs, ``test`` never does."""
-
-    name: str
-    train: Int[np.ndarray, " train"]
-    valid: Int[np.ndarray, " valid"]
-    test: Int[np.ndarray, " test"]
-    notes: tuple[str, ...] = ()
 
 
 def read_task(table: Path, name: str = "") -> Task:
@@ -233,63 +220,6 @@ def _group_name(group: str) -> str:
     return "" if group.startswith(ALONE) else group
 
 
-def splits_of(task: Task, *, test_folds: Sequence[str] = (), seed: int = 0) -> list[Split]:
-    """Split a task by its folds.
-
-    Folds with names in `OFFICIAL` are one official split. Folds of any other names are the test in turn. A task without
-    folds is split into five at random, with balanced classes and whole groups. Without an official validation split, a
-    tenth of the training clips becomes one in the same way. Copies of one recording stay together as a group does.
-
-    Args:
-        task: the task.
-        test_folds: test on these only, each with the same training clips as if all had been asked for; empty for all.
-        seed: of random folds and validation splits.
-
-    Raises:
-        ValueError: folds that cannot be tested on, or a group or a recording on both sides of a test.
-    """
-    notes = task.notes
-    folds = task.folds
-    if folds is None:
-        folds, drawn = _random_folds(task, seed)
-        notes += drawn
-    names = sorted(set(folds.tolist()), key=lambda name: (not name.isdecimal(), name.zfill(20)))
-    roles = roles_of(folds.tolist())
-    official = bool(np.any(roles))
-    if official and not (np.all(roles) and {"train", "test"} <= set(roles)):
-        raise ValueError(
-            f"task {task.name} has the splits {names}: need train and test, optionally val, and no others; "
-            f"{known_splits()}"
-        )
-    if len(names) < 2:
-        raise ValueError(f"task {task.name} has only the fold {names}: two are needed, or no fold column at all")
-    testable = ["test"] if official else names
-    unknown = sorted(set(test_folds) - set(testable))
-    if unknown:
-        raise ValueError(f"task {task.name} has no test fold {unknown}: choose from {testable}")
-    if task.lost:
-        is_tested = roles == "test" if official else np.isin(folds, test_folds or names)
-        tested = set(folds[is_tested].tolist())
-        notes += task.lost.note(tuple(tested), int(is_tested.sum()))
-
-    result = []
-    for number, name in enumerate(testable):
-        if test_folds and name not in test_folds:
-            continue
-        is_test = roles == "test" if official else folds == name
-        _check_groups(task, is_test, name)
-        copies = _check_recordings(task, is_test, name)
-        train, valid = np.flatnonzero(~is_test & (roles != "valid")), np.flatnonzero(roles == "valid")
-        if not len(valid):
-            train, valid = draw_valid(task, train, np.random.default_rng([seed, number]))
-        for what, numbers in (("groups", task.groups), ("recordings", task.recordings)):
-            shared = () if numbers is None else np.intersect1d(numbers[train], numbers[valid])
-            if len(shared):
-                copies += (f"fold {name}: training and validation share {len(shared)} {what}",)
-        result.append(Split(name, train, valid, np.flatnonzero(is_test), notes + copies))
-    return result
-
-
 def group_numbers(task: Task) -> Int[np.ndarray, " clip"]:
     """Each clip's group as a number; clips without groups are groups of their own, and copies are of one group."""
     alone = np.arange(len(task.paths))
@@ -310,79 +240,3 @@ def group_notes(groups: Int[np.ndarray, " test"]) -> list[str]:
     if num_groups == 1:
         return ["all test clips are of one group: the interval is over clips, and says nothing of other groups"]
     return [f"the interval rests on {num_groups} groups only"] if num_groups < FEW_GROUPS else []
-
-
-def _check_groups(task: Task, is_test: Bool[np.ndarray, " clip"], name: str) -> None:
-    if task.groups is None:
-        return
-    both = np.intersect1d(task.groups[is_test], task.groups[~is_test])
-    if len(both):
-        raise ValueError(
-            f"group {str(both[0])!r} of task {task.name} is both in test fold {name!r} and outside it ({len(both)} "
-            "such groups): move each into one fold, or name it group@fold if this is intended"
-        )
-
-
-def _check_recordings(task: Task, is_test: Bool[np.ndarray, " clip"], name: str) -> tuple[str, ...]:
-    """A note on recordings that are on both sides of a test, if they are allowed."""
-    numbers = task.recordings
-    if numbers is None:
-        return ()
-    both = np.intersect1d(numbers[is_test], numbers[~is_test])
-    if not len(both):
-        return ()
-    if task.allow_duplicates:
-        num_clips = int(np.isin(numbers[is_test], both).sum())
-        return (f"fold {name}: the recordings of {num_clips} of {is_test.sum()} test clips are in training too",)
-    tested, other = (task.paths[np.flatnonzero((numbers == both[0]) & side)[0]] for side in (is_test, ~is_test))
-    raise ValueError(
-        f"{tested} in test fold {name!r} of task {task.name} and {other} outside it are one recording ({len(both)} "
-        "such): move copies into one fold, or remove them; --allow-duplicates tests on them all the same"
-    )
-
-
-def _random_folds(task: Task, seed: int) -> tuple[Shaped[np.ndarray, " clip"], tuple[str, ...]]:
-    """Folds for a task that has none, and a note on them."""
-    groups = group_numbers(task)
-    num_folds = min(NUM_FOLDS, int(groups.max()) + 1)
-    if num_folds < 2:
-        raise ValueError(f"task {task.name} is a single group: give it folds, or leave the groups out")
-    folds = _balanced_parts(task.flags, groups, num_folds, np.random.default_rng(seed))
-    by_group = "" if task.groups is None else ", groups kept whole"
-    return (folds + 1).astype(str), (f"no folds given: split into {num_folds} with seed {seed}{by_group}",)
-
-
-def draw_valid(
-    task: Task, train: Int[np.ndarray, " train"], rng: np.random.Generator
-) -> tuple[Int[np.ndarray, " rest"], Int[np.ndarray, " valid"]]:
-    """Set a tenth of the training clips aside: of ten parts the one that leaves most classes, nearest in size."""
-    if len(train) < 2:
-        raise ValueError(f"task {task.name} leaves {len(train)} training clips: at least two are needed")
-    groups = np.unique(group_numbers(task)[train], return_inverse=True)[1]
-    if groups.max() == 0:
-        groups = np.arange(len(train))
-    flags = task.flags[train]
-    num_parts = min(NUM_VALID_PARTS, int(groups.max()) + 1)
-    part = _balanced_parts(flags, groups, num_parts, rng)
-    num_classes_left = [int(flags[part != candidate].any(axis=0).sum()) for candidate in range(num_parts)]
-    distance = np.abs(np.bincount(part, minlength=num_parts) - len(train) / NUM_VALID_PARTS)
-    chosen = min(range(num_parts), key=lambda candidate: (-num_classes_left[candidate], distance[candidate]))
-    return train[part != chosen], train[part == chosen]
-
-
-def _balanced_parts(
-    flags: Bool[np.ndarray, "clip class"], groups: Int[np.ndarray, " clip"], num_parts: int, rng: np.random.Generator
-) -> Int[np.ndarray, " clip"]:
-    """Assign whole groups to parts, the largest first, each to the part that has the least of its classes so far."""
-    size = np.full((len(flags), 1), 1e-3)  # a class of little weight, which breaks ties between the others
-    counts: Float[np.ndarray, "group class"] = np.zeros((int(groups.max()) + 1, flags.shape[1] + 1))
-    np.add.at(counts, groups, np.hstack([flags, size]))
-    share = counts / np.maximum(counts.sum(axis=0), 1e-9)
-    held = np.zeros((num_parts, counts.shape[1]))
-    part_of_group = np.zeros(len(counts), np.int64)
-    shuffled = rng.permutation(len(counts))
-    for group in shuffled[np.argsort(-counts[shuffled, -1], kind="stable")]:
-        part = int(np.argmin(held @ share[group]))
-        held[part] += counts[group]
-        part_of_group[group] = part
-    return part_of_group[groups]

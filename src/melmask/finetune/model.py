@@ -15,7 +15,8 @@ from melmask.data.store import Store
 from melmask.encoders.features import FeatureSettings, Pooling
 from melmask.encoders.pretrained import PretrainedEncoder
 from melmask.evaluation.metrics import score_of
-from melmask.evaluation.task import Split, Task
+from melmask.evaluation.splits import Split
+from melmask.evaluation.task import Task
 from melmask.files import read_tensors, write_tensors
 from melmask.finetune.augment import Lines
 from melmask.finetune.batches import equal_chunks

@@ -17,7 +17,8 @@ from melmask.encoders.registry import ENCODER
 from melmask.evaluation.metrics import Score, score_with_interval
 from melmask.evaluation.prepared import split_name, task_in_store
 from melmask.evaluation.results import Result, result_of
-from melmask.evaluation.task import Split, Task, group_notes, group_numbers, splits_of
+from melmask.evaluation.splits import Split, splits_of
+from melmask.evaluation.task import Task, group_notes, group_numbers
 from melmask.files import read_tensors, remove_temporaries, write_json, write_tensors
 from melmask.finetune.model import HEAD, FinetunedModel, num_head_dims
 from melmask.finetune.recipe import FinetuneRecipe

@@ -16,7 +16,8 @@ from melmask.data.store import Store
 from melmask.encoders.features import FeatureSettings
 from melmask.encoders.pretrained import PretrainedEncoder
 from melmask.evaluation.metrics import score_of
-from melmask.evaluation.task import Split, Task
+from melmask.evaluation.splits import Split
+from melmask.evaluation.task import Task
 from melmask.fields import fitted, make
 from melmask.files import parse_json, select_prefix
 from melmask.finetune.batches import ClipBatches, SubBatch, prefetch

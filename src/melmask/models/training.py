@@ -18,7 +18,8 @@ from melmask.evaluation.metrics import score_of
 from melmask.evaluation.prepared import task_in_store
 from melmask.evaluation.results import Result
 from melmask.evaluation.run import Evaluation
-from melmask.evaluation.task import Task, splits_of
+from melmask.evaluation.splits import splits_of
+from melmask.evaluation.task import Task
 from melmask.finetune.model import FinetunedModel
 from melmask.finetune.recipe import FinetuneRecipe
 from melmask.finetune.run import fold_folder, model_for_use, read_predictions, training_folder
@@ -55,7 +56,7 @@ def classifier_for_use(evaluation: Evaluation, *, clip_s: float = 0.0, seed: int
     task, probe = evaluation.task, evaluation.probe
     data = LabelledFeatures(evaluation.features, task.flags, task.classes, task.is_multilabel)
     split = split_for_use(task, seed=seed)
-    fitted = fit_for_use(probe, data, split.train, split.valid, score=score_of, seed=seed)
+    fitted = fit_for_use(probe, data, split.train, split.valid, parts=split.parts, score=score_of, seed=seed)
     held_out = _of_validation(probe, data, task, seed) if is_official(task) else _of_folds(evaluation)
     return Classifier(
         evaluation.encoder.encoder,
@@ -86,7 +87,7 @@ def _of_validation(probe: Probe, data: LabelledFeatures, task: Task, seed: int) 
     part = LabelledFeatures(
         data.features, data.flags[:, known], [data.classes[i] for i in known.tolist()], data.multilabel
     )
-    fitted = fit_for_use(probe, part, inner.train, inner.valid, score=score_of, seed=seed)
+    fitted = fit_for_use(probe, part, inner.train, inner.valid, parts=inner.parts, score=score_of, seed=seed)
     predicted = fitted.predict(probe, data.features[split.valid], data.multilabel)
     return HeldOut.of(predicted, part.flags[split.valid])
 

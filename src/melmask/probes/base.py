@@ -1,7 +1,7 @@
 """The protocol of a probe, and the few lines that several probes share."""
 
 import math
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
@@ -19,6 +19,7 @@ Targets = Int[np.ndarray, " _"] | Bool[np.ndarray, "_ num_classes"]
 # (targets, scores of the classes) -> the validation metric, the higher the better; only the order of scores may count.
 ScoreFunction = Callable[[Targets, Float[np.ndarray, "_ num_classes"]], float]
 State = Mapping[str, Tensor]  # all that a trained probe predicts by, which a file can hold
+Division = tuple[Reading, Targets, Reading, Targets]  # features and targets of the clips to train on; of those held out
 
 
 @runtime_checkable
@@ -48,6 +49,19 @@ class Probe(Protocol):
             names: of the same classes.
         """
         return []
+
+    def choose(self, divisions: Iterable[Division], *, num_classes: int, score: ScoreFunction) -> "Probe":
+        """The probe with settings that all training and validation clips have chosen, each while it was held out.
+
+        Called before training where the task has no validation split of its own. By default the probe itself, whose
+        settings the validation clips of its training choose.
+
+        Args:
+            divisions: of the training and validation clips, in each of which another part, of whole groups, is held
+                out; made as they are asked for.
+            num_classes, score: as of `fit_predict`.
+        """
+        return self
 
     def train(
         self, train_x: Reading, train_y: Targets, valid_x: Reading, valid_y: Targets,

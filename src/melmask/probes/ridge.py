@@ -1,13 +1,13 @@
 """Ridge regression in closed form."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from jaxtyping import Float, Float32
 
-from melmask.probes.base import Features, Probe, ScoreFunction, State, Targets, check_ranges
+from melmask.probes.base import Division, Features, Probe, ScoreFunction, State, Targets, check_ranges
 from melmask.threads import following_load
 
 
@@ -15,10 +15,12 @@ from melmask.threads import following_load
 class RidgeProbe(Probe):
     """Least squares on class flags with a penalty on the weights, in closed form: deterministic, the fastest probe.
 
-    The strength is the one with the best validation score (of equals, the most regularised); the fit is then repeated
-    on training and validation clips together. All strengths share one eigendecomposition, of the features' or the
-    clips' Gram matrix, whichever is smaller. Where features have a few strong directions and carry the classes in many
-    weak ones, as those of masked autoencoders do, squared error finds them and logistic regression does not.
+    The strength is the one with the best score of clips that were held out (of equals, the most regularised): of a
+    task's own validation split, or else of all training and validation clips, part by part, since a single part may be
+    one speaker. The fit is then repeated on training and validation clips together. All strengths share one
+    eigendecomposition, of the features' or the clips' Gram matrix, whichever is smaller. Where features have a few
+    strong directions and carry the classes in many weak ones, as those of masked autoencoders do, squared error finds
+    them and logistic regression does not.
 
     Args:
         strengths: penalties on the squared weights, as multiples of the mean squared norm of a clip; descending.
@@ -31,12 +33,16 @@ class RidgeProbe(Probe):
     def __post_init__(self) -> None:
         check_ranges(self)
 
+    def choose(self, divisions: Iterable[Division], *, num_classes: int, score: ScoreFunction) -> "RidgeProbe":
+        """See `Probe`."""
+        return replace(self, strengths=(self._chosen(divisions, num_classes, score),))
+
     def fit_predict(
         self, train_x: Features, train_y: Targets, valid_x: Features, valid_y: Targets, test_x: Features,
         *, num_classes: int, multilabel: bool, seed: int, score: ScoreFunction,
     ) -> Float32[np.ndarray, "test num_classes"]:  # fmt: skip
         """See `Probe`; the probabilities are least-squares estimates, which may leave 0..1 a little."""
-        strength = self._best(train_x, train_y, valid_x, valid_y, num_classes, score)
+        strength = self._chosen([(train_x, train_y, valid_x, valid_y)], num_classes, score)
         both_x, both_flags = self._both(train_x, train_y, valid_x, valid_y, num_classes)
         with following_load() as threads, threads.step(len(both_x)):
             return next(_predict(both_x, both_flags, test_x, (strength,)))
@@ -46,7 +52,7 @@ class RidgeProbe(Probe):
         *, num_classes: int, multilabel: bool, seed: int, score: ScoreFunction,
     ) -> State:  # fmt: skip
         """See `Probe`; predictions differ from those of `fit_predict` by rounding only."""
-        strength = self._best(train_x, train_y, valid_x, valid_y, num_classes, score)
+        strength = self._chosen([(train_x, train_y, valid_x, valid_y)], num_classes, score)
         x, flags = self._both(train_x, train_y, valid_x, valid_y, num_classes)
         with following_load() as threads, threads.step(len(x)):
             found = _decompose(x, flags)
@@ -57,14 +63,17 @@ class RidgeProbe(Probe):
         """See `Probe`; the estimates may leave 0..1 a little."""
         return (x @ state["weight"].numpy() + state["bias"].numpy()).astype(np.float32)
 
-    def _best(
-        self, train_x: Features, train_y: Targets, valid_x: Features, valid_y: Targets, num_classes: int,
-        score: ScoreFunction,
-    ) -> float:  # fmt: skip
-        """The strength with the best validation score."""
-        with following_load() as threads, threads.step(len(train_x)):
-            predicted = _predict(train_x, _flags(train_y, num_classes), valid_x, self.strengths)
-            return self.strengths[int(np.argmax([score(valid_y, p) for p in predicted]))]
+    def _chosen(self, divisions: Iterable[Division], num_classes: int, score: ScoreFunction) -> float:
+        """The strength with the best score of the clips that are held out, those of all divisions together."""
+        if len(self.strengths) == 1:
+            return self.strengths[0]
+        targets, estimates = [], []
+        for train_x, train_y, held_x, held_y in divisions:
+            with following_load() as threads, threads.step(len(train_x)):
+                estimates.append(list(_predict(train_x, _flags(train_y, num_classes), held_x, self.strengths)))
+            targets.append(held_y)
+        scores = [score(np.concatenate(targets), np.concatenate(own)) for own in zip(*estimates, strict=True)]
+        return self.strengths[int(np.argmax(scores))]
 
     def _both(
         self, train_x: Features, train_y: Targets, valid_x: Features, valid_y: Targets, num_classes: int

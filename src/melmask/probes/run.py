@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, Int
 
 from melmask.encoders.timesteps import TimeSteps, standardise
-from melmask.probes.base import Probe, ScoreFunction, State
+from melmask.probes.base import Probe, Reading, ScoreFunction, State, Targets
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +41,7 @@ def predict_split(
     valid: Int[np.ndarray, " valid"],
     test: Int[np.ndarray, " test"],
     *,
+    parts: Sequence[Int[np.ndarray, " _"]] = (),
     seeds: Sequence[int],
     score: ScoreFunction,
 ) -> tuple[Float32[np.ndarray, "seed test num_classes"], list[str]]:
@@ -50,6 +51,8 @@ def predict_split(
         probe: the classifier.
         data: all clips of the task.
         train, valid, test: rows of the split's clips; validation clips of classes without training clips are left out.
+        parts: of training and validation clips, each of which is held out while the probe chooses its settings, see
+            `Probe.choose`; none: the validation clips choose them.
         seeds: of each training.
         score: the validation metric.
 
@@ -72,16 +75,15 @@ def predict_split(
         raise ValueError("no validation clip has a class of the training clips: check the splits")
     notes += probe.notes(flags[train][:, trained].sum(axis=0), [classes[label] for label in trained.tolist()])
 
-    def targets(clips: Int[np.ndarray, " _"]) -> np.ndarray:
-        own = flags[clips][:, trained]
-        return own if data.multilabel else own.argmax(axis=1)
-
+    clips = _Clips(data, trained, *_standardisation(data.features[train]))
+    probe = _chosen(probe, clips, train, valid, parts, score)
     tested = data.features if data.test_features is None else data.test_features
-    train_x, valid_x, test_x = _standardise(data.features[train], data.features[valid], tested[test])
+    test_x = standardised(tested[test], clips.centre, clips.scale)
+    (train_x, train_y), (valid_x, valid_y) = clips[train], clips[valid]
     scores = np.zeros((len(seeds), len(test), len(classes)), np.float32)
     for row, seed in enumerate(seeds):
         scores[row][:, trained] = probe.fit_predict(
-            train_x, targets(train), valid_x, targets(valid), test_x,
+            train_x, train_y, valid_x, valid_y, test_x,
             num_classes=len(trained), multilabel=data.multilabel, seed=seed, score=score,
         )  # fmt: skip
     return scores, notes
@@ -113,6 +115,7 @@ def fit_for_use(
     train: Int[np.ndarray, " train"],
     valid: Int[np.ndarray, " valid"],
     *,
+    parts: Sequence[Int[np.ndarray, " _"]] = (),
     score: ScoreFunction,
     seed: int = 0,
 ) -> Fitted:
@@ -123,20 +126,50 @@ def fit_for_use(
         data: all clips.
         train: rows of the clips to train on.
         valid: rows of those that choose its settings; probes that do so in evaluation are then trained on them too.
+        parts: as of `predict_split`.
         score: the validation metric.
         seed: of the training.
 
     Raises:
         ValueError: the probe cannot be saved, or be trained on these clips.
     """
-    centre, scale = _standardisation(data.features[train])
-    train_x, valid_x = (standardised(data.features[rows], centre, scale) for rows in (train, valid))
-    targets = data.flags if data.multilabel else data.flags.argmax(axis=1)
+    clips = _Clips(data, np.arange(len(data.classes)), *_standardisation(data.features[train]))
+    probe = _chosen(probe, clips, train, valid, parts, score)
     state = probe.train(
-        train_x, targets[train], valid_x, targets[valid],
+        *clips[train], *clips[valid],
         num_classes=len(data.classes), multilabel=data.multilabel, seed=seed, score=score,
     )  # fmt: skip
-    return Fitted(state, centre, scale)
+    return Fitted(state, clips.centre, clips.scale)
+
+
+@dataclass(frozen=True, eq=False)
+class _Clips:
+    """Standardised features and targets of clips by their rows, of some classes."""
+
+    data: LabelledFeatures
+    classes: Int[np.ndarray, " num_classes"]
+    centre: Float[np.ndarray, " dim"]
+    scale: Float[np.ndarray, " dim"]
+
+    def __getitem__(self, rows: Int[np.ndarray, " _"]) -> tuple[Reading, Targets]:
+        flags = self.data.flags[rows][:, self.classes]
+        features = standardised(self.data.features[rows], self.centre, self.scale)
+        return features, flags if self.data.multilabel else flags.argmax(axis=1)
+
+
+def _chosen(
+    probe: Probe,
+    clips: _Clips,
+    train: Int[np.ndarray, " train"],
+    valid: Int[np.ndarray, " valid"],
+    parts: Sequence[Int[np.ndarray, " _"]],
+    score: ScoreFunction,
+) -> Probe:
+    """The probe with the settings that the parts choose, or as it is if there are none."""
+    both = np.concatenate([train, valid])
+    is_held_out = [np.isin(both, part) for part in parts]
+    divisions = ((*clips[both[~held]], *clips[both[held]]) for held in is_held_out if held.any() and not held.all())
+    return probe.choose(divisions, num_classes=len(clips.classes), score=score) if parts else probe
 
 
 def standardised(
@@ -146,11 +179,6 @@ def standardised(
     if isinstance(features, TimeSteps):
         return replace(features, centre=centre.astype(np.float32), scale=scale.astype(np.float32))
     return ((features - centre) * scale).astype(np.float32)
-
-
-def _standardise(train: np.ndarray | TimeSteps, *others: Any) -> list[Any]:
-    centre, scale = _standardisation(train)
-    return [standardised(x, centre, scale) for x in (train, *others)]
 
 
 def _standardisation(train: np.ndarray | TimeSteps) -> tuple[np.ndarray, np.ndarray]:

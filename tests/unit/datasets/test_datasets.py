@@ -13,7 +13,8 @@ from melmask.datasets.build import build_table, clip_s_of, write_table
 from melmask.datasets.crema_d import ACTORS
 from melmask.datasets.splits import split_speakers
 from melmask.datasets.surge import split_of_preset
-from melmask.evaluation.task import read_task, splits_of
+from melmask.evaluation.splits import splits_of
+from melmask.evaluation.task import read_task
 
 each_dataset = pytest.mark.parametrize("name", DATASETS)
 each_strict_dataset = pytest.mark.parametrize("name", [name for name in DATASETS if not name.startswith("audioset")])

@@ -12,7 +12,7 @@ from melmask.data.store import Store
 from melmask.detect.decoding import Decoder, best_threshold, choose_decoder, smooth
 from melmask.detect.events import Event, activity, make_event_task, merge, read_events, write_events
 from melmask.detect.scoring import onset_counts, segment_counts
-from melmask.evaluation.task import splits_of
+from melmask.evaluation.splits import splits_of
 
 HEADER = "path,onset_s,offset_s,label,fold,group\n"
 

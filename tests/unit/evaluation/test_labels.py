@@ -7,7 +7,8 @@ import pytest
 
 from labelled import task_of
 from melmask.evaluation.labels import split_labels
-from melmask.evaluation.task import read_task, splits_of
+from melmask.evaluation.splits import splits_of
+from melmask.evaluation.task import read_task
 
 
 @pytest.mark.parametrize(

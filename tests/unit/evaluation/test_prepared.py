@@ -12,7 +12,8 @@ from melmask.encoders.features import FeatureSettings
 from melmask.encoders.registry import with_baselines
 from melmask.evaluation.prepared import task_in_store
 from melmask.evaluation.run import EvaluationSettings, evaluate, evaluate_stores
-from melmask.evaluation.task import Task, group_numbers, splits_of
+from melmask.evaluation.splits import splits_of
+from melmask.evaluation.task import Task, group_numbers
 
 RATE_HZ = 16_000
 

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from labelled import task_of
-from melmask.evaluation.task import group_numbers, read_task, splits_of
+from melmask.evaluation.splits import splits_of
+from melmask.evaluation.task import group_numbers, read_task
 
 
 def _write(folder: Path, text: str) -> Path:
@@ -71,6 +72,7 @@ def test_official_split(valid_name: str) -> None:
     [split] = splits_of(task_of(list("abcabc"), ["train", "train", valid_name, "Test", "test", "train"]))
     assert split.name == "test"
     assert (split.train.tolist(), split.valid.tolist(), split.test.tolist()) == ([0, 1, 5], [2], [3, 4])
+    assert split.parts == (), "its own validation clips choose settings, and no others"
 
 
 def test_official_split_without_validation_sets_a_tenth_of_the_training_clips_aside() -> None:
@@ -167,3 +169,7 @@ def test_every_split_is_a_partition_that_keeps_groups_whole(labels, num_groups, 
         assert all(len(part) for part in parts)
         assert sorted(np.concatenate(parts).tolist()) == list(range(len(labels)))
         assert sum(len(set(task.groups[part])) for part in parts) == len(set(groups))
+        known = [task.groups[part] for part in split.parts]
+        assert len(known) == 5
+        assert sorted(np.concatenate(split.parts)) == sorted(np.concatenate(parts[:2]))
+        assert sum(len(set(own)) for own in known) == len(set(np.concatenate(known)))

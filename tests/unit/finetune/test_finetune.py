@@ -17,7 +17,8 @@ from melmask.encoders.features import FeatureSettings, Statistics
 from melmask.encoders.pretrained import PretrainedEncoder
 from melmask.evaluation.metrics import score_of
 from melmask.evaluation.run import run_probe
-from melmask.evaluation.task import make_task, splits_of
+from melmask.evaluation.splits import splits_of
+from melmask.evaluation.task import make_task
 from melmask.files import read_tensors, write_tensors
 from melmask.finetune import trainer
 from melmask.finetune.augment import draw_lines

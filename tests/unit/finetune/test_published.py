@@ -13,7 +13,8 @@ from torch.nn import functional as F
 from bounds import assert_features_close
 from melmask.data.prepare import prepare
 from melmask.encoders.pretrained import PretrainedEncoder, random_encoder
-from melmask.evaluation.task import Split, make_task, splits_of
+from melmask.evaluation.splits import Split, splits_of
+from melmask.evaluation.task import make_task
 from melmask.finetune.augment import draw_lines
 from melmask.finetune.batches import ClipBatches
 from melmask.finetune.model import HEAD, BatchNorm, FinetunedModel, soft_cross_entropy

@@ -10,7 +10,8 @@ from melmask.data.manifest import Clip
 from melmask.evaluation.bootstrap import bootstrap, interval
 from melmask.evaluation.metrics import accuracy
 from melmask.evaluation.run import run_probe
-from melmask.evaluation.task import Task, group_numbers, make_task, splits_of
+from melmask.evaluation.splits import splits_of
+from melmask.evaluation.task import Task, group_numbers, make_task
 from melmask.probes import make_probe
 from melmask.probes.fewshot import FewShotProbe
 

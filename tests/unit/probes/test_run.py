@@ -2,6 +2,7 @@
 
 import warnings
 from dataclasses import replace
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from labelled import clusters, same, several_labels, task_of
 from melmask.evaluation.run import run_probe
 from melmask.probes import PROBES
+from melmask.probes.ridge import RidgeProbe
 
 # Small forms of what would take long; the names are as tables show them.
 SMALL = {
@@ -149,3 +151,24 @@ def test_no_warning_and_no_output_escapes(name: str, capfd: pytest.CaptureFixtur
         warnings.simplefilter("error")
         run_probe(name, features, task, num_seeds=1)
     assert capfd.readouterr() == ("", "")
+
+
+class Chooser(RidgeProbe):
+    """A ridge probe that counts the clips of the divisions by which it chooses."""
+
+    seen: ClassVar[list[tuple[int, int]]] = []
+
+    def choose(self, divisions, *, num_classes, score):
+        self.seen.extend((len(train_x), len(held_x)) for train_x, _, held_x, _ in divisions)
+        return self
+
+
+def test_all_clips_that_are_not_tested_choose_settings_unless_the_task_has_a_validation_split() -> None:
+    features, task = clusters(spread=0.3)
+    run_probe(Chooser(), features, task, test_folds=["1"], num_seeds=1)
+    assert len(Chooser.seen) == 5 and {sum(sizes) for sizes in Chooser.seen} == {160}
+    assert sum(held for _, held in Chooser.seen) == 160
+    Chooser.seen.clear()
+    names = np.array(["train", "val", "test"])[task.folds.astype(int)]
+    run_probe(Chooser(), features, replace(task, folds=names), num_seeds=1)
+    assert Chooser.seen == []
