@@ -98,7 +98,6 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write one row of figures for every line")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="put the table into its section of a page")
     options = parser.parse_args(arguments)
-    measured_on = machine()
     tasks = list(development_tasks(options.audio, options.out / "tasks", options.every))
     store = melmask.prepare(options.data, options.out / "store")
     rows: list[dict[str, Any]] = []
@@ -120,7 +119,9 @@ def main(arguments: list[str] | None = None) -> None:
     rows.append(floor | scores("logmel-stats", tasks, options.out / f"statistics-{options.every}.json"))
     title = f"What {options.budget_s / 60:g} minutes of two cores teach"
     hours = sum(stored.num_frames for stored in store.clips) / store.spec.frames_per_s / 3600
-    about = f"{ABOUT} Trained on {hours:.2f} h of {', '.join(path.stem for path in options.data)}. {measured_on}."
+    data = f"Trained on {hours:.2f} h of {', '.join(path.stem for path in options.data)}."
+    machines = " and on ".join(dict.fromkeys(row["machine"] for row in rows if "machine" in row))
+    about = f"{ABOUT} {data} Steps were timed on {machines}."
     command = f"python benchmarks/{{name}}.py {shlex.join(arguments or sys.argv[1:])}"
     publish("learning", title, about, [table_of(rows)], rows, options, command)
 
@@ -154,7 +155,8 @@ def train(recipe: Recipe, store: Store, run: Path, budget_s: float) -> dict[str,
     if not plan.exists():
         run.parent.mkdir(parents=True, exist_ok=True)
         step_s = processor_s_of_a_step(recipe, store)
-        plan.write_text(json.dumps({"steps": round(NUM_CORES * budget_s / step_s), "step_s": step_s}))
+        steps = round(NUM_CORES * budget_s / step_s)
+        plan.write_text(json.dumps({"steps": steps, "step_s": step_s, "machine": machine()}))
     found = json.loads(plan.read_text())
     if not scores_file(run).exists():
         melmask.pretrain(dataclasses.replace(recipe, steps=found["steps"]), store, run, resume=(run / RECIPE).exists())

@@ -102,7 +102,7 @@ def verdict(table: Table, evidence: Evidence, others: Collection[str] = ()) -> s
         evidence: the paired comparisons.
         others: names of the encoders that are no runs.
     """
-    below = [f"on {column.title} {words}" for column in table.columns for words in floors(table, column)]
+    below = [f"{words} on {column.title}" for column in table.columns for words in floors(table, column)]
     sentences = []
     if below:
         more = f"; and {len(below) - NUM_NAMED} more" if len(below) > NUM_NAMED else ""
