@@ -63,6 +63,8 @@ TRIALS: dict[str, dict[str, Any]] = {
     "agreement": NOW | {"framework_options": CROSS | {"agreement": 0.1}},
     "averaged": NOW | {"weights_ema": 0.99},
     "mixed": NOW | {"mixed_share": 0.5},
+    "mixed-shallow-decoder": NOW | {"mixed_share": 0.5, "decoder_depth": 1},
+    "batch-128": NOW | {"batch_size": 128, "learning_rate": 1.4e-3},
     "stable": NOW | {"schedule": "wsd"},
     "dwm": NOW | {"strategy": "dwm"},
     "procedural-25": NOW | {"procedural_share": 0.25},
