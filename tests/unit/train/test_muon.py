@@ -4,11 +4,13 @@ import copy
 import dataclasses
 import math
 
+import numpy as np
 import pytest
 import torch
+from scipy.optimize import linprog
 from torch.optim import AdamW
 
-from melmask.train.muon import Muon, orthogonalised
+from melmask.train.muon import FROM, POLYNOMIALS, Muon, orthogonalised
 from melmask.train.optimiser import make_optimiser
 from melmask.train.recipe import RECIPES
 
@@ -31,19 +33,59 @@ def model():
     return with_gradients(RECIPE.make_model())
 
 
+def best_polynomial(least: float, greatest: float) -> tuple[np.ndarray, float]:
+    """The odd polynomial of degree five that is nearest to one on that range, and its largest error."""
+    x = np.geomspace(least, greatest, 6000)
+    powers, ones = np.stack([x, x**3, x**5], axis=1), np.ones((6000, 1))
+    below, above = np.hstack([powers, -ones]), np.hstack([-powers, -ones])
+    bounds = np.concatenate([ones, -ones])[:, 0]
+    found = linprog([0, 0, 0, 1], np.concatenate([below, above]), bounds, bounds=[(None, None)] * 4).x
+    return found[:3], found[3]
+
+
+@pytest.mark.parametrize("num_iterations", POLYNOMIALS)
+def test_each_polynomial_is_the_best_for_what_the_one_before_gives(num_iterations):
+    least, greatest = FROM[num_iterations], 1.0
+    assert len(POLYNOMIALS[num_iterations]) == num_iterations
+    for coefficients in POLYNOMIALS[num_iterations]:
+        expected, error = best_polynomial(least, greatest)
+        assert coefficients == pytest.approx(expected, abs=1e-3)
+        least, greatest = 1 - error, 1 + error
+
+
 @pytest.mark.parametrize("shape", [(3, 48, 48), (2, 64, 16), (2, 16, 64)])
-@pytest.mark.parametrize(("num_iterations", "smallest"), [(3, 0.03), (5, 0.01)])
-def test_singular_values_become_one_and_singular_vectors_stay(shape, num_iterations, smallest):
+@pytest.mark.parametrize(
+    ("num_iterations", "smallest", "low", "high"),
+    [
+        (1, 0.1, 0.54, 1.46),
+        (2, 0.03, 0.6, 1.4),
+        (3, 0.01, 0.7, 1.3),
+        (4, 0.003, 0.79, 1.21),
+        (5, 0.001, 0.88, 1.12),
+        (7, 0.001, 0.999, 1.001),
+    ],
+)
+def test_singular_values_become_one_and_singular_vectors_stay(shape, num_iterations, smallest, low, high):
     rng = torch.Generator().manual_seed(0)
     left, _, right = torch.linalg.svd(torch.randn(shape, generator=rng, dtype=torch.float64), full_matrices=False)
-    values = torch.logspace(0.0, math.log10(smallest), min(shape[1:]), dtype=torch.float64)
-    values /= values.norm()  # of which the least are a little below the bound
-    values = values.clamp(min=smallest)
+    values = torch.logspace(0.0, math.log10(1.02 * smallest), min(shape[1:]), dtype=torch.float64)
+    values /= values.pow(4).sum() ** 0.25  # of which the least are a little below the bound
+    values = values.clamp(min=1.02 * smallest)
     matrices = left @ torch.diag_embed(values.expand(shape[0], -1)) @ right
     became = left.mT @ orthogonalised(7.0 * matrices, num_iterations) @ right.mT
     diagonal = became.diagonal(dim1=1, dim2=2)
-    assert diagonal.min() > 0.6 and diagonal.max() < 1.3
+    assert diagonal.min() > low and diagonal.max() < high
     assert (became - torch.diag_embed(diagonal)).abs().max() < 1e-9
+
+
+@pytest.mark.parametrize("scale", [1e-12, 1.0, 1e12])
+def test_the_scale_of_a_matrix_says_nothing_and_one_of_a_single_rank_does_not_grow(scale):
+    rng = torch.Generator().manual_seed(0)
+    single = torch.outer(torch.randn(32, generator=rng), torch.randn(48, generator=rng))[None]
+    for dtype in (torch.float32, torch.bfloat16):
+        became = orthogonalised((scale * single).to(dtype), 2).float()
+        assert 0.6 < torch.linalg.matrix_norm(became).item() < 1.5
+    assert torch.equal(orthogonalised(torch.zeros(1, 4, 6), 2), torch.zeros(1, 4, 6))
 
 
 def test_matrices_of_blocks_are_muons_and_all_else_is_adamws(model):
@@ -82,12 +124,12 @@ def test_query_key_and_value_are_orthogonalised_one_by_one_at_the_scale_of_adamw
 
 
 def test_steps_are_those_of_torch():
-    """`torch.optim.Muon` computes in bfloat16: the same to the rounding of its products, over steps with momentum."""
+    """To what `torch.optim.Muon` lacks in orthogonality, with singular values from 0.7 to 1.2, and to its bfloat16."""
     torch.manual_seed(0)
     ours, theirs = torch.nn.Linear(24, 40, bias=False), torch.nn.Linear(24, 40, bias=False)
     theirs.load_state_dict(ours.state_dict())
     group = {"params": [ours.weight], "num_parts": 1, "weight_decay": 0.1}
-    own = Muon([group], num_iterations=5, dtype=torch.float32, lr=0.01)
+    own = Muon([group], num_iterations=8, dtype=torch.float32, lr=0.01)
     reference = torch.optim.Muon(theirs.parameters(), lr=0.01, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
     start = ours.weight.detach().clone()
     for step in range(4):
@@ -96,7 +138,8 @@ def test_steps_are_those_of_torch():
         own.step()
         reference.step()
     moved, expected = ours.weight.detach() - start, theirs.weight.detach() - start
-    assert (moved - expected).norm() < 0.03 * expected.norm()
+    assert torch.nn.functional.cosine_similarity(moved.flatten(), expected.flatten(), dim=0) > 0.985
+    assert moved.norm().item() == pytest.approx(expected.norm().item(), rel=0.15)
 
 
 def test_parameters_that_are_not_muons_move_as_by_adamw(model):
