@@ -72,7 +72,6 @@ def test_the_encoder_that_comes_with_melmask_is_judged_and_adapted_on_the_built_
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason="tiny of 2026-11-28 is not yet (LOG.md)")
 def test_the_encoder_that_comes_with_melmask_is_above_both_baselines_on_the_built_in_corpus(tmp_path, monkeypatch):
     monkeypatch.setenv("MELMASK_CACHE", str(tmp_path / "cache"))
     tables = make_demo(tmp_path / "corpus", clips_per_task=240)
