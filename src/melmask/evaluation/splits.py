@@ -23,7 +23,7 @@ class Split:
         train, valid, test: the rows.
         notes: what a reader of the score has to know.
         parts: of training and validation clips, in whole groups; some probes choose their settings by holding out one
-            after the other, see `melmask.probes.base.Probe.choose`. None where the task has a validation split.
+            after the other, see `melmask.probes.base.Probe.choose`. Empty where the task has a validation split.
     """
 
     name: str

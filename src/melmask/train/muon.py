@@ -14,7 +14,7 @@ RMS = 0.2  # of an update of AdamW at the same learning rate
 EPS = 1e-7
 MARGIN = 1.01  # by which singular values are below one, where the polynomials are steep
 # By the number of iterations, (a, b, c) of each: the odd polynomial of degree five that is nearest to one from the
-# least to the greatest value that the one before gives. The first begins with the values that `FROM` names.
+# least to the greatest value that the one before gives; for the first, from `LEAST` to one.
 POLYNOMIALS = {
     1: ((5.6037, -13.8837, 9.7334),),
     2: ((7.3625, -20.7434, 15.1606), (2.9175, -2.1824, 0.4755)),
@@ -25,7 +25,7 @@ POLYNOMIALS = {
         (2.2737, -1.6447, 0.4162),
     ),
 }  # fmt: skip
-FROM = {1: 0.1, 2: 0.03, 3: 0.01, 4: 0.003, 5: 0.001}
+LEAST = {1: 0.1, 2: 0.03, 3: 0.01, 4: 0.003, 5: 0.001}
 LAST = (1.875, -1.25, 0.375)  # of further ones: Newton-Schulz, to which the polynomials tend
 
 

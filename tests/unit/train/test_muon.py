@@ -10,7 +10,7 @@ import torch
 from scipy.optimize import linprog
 from torch.optim import AdamW
 
-from melmask.train.muon import FROM, POLYNOMIALS, Muon, orthogonalised
+from melmask.train.muon import LEAST, POLYNOMIALS, Muon, orthogonalised
 from melmask.train.optimiser import make_optimiser
 from melmask.train.recipe import RECIPES
 
@@ -45,7 +45,7 @@ def best_polynomial(least: float, greatest: float) -> tuple[np.ndarray, float]:
 
 @pytest.mark.parametrize("num_iterations", POLYNOMIALS)
 def test_each_polynomial_is_the_best_for_what_the_one_before_gives(num_iterations):
-    least, greatest = FROM[num_iterations], 1.0
+    least, greatest = LEAST[num_iterations], 1.0
     assert len(POLYNOMIALS[num_iterations]) == num_iterations
     for coefficients in POLYNOMIALS[num_iterations]:
         expected, error = best_polynomial(least, greatest)
