@@ -24,7 +24,7 @@ from melmask.data.health import Health, inspect, mend
 from melmask.data.manifest import STORE_MARK, Clip, Rejected, list_sources
 from melmask.data.shards import Job, Recording, Shard, make_shards
 from melmask.data.store import DESCRIPTION, REJECTED, NotedClip, Store, StoredClip, read_info, write_tables
-from melmask.data.writing import HASHED_VERSION, describe, digest, locked, warn, write_info
+from melmask.data.writing import HASHED_VERSION, describe, digest, unread, warn, write_info, writing
 from melmask.files import TEMPORARY
 from melmask.locks import Locked, exclusive
 from melmask.logmel import LogMelSpec
@@ -140,15 +140,16 @@ def prepare(
         if progress:
             progress(*_totals(plan, health))
         return Store.open(out)
-    with locked(out, say):
+    with writing(out, say):
         health = _inspect(plan, verifier)  # again: another process may have changed it
         if not health.is_current:
-            for line in health.told:
-                say(line)
-            mend(plan.job, health)
-            _make(plan, num_workers, max_workers, progress, verifier)
-            _write_store(plan)
-            verifier.settle({path.name for path in plan.job.folder.iterdir()})
+            with unread(out):
+                for line in health.told:
+                    say(line)
+                mend(plan.job, health)
+                _make(plan, num_workers, max_workers, progress, verifier)
+                _write_store(plan)
+                verifier.settle({path.name for path in plan.job.folder.iterdir()})
         return Store.open(out)
 
 

@@ -11,6 +11,7 @@ A store is a folder with
   last, so it marks a complete store
 """
 
+import copy
 import csv
 import io
 import math
@@ -82,6 +83,7 @@ class Store:
     Attributes:
         clip_s: length in seconds that clips are cut or padded to as they are read; 0 for whole clips, as here.
         cut: which part of a longer clip is read.
+        mean, std: of its log-mels, by which crops are normalised; see `normalised` for others.
     """
 
     clip_s: float = 0.0
@@ -152,6 +154,12 @@ class Store:
     def place(self) -> str:
         """Where it is, as runs record it and `melmask pretrain` takes it."""
         return str(self.folder.resolve())
+
+    def normalised(self, mean: float, std: float) -> "Store":
+        """The same store, whose crops are normalised by a mean and a standard deviation that are not its own."""
+        other = copy.copy(self)
+        other.mean, other.std = mean, std
+        return other
 
     @cached_property
     def notes(self) -> list[NotedClip]:

@@ -4,7 +4,7 @@ import hashlib
 import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -35,14 +35,13 @@ def warn(text: str) -> None:
 
 
 @contextmanager
-def locked(out: Path, say: Callable[[str], None] = warn) -> Iterator[None]:
-    """Create the folder of the store and keep other processes from writing to it and reading it.
+def writing(out: Path, say: Callable[[str], None] = warn) -> Iterator[None]:
+    """Create the folder of the store and keep other processes from writing to it, see `unread` for those that read it.
 
-    It waits for one that writes. The locks end with this process.
+    It waits for one that writes, so that it may be up to date by then. The lock ends with this process.
 
     Raises:
         ValueError: out holds something else, or cannot be written to.
-        RuntimeError: another process reads the store.
     """
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out} is a file: choose another folder for the store")
@@ -52,12 +51,20 @@ def locked(out: Path, say: Callable[[str], None] = warn) -> Iterator[None]:
         try:
             out.mkdir(parents=True, exist_ok=True)
             held.enter_context(_alone(out, say))
-            held.enter_context(exclusive(out / IN_USE, f"{out} is in use, {READ_BY}"))
             (out / "shards").mkdir(exist_ok=True)
         except OSError as error:
             fault = f"cannot be written to ({error.strerror or error}), and is not up to date with its sources"
             raise ValueError(f"{out} {fault}: choose another folder, or free it") from error
         yield
+
+
+def unread(out: Path) -> AbstractContextManager[None]:
+    """Keep other processes from reading a store, while it changes.
+
+    Raises:
+        RuntimeError: one reads it.
+    """
+    return exclusive(out / IN_USE, f"{out} is in use, {READ_BY}")
 
 
 @contextmanager

@@ -187,7 +187,7 @@ def _find_store(data: Mapping[str, Any]) -> tuple[Store | None, str]:
         return None, str(error)
     if store.fingerprint != data["fingerprint"]:
         return None, f"the store {folder} now holds other data than the run was trained on"
-    return store, ""
+    return store.normalised(data["mean"], data["std"]), ""
 
 
 def _names(folders: Sequence[Path]) -> list[str]:

@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 from torch.nn import Module
 
+from melmask.data.store import Store
 from melmask.files import read_json, read_tensors, select_prefix
 from melmask.frameworks import Framework
 from melmask.logmel import LogMelSpec
@@ -20,7 +21,7 @@ from melmask.nn.shipped import PREFIX, shipped_file
 from melmask.nn.vit import SIZES, Encoder
 from melmask.train.checkpoint import MODEL
 from melmask.train.recipe import Recipe
-from melmask.train.run_folder import CHECKPOINT, INIT, RECIPE, kept_encoder, split_step
+from melmask.train.run_folder import CHECKPOINT, INIT, RECIPE, kept_encoder, read_data, split_step
 
 # What the command pretrain starts a recipe's runs from if it is not told.
 STARTS = {"quick-msm-mae": "tiny"}
@@ -175,6 +176,16 @@ def find_initial(init: str | Path | None, run: Path, recipe: Recipe, spec: LogMe
     if (run / RECIPE).exists() and before.get("identity") != initial.identity:
         raise ValueError(f"{run} was not started from {source} as it is now: leave it out, or choose another folder")
     return initial
+
+
+def normalised_for(run: Path, store: Store, initial: Initial | None, resume: bool) -> Store:
+    """The store, normalised as the run's encoder knows its input: by the statistics of the weights it starts from.
+
+    Without such weights they are the store's own. A run that is resumed keeps those that it was begun with.
+    """
+    if begun := read_data(run) if resume else {}:
+        return store.normalised(begun["mean"], begun["std"])
+    return store.normalised(initial.saved.front_end.mean, initial.saved.front_end.std) if initial else store
 
 
 def read_initial(run: Path) -> dict[str, Any]:

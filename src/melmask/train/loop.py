@@ -25,7 +25,7 @@ from melmask.train.callbacks import Callback, Callbacks, Started, warn
 from melmask.train.checkpoint import REMEDY, load_training, save_training, step_of
 from melmask.train.distributed import RANK_TIMEOUT_S, World, join_world
 from melmask.train.extension import check_settings, find_extension, settings_of
-from melmask.train.initial import Initial, find_initial, stated_features
+from melmask.train.initial import Initial, find_initial, normalised_for, stated_features
 from melmask.train.masker import Masker
 from melmask.train.monitors import effective_rank, feature_deviation
 from melmask.train.optimiser import clip_gradients, decay_start, learning_rate, make_optimiser
@@ -105,10 +105,11 @@ def pretrain(
         if not store.has_checksums:
             note(f"{store.folder} {EARLIER}")
         recipe = recipe.on(store)
+        initial = find_initial(init, run, recipe, store.spec)
+        store = normalised_for(run, store, initial, resume)
         loader = recipe.make_loader(store, world.device)
         extension = find_extension(run, recipe, loader.crops_per_epoch) if resume else None
         recipe = extension.recipe if extension else recipe
-        initial = find_initial(init, run, recipe, store.spec)
         world.wait()  # no process looks at the folder while the first one makes it
         if world.is_first:
             before = extension.before if extension else recipe

@@ -2,7 +2,8 @@
 
 ======================  ====================================================================================
 recipe.json             every setting of the run
-data.json               the store: its path (or "procedural"), fingerprint, mean and standard deviation
+data.json               the store: its path (or "procedural") and fingerprint; and the mean and standard deviation that
+                        its log-mels are normalised by
 checkpoint.safetensors  the training's state after the last saved step, to resume from
 stable.safetensors      of the schedule "wsd": the state at the last step before the learning rate falls
                         (`melmask.train.extension`)
@@ -27,7 +28,7 @@ from melmask.locks import exclusive
 from melmask.nn.encoder_file import ENCODER
 from melmask.train.recipe import Recipe
 
-DATA_REMEDY = "restore it from a copy; the store's own store.json has the fingerprint, mean and std"
+DATA_REMEDY = "restore it from a copy; the store's store.json has the fingerprint, and the encoder file mean and std"
 KEPT = "encoders"  # folder of the encoders that are kept along a run
 RECIPE, DATA, CHECKPOINT, LOG = "recipe.json", "data.json", "checkpoint.safetensors", "log.jsonl"
 STABLE = "stable.safetensors"  # of a run that can be extended
@@ -196,13 +197,13 @@ def split_step(path: Path) -> tuple[Path, int | None]:
 
 
 def read_data(run: Path) -> dict[str, Any]:
-    """What data.json says of the store: store, fingerprint, mean and std; empty if the run has none.
+    """What data.json says: store, fingerprint, and the mean and std that normalise; empty if the run has none.
 
     Raises:
         ValueError: it is damaged.
     """
     path = run / DATA
-    needed = {"store": str, "fingerprint": str}
+    needed = {"store": str, "fingerprint": str, "mean": float, "std": float}
     return read_json(path, "description of a run's data", needed, DATA_REMEDY) if path.exists() else {}
 
 

@@ -12,7 +12,10 @@ CROPS_AT_ONCE = 64
 
 @torch.no_grad()
 def learn_whitening(encoder: Encoder, crops: Batch, layers: Layers) -> Whitening:
-    """Learn the whitening of the time steps of unmasked crops, without those that are padding throughout.
+    """Learn the whitening of the time steps of unmasked crops.
+
+    Each is encoded without the padding that its batch needs, as recordings are embedded: features of a short crop are
+    others beside padding.
 
     Args:
         encoder: on any device; its mode is kept.
@@ -25,12 +28,13 @@ def learn_whitening(encoder: Encoder, crops: Batch, layers: Layers) -> Whitening
     device, was_training = next(encoder.parameters()).device, encoder.training
     encoder.eval()
     steps = []
-    for first in range(0, len(crops.log_mel), CROPS_AT_ONCE):
-        log_mel = crops.log_mel[first : first + CROPS_AT_ONCE].to(device)
-        grid = grid_of(log_mel, encoder.patch_shape)
-        numbers = layer_numbers(layers, encoder.size.depth)
-        found = torch.cat(time_steps(encoder, patchify(log_mel, encoder.patch_shape), grid, numbers), dim=2)
-        num_steps = -(-crops.num_valid_frames[first : first + CROPS_AT_ONCE] // encoder.patch_shape[1])
-        steps.append(found[torch.arange(grid.time) < num_steps[:, None]].cpu())
+    numbers = layer_numbers(layers, encoder.size.depth)
+    frames = encoder.patch_shape[1]
+    num_steps = -(-crops.num_valid_frames // frames)
+    for length in num_steps.unique().tolist():
+        for some in torch.split((num_steps == length).nonzero()[:, 0], CROPS_AT_ONCE):
+            log_mel = crops.log_mel[some, :, : length * frames].to(device)
+            grid, patches = grid_of(log_mel, encoder.patch_shape), patchify(log_mel, encoder.patch_shape)
+            steps.append(torch.cat(time_steps(encoder, patches, grid, numbers), dim=2).flatten(0, 1).cpu())
     encoder.train(was_training)
     return Whitening.learn(torch.cat(steps))

@@ -450,6 +450,22 @@ def test_two_at_once(folder: Path, tmp_path: Path) -> None:
     assert said == [f"waiting for another process that writes to {store.folder}"]
 
 
+def test_who_waited_for_a_writer_finds_nothing_to_do_and_does_not_mind_readers(folder: Path, tmp_path: Path) -> None:
+    """Of two calls at once, the first one's store may be trained on by the time that the second has waited for it."""
+    other, readers = prepare([folder / "0.flac"], tmp_path / "store", num_workers=0), []
+
+    def make_and_read(text: str) -> None:
+        writer.kill()
+        writer.wait()
+        readers.append(hold(prepare([folder], other.folder, num_workers=0), IN_USE, "shared"))
+
+    with hold(other, STORE_MARK, "exclusive") as writer:
+        store = prepare([folder], other.folder, num_workers=0, say=make_and_read)
+    assert len(store) == 7 and readers[0].poll() is None
+    with readers[0] as reader:
+        reader.kill()
+
+
 def test_a_store_on_a_disk_that_is_only_read(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = prepare([folder], tmp_path / "store", num_workers=0)
     really_open = os.open

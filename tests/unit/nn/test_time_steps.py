@@ -17,6 +17,7 @@ from melmask.nn.vit import Size, random_encoder
 from melmask.train import loop
 from melmask.train.recipe import RECIPES
 from melmask.train.run_folder import CHECKPOINT
+from melmask.train.whiten import learn_whitening
 
 pytestmark = pytest.mark.numerical
 
@@ -77,6 +78,25 @@ def test_an_encoder_file_keeps_its_whitening_and_its_encoder_applies_it(store, t
     assert encoder.untrained().settings == FeatureSettings("last", "mean+std", whitened="no")
     with pytest.raises(ValueError, match=r"no whitening of layers \(1,\)"):
         PretrainedEncoder.load(path, FeatureSettings((1,), whitened="yes"))
+
+
+def test_a_whitening_is_learned_from_time_steps_as_they_are_embedded(store):
+    """Short recordings are encoded without the padding to the longest of their batch, which changes features."""
+    recipe = dataclasses.replace(RECIPES["micro-msm-mae"], crop_frames=160)
+    crops = recipe.make_loader(store).sample(len(store))
+    assert len(set(crops.num_valid_frames.tolist())) > 1 and crops.log_mel.shape[2] == 160
+    encoder = random_encoder(Size(32, 2, 2), (16, 16))
+    found = learn_whitening(encoder, crops, "last")
+    embedding = PretrainedEncoder(encoder, FrontEnd(store.spec, store.mean, store.std), 160)
+    clips = [
+        embedding.frames(store.log_mel(row, start, start + length))[0]
+        for row, start, length in zip(
+            crops.clip.tolist(), crops.start_frame.tolist(), crops.num_valid_frames.tolist(), strict=True
+        )
+    ]
+    expected = Whitening.learn(torch.from_numpy(np.concatenate(clips)))
+    assert torch.allclose(found.mean, expected.mean, atol=1e-4)
+    assert torch.allclose(found.matrix, expected.matrix, rtol=1e-2, atol=1e-2)
 
 
 def test_a_run_learns_its_whitening_from_its_own_crops_and_trains_as_without(store, tmp_path):

@@ -1,6 +1,8 @@
 """A run that starts from other weights: which it takes, what is said of them, and what is refused."""
 
 import json
+import os
+import signal
 
 import pytest
 import torch
@@ -10,12 +12,14 @@ from melmask.files import read_tensors, select_prefix, write_tensors
 from melmask.logmel import LogMelSpec
 from melmask.nn.encoder_file import ENCODER, EncoderFile
 from melmask.nn.vit import SIZES, Size
+from melmask.report.crops import crops_of
+from melmask.study.runs import read_runs
 from melmask.train import loop
 from melmask.train.checkpoint import MODEL
 from melmask.train.distributed import World
 from melmask.train.initial import Initial
 from melmask.train.recipe import Recipe
-from melmask.train.run_folder import CHECKPOINT, INIT, RECIPE
+from melmask.train.run_folder import CHECKPOINT, DATA, INIT, RECIPE
 from published import published_tensors, save_published
 
 
@@ -237,6 +241,36 @@ def test_a_run_starts_from_the_encoder_that_comes_with_melmask(shipped_tiny, sto
     loop.pretrain(recipe("msm-mae", **settings), store, run, resume=True)
     again = melmask.pretrain(recipe("msm-mae", **settings), store, tmp_path / "again", init=run / ENCODER)
     assert EncoderFile.load(again / ENCODER).layers == (1, 2)
+
+
+def test_a_run_keeps_the_normalisation_of_the_weights_it_starts_from(shipped_tiny, store, tmp_path):
+    """Its encoder knows its input so: recordings that are louder than those it was trained on are louder to it."""
+    front_end = EncoderFile.load(shipped_tiny).front_end
+    assert (front_end.mean, front_end.std) != pytest.approx((store.mean, store.std), abs=0.1)
+    settings = recipe("msm-mae", size="micro", position_order="freq-time", mask_ratio=0.5)
+    run = melmask.pretrain(settings, store, tmp_path / "run", init="tiny")
+    again = melmask.pretrain(settings, store, tmp_path / "again", init=run / ENCODER)
+    for folder in (run, again):
+        data = json.loads((folder / DATA).read_text())
+        assert EncoderFile.load(folder / ENCODER).front_end == front_end
+        assert (data["mean"], data["std"]) == (front_end.mean, front_end.std)
+    [found] = read_runs([run])  # as reports do
+    crops = crops_of(found, found.store, 1)
+    row, start = int(crops.clip[0]), int(crops.start_frame[0])
+    log_mel = store.log_mel(row, start)[:48].astype("float32").T
+    expected = torch.from_numpy((log_mel - front_end.mean) / front_end.std)
+    assert torch.allclose(crops.log_mel[0, :, : expected.shape[1]], expected, atol=1e-4)
+
+
+def test_a_run_that_was_begun_with_the_stores_own_normalisation_is_resumed_with_it(shipped_tiny, store, tmp_path):
+    settings = recipe("msm-mae", size="micro", position_order="freq-time", steps=4, save_every=2)
+    run, before = tmp_path / "run", {"mean": store.mean, "std": store.std}
+    stop = lambda entry: os.kill(os.getpid(), signal.SIGTERM) if entry.step == 2 else None  # noqa: E731
+    assert not loop.pretrain(settings, store, run, init="tiny", report=stop)
+    (run / DATA).write_text(json.dumps(json.loads((run / DATA).read_text()) | before))  # as earlier versions did
+    loop.pretrain(settings, store, run, resume=True)
+    front_end = EncoderFile.load(run / ENCODER).front_end
+    assert {"mean": front_end.mean, "std": front_end.std} == before
 
 
 def test_a_recipe_of_another_form_than_the_shipped_encoder_is_told_what_it_needs(shipped_tiny, store, tmp_path):

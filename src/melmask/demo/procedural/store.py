@@ -19,7 +19,7 @@ from melmask.data.prepare import num_cores
 from melmask.data.processes import in_processes
 from melmask.data.shards import ShardWriter
 from melmask.data.store import DESCRIPTION, Store, StoredClip, write_tables
-from melmask.data.writing import HASHED_VERSION, describe, digest, locked, warn, write_info
+from melmask.data.writing import HASHED_VERSION, describe, digest, unread, warn, write_info, writing
 from melmask.demo.procedural.stream import NAME
 from melmask.demo.procedural.synthesise import VERSION, leading_family, synthesise
 from melmask.files import atomic_write, checksum, remove_temporaries, write_bytes, write_json
@@ -31,6 +31,8 @@ LENGTHS = 0x51  # of the random numbers of lengths, among all that a seed gives
 CLIPS_PER_SHARD, CLIPS_AT_ONCE, NUM_FOLDS = 256, 32, 5
 MARK = "procedural.json"  # how the store is made; written before its shards
 DEFAULT_SPEC = LogMelSpec()
+
+Progress = Callable[[int, int], None]  # (clips made, clips in total)
 
 
 @dataclass(frozen=True)
@@ -141,7 +143,7 @@ def make_store(
     seed: int = 0,
     spec: LogMelSpec = DEFAULT_SPEC,
     num_workers: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Store:
     """Make a store of procedural sound. A killed call resumes; more hours of one seed add to what is there.
 
@@ -166,26 +168,41 @@ def make_store(
         raise ValueError(f"{out} holds a store of recordings: choose another folder for procedural sound")
     made_by, shards = {"version": VERSION, "seed": seed, "hours": hours}, _plan(out / "shards", hours, seed, spec)
     current = _current(out, shards, made_by)
-    if current is not None:
+    if current is None:
+        with writing(out):
+            current = _current(out, shards, made_by)  # again: another process may have made it
+            if current is None:
+                with unread(out):
+                    return _make(out, shards, made_by, spec, num_workers, progress)
+    if progress:
+        progress(len(current), len(current))
+    return current
+
+
+def _make(
+    out: Path,
+    shards: Sequence[SoundShard],
+    made_by: dict[str, Any],
+    spec: LogMelSpec,
+    num_workers: int | None,
+    progress: Progress | None,
+) -> Store:
+    """The store, of which intact shards are kept; the folder is locked."""
+    write_json(out / MARK, {**made_by, "spec": spec.to_dict()})
+    remove_temporaries(out / "shards")
+    verifier = Verifier(out / "shards")
+    for shard in shards:
+        try:
+            shard.mend(verifier)
+        except Damaged as error:
+            warn(f"damaged, and made again in {out}: {error.path.name}: {error.fault}")
+    num_done, num_clips = 0, sum(len(shard.lengths_s) for shard in shards)
+    for shard in _made(shards, num_cores() if num_workers is None else num_workers):
+        num_done += len(shard.lengths_s)
         if progress:
-            progress(len(current), len(current))
-        return current
-    with locked(out):
-        write_json(out / MARK, {**made_by, "spec": spec.to_dict()})
-        remove_temporaries(out / "shards")
-        verifier = Verifier(out / "shards")
-        for shard in shards:
-            try:
-                shard.mend(verifier)
-            except Damaged as error:
-                warn(f"damaged, and made again in {out}: {error.path.name}: {error.fault}")
-        num_done, num_clips = 0, sum(len(shard.lengths_s) for shard in shards)
-        for shard in _made(shards, num_cores() if num_workers is None else num_workers):
-            num_done += len(shard.lengths_s)
-            if progress:
-                progress(num_done, num_clips)
-        _write_store(out, shards, made_by)
-        return Store.open(out)
+            progress(num_done, num_clips)
+    _write_store(out, shards, made_by)
+    return Store.open(out)
 
 
 def _current(out: Path, shards: Sequence[SoundShard], made_by: dict[str, Any]) -> Store | None:
