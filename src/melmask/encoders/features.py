@@ -1,5 +1,6 @@
 """Which features are read from an encoder, and how the time steps of a clip are pooled."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,8 @@ Precision = Literal["float32", "bf16", "auto"]
 Whitened = Literal["auto", "yes", "no"]
 
 NUM_QUARTERS = 4
+MIN_STEPS = 12  # of quarters, three of each: a clip of fewer time steps is read several times
+OFFSETS = (0.0, 0.5, 0.25, 0.75)  # of these readings, in time steps
 WHITENED = ", whitened"  # in words, which the settings of an untrained baseline lack
 VECTORS = {"mean": 1, "max": 1, "std": 1, "quarters": NUM_QUARTERS}  # of the length of a time step, by statistic
 
@@ -33,7 +36,8 @@ class FeatureSettings:
             output. The last passes through the encoder's own norm, others through one without weights. "auto" is what
             the encoder's file states, and "last" where it states nothing.
         pooling: statistics over all time steps of the whole clip, concatenated; "quarters" are the means of four equal
-            parts of its length, which keep the order of what is heard. "auto" likewise, or "mean".
+            parts of its length, which keep the order of what is heard; with them, a clip of few time steps is read at
+            several offsets (`offsets`). "auto" likewise, or "mean".
         precision: of the encoder's matrix products; "auto" is bf16 where the hardware computes in it, else float32, so
             that features differ between machines, by about a hundredth of their deviation.
         whitened: whether the whitening of the file is applied to time steps before they
@@ -122,31 +126,56 @@ def stated_by(saved: EncoderFile, file: Path) -> FeatureSettings:
         raise ValueError(f"{file} is of another version of melmask: {error}") from error
 
 
+def offsets(num_steps: int, step_frames: int, pooling: Pooling) -> tuple[int, ...]:
+    """By how many frames a clip is delayed, each time that it is read: once, and if it is short twice or four times.
+
+    A clip of a few time steps, as of 0.4 s, gives little to take statistics of, and its quarters are hardly apart.
+    Delayed by a part of a time step, its patches lie elsewhere, and all statistics are of the time steps of all
+    readings. Of longer clips this adds nothing (LOG.md).
+
+    Args:
+        num_steps: of the clip.
+        step_frames: frames of a time step.
+        pooling: only "quarters" are read several times.
+
+    Source: ours; patches that overlap, as of AST, arXiv 2104.01778, serve the same end within one reading.
+
+    >>> [offsets(num_steps, 16, "mean+std+quarters") for num_steps in (3, 6, 12)]
+    [(0, 8, 4, 12), (0, 8), (0,)]
+    """
+    times = min(2 ** math.ceil(math.log2(max(MIN_STEPS / num_steps, 1))), len(OFFSETS)) if "quarters" in pooling else 1
+    return tuple(dict.fromkeys(int(offset * step_frames) for offset in OFFSETS[:times]))
+
+
 class Pool:
     """Running statistics over the time steps of several clips, which come in pieces and in any order.
 
     Sums are kept in float64, in which the square of a float32 is exact.
 
     Args:
-        num_steps: time steps of each clip, at least one.
+        num_steps: time steps of each clip, at least one, of each time that it is read.
         num_dims: of a time step.
         pooling: which statistics, concatenated; the standard deviation divides by the number of steps.
     """
 
-    def __init__(self, num_steps: Sequence[int], num_dims: int, pooling: Pooling) -> None:
-        self._num_steps = np.array(num_steps, np.int64)[:, None]
+    def __init__(self, num_steps: Sequence[Sequence[int]], num_dims: int, pooling: Pooling) -> None:
+        self._readings = num_steps
+        self._num_steps = np.array([sum(of_clip) for of_clip in num_steps], np.int64)[:, None]
         self._statistics = pooling.split("+")
         self._sum = np.zeros((len(num_steps), num_dims))
         self._squares = np.zeros_like(self._sum) if "std" in self._statistics else None
         self._max = np.full(self._sum.shape, -np.inf, np.float32) if "max" in self._statistics else None
         self._quarters = np.zeros((len(num_steps), NUM_QUARTERS, num_dims)) if "quarters" in self._statistics else None
 
-    def add(self, pieces: Sequence[tuple[int, int]], layers: Sequence[Float[Tensor, "b time d"]]) -> None:
+    def add(
+        self, pieces: Sequence[tuple[int, int]], layers: Sequence[Float[Tensor, "b time d"]], reading: int = 0
+    ) -> None:
         """Add a piece of some clips; a clip may occur several times.
 
         Args:
             pieces: number of the clip, and its time step that the piece starts at.
             layers: features of their time steps, a tensor a layer.
+            reading: number of the time that these clips are read.
         """
         clips = [clip for clip, _ in pieces]
         _each(np.add, self._sum, clips, [layer.double().sum(dim=1) for layer in layers])
@@ -157,7 +186,10 @@ class Pool:
         if self._quarters is not None:
             length = layers[0].shape[1]
             share = np.stack(
-                [_share_of_quarters(first, length, int(self._num_steps[clip, 0])) for clip, first in pieces]
+                [
+                    _share_of_quarters(first, length, self._readings[clip][reading]) / len(self._readings[clip])
+                    for clip, first in pieces
+                ]
             )
             weight = torch.from_numpy(share).to(layers[0].device)
             _each(np.add, self._quarters, clips, [weight @ layer.double() for layer in layers])

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from melmask.data.store import Store
 from melmask.encoders.base import Allocate, Progress, in_memory, no_progress
-from melmask.encoders.features import DEFAULT_SETTINGS, UNSTATED, FeatureSettings, Pool, stated_by
+from melmask.encoders.features import DEFAULT_SETTINGS, UNSTATED, FeatureSettings, Pool, offsets, stated_by
+from melmask.encoders.frames import ReadFrames, delayed_frames, frames_of, stored_frames
 from melmask.encoders.recordings import Audio, grouped, is_one, log_mels
 from melmask.encoders.timesteps import TimeSteps, finite, half
 from melmask.logmel import LogMelSpec
@@ -31,7 +32,6 @@ from melmask.train.run_folder import kept_encoder, split_step
 TOKENS_PER_BATCH = 8192
 CLIPS_AT_ONCE = 1024  # more would batch no better, and their sums in float64 be larger than the embeddings
 
-ReadFrames = Callable[[int, int, int], Float[np.ndarray, "frame mel"]]  # (clip, first frame, one past the last)
 Encoded = tuple[list[tuple[int, int]], list[Tensor]]  # (clip, first step) of some chunks; b time d of each layer
 
 
@@ -153,6 +153,8 @@ class PretrainedEncoder:
         other = () if order == "freq-time" else (order,)  # so that encoders of before there was another keep their hash
         form = (encoder.size, encoder.patch_shape, self.crop_frames, self.layers, self.settings.pooling, *other)
         digest = hashlib.sha256(repr((self.front_end, form)).encode())
+        if "quarters" in self.settings.pooling:
+            digest.update(b"short clips at several offsets")  # which earlier versions read once
         if self.settings.precision != "float32":
             digest.update(self.settings.precision.encode())
         for name, tensor in sorted(encoder.state_dict().items()):
@@ -207,7 +209,7 @@ class PretrainedEncoder:
                 of another type of numbers; or the columns of an array are channels.
         """
         groups = grouped(log_mels(audio, sample_rate_hz, self.spec), CLIPS_AT_ONCE)
-        vectors = [self._pooled([len(clip) for clip in group], _frames_of(group)) for group in groups]
+        vectors = [self._pooled([len(clip) for clip in group], frames_of(group)) for group in groups]
         return finite(np.concatenate(vectors), self.name)[0 if is_one(audio) else slice(None)]
 
     def embed_frames(
@@ -240,7 +242,7 @@ class PretrainedEncoder:
         if not len(log_mel) or log_mel.shape[1] != self.spec.num_mels:
             raise ValueError(f"log-mel of {log_mel.shape}: at least one frame of {self.spec.num_mels} bands is needed")
         steps = np.empty((self.num_steps(len(log_mel)), self.num_step_dims), np.float32)
-        for chunks, layers in self._encoded([len(log_mel)], _frames_of([log_mel])):
+        for chunks, layers in self._encoded([len(log_mel)], frames_of([log_mel])):
             for (_, step), of_chunk in zip(chunks, torch.cat(layers, dim=2).cpu().numpy(), strict=True):
                 steps[step : step + len(of_chunk)] = of_chunk
         return steps, self.timestamps_s(len(steps), len(log_mel))
@@ -260,11 +262,11 @@ class PretrainedEncoder:
         """
         rows = self._rows(store, rows)
         num_frames = [int(store.clips.num_frames[row]) for row in rows]
-        report = self._counting(num_frames, progress)
+        report = self._counting([n + delay for n in num_frames for delay in self._delays(n)], progress)
         embeddings = np.empty((len(rows), self.num_dims), np.float32)
         for first in range(0, len(rows), CLIPS_AT_ONCE):
             some = slice(first, first + CLIPS_AT_ONCE)
-            embeddings[some] = self._pooled(num_frames[some], _stored_frames(store, rows[some]), report)
+            embeddings[some] = self._pooled(num_frames[some], stored_frames(store, rows[some]), report)
         return finite(embeddings, self.name, lambda row: store.clips[rows[row]].clip.path)
 
     def time_steps(
@@ -289,7 +291,7 @@ class PretrainedEncoder:
         length = np.array([self.num_steps(frames) for frames in num_frames])
         start = np.cumsum(length) - length
         steps = allocate((int(length.sum()), self.num_step_dims))
-        for chunks, layers in self._encoded(num_frames, _stored_frames(store, rows)):
+        for chunks, layers in self._encoded(num_frames, stored_frames(store, rows)):
             what = f"features of {store.clips[rows[chunks[0][0]]].clip.path}, or of a clip of as many frames,"
             features = half(torch.cat(layers, dim=2).cpu().numpy(), what)
             for (i, step), of_chunk in zip(chunks, features, strict=True):
@@ -330,11 +332,21 @@ class PretrainedEncoder:
         self, num_frames: Sequence[int], read: ReadFrames, report: Callable[[int], None] = lambda num_chunks: None
     ) -> Float32[np.ndarray, "clip dim"]:
         """Embeddings of some clips; arguments as of `_encoded`, and ``report`` takes the number of chunks just done."""
-        pool = Pool([self.num_steps(frames) for frames in num_frames], self.num_step_dims, self.settings.pooling)
-        for chunks, layers in self._encoded(num_frames, read):
-            pool.add(chunks, layers)
-            report(len(chunks))
+        delays = [self._delays(frames) for frames in num_frames]
+        num_steps = [[self.num_steps(n + delay) for delay in own] for n, own in zip(num_frames, delays, strict=True)]
+        pool = Pool(num_steps, self.num_step_dims, self.settings.pooling)
+        most = max(delays, key=len)
+        for reading, delay in enumerate(most):
+            clips = [clip for clip, own in enumerate(delays) if reading < len(own)]
+            delayed = delayed_frames(read, clips, delay, self.spec.silence)
+            for chunks, layers in self._encoded([num_frames[clip] + delay for clip in clips], delayed):
+                pool.add([(clips[i], step) for i, step in chunks], layers, reading)
+                report(len(chunks))
         return pool.pooled()
+
+    def _delays(self, num_frames: int) -> tuple[int, ...]:
+        """The frames of silence before a clip, each time that it is read to be pooled."""
+        return offsets(self.num_steps(num_frames), self.encoder.patch_shape[1], self.settings.pooling)
 
     def _encoded(self, num_frames: Sequence[int], read: ReadFrames) -> Iterator[Encoded]:
         """All chunks of all clips, in batches of one length: (clip, first step) of each, and their features by layer.
@@ -381,11 +393,3 @@ class PretrainedEncoder:
         with autocast_for(self.settings.precision, self.device)():
             layers = time_steps(self.encoder, patches, grid, self.layers)
         return [self.whitening(torch.cat(layers, dim=2))] if self.whitening else layers
-
-
-def _stored_frames(store: Store, rows: Sequence[int]) -> ReadFrames:
-    return lambda clip, start, stop: store.log_mel(rows[clip], start, stop)
-
-
-def _frames_of(clips: Sequence[Float[np.ndarray, "_ mel"]]) -> ReadFrames:
-    return lambda clip, start, stop: clips[clip][start:stop]

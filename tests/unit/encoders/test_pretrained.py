@@ -11,7 +11,7 @@ from bounds import assert_features_close
 from melmask.data.prepare import prepare
 from melmask.data.store import Store
 from melmask.encoders import features, pretrained
-from melmask.encoders.features import Pool
+from melmask.encoders.features import Pool, offsets
 from melmask.encoders.pretrained import FeatureSettings, PretrainedEncoder
 from melmask.nn.encoder_file import ENCODER, EncoderFile, FrontEnd
 from melmask.nn.vit import Encoder, Size
@@ -73,20 +73,42 @@ def test_batches_of_any_size_give_the_same_embeddings(clips, settings, monkeypat
 def test_an_embedding_pools_all_time_steps_of_the_clip(clips, settings):
     """`frames` takes one clip at a time, so this also checks that chunks are joined in their order."""
     encoder = frozen(clips, settings)
+    kept = encoder.time_steps(clips)
     steps = [encoder.frames(clips.log_mel(row))[0].astype(np.float64) for row in range(4)]
     assert len(steps[1]) == 32 and encoder.num_steps(clips.clips[1].num_frames) == 32  # 501 frames, of which 11 pad
+    assert kept.steps.dtype == np.float16 and len(kept) == 4
+    assert all(np.abs(kept.clip(row) - steps[row]).max() < 4e-3 for row in range(4))
+    if "quarters" in settings.pooling:
+        return  # short clips are read several times: the test below
     expected = np.stack([clip.mean(axis=0) for clip in steps])
     if settings.pooling == "mean+max":
         expected = np.hstack([expected, np.stack([clip.max(axis=0) for clip in steps])])
     if "std" in settings.pooling:
         expected = np.hstack([expected, np.stack([clip.std(axis=0) for clip in steps])])
-    if "quarters" in settings.pooling:
-        quarters = [clip.repeat(4, axis=0).reshape(4, len(clip), -1).mean(axis=1).ravel() for clip in steps]
-        expected = np.hstack([expected, np.stack(quarters)])
     assert_features_close(encoder.embed_store(clips), expected, SIZE)
-    kept = encoder.time_steps(clips)
-    assert kept.steps.dtype == np.float16 and len(kept) == 4
-    assert all(np.abs(kept.clip(row) - steps[row]).max() < 4e-3 for row in range(4))
+
+
+def test_quarters_of_a_clip_of_few_time_steps_are_of_readings_at_several_offsets(clips):
+    encoder, seen = frozen(clips, FeatureSettings(pooling="mean+std+quarters")), []
+    found = encoder.embed_store(clips, progress=lambda done, total: seen.append((done, total)))
+    for row, delays in enumerate(((0, 8), (0,), (0,), (0,))):  # of 7, 32, 15 and 32 time steps
+        clip = np.asarray(clips.log_mel(row), np.float32)
+        silence = [np.full((delay, clip.shape[1]), clips.spec.silence, np.float32) for delay in delays]
+        readings = [encoder.frames(np.concatenate([before, clip]))[0].astype(np.float64) for before in silence]
+        steps = np.concatenate(readings)
+        quarters = [one.repeat(4, axis=0).reshape(4, len(one), -1).mean(axis=1).ravel() for one in readings]
+        expected = np.hstack([steps.mean(axis=0), steps.std(axis=0), np.mean(quarters, axis=0)])
+        assert_features_close(found[row], expected, SIZE)
+    assert seen[-1][0] == seen[-1][1] == 17 + 2  # chunks, and those of the second reading
+    assert_features_close(encoder.embed_store(clips, [3, 0])[1], found[0], SIZE)
+
+
+def test_a_short_clip_is_read_until_three_time_steps_fall_into_each_quarter_and_four_times_at_most():
+    four, two, one = (0, 8, 4, 12), (0, 8), (0,)
+    for num_steps, expected in {1: four, 5: four, 6: two, 11: two, 12: one, 99: one}.items():
+        assert offsets(num_steps, 16, "mean+std+quarters") == expected
+        assert offsets(num_steps, 16, "mean+std") == (0,)
+    assert offsets(1, 2, "mean+std+quarters") == (0, 1) and offsets(1, 1, "mean+std+quarters") == (0,)
 
 
 def test_progress_ends_at_its_total(clips):
@@ -156,7 +178,7 @@ def test_pieces_in_any_order_give_the_statistics_of_the_whole():
         ("mean+std", deviation),
         ("mean+std+quarters", np.hstack([deviation, quarters])),
     ):
-        pool = Pool([50, 50], 6, pooling)
+        pool = Pool([[50], [50]], 6, pooling)
         for first, last in ((20, 50), (0, 3), (3, 20)):
             layers = torch.from_numpy(steps[[1, 0], first:last]).split(2, dim=2)
             pool.add([(1, first), (0, first)], list(layers))
@@ -166,7 +188,7 @@ def test_pieces_in_any_order_give_the_statistics_of_the_whole():
 
 def test_the_layers_of_quarters_stand_side_by_side():
     steps = torch.arange(8.0).reshape(1, 4, 2)
-    pool = Pool([4], 4, "mean+std+quarters")
+    pool = Pool([[4]], 4, "mean+std+quarters")
     pool.add([(0, 0)], [steps, 100 + steps])
     one, other = steps[0], 100 + steps[0]
     assert pool.pooled()[0, 8:].reshape(4, 4).tolist() == torch.cat([one, other], dim=1).tolist()
@@ -179,7 +201,7 @@ def test_quarters_of_a_short_clip_are_parts_of_its_steps():
         (5, [5.4, 7.8, 10.2, 12.6]),
     ):
         values = torch.tensor([5.0, 7, 9, 11, 13])[:num_steps, None]
-        pool = Pool([num_steps], 1, "mean+std+quarters")
+        pool = Pool([[num_steps]], 1, "mean+std+quarters")
         pool.add([(0, 0)], [values[None]])
         assert pool.pooled()[0, 2:].tolist() == pytest.approx(expected, rel=1e-5)
 
@@ -188,7 +210,7 @@ def test_what_does_not_vary_deviates_by_nothing_and_not_by_rounding():
     value = np.float32(0.1)
     steps = np.full((1, 7, 2), value)
     steps[0, ::2, 1] = np.nextafter(value, np.float32(1))
-    pool = Pool([7], 2, "mean+std")
+    pool = Pool([[7]], 2, "mean+std")
     pool.add([(0, 0)], [torch.from_numpy(steps)])
     assert pool.pooled()[0, 2:].tolist() == [0.0, 0.0]
 
