@@ -48,29 +48,31 @@ WARM_UP_STEPS, TIMED_STEPS = 4, 24
 
 MUON = {"optimiser": "muon", "learning_rate": 1e-3}
 CROSS = {"decoder": "cross", "decoded_share": 0.5}
-NOW = MUON | {"patch_shape": (16, 16), "framework_options": CROSS}
+CROSS_ALONE = MUON | {"patch_shape": (16, 16), "framework_options": CROSS}
 M2D = {"framework": "m2d", "mask_ratio": 0.7, "framework_options": RECIPES["quick-m2d"].framework_options}
-# Changes of the recipe tiny-msm-mae; "before" is what it was in LOG.md's runs of 2026-11-25.
+BEFORE_MIXING = {"decoder_depth": 2, "mixed_share": 0.0}
+# Changes of the recipe tiny-msm-mae, which is "mixed-shallow-decoder"; "before" is what it was in LOG.md's runs of
+# 2026-11-25, and those after "cross" are changes of that.
 TRIALS: dict[str, dict[str, Any]] = {
     "before": {"optimiser": "adamw", "learning_rate": 5e-4, "patch_shape": (8, 16), "framework_options": {}},
     "16x16": {"optimiser": "adamw", "learning_rate": 5e-4, "patch_shape": (16, 16), "framework_options": {}},
     "muon": MUON | {"patch_shape": (16, 16), "framework_options": {}},
-    "cross": NOW,
-    "cross-8x16": NOW | {"patch_shape": (8, 16)},
-    "cross-quarter": NOW | {"framework_options": CROSS | {"decoded_share": 0.25}},
-    "shallow-decoder": NOW | {"decoder_depth": 1},
-    "masked-90": NOW | {"mask_ratio": 0.9},
-    "agreement": NOW | {"framework_options": CROSS | {"agreement": 0.1}},
-    "averaged": NOW | {"weights_ema": 0.99},
-    "mixed": NOW | {"mixed_share": 0.5},
-    "mixed-shallow-decoder": NOW | {"mixed_share": 0.5, "decoder_depth": 1},
-    "batch-128": NOW | {"batch_size": 128, "learning_rate": 1.4e-3},
-    "stable": NOW | {"schedule": "wsd"},
-    "dwm": NOW | {"strategy": "dwm"},
-    "procedural-25": NOW | {"procedural_share": 0.25},
-    "procedural-50": NOW | {"procedural_share": 0.5},
-    "procedural-100": NOW | {"procedural_share": 1.0},
-    "m2d": NOW | M2D,
+    "cross": CROSS_ALONE,
+    "cross-8x16": CROSS_ALONE | {"patch_shape": (8, 16)},
+    "cross-quarter": CROSS_ALONE | {"framework_options": CROSS | {"decoded_share": 0.25}},
+    "shallow-decoder": CROSS_ALONE | {"decoder_depth": 1},
+    "masked-90": CROSS_ALONE | {"mask_ratio": 0.9},
+    "agreement": CROSS_ALONE | {"framework_options": CROSS | {"agreement": 0.1}},
+    "averaged": CROSS_ALONE | {"weights_ema": 0.99},
+    "mixed": CROSS_ALONE | {"mixed_share": 0.5},
+    "mixed-shallow-decoder": CROSS_ALONE | {"mixed_share": 0.5, "decoder_depth": 1},
+    "batch-128": CROSS_ALONE | {"batch_size": 128, "learning_rate": 1.4e-3},
+    "stable": CROSS_ALONE | {"schedule": "wsd"},
+    "dwm": CROSS_ALONE | {"strategy": "dwm"},
+    "procedural-25": CROSS_ALONE | {"procedural_share": 0.25},
+    "procedural-50": CROSS_ALONE | {"procedural_share": 0.5},
+    "procedural-100": CROSS_ALONE | {"procedural_share": 1.0},
+    "m2d": CROSS_ALONE | M2D,
 }
 ABOUT = (
     "Accuracy in %, mean over esc50 fold 4, philharmonia_chroma12 fold 3, fsdd_digits10 fold 5, ravdess_emotion8 fold "
@@ -78,7 +80,7 @@ ABOUT = (
     "that judge, ridge with a strength of 1. The budget is processor time, so other work beside a trial costs little."
 )
 COLUMNS = {
-    "trial": "a change of the recipe `tiny-msm-mae`, which is *cross*: `TRIALS` in the script says which",
+    "trial": "a change of the recipe `tiny-msm-mae`, which is *mixed-shallow-decoder*: see `TRIALS` in the script",
     "seeds": "",
     "steps": "",
     "crops": "thousands that were trained on",
@@ -93,20 +95,24 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--audio", type=Path, required=True, help="the folder with the labelled tasks' manifests")
     parser.add_argument("--out", type=Path, default=Path("out/learning"))
     parser.add_argument("--budget-s", type=float, default=600.0, help="seconds of two cores for each trial")
-    parser.add_argument("--trials", nargs="+", default=list(TRIALS), choices=list(TRIALS), metavar="NAME")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--trials", nargs="+", default=list(TRIALS), metavar="NAME[:SEED,SEED]", help="default: all")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of the trials that name none")
     parser.add_argument("--every", type=int, default=1, help="train the probes on every n-th clip only")
     parser.add_argument("--recipe", default="tiny-msm-mae", choices=list(RECIPES), metavar="NAME")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write one row of figures for every line")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="put the table into its section of a page")
     options = parser.parse_args(arguments)
+    named = [name.partition(":")[::2] for name in options.trials]
+    planned = [(trial, [int(seed) for seed in seeds.split(",")] if seeds else options.seeds) for trial, seeds in named]
+    if unknown := [trial for trial, _ in planned if trial not in TRIALS]:
+        parser.error(f"no trial {unknown[0]!r}: choose from {', '.join(TRIALS)}")
     tasks = list(development_tasks(options.audio, options.out / "tasks", options.every))
     store = melmask.prepare(options.data, options.out / "store")
     rows: list[dict[str, Any]] = []
     forms: dict[str, tuple[str, Path]] = {}
-    for trial in options.trials:
-        for seed in options.seeds:
-            recipe = dataclasses.replace(RECIPES[options.recipe], **TRIALS[trial], seed=seed)
+    for trial, seeds in planned:
+        for seed in seeds:
+            recipe = dataclasses.replace(RECIPES[options.recipe], **BEFORE_MIXING | TRIALS[trial], seed=seed)
             run = options.out / f"{trial}-{options.budget_s:g}s-seed{seed}"
             trained = train(recipe, store, run, options.budget_s)
             found = scores(run, tasks, scores_file(run))

@@ -376,20 +376,19 @@ def _msm_mae(recipe: Recipe, **changes: Any) -> Recipe:
     return dataclasses.replace(recipe, **settings)
 
 
-_TINY_MSM_MAE = _msm_mae(
-    _TINY, batch_size=64, accumulate=2, optimiser="muon", learning_rate=1e-3,
-    framework_options=_HALF_BY_CROSS_ATTENTION,
-)  # fmt: skip
+_CROSS_AND_MIXED = {"framework_options": _HALF_BY_CROSS_ATTENTION, "decoder_depth": 1, "mixed_share": 0.5}
 
 RECIPES: dict[str, Recipe] = {
     "micro-m2d": _MICRO,
     "micro-msm-mae": _msm_mae(_MICRO),
-    "quick-msm-mae": _msm_mae(_TINY, steps=1200, learning_rate=1e-3, framework_options=_HALF_BY_CROSS_ATTENTION),
+    "quick-msm-mae": _msm_mae(_TINY, steps=1200, learning_rate=3e-4, **_CROSS_AND_MIXED),
     "quick-m2d": dataclasses.replace(
         _TINY, steps=1200, optimiser="muon", learning_rate=1e-3, framework_options=_FAST_EMA
     ),
     "tiny-m2d": _TINY,
-    "tiny-msm-mae": _TINY_MSM_MAE,
+    "tiny-msm-mae": _msm_mae(
+        _TINY, batch_size=64, accumulate=2, optimiser="muon", learning_rate=1e-3, **_CROSS_AND_MIXED
+    ),
     "small-m2d": dataclasses.replace(_PAPER, size="small"),
     "small-msm-mae": _msm_mae(_PAPER, size="small", decoder_dim=384, decoder_depth=4, decoder_heads=6),
     "base-m2d": _PAPER,

@@ -73,3 +73,8 @@ def test_every_trial_is_read_after_one_budget_and_on_no_fold_that_judges(learnin
         shutil.rmtree(run)
     learning.main(arguments)
     assert json.loads((tmp_path / "rows.json").read_text()) == rows
+    learning.main([*arguments, "--trials", "two:1", "one"])
+    rows = json.loads((tmp_path / "rows.json").read_text())
+    assert [(row["trial"], row["seed"]) for row in rows[:3]] == [("two", 1), ("one", 0), ("one", 1)]
+    with pytest.raises(SystemExit, match="2"):
+        learning.main([*arguments, "--trials", "three:1"])
