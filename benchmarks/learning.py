@@ -13,6 +13,7 @@ import argparse
 import csv
 import dataclasses
 import json
+import re
 import shlex
 import statistics
 import sys
@@ -128,7 +129,8 @@ def main(arguments: list[str] | None = None) -> None:
     title = f"What {options.budget_s / 60:g} minutes of two cores teach"
     hours = sum(stored.num_frames for stored in store.clips) / store.spec.frames_per_s / 3600
     data = f"Trained on {hours:.2f} h of {', '.join(path.stem for path in options.data)}."
-    machines = " and on ".join(dict.fromkeys(row["machine"] for row in rows if "machine" in row))
+    timed_on = [re.sub(", load .* at the start", "", row["machine"]) for row in rows if "machine" in row]
+    machines = " and on ".join(dict.fromkeys(timed_on))
     about = f"{ABOUT} {data} Steps were timed on {machines}."
     command = f"python benchmarks/{{name}}.py {shlex.join(arguments or sys.argv[1:])}"
     publish("learning", title, about, [table_of(rows)], rows, options, command)
