@@ -104,4 +104,6 @@ class LogisticProbe(LinearPrediction, Probe):
 
 def _span(*features: Features) -> Float32[np.ndarray, "dim clip"]:
     """An orthonormal basis of the space that clips span, whose columns are as many as the clips."""
-    return np.linalg.qr(np.concatenate(features).T.astype(np.float64))[0].astype(np.float32)
+    columns = torch.from_numpy(np.concatenate(features).T.astype(np.float64))
+    with following_load() as threads, threads.step(columns.shape[1]):
+        return torch.linalg.qr(columns).Q.float().numpy()
