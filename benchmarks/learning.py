@@ -51,7 +51,7 @@ MUON = {"optimiser": "muon", "learning_rate": 1e-3}
 CROSS = {"decoder": "cross", "decoded_share": 0.5}
 CROSS_ALONE = MUON | {"patch_shape": (16, 16), "framework_options": CROSS}
 M2D = {"framework": "m2d", "mask_ratio": 0.7, "framework_options": RECIPES["quick-m2d"].framework_options}
-BEFORE_MIXING = {"decoder_depth": 2, "mixed_share": 0.0}
+BEFORE_MIXING = {"tiny-msm-mae": {"decoder_depth": 2, "mixed_share": 0.0}}  # of a recipe, before it took these over
 # Changes of the recipe tiny-msm-mae, which is "mixed-shallow-decoder"; "before" is what it was in LOG.md's runs of
 # 2026-11-25, and those after "cross" are changes of that.
 TRIALS: dict[str, dict[str, Any]] = {
@@ -107,13 +107,14 @@ def main(arguments: list[str] | None = None) -> None:
     planned = [(trial, [int(seed) for seed in seeds.split(",")] if seeds else options.seeds) for trial, seeds in named]
     if unknown := [trial for trial, _ in planned if trial not in TRIALS]:
         parser.error(f"no trial {unknown[0]!r}: choose from {', '.join(TRIALS)}")
+    before = BEFORE_MIXING.get(options.recipe, {})
     tasks = list(development_tasks(options.audio, options.out / "tasks", options.every))
     store = melmask.prepare(options.data, options.out / "store")
     rows: list[dict[str, Any]] = []
     forms: dict[str, tuple[str, Path]] = {}
     for trial, seeds in planned:
         for seed in seeds:
-            recipe = dataclasses.replace(RECIPES[options.recipe], **BEFORE_MIXING | TRIALS[trial], seed=seed)
+            recipe = dataclasses.replace(RECIPES[options.recipe], **before | TRIALS[trial], seed=seed)
             run = options.out / f"{trial}-{options.budget_s:g}s-seed{seed}"
             trained = train(recipe, store, run, options.budget_s)
             found = scores(run, tasks, scores_file(run))

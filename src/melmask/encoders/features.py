@@ -22,7 +22,7 @@ Whitened = Literal["auto", "yes", "no"]
 
 NUM_QUARTERS = 4
 MIN_STEPS = 12  # of quarters, three of each: a clip of fewer time steps is read several times
-OFFSETS = (0.0, 0.5, 0.25, 0.75)  # of these readings, in time steps
+DELAYS = (0.0, 0.5, 0.25, 0.75)  # of these readings, in time steps
 WHITENED = ", whitened"  # in words, which the settings of an untrained baseline lack
 VECTORS = {"mean": 1, "max": 1, "std": 1, "quarters": NUM_QUARTERS}  # of the length of a time step, by statistic
 
@@ -36,8 +36,8 @@ class FeatureSettings:
             output. The last passes through the encoder's own norm, others through one without weights. "auto" is what
             the encoder's file states, and "last" where it states nothing.
         pooling: statistics over all time steps of the whole clip, concatenated; "quarters" are the means of four equal
-            parts of its length, which keep the order of what is heard; with them, a clip of few time steps is read at
-            several offsets (`offsets`). "auto" likewise, or "mean".
+            parts of its length, which keep the order of what is heard; with them, a clip of few time steps is read
+            several times (`delays`). "auto" likewise, or "mean".
         precision: of the encoder's matrix products; "auto" is bf16 where the hardware computes in it, else float32, so
             that features differ between machines, by about a hundredth of their deviation.
         whitened: whether the whitening of the file is applied to time steps before they
@@ -126,7 +126,7 @@ def stated_by(saved: EncoderFile, file: Path) -> FeatureSettings:
         raise ValueError(f"{file} is of another version of melmask: {error}") from error
 
 
-def offsets(num_steps: int, step_frames: int, pooling: Pooling) -> tuple[int, ...]:
+def delays(num_steps: int, step_frames: int, pooling: Pooling) -> tuple[int, ...]:
     """By how many frames a clip is delayed, each time that it is read: once, and if it is short twice or four times.
 
     A clip of a few time steps, as of 0.4 s, gives little to take statistics of, and its quarters are hardly apart.
@@ -140,11 +140,11 @@ def offsets(num_steps: int, step_frames: int, pooling: Pooling) -> tuple[int, ..
 
     Source: ours; patches that overlap, as of AST, arXiv 2104.01778, serve the same end within one reading.
 
-    >>> [offsets(num_steps, 16, "mean+std+quarters") for num_steps in (3, 6, 12)]
+    >>> [delays(num_steps, 16, "mean+std+quarters") for num_steps in (3, 6, 12)]
     [(0, 8, 4, 12), (0, 8), (0,)]
     """
-    times = min(2 ** math.ceil(math.log2(max(MIN_STEPS / num_steps, 1))), len(OFFSETS)) if "quarters" in pooling else 1
-    return tuple(dict.fromkeys(int(offset * step_frames) for offset in OFFSETS[:times]))
+    times = min(2 ** math.ceil(math.log2(max(MIN_STEPS / num_steps, 1))), len(DELAYS)) if "quarters" in pooling else 1
+    return tuple(dict.fromkeys(int(delay * step_frames) for delay in DELAYS[:times]))
 
 
 class Pool:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from melmask.data.store import Store
 from melmask.encoders.base import Allocate, Progress, in_memory, no_progress
-from melmask.encoders.features import DEFAULT_SETTINGS, UNSTATED, FeatureSettings, Pool, offsets, stated_by
+from melmask.encoders.features import DEFAULT_SETTINGS, UNSTATED, FeatureSettings, Pool, delays, stated_by
 from melmask.encoders.frames import ReadFrames, delayed_frames, frames_of, stored_frames
 from melmask.encoders.recordings import Audio, grouped, is_one, log_mels
 from melmask.encoders.timesteps import TimeSteps, finite, half
@@ -332,12 +332,12 @@ class PretrainedEncoder:
         self, num_frames: Sequence[int], read: ReadFrames, report: Callable[[int], None] = lambda num_chunks: None
     ) -> Float32[np.ndarray, "clip dim"]:
         """Embeddings of some clips; arguments as of `_encoded`, and ``report`` takes the number of chunks just done."""
-        delays = [self._delays(frames) for frames in num_frames]
-        num_steps = [[self.num_steps(n + delay) for delay in own] for n, own in zip(num_frames, delays, strict=True)]
+        readings = [self._delays(frames) for frames in num_frames]
+        num_steps = [[self.num_steps(n + delay) for delay in own] for n, own in zip(num_frames, readings, strict=True)]
         pool = Pool(num_steps, self.num_step_dims, self.settings.pooling)
-        most = max(delays, key=len)
+        most = max(readings, key=len)  # which begins with those of all others
         for reading, delay in enumerate(most):
-            clips = [clip for clip, own in enumerate(delays) if reading < len(own)]
+            clips = [clip for clip, own in enumerate(readings) if reading < len(own)]
             delayed = delayed_frames(read, clips, delay, self.spec.silence)
             for chunks, layers in self._encoded([num_frames[clip] + delay for clip in clips], delayed):
                 pool.add([(clips[i], step) for i, step in chunks], layers, reading)
@@ -346,7 +346,7 @@ class PretrainedEncoder:
 
     def _delays(self, num_frames: int) -> tuple[int, ...]:
         """The frames of silence before a clip, each time that it is read to be pooled."""
-        return offsets(self.num_steps(num_frames), self.encoder.patch_shape[1], self.settings.pooling)
+        return delays(self.num_steps(num_frames), self.encoder.patch_shape[1], self.settings.pooling)
 
     def _encoded(self, num_frames: Sequence[int], read: ReadFrames) -> Iterator[Encoded]:
         """All chunks of all clips, in batches of one length: (clip, first step) of each, and their features by layer.

@@ -63,8 +63,9 @@ class LogisticProbe(LinearPrediction, Probe):
             The weights; the last row is the bias.
         """
         if len(train_x) + len(valid_x) < train_x.shape[1]:
-            basis = _span(train_x, valid_x)
-            parts = (train_x @ basis, train_y, valid_x @ basis, valid_y)
+            with following_load() as threads, threads.step(len(train_x) + len(valid_x)):
+                basis = _span(train_x, valid_x)
+                parts = (train_x @ basis, train_y, valid_x @ basis, valid_y)
             weight = self.solve(*parts, num_classes, score=score, on_both=on_both)
             return torch.cat([torch.from_numpy(basis) @ weight[:-1], weight[-1:]])
         train, valid = with_one(train_x), with_one(valid_x)
@@ -104,6 +105,4 @@ class LogisticProbe(LinearPrediction, Probe):
 
 def _span(*features: Features) -> Float32[np.ndarray, "dim clip"]:
     """An orthonormal basis of the space that clips span, whose columns are as many as the clips."""
-    columns = torch.from_numpy(np.concatenate(features).T.astype(np.float64))
-    with following_load() as threads, threads.step(columns.shape[1]):
-        return torch.linalg.qr(columns).Q.float().numpy()
+    return np.linalg.qr(np.concatenate(features).T.astype(np.float64))[0].astype(np.float32)
