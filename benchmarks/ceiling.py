@@ -11,7 +11,7 @@ from melmask.nn.linear import as_convolution
 
 SQUARES = (1024, 2048)
 TOKENS, WIDTHS = 2048, (192, 384, 768)  # and the linear layers of the encoders, [tokens, width] by [width, 4 width]
-REPEATS = 5
+REPEATS, ROUNDS = 5, 5
 
 
 @dataclass(frozen=True)
@@ -19,8 +19,9 @@ class Ceiling:
     """The quickest product there is, to be timed again in turns with what it is the ceiling of.
 
     Args:
-        flops: operations of the product.
-        call: computes it once.
+        flops: operations of a call.
+        call: computes the product `REPEATS` times in a row, since the first one after other work is slower: caches hold
+            something else then, and AMX has to be switched on.
     """
 
     flops: int
@@ -43,7 +44,10 @@ def gemm_ceiling(
     """
     num_forms = 1 if only_matmul else 2
     products = [product for shape in shapes or model_shapes() for product in forms(*shape, dtype)[:num_forms]]
-    return max(products, key=lambda product: product.flops / seconds(product))
+    # In turns, so that a moment in which other work slows the machine down decides nothing.
+    turns = [[min(one_turn(product.call)) for product in products] for _ in range(ROUNDS)]
+    rates = [product.flops / min(taken_s) for product, taken_s in zip(products, zip(*turns, strict=True), strict=True)]
+    return products[rates.index(max(rates))]
 
 
 def model_shapes() -> list[tuple[int, int, int]]:
@@ -56,13 +60,12 @@ def forms(m: int, k: int, n: int, dtype: torch.dtype) -> list[Ceiling]:
     """A product in both forms that a linear layer may have: first PyTorch's, then the convolution."""
     tokens, weight = factor(m, k, dtype), factor(n, k, dtype)
     out = torch.empty(m, n, dtype=dtype)
-    calls = (lambda: torch.matmul(tokens, weight.T, out=out), lambda: as_convolution(tokens, weight, None))
-    return [Ceiling(2 * m * k * n, call) for call in calls]
+    products = (lambda: torch.matmul(tokens, weight.T, out=out), lambda: as_convolution(tokens, weight, None))
+    return [Ceiling(REPEATS * 2 * m * k * n, repeated(product)) for product in products]
 
 
-def seconds(product: Ceiling) -> float:
-    """The quickest of some products."""
-    return min(taken for _ in range(REPEATS) for taken in one_turn(product.call))
+def repeated(product: Callable[[], object]) -> Callable[[], object]:
+    return lambda: [product() for _ in range(REPEATS)]
 
 
 def factor(rows: int, columns: int, dtype: torch.dtype) -> Tensor:

@@ -10,7 +10,7 @@ from typing import Any
 from rich import box
 from rich.console import Console
 from rich.table import Table as RichTable
-from targets import TARGETS, verdict
+from targets import targets_of, verdict
 
 INTRO = """# Performance
 
@@ -18,7 +18,7 @@ Every section is written by a benchmark, whose command stands at its head; `make
 them all. What is compared is timed in one process and in turns, and a ratio is the median of the ratios within a turn:
 it holds while the machine's speed drifts. Where there was something to be reached, a section ends with whether it was.
 """
-COMMAND = "python benchmarks/{name}.py --markdown docs/performance.md"
+COMMAND = "python benchmarks/{name}.py --markdown docs/{page}"
 
 
 @dataclass(frozen=True)
@@ -82,20 +82,20 @@ def publish(
         options: of `options_of`.
         command: that stands at the section's head.
     """
-    tables = [*tables, *([targets_table(name, rows)] if any(target.benchmark == name for target in TARGETS) else [])]
+    tables = [*tables, *([targets_table(name, rows)] if targets_of(name) else [])]
     console = Console(highlight=False)
     for table in tables:
         console.print(table.rich())
     if options.json:
         options.json.write_text(json.dumps(rows, indent=2) + "\n")
     if options.markdown:
-        head = [f"## {title}", "", "```", command.format(name=name), "```", "", about, ""]
+        head = [f"## {title}", "", "```", command.format(name=name, page=options.markdown.name), "```", "", about, ""]
         write_section(options.markdown, name, "\n".join([*head, "\n\n".join(table.markdown() for table in tables)]))
 
 
 def targets_table(name: str, rows: list[dict[str, Any]]) -> Table:
     """What was to be reached, what was measured, and whether that is enough."""
-    lines = [verdict(target, rows) for target in TARGETS if target.benchmark == name]
+    lines = [verdict(target, rows) for target in targets_of(name)]
     return Table("Targets", {"target": "", "wanted": "", "measured": "", "": "", "why": ""}, lines, num_names=5)
 
 

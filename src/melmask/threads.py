@@ -19,7 +19,7 @@ from threadpoolctl import LibController, ThreadpoolController
 FIXED_BY = "OMP_NUM_THREADS"  # set by the user, by torchrun and by schedulers: then the number is kept
 OBSERVED_S = 0.05  # shorter steps are measured together
 CONTENDED = 0.25  # share of the time that threads waited for a core; 0.03 on an idle machine, 0.6 to 1 beside others
-SURE_S = 0.2  # of contended steps, before fewer threads are tried; no more than RECENT of OBSERVED_S
+SURE_S = 0.2  # of contended steps, before fewer threads are tried
 TRIAL_STEPS = 3
 HOPELESS = 1.3  # times the present step, after which a trial ends at once
 FASTER = 0.95  # of the present step, below which a trial wins
@@ -32,6 +32,7 @@ TASKS, SCHEDULING = Path("/proc/self/task"), "schedstat"  # seconds computed and
 CAN_TELL_WAITING = Path("/proc/self/schedstat").exists()
 CORES = Path("/proc/stat")  # what all cores did, in ticks, see proc(5)
 IDLE = 0.5  # of a core, above which more threads are tried
+STALE_S = 1.0  # after which what cores did before a loop says nothing of it
 
 
 def waited_s(num_threads: int) -> float:
@@ -80,8 +81,8 @@ class ThreadChooser:
     """Chooses the number of threads for a loop whose steps are alike.
 
     It starts with all threads. Where they waited for a core, something else runs there, and fewer threads are tried for
-    three steps; on fewer threads, more are tried once a core is idle. What is faster stays, for the next loop too. On
-    an idle machine nothing is ever tried.
+    three steps; on fewer threads, more are tried once a core is idle. What is faster stays, for the next loop too, as
+    does what a loop was too short to try to its end. On an idle machine nothing is ever tried.
 
     Args:
         levels: numbers of threads to choose from, descending; with one of them there is nothing to choose.
@@ -102,17 +103,24 @@ class ThreadChooser:
     ) -> None:
         assert levels == tuple(sorted(set(levels), reverse=True))
         self.levels, self._clock, self._waited, self._idle, self.use = levels, clock, waited, idle, use
-        self._home, self._next_trial_s = 0, 0.0
+        self._level, self._next_trial_s = 0, 0.0
+        self._contended_s = 0.0  # of the last steps, of all loops, while the cores were contended
+        self._looked = (-STALE_S, 0.0)  # when idle cores were last looked for, and what they had been
         self.begin()
 
     def begin(self) -> None:
-        """Start another loop: what steps took in the last one says nothing of its own."""
+        """Start another loop: what steps took in the last one says nothing of its own, but what they waited does.
+
+        A trial that the last loop did not finish is taken for won: cores were contended before it, or idle.
+        """
         self._seconds = self._work = self._waited_before_s = 0.0  # of steps that are measured together
         self._recent: list[tuple[float, float]] = []  # seconds for a unit of work, and seconds, at the present level
         self._contended: list[tuple[float, float]] = []  # those of the last steps, while the cores were contended
         self._trial: list[tuple[float, float]] = []
-        self._looked = (self._clock(), self._idle())  # when idle cores were last looked for, and what they had been
-        self._go_to(self._home)
+        self._home, now_s = self._level, self._clock()
+        if now_s - self._looked[0] >= STALE_S:
+            self._looked = (now_s, self._idle())
+        self.use(self.num_threads)
 
     @property
     def num_threads(self) -> int:
@@ -158,9 +166,10 @@ class ThreadChooser:
         self._recent = [*self._recent, (pace, seconds)][-RECENT:]
         is_contended = waited > CONTENDED * seconds
         self._contended = [*self._contended, (pace, seconds)][-RECENT:] if is_contended else []
+        self._contended_s = self._contended_s + seconds if is_contended else 0.0
         if now_s < self._next_trial_s:
             return
-        if sum(taken for _, taken in self._contended) >= SURE_S and self._home + 1 < len(self.levels):
+        if self._contended_s >= SURE_S and self._home + 1 < len(self.levels):
             self._go_to(self._home + 1)
         elif self._home > 0 and not self._contended and self._is_idle(now_s):
             self._go_to(self._home - 1)
@@ -189,7 +198,7 @@ class ThreadChooser:
         self._go_to(self._home)
 
     def _go_to(self, level: int) -> None:
-        self._level = level
+        self._level, self._contended_s = level, 0.0
         self.use(self.num_threads)
 
 

@@ -134,13 +134,43 @@ def test_the_next_loop_starts_where_the_last_one_ended():
     assert machine.num_threads == 1
 
 
-def test_a_trial_that_a_new_loop_cuts_off_is_forgotten():
+def test_a_trial_that_a_new_loop_cuts_off_is_taken_for_won():
     machine = Machine()
     machine.is_busy = True
     while machine.num_threads == 2:
         machine.run(0.1)
+    machine.num_threads = 2
     machine.chooser.begin()
-    assert machine.num_threads == 2
+    assert machine.num_threads == 1
+    machine.run(2)
+    assert machine.used[-1] == 1 and machine.run(42) == 100
+
+
+@pytest.mark.parametrize("num_steps", [1, 3])
+@pytest.mark.parametrize("taken_s", [0.06, 0.5])
+def test_loops_too_short_for_a_trial_follow_the_load_together(num_steps, taken_s):
+    busy, idle = {2: 4 * taken_s, 1: taken_s}, {2: 0.6 * taken_s, 1: taken_s}
+    machine = Machine(seconds={(n, True): busy[n] for n in busy} | {(n, False): idle[n] for n in idle})
+
+    def run_loops(seconds):
+        end_s = machine.now_s + seconds
+        while machine.now_s < end_s:
+            machine.chooser.begin()
+            for _ in range(num_steps):
+                machine.run(1e-9)
+
+    run_loops(5)
+    assert set(machine.used) == {2}
+    machine.is_busy = True
+    run_loops(5)
+    machine.used.clear()
+    run_loops(60)
+    assert set(machine.used) == {1}
+    machine.is_busy = False
+    run_loops(5)
+    machine.used.clear()
+    run_loops(60)
+    assert set(machine.used) == {2}
 
 
 @pytest.fixture

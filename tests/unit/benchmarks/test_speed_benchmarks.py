@@ -376,20 +376,29 @@ def test_start_takes_the_median_of_every_command(script, tmp_path, monkeypatch):
     assert "| melmask --help | 8.00 | 7.00 |" in page
 
 
-def test_the_ceiling_is_the_product_with_the_best_rate(script, monkeypatch):
+def test_the_ceiling_is_the_product_with_the_best_rate_in_any_turn(script, monkeypatch):
     ceiling = script("ceiling")
-    of_16, of_8 = 2 * 16**3, 2 * 8**3
-    monkeypatch.setattr(ceiling, "seconds", lambda product: {of_8: 1e-6, of_16: 4e-6}[product.flops])
+    of_16, of_8 = (ceiling.REPEATS * 2 * side**3 for side in (16, 8))
+    small, large = ceiling.Ceiling(of_8, "small"), ceiling.Ceiling(of_16, "large")
+    rest = [9.0] * (ceiling.ROUNDS - 2)
+    slow, taken_s = 1.0, {"small": [9.0, 1e-6, *rest], "large": [4e-6, 9.0, *rest]}  # 8 times the operations
+    monkeypatch.setattr(ceiling, "one_turn", lambda call: [taken_s[call].pop(0), slow])
+    monkeypatch.setattr(ceiling, "forms", lambda side, *rest: [{8: small, 16: large}[side]])
     best = ceiling.gemm_ceiling(torch.float32, [(8, 8, 8), (16, 16, 16)])
-    assert best.flops == of_16 and best.rates([1.0, 4e-6]) == pytest.approx([of_16, of_16 / 4e-6])
-    torch_s, convolution = ceiling.forms(5, 4, 3, torch.float32)
-    torch.testing.assert_close(torch_s.call(), convolution.call())
-    monkeypatch.setattr(ceiling, "seconds", lambda product: 1.0 if product.call == convolution.call else 2.0)
-    monkeypatch.setattr(ceiling, "forms", lambda *shape: [torch_s, convolution])
+    assert best is large and best.rates([1.0, 4e-6]) == pytest.approx([of_16, of_16 / 4e-6])
+    assert not any(taken_s.values())
+
+
+def test_the_ceiling_has_both_forms_of_a_product_each_several_times(script, monkeypatch):
+    ceiling = script("ceiling")
+    matmul, convolution = ceiling.forms(5, 4, 3, torch.float32)
+    for product in (matmul, convolution):
+        assert product.flops == ceiling.REPEATS * 2 * 5 * 4 * 3 and len(product.call()) == ceiling.REPEATS
+    torch.testing.assert_close(matmul.call()[0], convolution.call()[0])
+    monkeypatch.setattr(ceiling, "one_turn", lambda call: [1.0 if call == convolution.call else 2.0])
+    monkeypatch.setattr(ceiling, "forms", lambda *shape: [matmul, convolution])
     assert ceiling.gemm_ceiling(torch.float32, [(5, 4, 3)]) is convolution
-    assert ceiling.gemm_ceiling(torch.float32, [(5, 4, 3)], only_matmul=True) is torch_s
-    monkeypatch.undo()
-    assert ceiling.seconds(best) > 0
+    assert ceiling.gemm_ceiling(torch.float32, [(5, 4, 3)], only_matmul=True) is matmul
 
 
 # The page, the targets, the comparison
@@ -423,6 +432,18 @@ def test_a_target_is_reached_or_missed_by_its_worst_row(script):
         ),
     ]:
         assert targets.verdict(target, rows)[1:] == said
+
+
+@pytest.mark.parametrize("has_amx", [True, False])
+def test_a_processor_is_held_against_its_own_targets(script, monkeypatch, has_amx):
+    targets = script("targets")
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: has_amx)
+    every, with_it, without = (
+        targets.Target("train", text, 1.0, targets.of("ratio"), with_amx=kind)
+        for text, kind in (("all", None), ("with", True), ("without", False))
+    )
+    monkeypatch.setattr(targets, "TARGETS", (every, with_it, without, targets.Target("busy", "", 1.0, max)))
+    assert targets.targets_of("train") == [every, with_it if has_amx else without]
 
 
 def test_a_revision_is_compared_with_this_one(script, tmp_path, monkeypatch, capsys):
