@@ -36,7 +36,8 @@ ABOUT = (
     "load: all threads, waiting as long as OpenMP does by default; `one` is one thread; `ours` is melmask as it is, "
     "and what it takes to notice the other process is counted. train: steps of "
     "quick-msm-mae; embed: a tiny encoder on a store; probes: logistic, ridge and k-NN on 1,000 clips of 1,920 "
-    "features and 50 classes; prepare: WAV files into a store, by one worker process a core, or by one. A ratio "
+    "features and 50 classes; prepare: 600 WAV files of 10 s into a store, by one worker process a core, by "
+    "one, or by as many as it chooses, none for so few. A ratio "
     f"is the median of those within a turn; turns of {IDLE_S:.0f} s idle: {IDLE_TURNS}, of {BUSY_S:.0f} s beside "
     f"the other process: {BUSY_TURNS}."
 )
@@ -196,7 +197,7 @@ def preparing(folder: Path) -> Generator[float, None, None]:
 
     durations_s = [10.0] * 600
     files = write_noise(folder / "noise", durations_s)
-    num_workers = 1 if os.environ.get("OMP_NUM_THREADS") == "1" else NUM_CORES
+    num_workers = {"1": 1, "": None}.get(os.environ.get("OMP_NUM_THREADS", ""), NUM_CORES)
     for number in range(10**6):
         prepare([files], folder / f"store-{number}", num_workers=num_workers)
         yield sum(durations_s)

@@ -35,7 +35,9 @@ from melmask.runtime import memory_of
 MEAN_SHARD_FILES, MAX_SHARD_FILES = 256, 512
 MAX_SHARD_BYTES = 64 * 2**20  # of the audio files in it
 WORKER_GIB, MEMORY_SHARE = 0.75, 0.75  # of a process that decodes, measured with half to spare; of the machine
-LITTLE_BYTES = 8 * 2**20  # of recordings, in less time than a process takes to import torch
+LITTLE_BYTES = 8 * 2**20  # of MP3, decoded in less time than processes take to import torch
+SHARE_OF_MP3 = 1 / 32  # of the time that a byte of MP3 takes, at most, a byte of these takes
+QUICKLY_READ = (".wav", ".flac", ".aif", ".aiff", ".npy")
 DEFAULT_SPEC = LogMelSpec()
 SHARD_VERSION = "short recordings kept"  # other words whenever a recording is decoded otherwise: shards are made again
 
@@ -204,8 +206,12 @@ def _num_workers(job: Job, shards: Sequence[Shard]) -> int:
     if any(job.marker(shard).exists() or job.retry_mark(shard).exists() for shard in shards):
         return num_cores()
     todo = [shard for shard in shards if not job.is_done(shard)]
-    size_bytes = sum(recording.size_bytes for shard in todo for recording in shard.recordings)
-    return 0 if size_bytes <= LITTLE_BYTES else num_cores()
+    as_mp3_bytes = sum(
+        recording.size_bytes * (SHARE_OF_MP3 if recording.path.suffix.lower() in QUICKLY_READ else 1.0)
+        for shard in todo
+        for recording in shard.recordings
+    )
+    return 0 if as_mp3_bytes <= LITTLE_BYTES else num_cores()
 
 
 def _num_fitting(max_memory_gib: float | None) -> int:

@@ -20,7 +20,8 @@ import torch
 from melmask.audio import decode, read_audio
 from melmask.data import shards
 from melmask.data.manifest import STORE_MARK
-from melmask.data.prepare import prepare
+from melmask.data.prepare import LITTLE_BYTES, SHARE_OF_MP3, _num_workers, prepare
+from melmask.data.shards import Job, Recording, Shard
 from melmask.data.store import IN_USE, Store
 from melmask.logmel import LogMel, LogMelSpec
 
@@ -538,6 +539,17 @@ def test_few_recordings_are_decoded_without_processes(folder, tmp_path, decoded,
     monkeypatch.setattr("melmask.data.prepare.LITTLE_BYTES", 1000)
     assert len(prepare([folder], tmp_path / "by-processes").clips) == 7
     assert sum(decoded.values()) == 7  # all others were decoded elsewhere
+
+
+@pytest.mark.parametrize(("name", "num_workers"), [("a.WAV", 0), ("a.flac", 0), ("a.mp3", 3), ("a.wav.ogg", 3)])
+def test_little_is_said_of_the_time_that_a_format_takes(tmp_path, monkeypatch, name, num_workers):
+    monkeypatch.setattr("melmask.data.prepare.num_cores", lambda: 3)
+    size_bytes = round(LITTLE_BYTES / SHARE_OF_MP3)
+    job = Job(tmp_path, LogMelSpec())
+    recordings = tuple(Recording(tmp_path / name, size_bytes // 2, i) for i in range(2))
+    assert _num_workers(job, [Shard("key", recordings)]) == num_workers
+    one_more = Shard("key", (*recordings, Recording(tmp_path / name, 100, 2)))
+    assert _num_workers(job, [one_more]) == 3
 
 
 def test_what_killed_this_process_is_decoded_by_another(folder, tmp_path, decoded, monkeypatch):
