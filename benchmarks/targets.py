@@ -98,8 +98,8 @@ TARGETS = (
         "train", "tiny in bf16, times the plain float32 baseline, the worse framework", 3.0,
         of("ratio", dtype="bf16", size="tiny"), with_amx=True,
         why="of a quiet step of 137 ms (MSM-MAE) products take 51 ms; the starts of some 3,000 operations on "
-        "two threads, casts, GELU and AdamW, which AMX does not hasten, take the rest. torch.compile brought 1.07 to 1.15, all "
-        "weights in bf16 1.07 (LOG.md)",
+        "two threads, casts, GELU and AdamW, which AMX does not hasten, take the rest. torch.compile "
+        "brought 1.07 to 1.15, all weights in bf16 1.07 (LOG.md)",
     ),
     Target(
         "train", "base in bf16, times the plain float32 baseline, the worse framework", 3.0,
