@@ -3,6 +3,8 @@
 import math
 import statistics
 import tempfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +19,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from melmask.data.store import Store
+from melmask.encoders.features import FeatureSettings
 from melmask.encoders.pretrained import PretrainedEncoder
 from melmask.nn.encoder_file import FrontEnd
 from melmask.nn.vit import SIZES, Encoder
 from melmask.plan.flops import encoder_flops
+from melmask.runtime import computes_in_bf16
 from melmask.types import PatchGrid
 
 PATCH_SHAPE, CROP_FRAMES = (16, 16), 608
@@ -32,10 +36,13 @@ ABOUT = (
     "Clips of 1 to 6 s, evenly spread, from a store. Ours is `PretrainedEncoder.embed_store`; the plain form reads one "
     "float32 .npy file a clip, pads it to whole patches and takes one clip after the other through the ViT of "
     "benchmarks/baseline.py with the same weights, in float32. In turns, in one process; GFLOP are exact counts of "
-    "matrix products, and the ceiling is the quickest of them in float32, timed in the same turns."
+    "matrix products, and the ceiling is the quickest of them in the same dtype, timed in the same turns. bf16 is "
+    "measured where the processor computes in it; what it costs in accuracy is in LOG.md (2026-11-28): at most two of "
+    "400 clips."
 )
 COLUMNS = {
     "encoder": "",
+    "dtype": "",
     "clips": "",
     "clips/s": "",
     "audio": "seconds of audio a second",
@@ -52,40 +59,54 @@ def main(arguments: list[str] | None = None) -> None:
     measured_on = machine()
     print(measured_on)
     with tempfile.TemporaryDirectory() as folder:
-        rows = [measure(size, Path(folder) / size, options.quick) for size in NUM_CLIPS]
+        rows = [row for size in NUM_CLIPS for row in measure(size, Path(folder) / size, options.quick)]
     about = f"{ABOUT} Measured on {measured_on}."
     publish("embed", "How fast clips become embeddings", about, [table_of(rows)], rows, options)
 
 
-def measure(size: str, folder: Path, quick: bool) -> dict[str, Any]:
-    """The figures of one encoder."""
+def measure(size: str, folder: Path, quick: bool) -> list[dict[str, Any]]:
+    """The figures of one encoder, in each dtype that the processor computes in."""
     num_clips = math.ceil(NUM_CLIPS[size] * (QUICK_SHARE if quick else 1))
     folder.mkdir()
     store = noise_store(folder, np.linspace(SHORTEST_S, LONGEST_S, num_clips).tolist())
     paths = sorted(write_clip_files(store, folder / "clips").iterdir())
-    encoder = Encoder(SIZES[size], PATCH_SHAPE)
-    frozen = PretrainedEncoder(encoder, FrontEnd(store.spec, store.mean, store.std), CROP_FRAMES)
-    plain = PlainEmbedder(encoder, store)
-    ceiling = gemm_ceiling(torch.float32)
-    frozen.embed_store(store, range(2))
-    plain(paths[:2])
-    calls = {"ours": lambda: frozen.embed_store(store), "plain": lambda: plain(paths), "ceiling": ceiling.call}
-    times = in_turns(calls, QUICK_S if quick else BUDGET_S)
-    taken_s, plain_s = statistics.median(times["ours"]), statistics.median(times["plain"])
-    gflop, ceilings = gflop_of(store, size), ceiling.rates(times["ceiling"][: len(times["ours"])])
-    return {
-        "framework": "embed",
-        "size": size,
-        "dtype": "float32",
-        "clips": num_clips,
-        "samples_per_s": num_clips / taken_s,
-        "baseline_samples_per_s": num_clips / plain_s,
-        "ratio": ratio(times["plain"], times["ours"]),
-        "ceiling_share": ratio([1e9 * gflop / taken for taken in times["ours"]], ceilings),
-        "ceiling_gflops": statistics.median(ceilings) / 1e9,
-        "gflop": gflop,
-        "audio_s_per_s": store.info["duration_s"] / taken_s,
+    encoder, front_end = Encoder(SIZES[size], PATCH_SHAPE), FrontEnd(store.spec, store.mean, store.std)
+    precisions = {"float32": torch.float32}
+    if computes_in_bf16(torch.device("cpu")):
+        precisions["bf16"] = torch.bfloat16
+    frozen = {
+        name: PretrainedEncoder(encoder, front_end, CROP_FRAMES, FeatureSettings(precision=name)) for name in precisions
     }
+    ceilings = {name: gemm_ceiling(dtype) for name, dtype in precisions.items()}
+    plain = PlainEmbedder(encoder, store)
+    calls: dict[str, Callable[[], object]] = {"plain": lambda: plain(paths)}
+    for name in precisions:
+        calls[name] = partial(frozen[name].embed_store, store)
+        calls[f"the ceiling in {name}"] = ceilings[name].call
+        frozen[name].embed_store(store, range(2))
+    plain(paths[:2])
+    times = in_turns(calls, QUICK_S if quick else BUDGET_S)
+    plain_s, gflop = statistics.median(times["plain"]), gflop_of(store, size)
+    rows = []
+    for name in precisions:
+        taken_s = statistics.median(times[name])
+        rates = ceilings[name].rates(times[f"the ceiling in {name}"][: len(times[name])])
+        rows.append(
+            {
+                "framework": "embed",
+                "size": size,
+                "dtype": name,
+                "clips": num_clips,
+                "samples_per_s": num_clips / taken_s,
+                "baseline_samples_per_s": num_clips / plain_s,
+                "ratio": ratio(times["plain"], times[name]),
+                "ceiling_share": ratio([1e9 * gflop / taken for taken in times[name]], rates),
+                "ceiling_gflops": statistics.median(rates) / 1e9,
+                "gflop": gflop,
+                "audio_s_per_s": store.info["duration_s"] / taken_s,
+            }
+        )
+    return rows
 
 
 class PlainEmbedder:
@@ -121,14 +142,14 @@ def gflop_of(store: Store, size: str) -> float:
 def table_of(rows: list[dict[str, Any]]) -> Table:
     cells = [
         [
-            row["size"], str(row["clips"]), f"{row['samples_per_s']:.3g}", f"{row['audio_s_per_s']:,.0f}",
+            row["size"], row["dtype"], str(row["clips"]), f"{row['samples_per_s']:.3g}", f"{row['audio_s_per_s']:,.0f}",
             f"{row['baseline_samples_per_s']:.3g}", f"{row['ratio']:.2f}",
             f"{row['ceiling_share'] * row['ceiling_gflops']:.0f}", f"{row['ceiling_gflops']:.0f}",
             f"{row['ceiling_share']:.0%}",
         ]
         for row in rows
     ]  # fmt: skip
-    return Table("Clips a second", COLUMNS, cells)
+    return Table("Clips a second", COLUMNS, cells, num_names=2)
 
 
 if __name__ == "__main__":

@@ -224,14 +224,18 @@ def test_prepare_writes_a_row_for_every_kind_of_file(script, tmp_path, monkeypat
     assert "a core's rate" in page
 
 
-def test_embed_writes_a_row_for_every_encoder(script, tmp_path, monkeypatch):
+@pytest.mark.parametrize("dtypes", [["float32"], ["float32", "bf16"]])
+def test_embed_writes_a_row_for_every_encoder_and_dtype(script, tmp_path, monkeypatch, dtypes):
     embed = script("embed")
+    monkeypatch.setattr(embed, "computes_in_bf16", lambda device: "bf16" in dtypes)
     monkeypatch.setattr(embed, "NUM_CLIPS", {"micro": 6, "shallow": 4})
     monkeypatch.setattr(embed, "LONGEST_S", 1.5)
     monkeypatch.setattr(embed, "QUICK_S", 0.001)
     rows, page = written(embed, tmp_path)
-    assert [(row["size"], row["clips"]) for row in rows] == [("micro", 3), ("shallow", 2)]
-    assert "| micro | 3 |" in page and "| shallow | 2 |" in page
+    assert [(row["size"], row["dtype"], row["clips"]) for row in rows] == [
+        (size, dtype, clips) for size, clips in (("micro", 3), ("shallow", 2)) for dtype in dtypes
+    ]
+    assert all(f"| micro | {dtype} | 3 |" in page for dtype in dtypes) and "| shallow | float32 | 2 |" in page
 
 
 def test_the_shares_of_a_step_add_up(script, tmp_path, monkeypatch):
