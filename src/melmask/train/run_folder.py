@@ -17,7 +17,7 @@ log.jsonl               a `LogEntry` a line
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from melmask.fields import check_fields
 from melmask.files import good_lines, read_json, remove_temporaries, write_json
 from melmask.locks import exclusive
 from melmask.nn.encoder_file import ENCODER
-from melmask.train.recipe import Recipe
+from melmask.train.recipe import Recipe, as_text
 
 DATA_REMEDY = "restore it from a copy; the store's store.json has the fingerprint, and the encoder file mean and std"
 KEPT = "encoders"  # folder of the encoders that are kept along a run
@@ -100,9 +100,14 @@ def open_run(run: Path, recipe: Recipe, store: Store, resume: bool, initial: Map
     if (run / RECIPE).exists() and (resume or _has_saved(run)):
         if not resume:
             raise ValueError(f"{run} already holds a run: resume it, or choose another folder")
-        if Recipe.load(run / RECIPE) != recipe:
-            own = f"resume it with its own, in {run / RECIPE}"
-            raise ValueError(f"{run} was started with another recipe: {own}, or choose another folder")
+        own = Recipe.load(run / RECIPE)
+        names = [each.name for each in fields(Recipe) if getattr(own, each.name) != getattr(recipe, each.name)]
+        if names:
+            was = ", ".join(
+                f"{name} {as_text(getattr(own, name))}, not {as_text(getattr(recipe, name))}" for name in names
+            )
+            remedy = f"resume it with its own, in {run / RECIPE}, or choose another folder"
+            raise ValueError(f"{run} was started with another recipe ({was}): {remedy}")
         data = read_data(run)
         if not data:
             raise ValueError(f"{run / DATA} is lost: {DATA_REMEDY}")

@@ -102,7 +102,10 @@ def test_what_cannot_be_extended_says_why_and_stays_as_it_is(store, tmp_path):
     before = contents(run)
     refused = [
         (wsd(steps=6), "cannot end after 6 steps: it was trained before its learning rate fell for 6"),
-        (wsd(steps=20, seed=1), "another recipe: resume it with its own, in .*recipe.json"),
+        (
+            wsd(steps=20, seed=1),
+            r"another recipe \(steps 10, not 20, seed 0, not 1\): resume it with its own, in .*recipe.json",
+        ),
     ]
     for recipe, message in refused:
         with pytest.raises(ValueError, match=message):
