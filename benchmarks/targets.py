@@ -146,7 +146,9 @@ TARGETS = (
         "threads. In eight turns of 6 s the ratio went from .74 to 1.11, with a median of .99 (LOG.md)",
     ),
     Target(
-        "busy", "training beside a busy process, times the rate of one thread", 0.90, of("busy_ratio", work="train")
+        "busy", "training beside a busy process, times the rate of one thread", 0.90, of("busy_ratio", work="train"),
+        why="one turn of 20 s on a machine whose own speed differs by more between two; three turns a few minutes later "
+        "had a median of .97 (LOG.md)",
     ),
     Target("busy", "the same of embeddings, probes and prepare, the worst, idle", 0.95, others("idle_ratio")),
     Target(
@@ -156,7 +158,7 @@ TARGETS = (
     Target("start", "melmask --help, seconds", 0.5, of("seconds", command="melmask --help"), at_most=True),
     Target(
         "start", "melmask embed of one file of 5 s, seconds", 2.5, of("seconds", command="melmask embed"), at_most=True,
-        why="Python takes 2.8 s on this machine to import torch alone",
+        why="most of it is what Python takes to import torch alone",
     ),
     Target("memory", "M2D base in bf16 with 8 crops, GiB at the peak", 3.0, peak_gib("base-m2d"), at_most=True),
     Target(
