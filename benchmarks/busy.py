@@ -25,8 +25,8 @@ FORMS = {
     "ours": {},
 }
 FORMED_BY = ("OMP_NUM_THREADS", "GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
-IDLE_TURNS, BUSY_TURNS, QUICK_TURNS = 6, 1, 1
-IDLE_S, BUSY_S, QUICK_SHARE = 5.0, 20.0, 0.3
+IDLE_TURNS, BUSY_TURNS, QUICK_TURNS = 4, 3, 1
+IDLE_S, BUSY_S, QUICK_SHARE = 5.0, 15.0, 0.3
 SETTLE_S = 3.0  # before anything is measured
 NUM_CLIPS = 96  # that are embedded
 

@@ -147,8 +147,6 @@ TARGETS = (
     ),
     Target(
         "busy", "training beside a busy process, times the rate of one thread", 0.90, of("busy_ratio", work="train"),
-        why="one turn of 20 s on a machine whose own speed differs by more between two; three turns a few minutes "
-        "later had a median of .97 (LOG.md)",
     ),
     Target("busy", "the same of embeddings, probes and prepare, the worst, idle", 0.95, others("idle_ratio")),
     Target(
