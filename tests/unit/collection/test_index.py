@@ -72,7 +72,7 @@ def test_a_large_index_is_searched_by_its_graph_as_exactly_as_without(tmp_path, 
     exact, remark = small.search(queries, 5)
     assert remark == ""
     # The same products of unit vectors among other rows are rounded otherwise on some processors.
-    rounding = 2 * queries.shape[1] * np.finfo(np.float32).eps
+    rounding = 2 * queries.shape[1] * float(np.finfo(np.float32).eps)
 
     def assert_exact(hits):
         assert [(hit.path, hit.start_s, hit.end_s) for hit in hits] == [
