@@ -197,7 +197,8 @@ def preparing(folder: Path) -> Generator[float, None, None]:
 
     durations_s = [10.0] * 600
     files = write_noise(folder / "noise", durations_s)
-    num_workers = {"1": 1, "": None}.get(os.environ.get("OMP_NUM_THREADS", ""), NUM_CORES)
+    fixed = os.environ.get("OMP_NUM_THREADS")
+    num_workers = int(fixed) if fixed else None
     for number in range(10**6):
         prepare([files], folder / f"store-{number}", num_workers=num_workers)
         yield sum(durations_s)

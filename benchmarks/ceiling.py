@@ -11,7 +11,7 @@ from melmask.nn.linear import as_convolution
 
 SQUARES = (1024, 2048)
 TOKENS, WIDTHS = 2048, (192, 384, 768)  # and the linear layers of the encoders, [tokens, width] by [width, 4 width]
-REPEATS, ROUNDS = 5, 5
+REPEATS, ROUNDS = 5, 2
 
 
 @dataclass(frozen=True)
@@ -32,22 +32,20 @@ class Ceiling:
         return [self.flops / seconds for seconds in taken_s]
 
 
-def gemm_ceiling(
-    dtype: torch.dtype, shapes: list[tuple[int, int, int]] | None = None, only_matmul: bool = False
-) -> Ceiling:
-    """The product with the best rate of all these, on as many threads as torch uses.
+def gemm_ceilings(dtype: torch.dtype, shapes: list[tuple[int, int, int]] | None = None) -> tuple[Ceiling, Ceiling]:
+    """The product with the best rate of all these, and of those that PyTorch does not compute as convolutions.
 
     Args:
         dtype: of both factors.
         shapes: (m, k, n) of the products; None for squares and the shapes of our layers.
-        only_matmul: leave out those that are computed as convolutions.
     """
-    num_forms = 1 if only_matmul else 2
-    products = [product for shape in shapes or model_shapes() for product in forms(*shape, dtype)[:num_forms]]
+    both = [forms(*shape, dtype) for shape in shapes or model_shapes()]
+    products = [product for pair in both for product in pair]
     # In turns, so that a moment in which other work slows the machine down decides nothing.
     turns = [[min(one_turn(product.call)) for product in products] for _ in range(ROUNDS)]
-    rates = [product.flops / min(taken_s) for product, taken_s in zip(products, zip(*turns, strict=True), strict=True)]
-    return products[rates.index(max(rates))]
+    quickest_s = [min(taken_s) for taken_s in zip(*turns, strict=True)]
+    rate_of = {product: product.flops / seconds for product, seconds in zip(products, quickest_s, strict=True)}
+    return max(products, key=rate_of.__getitem__), max((pair[0] for pair in both), key=rate_of.__getitem__)
 
 
 def model_shapes() -> list[tuple[int, int, int]]:

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from page import write_section
+from page import COMMAND, write_section
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -80,7 +80,7 @@ def main(arguments: list[str] | None = None) -> None:
         rows = [{key: asdict(row)[key] for key in PUBLISHED} for rows, _ in results for row in rows]
         options.json.write_text(json.dumps(rows, indent=2) + "\n")
     if options.markdown:
-        write_section(options.markdown, "masking", section_of(results, measured_on))
+        write_section(options.markdown, "masking", section_of(results, measured_on, options.markdown.name))
 
 
 def alternatives(batch_size: int, grid: PatchGrid) -> dict[str, Callable[[], object]]:
@@ -264,11 +264,11 @@ def table_of(rows: list[Row]) -> Table:
     return table
 
 
-def section_of(results: list[tuple[list[Row], str]], measured_on: str) -> str:
-    """A section of docs/performance.md: the command, the machine, the columns, and a table for every batch size."""
+def section_of(results: list[tuple[list[Row], str]], measured_on: str, page: str) -> str:
+    """A section of the page of that name: the command, the machine, the columns, and a table for every batch size."""
     small = " and of ".join(f"{size} samples for `{name}`" for name, size in STEP_BATCH.items())
     lines = [
-        "## What masks cost", "", "```", "python benchmarks/masking.py --markdown docs/performance.md", "```", "",
+        "## What masks cost", "", "```", COMMAND.format(name="masking", page=page), "```", "",
         f"Measured on {measured_on}.", "",
         *(f"- *{column}*: {meaning}." for column, meaning in COLUMNS.items() if meaning), "",
         f"Strategies that look at something are timed with hints, {HINT_RATIO:.0%} of the mask, as in training. A "

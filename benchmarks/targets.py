@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import torch
+from melmask.runtime import processor_has
 
 Rows = list[dict[str, Any]]
 
@@ -36,8 +36,11 @@ class Target:
 
 def targets_of(benchmark: str) -> list[Target]:
     """What was to be reached on this processor."""
-    has_amx = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)()  # absent in some versions of torch
-    return [target for target in TARGETS if target.benchmark == benchmark and target.with_amx in (None, has_amx)]
+    return [
+        target
+        for target in TARGETS
+        if target.benchmark == benchmark and target.with_amx in (None, processor_has("amx_tile"))
+    ]
 
 
 def of(key: str, worst: Callable[..., float] = min, **fields: str) -> Callable[[Rows], float | None]:

@@ -16,7 +16,7 @@ from unittest import mock
 
 import torch
 from baseline import ClipFiles, PlainTrainer
-from ceiling import Ceiling, gemm_ceiling
+from ceiling import Ceiling, gemm_ceilings
 from page import Table, options_of, publish
 from recordings import noise_store, write_clip_files
 from timing import in_turns, machine, ratio
@@ -95,8 +95,9 @@ def measure(folder: Path, quick: bool) -> list[dict[str, Any]]:
     keep_freed_memory()  # as training does; the plain form, in the same process, gains by it too
     store = noise_store(folder, [CLIP_S] * NUM_CLIPS)
     write_clip_files(store, folder / "clips")
-    ceilings = {ceiling_of(name): gemm_ceiling(dtype) for name, dtype in DTYPES.items()}
-    ceilings |= {matmul_of(name): gemm_ceiling(dtype, only_matmul=True) for name, dtype in DTYPES.items()}
+    ceilings = {}
+    for name, dtype in DTYPES.items():
+        ceilings[ceiling_of(name)], ceilings[matmul_of(name)] = gemm_ceilings(dtype)
     timed = [time_group(name, store, folder, ceilings, quick) for name in SETTINGS]
     return [row_of(dtype, group, ceilings, store) for group in timed for dtype in DTYPES]
 

@@ -122,5 +122,9 @@ def computes_in_bf16(device: torch.device) -> bool:
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type == "mps":
         return False
-    checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")  # absent in some versions of torch
-    return any(getattr(torch.cpu, check, lambda: False)() for check in checks)
+    return processor_has("avx512_bf16") or processor_has("amx_tile")
+
+
+def processor_has(feature: str) -> bool:
+    """Whether the processor has a feature, by torch's name for it, and torch can tell."""
+    return bool(getattr(torch.cpu, f"_is_{feature}_supported", lambda: False)())  # absent in some versions of torch

@@ -105,7 +105,7 @@ class ThreadChooser:
         self.levels, self._clock, self._waited, self._idle, self.use = levels, clock, waited, idle, use
         self._level, self._next_trial_s = 0, 0.0
         self._contended_s = 0.0  # of the last steps, of all loops, while the cores were contended
-        self._looked = (-STALE_S, 0.0)  # when idle cores were last looked for, and what they had been
+        self._looked = (self._clock(), self._idle())  # when idle cores were last looked for, and what they had been
         self.begin()
 
     def begin(self) -> None:

@@ -19,6 +19,7 @@ import torch
 from xxhash import xxh3_128
 
 from melmask.audio import AudioError, find_in_archive
+from melmask.data.archives import LOG_MEL_EXTENSION
 from melmask.data.checks import Damaged, Verifier, Verify, read_sealed
 from melmask.data.health import Health, inspect, mend
 from melmask.data.manifest import STORE_MARK, Clip, Rejected, list_sources
@@ -37,7 +38,7 @@ MAX_SHARD_BYTES = 64 * 2**20  # of the audio files in it
 WORKER_GIB, MEMORY_SHARE = 0.75, 0.75  # of a process that decodes, measured with half to spare; of the machine
 LITTLE_BYTES = 8 * 2**20  # of MP3, decoded in less time than processes take to import torch
 SHARE_OF_MP3 = 1 / 32  # of the time that a byte of MP3 takes, at most, a byte of these takes
-QUICKLY_READ = (".wav", ".flac", ".aif", ".aiff", ".npy")
+QUICKLY_READ = (".wav", ".flac", ".aif", ".aiff", LOG_MEL_EXTENSION)
 DEFAULT_SPEC = LogMelSpec()
 SHARD_VERSION = "short recordings kept"  # other words whenever a recording is decoded otherwise: shards are made again
 

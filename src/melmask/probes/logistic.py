@@ -1,6 +1,5 @@
 """Logistic regression by L-BFGS."""
 
-from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,7 +19,7 @@ from melmask.probes.base import (
     loss_of,
     with_one,
 )
-from melmask.threads import ThreadChooser, following_load
+from melmask.threads import following_load
 
 
 @dataclass(frozen=True)
@@ -73,29 +72,19 @@ class LogisticProbe(LinearPrediction, Probe):
         y, valid_targets = as_tensor(train_y), as_tensor(valid_y)
         weight = torch.zeros(train.shape[1], num_classes)
         best_score, best_strength, best_weight = -1.0, self.strengths[0], weight
-        with following_load() as threads:  # one loop for all fits, each of which is too short to choose in
-            for strength in self.strengths:
-                weight = self.fit(train, y, strength, weight, threads)
-                reached = score(valid_y, (valid @ weight).numpy())
-                if reached > best_score:
-                    best_score, best_strength, best_weight = reached, strength, weight
-            if not on_both:
-                return best_weight
-            both = torch.cat([train, valid])
-            return self.fit(both, torch.cat([y, valid_targets]), best_strength, best_weight, threads)
+        for strength in self.strengths:
+            weight = self.fit(train, y, strength, weight)
+            reached = score(valid_y, (valid @ weight).numpy())
+            if reached > best_score:
+                best_score, best_strength, best_weight = reached, strength, weight
+        if not on_both:
+            return best_weight
+        return self.fit(torch.cat([train, valid]), torch.cat([y, valid_targets]), best_strength, best_weight)
 
     def fit(
-        self, x: Float[Tensor, "clip dim1"], y: Tensor, strength: float, start: Float[Tensor, "dim1 num_classes"],
-        threads: ThreadChooser | None = None,
-    ) -> Float[Tensor, "dim1 num_classes"]:  # fmt: skip
-        """The weights that minimise mean loss + |weights|^2 / (2 C clips); the last row is the bias, which is free.
-
-        Args:
-            x, y: features, the last of which is 1, and targets.
-            strength: C.
-            start: weights to start from.
-            threads: of a loop over several fits; None for a loop of its own.
-        """
+        self, x: Float[Tensor, "clip dim1"], y: Tensor, strength: float, start: Float[Tensor, "dim1 num_classes"]
+    ) -> Float[Tensor, "dim1 num_classes"]:
+        """The weights that minimise mean loss + |weights|^2 / (2 C clips); the last row is the bias, which is free."""
         weight = start.clone().requires_grad_()
         decay = 1 / (2 * strength * len(x))
         solver = torch.optim.LBFGS(
@@ -103,13 +92,13 @@ class LogisticProbe(LinearPrediction, Probe):
         )
 
         def objective() -> Tensor:
-            with loop.step(len(x)):
+            with threads.step():
                 solver.zero_grad()
                 loss = loss_of(x @ weight, y) + decay * weight[:-1].square().sum()
                 loss.backward()
                 return loss
 
-        with nullcontext(threads) if threads else following_load() as loop:
+        with following_load() as threads:
             solver.step(objective)
         return weight.detach()
 

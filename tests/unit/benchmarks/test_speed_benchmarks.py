@@ -228,7 +228,7 @@ def test_prepare_writes_a_row_for_every_kind_of_file(script, tmp_path, monkeypat
 def test_embed_writes_a_row_for_every_encoder_and_dtype(script, tmp_path, monkeypatch, dtypes):
     embed = script("embed")
     monkeypatch.setattr(embed, "computes_in_bf16", lambda device: "bf16" in dtypes)
-    monkeypatch.setattr(embed, "NUM_CLIPS", {"micro": 6, "shallow": 4})
+    monkeypatch.setattr(embed, "NUM_CLIPS", {"micro": 12, "shallow": 8})
     monkeypatch.setattr(embed, "LONGEST_S", 1.5)
     monkeypatch.setattr(embed, "QUICK_S", 0.001)
     rows, page = written(embed, tmp_path)
@@ -388,7 +388,7 @@ def test_the_ceiling_is_the_product_with_the_best_rate_in_any_turn(script, monke
     slow, taken_s = 1.0, {"small": [9.0, 1e-6, *rest], "large": [4e-6, 9.0, *rest]}  # 8 times the operations
     monkeypatch.setattr(ceiling, "one_turn", lambda call: [taken_s[call].pop(0), slow])
     monkeypatch.setattr(ceiling, "forms", lambda side, *rest: [{8: small, 16: large}[side]])
-    best = ceiling.gemm_ceiling(torch.float32, [(8, 8, 8), (16, 16, 16)])
+    best, _ = ceiling.gemm_ceilings(torch.float32, [(8, 8, 8), (16, 16, 16)])
     assert best is large and best.rates([1.0, 4e-6]) == pytest.approx([of_16, of_16 / 4e-6])
     assert not any(taken_s.values())
 
@@ -401,8 +401,8 @@ def test_the_ceiling_has_both_forms_of_a_product_each_several_times(script, monk
     torch.testing.assert_close(matmul.call()[0], convolution.call()[0])
     monkeypatch.setattr(ceiling, "one_turn", lambda call: [1.0 if call == convolution.call else 2.0])
     monkeypatch.setattr(ceiling, "forms", lambda *shape: [matmul, convolution])
-    assert ceiling.gemm_ceiling(torch.float32, [(5, 4, 3)]) is convolution
-    assert ceiling.gemm_ceiling(torch.float32, [(5, 4, 3)], only_matmul=True) is matmul
+    best, best_matmul = ceiling.gemm_ceilings(torch.float32, [(5, 4, 3)])
+    assert best is convolution and best_matmul is matmul
 
 
 # The page, the targets, the comparison
