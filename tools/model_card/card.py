@@ -34,7 +34,7 @@ def card(folder: Path = HERE, tasks: Sequence[JudgeTask] = TASKS) -> str:
         "tasks": tasks_table(tasks),
         "notes": notes_of(figures),
         "training": training_text(training) if training else NOT_TRAINED,
-        "recipe": _table(("setting", "value"), training["recipe"].items()) if training else "",
+        "recipe": recipe_table(training["runs"]) if training else "",
         "hours": f"{sum(float(row['hours']) for row in sources):.2f}",
         "clips": f"{sum(int(row['clips']) for row in sources):,}",
         "sources": _table(
@@ -103,17 +103,34 @@ def notes_of(figures: Sequence[Figures]) -> str:
 
 
 def training_text(training: dict[str, Any]) -> str:
-    """What was trained, on what and for how long."""
-    lines = [f"```\n{training['command']}\n```\n"] if training["command"] else []
-    begun = f", started from {training['init']}" if training["init"] else ", from random weights"
-    stated = training["stated"] or {"layers": "last", "pooling": "mean"}
+    """What was trained, on what and for how long, run by run."""
+    runs, stated = training["runs"], training["stated"] or {"layers": "last", "pooling": "mean"}
+    shares = " and ".join(f"{run['share']:.2g}" for run in runs)
+    lines = (
+        [f"The weights are the mean of those of {len(runs)} runs, in shares of {shares}.\n"] if len(runs) > 1 else []
+    )
+    for number, run in enumerate(runs, start=1):
+        lines += [f"```\n{run['command']}\n```\n"] if run["command"] else []
+        begun = f", started from {run['init']}" if run["init"] else ", from random weights"
+        called = f"Run {number}: " if len(runs) > 1 else ""
+        lines.append(
+            f"{called}{run['steps']:,} steps of {run['recipe']['batch_size']} crops in {run['hours']:.1f} hours"
+            f"{begun}, seed {run['recipe']['seed']}.\n"
+        )
     lines.append(
-        f"{training['steps']:,} steps of {training['recipe']['batch_size']} crops in {training['hours']:.1f} hours"
-        f"{begun}, seed {training['recipe']['seed']}. Features are read as layers {as_text(stated['layers'])}, pooling "
-        f"{stated['pooling']}, unless others are asked for. Weights are stored in half precision "
-        f"({training['megabytes']:.1f} MB), and computed with in float32."
+        f"Features are read as layers {as_text(stated['layers'])}, pooling {stated['pooling']}, unless others are "
+        f"asked for. Weights are stored in half precision ({training['megabytes']:.1f} MB), and computed with in "
+        "float32."
     )
     return "\n".join(lines)
+
+
+def recipe_table(runs: Sequence[dict[str, Any]]) -> str:
+    """Every setting, with a column for each run; settings that a recipe of an earlier version lacks are empty."""
+    names = list(dict.fromkeys(name for run in runs for name in run["recipe"]))
+    head = ("value",) if len(runs) == 1 else tuple(f"run {number}" for number in range(1, len(runs) + 1))
+    rows = ((name, *(run["recipe"].get(name, "") for run in runs)) for name in names)
+    return _table(("setting", *head), rows)
 
 
 def _links(urls: str) -> str:

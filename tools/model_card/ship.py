@@ -1,10 +1,14 @@
 """Put a run's encoder into the package, in half precision, with what the model card says of the run.
 
 make tiny-encoder RUN=out/run POOLING=mean+std COMMAND="melmask pretrain ..."
+
+Of several runs that started from the same weights, it is the mean of their weights; "tiny" among them stands for the
+encoder that is in the package now, and for what training.json says of it.
 """
 
 import argparse
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -18,11 +22,12 @@ from melmask.encoders.pretrained import PretrainedEncoder
 from melmask.files import write_json
 from melmask.nn import shipped
 from melmask.nn.encoder_file import ENCODER, EncoderFile
+from melmask.nn.time_steps import SHRINKAGE
 from melmask.train.initial import read_initial
 from melmask.train.recipe import Recipe
 from melmask.train.run_folder import RECIPE, kept_encoder, read_log, split_step
 from melmask.train.whiten import learn_whitening
-from model_card.card import HERE, TRAINING
+from model_card.card import HERE, TRAINING, read_training
 
 MAX_MEGABYTES = 12.0
 WHITENING_CROPS = 4096
@@ -32,50 +37,106 @@ POOLINGS = [pooling for pooling in get_args(Pooling) if pooling != "auto"]
 def main(arguments: list[str] | None = None) -> None:
     """Parse the command line, write the encoder and training.json, and say what was written."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("run", help="the run's folder, or RUN@STEP")
+    parser.add_argument("runs", nargs="+", help='the run\'s folder, or RUN@STEP; several, and "tiny", for their mean')
+    parser.add_argument("--shares", nargs="+", type=float, help="of several runs, which add up to 1 (default: equal)")
     parser.add_argument("--name", default="tiny", choices=sorted(shipped.SHIPPED))
     parser.add_argument("--layers", nargs="+", default=["last"], help="to read by default: last, all, or numbers")
     parser.add_argument("--pooling", default="mean", choices=POOLINGS, help="to read by default")
-    parser.add_argument("--whiten-on", type=Path, help="store of the training data, for a run without a whitening")
-    parser.add_argument("--command", default="", help="that trained it, for the card")
+    parser.add_argument("--whiten-on", type=Path, help="store of the training data, to learn a whitening from it")
+    parser.add_argument("--shrinkage", type=float, default=SHRINKAGE, help="of that whitening")
+    parser.add_argument("--command", nargs="+", default=[], help="that trained it, for the card: one for each run")
     parser.add_argument("--card", type=Path, default=HERE, help="folder of training.json")
     given = parser.parse_args(arguments)
-    run, step = split_step(Path(given.run))
+    shares = given.shares or [1 / len(given.runs)] * len(given.runs)
     layers = given.layers[0] if given.layers[0] in ("last", "all") else tuple(map(int, given.layers))
-    source = run / ENCODER if step is None else kept_encoder(run, step)
-    saved = replace(EncoderFile.load(source), layers=layers, pooling=given.pooling)
+    saved = replace(mean_of([_file(run) for run in given.runs], shares), layers=layers, pooling=given.pooling)
     if given.whiten_on:
-        loader = Recipe.load(run / RECIPE).make_loader(Store.open(given.whiten_on))
-        saved = replace(saved, whitening=learn_whitening(saved.encoder, loader.sample(WHITENING_CROPS), layers))
+        loader = Recipe.load(_newest(given.runs) / RECIPE).make_loader(Store.open(given.whiten_on))
+        saved = replace(
+            saved, whitening=learn_whitening(saved.encoder, loader.sample(WHITENING_CROPS), layers, given.shrinkage)
+        )
     file = shipped.WEIGHTS / shipped.SHIPPED[given.name]
     file.parent.mkdir(exist_ok=True)
     saved.save(file, torch.float16)
     megabytes = file.stat().st_size / 1e6
     if megabytes > MAX_MEGABYTES:
         file.unlink()
-        raise ValueError(f"{given.run} takes {megabytes:.1f} MB, more than the {MAX_MEGABYTES:g} MB that a wheel may")
-    of_run = about(run, step, given.command) | {
+        raise ValueError(
+            f"{' and '.join(given.runs)} takes {megabytes:.1f} MB, more than the {MAX_MEGABYTES:g} MB that a wheel may"
+        )
+    trainings: list[dict[str, Any]] = []
+    commands = iter(given.command)
+    for run, share in zip(given.runs, shares, strict=True):
+        of_run = read_training(given.card)["runs"] if run in shipped.SHIPPED else [about(run, next(commands, ""))]
+        trainings += [one | {"share": one["share"] * share} for one in of_run]
+    of_encoder = {
+        "runs": trainings,
         "megabytes": megabytes,
         "stated": saved.stated,
         "is_whitened": saved.whitening is not None,
     }
-    write_json(given.card / TRAINING, of_run)
+    write_json(given.card / TRAINING, of_encoder)
     identity = PretrainedEncoder.load(file).identity
     print(f"{file}: {megabytes:.1f} MB, identity {identity[:16]}; its figures: make model-card")
 
 
-def about(run: Path, step: int | None, command: str) -> dict[str, Any]:
+def mean_of(files: Sequence[EncoderFile], shares: Sequence[float]) -> EncoderFile:
+    """The first one with the mean of the weights of all; without a whitening if they are several.
+
+    Args:
+        files: encoders of one size and front end, of runs that started from the same weights.
+        shares: of each, which add up to 1.
+
+    Raises:
+        ValueError: as many shares are needed, which add up to 1; or the encoders differ in more than weights.
+
+    Source: model soups, arXiv 2203.05482, where they are fine-tuned on labels; here, trained further without.
+    """
+    if len(shares) != len(files) or abs(sum(shares) - 1) > 1e-6:
+        raise ValueError(f"{len(files)} runs need as many shares, which add up to 1: got {list(shares)}")
+    first = files[0]
+    if len(files) == 1:
+        return first
+    for file in files[1:]:
+        if _form(file) != _form(first):
+            raise ValueError("the encoders differ in size, front end or crops: only weights can be averaged")
+    states = [file.encoder.state_dict() for file in files]
+    mean = {name: sum(s * state[name].float() for s, state in zip(shares, states, strict=True)) for name in states[0]}
+    first.encoder.load_state_dict(mean)
+    return replace(first, whitening=None)
+
+
+def about(given: str, command: str) -> dict[str, Any]:
     """What the card says of a run: recipe, steps, hours and what it was started from."""
+    run, step = split_step(Path(given))
     log = [entry for entry in read_log(run) if step is None or entry["step"] <= step]
     seconds = [entry["elapsed_s"] for entry in log]
     ends = [before for before, after in pairwise(seconds) if after < before]  # of parts that ended and were resumed
     return {
+        "share": 1.0,
         "command": command,
         "recipe": json.loads((run / RECIPE).read_text()),
         "steps": log[-1]["step"],
         "hours": (sum(ends) + seconds[-1]) / 3600,
         "init": Path(read_initial(run).get("path", "")).name,
     }
+
+
+def _form(file: EncoderFile) -> tuple[Any, ...]:
+    return file.encoder.size, file.encoder.patch_shape, file.front_end, file.crop_frames
+
+
+def _file(given: str) -> EncoderFile:
+    """The encoder of RUN or RUN@STEP, or the one of that name in the package."""
+    if given in shipped.SHIPPED:
+        return EncoderFile.load(shipped.WEIGHTS / shipped.SHIPPED[given])
+    run, step = split_step(Path(given))
+    return EncoderFile.load(run / ENCODER if step is None else kept_encoder(run, step))
+
+
+def _newest(runs: Sequence[str]) -> Path:
+    """The folder of the last one that is a run."""
+    return split_step(Path([run for run in runs if run not in shipped.SHIPPED][-1]))[0]
 
 
 if __name__ == "__main__":

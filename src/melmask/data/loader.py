@@ -15,6 +15,7 @@ from torch import Tensor
 
 from melmask.data.mixing import Mixing
 from melmask.data.store import Store
+from melmask.data.stretching import Stretching
 from melmask.types import Batch
 
 PREFETCHED_BATCHES = 3
@@ -107,16 +108,18 @@ class Loader:
         maker: makes crops in place of those of recordings; None to make none.
         made_share: share of the crops of the batches that are made; 1 for a store without clips.
         mixed_share: share of the crops of the batches into which another crop of their part is mixed.
+        stretched_share: share of the recorded crops of the batches that are read at another speed and pitch.
     """
 
     def __init__(
         self, store: Store, *, crop_frames: int, batch_size: int, seed: int, exclude: Sequence[str] = (),
         crops_per_clip: int = 0, column_frames: int = 1, min_columns: int = 1, maker: CropMaker | None = None,
-        made_share: float = 0.0, mixed_share: float = 0.0,
+        made_share: float = 0.0, mixed_share: float = 0.0, stretched_share: float = 0.0,
     ) -> None:  # fmt: skip
         self.store, self.crop_frames, self.batch_size, self.seed = store, crop_frames, batch_size, seed
         self.column_frames, self.min_columns = column_frames, min_columns
-        self.maker, self.made_share, self.mixed_share = maker, made_share, mixed_share
+        self.maker, self.made_share = maker, made_share
+        self.mixed_share, self.stretched_share = mixed_share, stretched_share
         is_recorded = len(store) > 0 or bool(exclude) or maker is None
         self.rows = rows = np.array(trainable_rows(store, exclude) if is_recorded else [], dtype=np.int64)
         num_frames = store.clips.num_frames[rows]
@@ -145,19 +148,22 @@ class Loader:
         columns = max(int(num_columns[mine].max()), self.min_columns)
         longest = min(columns * self.column_frames, self.crop_frames)
         numbers = (first + mine).tolist()
-        batch = self._crops(rows[mine].tolist(), random_state(self.seed, 1, step, part), longest, numbers, mixing)
+        stretching = self._stretching(step, part, len(mine))
+        rng = random_state(self.seed, 1, step, part)
+        batch = self._crops(rows[mine].tolist(), rng, longest, numbers, mixing, stretching)
         for crops, mixed in zip(parts, mixings, strict=True):
             num_columns[crops] = mixed.lengths(num_columns[crops])
         return dataclasses.replace(batch, weight=float(num_columns[mine].sum() / num_columns.sum()))
 
     def sample(self, num_crops: int) -> Batch:
-        """A fixed random sample of at most one epoch's crops, none of them mixed, the same in all processes."""
+        """A fixed random sample of an epoch's crops, none mixed or stretched, the same in all processes."""
         rng = random_state(self.seed, 3)
         num_made = round(self.made_share * num_crops)
         slots = rng.permutation(len(self._slots))[: num_crops - num_made]
         rows = [int(row) for row in self._slots[slots]] + [MADE] * num_made
         numbers = range(SAMPLED_FROM, SAMPLED_FROM + len(rows))
-        batch = self._crops(rows, rng, self.crop_frames, numbers, Mixing.none(len(rows)))
+        unchanged = Mixing.none(len(rows)), Stretching.none(len(rows))
+        batch = self._crops(rows, rng, self.crop_frames, numbers, *unchanged)
         return dataclasses.replace(batch, log_mel=batch.log_mel.cpu())
 
     def _rows(self, step: int) -> Int[np.ndarray, " crop"]:
@@ -180,10 +186,16 @@ class Loader:
             return Mixing.none(num_crops)
         return Mixing.draw(random_state(self.seed, 6, step, part), num_crops, self.mixed_share)
 
+    def _stretching(self, step: int, part: int, num_crops: int) -> Stretching:
+        if not self.stretched_share:
+            return Stretching.none(num_crops)
+        return Stretching.draw(random_state(self.seed, 7, step, part), num_crops, self.stretched_share)
+
     def _crops(
-        self, rows: Sequence[int], rng: np.random.Generator, crop_frames: int, numbers: Sequence[int], mixing: Mixing
-    ) -> Batch:
-        """A random crop of each of these recordings, and made crops of those numbers where there is none, mixed."""
+        self, rows: Sequence[int], rng: np.random.Generator, crop_frames: int, numbers: Sequence[int], mixing: Mixing,
+        stretching: Stretching,
+    ) -> Batch:  # fmt: skip
+        """A random crop of each recording, stretched; made crops of those numbers where there is none; all mixed."""
         crops = np.zeros((len(rows), crop_frames, self.store.spec.num_mels), dtype=np.float16)
         num_valid, starts = np.zeros(len(rows), dtype=np.int64), np.zeros(len(rows), dtype=np.int64)
         for i, row in enumerate(rows):
@@ -192,8 +204,10 @@ class Loader:
                 continue
             num_frames = int(self.store.clips.num_frames[row])
             length = min(num_frames, crop_frames)
-            start = int(rng.integers(num_frames - length + 1))
-            crops[i, :length] = self.store.log_mel(row, start, start + length)
+            read = stretching.frames_to_read(i, length, num_frames)
+            start = int(rng.integers(num_frames - read + 1))
+            own = self.store.log_mel(row, start, start + read)
+            crops[i, :length] = stretching.stretch(i, own, length) if stretching.chosen[i] else own
             num_valid[i], starts[i] = length, start
         # All at once and by torch, which converts float16 to float32 in a third of NumPy's time.
         log_mel = torch.from_numpy(crops).transpose(1, 2).to(torch.float32, memory_format=torch.contiguous_format)

@@ -16,7 +16,7 @@ from melmask.nn.time_steps import Layers, layer_numbers
 from melmask.runtime import computes_in_bf16
 
 Statistics = Literal["mean", "mean+max", "mean+std"]  # over time
-Pooling = Literal["auto", Statistics, "mean+std+quarters"]
+Pooling = Literal["auto", Statistics, "mean+std+quarters", "weighted-mean+weighted-std+quarters"]
 Precision = Literal["float32", "bf16", "auto"]
 Whitened = Literal["auto", "yes", "no"]
 
@@ -24,7 +24,8 @@ NUM_QUARTERS = 4
 MIN_STEPS = 12  # of quarters, three of each: a clip of fewer time steps is read several times
 DELAYS = (0.0, 0.5, 0.25, 0.75)  # of these readings, in time steps
 WHITENED = ", whitened"  # in words, which the settings of an untrained baseline lack
-VECTORS = {"mean": 1, "max": 1, "std": 1, "quarters": NUM_QUARTERS}  # of the length of a time step, by statistic
+# Vectors of the length of a time step, by statistic.
+VECTORS = {"mean": 1, "max": 1, "std": 1, "weighted-mean": 1, "weighted-std": 1, "quarters": NUM_QUARTERS}
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,8 @@ class FeatureSettings:
             the encoder's file states, and "last" where it states nothing.
         pooling: statistics over all time steps of the whole clip, concatenated; "quarters" are the means of four equal
             parts of its length, which keep the order of what is heard; with them, a clip of few time steps is read
-            several times (`delays`). "auto" likewise, or "mean".
+            several times (`delays`). "weighted-mean" and "weighted-std" weight time steps by their `loudness`, so that
+            silence between sounds counts for little. "auto" likewise, or "mean".
         precision: of the encoder's matrix products; "auto" is bf16 where the hardware computes in it, else float32, so
             that features differ between machines, by about a hundredth of their deviation.
         whitened: whether the whitening of the file is applied to time steps before they
@@ -147,6 +149,25 @@ def delays(num_steps: int, step_frames: int, pooling: Pooling) -> tuple[int, ...
     return tuple(dict.fromkeys(int(delay * step_frames) for delay in DELAYS[:times]))
 
 
+def loudness(log_mel: Float[np.ndarray, "b frame mel"], step_frames: int) -> Float[np.ndarray, "b time"]:
+    """How loud each time step is: the mean of the fourth root of power over its frames and mel bands.
+
+    Only the ratios between the time steps of a clip matter: 40 dB less are a tenth of the weight.
+
+    Args:
+        log_mel: natural logarithms of power, not normalised; padding has the value of silence.
+        step_frames: frames of a time step, of which ``frame`` is a multiple.
+
+    Source: specific loudness grows as about intensity to the power of 0.23, and loudness is its sum over critical
+    bands: Fastl and Zwicker (2007), "Psychoacoustics", chapter 8. Deviates: 0.25, mel bands, and neither a threshold in
+    quiet nor masking.
+
+    >>> loudness(np.log([[[1.0, 1.0], [16.0, 16.0], [0.0001, 81.0]]]), 1).round(2).tolist()
+    [[1.0, 2.0, 1.55]]
+    """
+    return np.exp(log_mel / 4).reshape(len(log_mel), -1, step_frames * log_mel.shape[2]).mean(axis=2)
+
+
 class Pool:
     """Running statistics over the time steps of several clips, which come in pieces and in any order.
 
@@ -155,20 +176,26 @@ class Pool:
     Args:
         num_steps: time steps of each clip, at least one, of each time that it is read.
         num_dims: of a time step.
-        pooling: which statistics, concatenated; the standard deviation divides by the number of steps.
+        pooling: which statistics, concatenated; the standard deviation divides by the number of steps, or by the sum of
+            their weights.
     """
 
     def __init__(self, num_steps: Sequence[Sequence[int]], num_dims: int, pooling: Pooling) -> None:
         self._readings = num_steps
-        self._num_steps = np.array([sum(of_clip) for of_clip in num_steps], np.int64)[:, None]
         self._statistics = pooling.split("+")
+        self.is_weighted = "weighted-mean" in self._statistics
+        self._weight = np.zeros((len(num_steps), 1))
         self._sum = np.zeros((len(num_steps), num_dims))
-        self._squares = np.zeros_like(self._sum) if "std" in self._statistics else None
+        self._squares = np.zeros_like(self._sum) if "std" in pooling else None
         self._max = np.full(self._sum.shape, -np.inf, np.float32) if "max" in self._statistics else None
         self._quarters = np.zeros((len(num_steps), NUM_QUARTERS, num_dims)) if "quarters" in self._statistics else None
 
     def add(
-        self, pieces: Sequence[tuple[int, int]], layers: Sequence[Float[Tensor, "b time d"]], reading: int = 0
+        self,
+        pieces: Sequence[tuple[int, int]],
+        layers: Sequence[Float[Tensor, "b time d"]],
+        reading: int = 0,
+        weight: Float[np.ndarray, "b time"] | None = None,
     ) -> None:
         """Add a piece of some clips; a clip may occur several times.
 
@@ -176,11 +203,18 @@ class Pool:
             pieces: number of the clip, and its time step that the piece starts at.
             layers: features of their time steps, a tensor a layer.
             reading: number of the time that these clips are read.
+            weight: of the time steps, positive, where the pooling is weighted.
         """
         clips = [clip for clip, _ in pieces]
-        _each(np.add, self._sum, clips, [layer.double().sum(dim=1) for layer in layers])
+        if not self.is_weighted:
+            weight = np.ones(layers[0].shape[:2])
+        assert weight is not None, "weighted statistics need a weight"
+        weights = torch.from_numpy(weight).to(layers[0].device, torch.float64)[:, :, None]
+        np.add.at(self._weight, clips, weight.sum(axis=1, keepdims=True))
+        _each(np.add, self._sum, clips, [(layer.double() * weights).sum(dim=1) for layer in layers])
         if self._squares is not None:
-            _each(np.add, self._squares, clips, [layer.double().square().sum(dim=1) for layer in layers])
+            squares = [(layer.double().square() * weights).sum(dim=1) for layer in layers]
+            _each(np.add, self._squares, clips, squares)
         if self._max is not None:
             _each(np.maximum, self._max, clips, [layer.amax(dim=1) for layer in layers])
         if self._quarters is not None:
@@ -191,15 +225,15 @@ class Pool:
                     for clip, first in pieces
                 ]
             )
-            weight = torch.from_numpy(share).to(layers[0].device)
-            _each(np.add, self._quarters, clips, [weight @ layer.double() for layer in layers])
+            shares = torch.from_numpy(share).to(layers[0].device)
+            _each(np.add, self._quarters, clips, [shares @ layer.double() for layer in layers])
 
     def pooled(self) -> Float32[np.ndarray, "clip dim"]:
         """The statistics of everything added."""
-        mean = self._sum / self._num_steps
+        mean = self._sum / self._weight
         columns: list[np.ndarray] = [mean]
         if self._squares is not None:
-            variance = self._squares / self._num_steps - mean**2
+            variance = self._squares / self._weight - mean**2
             # Below this, float32 features vary by rounding only, which a scaler would turn into a feature.
             varies = variance > (np.finfo(np.float32).eps * mean) ** 2
             columns.append(np.sqrt(np.where(varies, variance, 0)))

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from melmask.data.store import Store
 from melmask.encoders.base import Allocate, Progress, in_memory, no_progress
-from melmask.encoders.features import DEFAULT_SETTINGS, UNSTATED, FeatureSettings, Pool, delays, stated_by
+from melmask.encoders.features import DEFAULT_SETTINGS, UNSTATED, FeatureSettings, Pool, delays, loudness, stated_by
 from melmask.encoders.frames import ReadFrames, delayed_frames, frames_of, stored_frames
 from melmask.encoders.recordings import Audio, grouped, is_one, log_mels
 from melmask.encoders.timesteps import TimeSteps, finite, half
@@ -32,7 +32,8 @@ from melmask.train.run_folder import kept_encoder, split_step
 TOKENS_PER_BATCH = 8192
 CLIPS_AT_ONCE = 1024  # more would batch no better, and their sums in float64 be larger than the embeddings
 
-Encoded = tuple[list[tuple[int, int]], list[Tensor]]  # (clip, first step) of some chunks; b time d of each layer
+# (clip, first step) of some chunks; "b time d" of each layer; their log-mel, "b frame mel", not normalised
+Encoded = tuple[list[tuple[int, int]], list[Tensor], np.ndarray]
 
 
 class PretrainedEncoder:
@@ -242,7 +243,7 @@ class PretrainedEncoder:
         if not len(log_mel) or log_mel.shape[1] != self.spec.num_mels:
             raise ValueError(f"log-mel of {log_mel.shape}: at least one frame of {self.spec.num_mels} bands is needed")
         steps = np.empty((self.num_steps(len(log_mel)), self.num_step_dims), np.float32)
-        for chunks, layers in self._encoded([len(log_mel)], frames_of([log_mel])):
+        for chunks, layers, _ in self._encoded([len(log_mel)], frames_of([log_mel])):
             for (_, step), of_chunk in zip(chunks, torch.cat(layers, dim=2).cpu().numpy(), strict=True):
                 steps[step : step + len(of_chunk)] = of_chunk
         return steps, self.timestamps_s(len(steps), len(log_mel))
@@ -291,7 +292,7 @@ class PretrainedEncoder:
         length = np.array([self.num_steps(frames) for frames in num_frames])
         start = np.cumsum(length) - length
         steps = allocate((int(length.sum()), self.num_step_dims))
-        for chunks, layers in self._encoded(num_frames, stored_frames(store, rows)):
+        for chunks, layers, _ in self._encoded(num_frames, stored_frames(store, rows)):
             what = f"features of {store.clips[rows[chunks[0][0]]].clip.path}, or of a clip of as many frames,"
             features = half(torch.cat(layers, dim=2).cpu().numpy(), what)
             for (i, step), of_chunk in zip(chunks, features, strict=True):
@@ -339,8 +340,9 @@ class PretrainedEncoder:
         for reading, delay in enumerate(most):
             clips = [clip for clip, own in enumerate(readings) if reading < len(own)]
             delayed = delayed_frames(read, clips, delay, self.spec.silence)
-            for chunks, layers in self._encoded([num_frames[clip] + delay for clip in clips], delayed):
-                pool.add([(clips[i], step) for i, step in chunks], layers, reading)
+            for chunks, layers, log_mel in self._encoded([num_frames[clip] + delay for clip in clips], delayed):
+                weight = loudness(log_mel, self.encoder.patch_shape[1]) if pool.is_weighted else None
+                pool.add([(clips[i], step) for i, step in chunks], layers, reading, weight)
                 report(len(chunks))
         return pool.pooled()
 
@@ -349,7 +351,7 @@ class PretrainedEncoder:
         return delays(self.num_steps(num_frames), self.encoder.patch_shape[1], self.settings.pooling)
 
     def _encoded(self, num_frames: Sequence[int], read: ReadFrames) -> Iterator[Encoded]:
-        """All chunks of all clips, in batches of one length: (clip, first step) of each, and their features by layer.
+        """All chunks of all clips, in batches of one length: (clip, first step) of each, its features and log-mel.
 
         Args:
             num_frames: of each clip.
@@ -368,9 +370,9 @@ class PretrainedEncoder:
                     with threads.step(work=len(batch) * length):
                         stops = [min((column + length) * step, num_frames[i]) for i, column in batch]
                         crops = [read(i, column * step, stop) for (i, column), stop in zip(batch, stops, strict=True)]
-                        crops = [self._normalised(crop, length * step) for crop in crops]
-                        encoded = self._encode(np.stack(crops))
-                    yield batch, encoded
+                        log_mel = np.stack([self._padded(crop, length * step) for crop in crops])
+                        encoded = self._encode(log_mel)
+                    yield batch, encoded, log_mel
 
     def _edges(self, num_frames: int) -> list[int]:
         """Where a clip is cut, in time steps, from 0 to its end."""
@@ -378,16 +380,17 @@ class PretrainedEncoder:
         num_chunks = -(-num_steps // (self.crop_frames // self.encoder.patch_shape[1]))
         return np.linspace(0, num_steps, num_chunks + 1).round().astype(int).tolist()
 
-    def _normalised(self, crop: Float[np.ndarray, "frame mel"], length: int) -> Float32[np.ndarray, "mel length"]:
-        """One normalised chunk; frames after the clip's end have the value of silence."""
+    def _padded(self, crop: Float[np.ndarray, "frame mel"], length: int) -> Float32[np.ndarray, "length mel"]:
+        """One chunk; frames after the clip's end have the value of silence."""
         padded = np.full((length, self.spec.num_mels), self.spec.silence, dtype=np.float32)
         padded[: len(crop)] = crop
-        return ((padded - self.front_end.mean) / self.front_end.std).T
+        return padded
 
     @torch.inference_mode()
-    def _encode(self, log_mel: Float32[np.ndarray, "b mel frame"]) -> list[Float[Tensor, "b time d"]]:
+    def _encode(self, log_mel: Float32[np.ndarray, "b frame mel"]) -> list[Float[Tensor, "b time d"]]:
         """Features of the time steps of each chunk, of one layer after the other."""
-        tensor = torch.from_numpy(log_mel).to(self.device)
+        normalised = (log_mel - self.front_end.mean) / self.front_end.std
+        tensor = torch.from_numpy(normalised.swapaxes(1, 2)).to(self.device)
         grid = grid_of(tensor, self.encoder.patch_shape)
         patches = patchify(tensor, self.encoder.patch_shape)
         with autocast_for(self.settings.precision, self.device)():

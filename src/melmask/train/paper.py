@@ -143,6 +143,7 @@ SOURCES: dict[str, tuple[Source, str]] = {
     "precision": ("ours", "bf16 where the hardware has it; the published code uses fp16 with loss scaling"),
     "procedural_share": ("ours", "0: recordings only"),
     "mixed_share": ("ours", "0: nothing is mixed in"),
+    "stretched_share": ("ours", "0: nothing is stretched"),
     "exclude": ("ours", "nothing"),
     "seed": ("ours", "any"),
     "log_every": ("ours", "does not change results"),

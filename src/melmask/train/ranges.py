@@ -34,6 +34,7 @@ NUMBERS: Ranges = {
     "exponent_power": (0.0, 1e3),
     "procedural_share": (0.0, 1.0),
     "mixed_share": (0.0, 1.0),
+    "stretched_share": (0.0, 1.0),
 }
 
 

@@ -84,10 +84,9 @@ class Recipe:
         checkpoint_activations: keep only the input of each transformer block and compute the rest again in the backward
             pass: less memory, about a third more time, the same results.
         precision: "float32", "bf16" autocast, or "auto" for bf16 where the hardware computes in it.
-        procedural_share: share of the crops of each batch that are synthesised in place of recorded ones, in [0, 1]
-            (`melmask docs procedural`).
-        mixed_share: share of the crops into which another one of the batch is mixed at -20 to 6 dB, in [0, 1]
-            (`melmask.data.mixing`).
+        procedural_share: share of the crops of each batch that are synthesised, in [0, 1] (`melmask docs procedural`).
+        mixed_share: share of the crops into which another one of the batch is mixed at -20 to 6 dB, in [0, 1].
+        stretched_share: share of the recorded crops that are read at another speed and pitch, in [0, 1].
         exclude: clips of the store that are not trained on, as "SOURCE" or "SOURCE:FOLD".
         seed: of the weights, the crops and the masks.
         log_every: steps between two entries of the log.
@@ -134,6 +133,7 @@ class Recipe:
     precision: Literal["auto", "float32", "bf16"] = "auto"
     procedural_share: float = 0.0
     mixed_share: float = 0.0
+    stretched_share: float = 0.0
     exclude: tuple[str, ...] = ()
     seed: int = 0
     log_every: int = 20
@@ -309,6 +309,7 @@ class Recipe:
             maker=ProceduralCrops(store.spec, self.seed, device) if self.procedural_share else None,
             made_share=self.procedural_share,
             mixed_share=self.mixed_share,
+            stretched_share=self.stretched_share,
         )
 
     def num_steps(self, crops_per_epoch: int) -> int:

@@ -2,7 +2,7 @@
 
 import torch
 
-from melmask.nn.time_steps import Layers, Whitening, layer_numbers, time_steps
+from melmask.nn.time_steps import SHRINKAGE, Layers, Whitening, layer_numbers, time_steps
 from melmask.nn.vit import Encoder
 from melmask.patches import grid_of, patchify
 from melmask.types import Batch
@@ -11,7 +11,7 @@ CROPS_AT_ONCE = 64
 
 
 @torch.no_grad()
-def learn_whitening(encoder: Encoder, crops: Batch, layers: Layers) -> Whitening:
+def learn_whitening(encoder: Encoder, crops: Batch, layers: Layers, shrinkage: float = SHRINKAGE) -> Whitening:
     """Learn the whitening of the time steps of unmasked crops.
 
     Each is encoded without the padding that its batch needs, as recordings are embedded: features of a short crop are
@@ -21,6 +21,7 @@ def learn_whitening(encoder: Encoder, crops: Batch, layers: Layers) -> Whitening
         encoder: on any device; its mode is kept.
         crops: a sample of the training data.
         layers: whose features are read.
+        shrinkage: as of `Whitening.learn`.
 
     Raises:
         ValueError: the features are not finite.
@@ -37,4 +38,4 @@ def learn_whitening(encoder: Encoder, crops: Batch, layers: Layers) -> Whitening
             grid, patches = grid_of(log_mel, encoder.patch_shape), patchify(log_mel, encoder.patch_shape)
             steps.append(torch.cat(time_steps(encoder, patches, grid, numbers), dim=2).flatten(0, 1).cpu())
     encoder.train(was_training)
-    return Whitening.learn(torch.cat(steps))
+    return Whitening.learn(torch.cat(steps), shrinkage)

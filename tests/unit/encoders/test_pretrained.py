@@ -11,7 +11,8 @@ from bounds import assert_features_close
 from melmask.data.prepare import prepare
 from melmask.data.store import Store
 from melmask.encoders import features, pretrained
-from melmask.encoders.features import Pool, delays
+from melmask.encoders.features import Pool, delays, loudness
+from melmask.encoders.frames import frames_of
 from melmask.encoders.pretrained import FeatureSettings, PretrainedEncoder
 from melmask.nn.encoder_file import ENCODER, EncoderFile, FrontEnd
 from melmask.nn.vit import Encoder, Size
@@ -23,7 +24,7 @@ SIZE = Size(32, 3, 2)
 SETTINGS = [
     FeatureSettings(layers, pooling)
     for layers in ("last", "all", (1, 3))
-    for pooling in ("mean", "mean+max", "mean+std", "mean+std+quarters")
+    for pooling in ("mean", "mean+max", "mean+std", "mean+std+quarters", "weighted-mean+weighted-std+quarters")
 ]
 by_settings = pytest.mark.parametrize("settings", SETTINGS, ids=str)
 
@@ -78,16 +79,57 @@ def test_an_embedding_pools_all_time_steps_of_the_clip(clips, settings):
     assert len(steps[1]) == 32 and encoder.num_steps(clips.clips[1].num_frames) == 32  # 501 frames, of which 11 pad
     assert kept.steps.dtype == np.float16 and len(kept) == 4
     assert all(np.abs(kept.clip(row) - steps[row]).max() < 4e-3 for row in range(4))
-    expected = np.stack([clip.mean(axis=0) for clip in steps])
+    weights = [np.ones(len(clip)) for clip in steps]
+    if "weighted" in settings.pooling:
+        weights = [fourth_root_of_power(clips, row, len(clip)) for row, clip in enumerate(steps)]
+    mean = np.stack([np.average(clip, axis=0, weights=weight) for clip, weight in zip(steps, weights, strict=True)])
+    expected = mean
     if settings.pooling == "mean+max":
         expected = np.hstack([expected, np.stack([clip.max(axis=0) for clip in steps])])
     if "std" in settings.pooling:
-        expected = np.hstack([expected, np.stack([clip.std(axis=0) for clip in steps])])
+        far = [(clip - own) ** 2 for clip, own in zip(steps, mean, strict=True)]
+        variance = [np.average(square, axis=0, weights=weight) for square, weight in zip(far, weights, strict=True)]
+        expected = np.hstack([expected, np.sqrt(variance)])
     if "quarters" in settings.pooling:
         quarters = [clip.repeat(4, axis=0).reshape(4, len(clip), -1).mean(axis=1).ravel() for clip in steps]
         expected = np.hstack([expected, np.stack(quarters)])
     read_once = slice(1 if "quarters" in settings.pooling else 0, None)  # the first has few time steps: the test below
     assert_features_close(encoder.embed_store(clips)[read_once], expected[read_once], SIZE)
+
+
+def fourth_root_of_power(store: Store, row: int, num_steps: int) -> np.ndarray:
+    """Of each time step of 16 frames: the mean over its frames and bands, with silence after the clip's end."""
+    power = np.full((num_steps * 16, store.spec.num_mels), np.exp(store.spec.silence))
+    power[: store.clips[row].num_frames] = np.exp(store.log_mel(row).astype(np.float64))
+    return np.array([(power[first : first + 16] ** 0.25).mean() for first in range(0, len(power), 16)])
+
+
+def test_silence_between_sounds_hardly_changes_weighted_statistics(clips):
+    """A clip beside itself with as much silence again at its end: plain means move by a large part of their size."""
+    moved = {}
+    for pooling in ("mean+std+quarters", "weighted-mean+weighted-std+quarters"):
+        encoder = frozen(clips, FeatureSettings(pooling=pooling), crop_frames=16)  # each time step for itself
+        clip = np.asarray(clips.log_mel(1), np.float32)[:480]
+        silence = np.full_like(clip, clips.spec.silence)
+        pooled = [
+            encoder._pooled([len(sound)], frames_of([sound]))[0] for sound in (clip, np.concatenate([clip, silence]))
+        ]
+        mean, with_silence = (vector[: encoder.num_step_dims] for vector in pooled)
+        moved[pooling] = np.linalg.norm(mean - with_silence) / np.linalg.norm(mean)
+    assert moved["weighted-mean+weighted-std+quarters"] < 0.2 * moved["mean+std+quarters"]
+
+
+def test_equal_loudness_gives_the_plain_statistics():
+    steps = torch.from_numpy(np.random.default_rng(0).standard_normal((1, 8, 3)))
+    plain, weighted = Pool([[8]], 3, "mean+std+quarters"), Pool([[8]], 3, "weighted-mean+weighted-std+quarters")
+    plain.add([(0, 0)], [steps])
+    weighted.add([(0, 0)], [steps], weight=np.full((1, 8), 0.125))
+    assert np.allclose(weighted.pooled(), plain.pooled(), atol=1e-6)
+
+
+def test_loudness_of_a_fall_by_40_db_is_a_tenth():
+    log_mel = np.repeat(np.log([[[1.0, 1.0]], [[1e-4, 1e-4]]]), 4, axis=1)
+    assert loudness(log_mel, 2) == pytest.approx(np.array([[1.0, 1.0], [0.1, 0.1]]))
 
 
 def test_quarters_of_a_clip_of_few_time_steps_are_of_several_readings(clips):
@@ -175,16 +217,22 @@ def test_pieces_in_any_order_give_the_statistics_of_the_whole():
     steps = (1000 + rng.standard_normal((2, 50, 6))).astype(np.float32)  # a mean far above the deviation
     deviation = steps.astype(np.float64).std(axis=1)
     quarters = steps.astype(np.float64).repeat(2, axis=1).reshape(2, 4, 25, 6).mean(axis=2).reshape(2, 24)
+    loud = rng.uniform(0.01, 1, (2, 50))
+    share = (loud / loud.sum(axis=1, keepdims=True))[:, :, None]
+    weighted_mean = (share * steps).sum(axis=1, keepdims=True)
+    weighted = np.stack([weighted_mean[:, 0], np.sqrt((share * (steps - weighted_mean) ** 2).sum(axis=1))], axis=1)
     for pooling, second in (
         ("mean+max", steps.max(axis=1)),
         ("mean+std", deviation),
         ("mean+std+quarters", np.hstack([deviation, quarters])),
+        ("weighted-mean+weighted-std+quarters", np.hstack([weighted[:, 1], quarters])),
     ):
         pool = Pool([[50], [50]], 6, pooling)
         for first, last in ((20, 50), (0, 3), (3, 20)):
             layers = torch.from_numpy(steps[[1, 0], first:last]).split(2, dim=2)
-            pool.add([(1, first), (0, first)], list(layers))
-        expected = np.hstack([steps.astype(np.float64).mean(axis=1), second])
+            pool.add([(1, first), (0, first)], list(layers), weight=loud[[1, 0], first:last])
+        first_moment = weighted[:, 0] if pool.is_weighted else steps.astype(np.float64).mean(axis=1)
+        expected = np.hstack([first_moment, second])
         assert np.abs(pool.pooled() - expected).max() < 1e-4
 
 

@@ -1,11 +1,13 @@
 """The model card: it is what its figures and template give, about the very encoder that is shipped."""
 
+import dataclasses
 import json
 import re
 import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from model_card import __main__ as model_card
 from model_card import measure, ship
 from model_card.card import CREDITS, HERE, RESULTS, SOURCES, TEMPLATE, TRAINING, card, summary
@@ -118,8 +120,8 @@ def test_an_encoder_is_shipped_in_half_precision_with_what_is_said_of_its_run(in
     )
     assert (written.layers, written.pooling, written.front_end) == ((1, 2), "mean+max", run.front_end)
     assert load("tiny").settings.pooling == "mean+max"
-    training = json.loads((inputs / TRAINING).read_text())
-    assert training["steps"] == 100 and training["recipe"]["batch_size"] == 16 and training["init"] == ""
+    [of_run] = json.loads((inputs / TRAINING).read_text())["runs"]
+    assert of_run["steps"] == 100 and of_run["recipe"]["batch_size"] == 16 and of_run["init"] == ""
     text = card(inputs, CHIRPS)
     assert command in text and "100 steps of 16 crops in 0.0 hours, from random weights, seed 0." in text
     assert "layers 1, 2, pooling mean+max" in text and "| batch_size | 16 |" in text
@@ -128,6 +130,41 @@ def test_an_encoder_is_shipped_in_half_precision_with_what_is_said_of_its_run(in
     with pytest.raises(ValueError, match=r"takes 0\.1 MB, more than the 0\.01 MB"):
         ship.main([str(tmp_path / "run"), "--card", str(inputs)])
     assert not (tmp_path / "weights" / "tiny.safetensors").exists()
+
+
+def test_the_mean_of_runs_is_shipped_with_what_is_said_of_each(inputs, store, tmp_path, monkeypatch):
+    monkeypatch.setattr(shipped, "WEIGHTS", tmp_path / "weights")
+    recipe = dataclasses.replace(RECIPES["micro-msm-mae"], steps=4)
+    loop.pretrain(recipe, store, tmp_path / "first")
+    ship.main([str(tmp_path / "first"), "--command", "first command", "--card", str(inputs)])
+    for run, seed in (("second", 1), ("third", 2)):
+        loop.pretrain(dataclasses.replace(recipe, seed=seed), store, tmp_path / run, init=str(tmp_path / "first"))
+    folders = [tmp_path / run for run in ("first", "second", "third")]
+    files = [EncoderFile.load(folder / "encoder.safetensors") for folder in folders]
+    commands = ["--command", "second command", "third command"]
+    given = ["tiny", str(folders[1]), str(folders[2]), "--shares", "0.5", "0.3", "0.2", *commands]
+    ship.main([*given, "--whiten-on", str(store.folder), "--card", str(inputs)])
+    written = EncoderFile.load(tmp_path / "weights" / "tiny.safetensors")
+    for name, value in written.encoder.state_dict().items():
+        parts = [file.encoder.state_dict()[name] for file in files]
+        assert torch.allclose(value, 0.5 * parts[0] + 0.3 * parts[1] + 0.2 * parts[2], atol=2e-3), name
+    assert written.whitening is not None
+    text = card(inputs, CHIRPS)
+    assert "mean of those of 3 runs, in shares of 0.5 and 0.3 and 0.2" in text
+    assert all(f"{word} command" in text for word in ("first", "second", "third"))
+    assert "Run 2: 4 steps of 16 crops in 0.0 hours, started from first, seed 1." in text
+    assert "| setting | run 1 | run 2 | run 3 |" in text and "| seed | 0 | 1 | 2 |" in text
+    with pytest.raises(ValueError, match="2 runs need as many shares, which add up to 1"):
+        ship.mean_of(files[:2], [0.5, 0.6])
+
+
+def test_runs_of_other_forms_have_no_mean(store, tmp_path):
+    recipe = dataclasses.replace(RECIPES["micro-msm-mae"], steps=1)
+    loop.pretrain(recipe, store, tmp_path / "one")
+    loop.pretrain(dataclasses.replace(recipe, patch_shape=(8, 16)), store, tmp_path / "other")
+    files = [EncoderFile.load(tmp_path / run / "encoder.safetensors") for run in ("one", "other")]
+    with pytest.raises(ValueError, match="differ in size, front end or crops"):
+        ship.mean_of(files, [0.5, 0.5])
 
 
 def test_the_summary_names_what_is_below_a_baseline():
