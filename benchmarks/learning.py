@@ -67,6 +67,7 @@ TRIALS: dict[str, dict[str, Any]] = {
     "averaged": CROSS_ALONE | {"weights_ema": 0.99},
     "mixed": CROSS_ALONE | {"mixed_share": 0.5},
     "mixed-shallow-decoder": CROSS_ALONE | {"mixed_share": 0.5, "decoder_depth": 1},
+    "stretched": CROSS_ALONE | {"mixed_share": 0.5, "decoder_depth": 1, "stretched_share": 0.5},
     "batch-128": CROSS_ALONE | {"batch_size": 128, "learning_rate": 1.4e-3},
     "stable": CROSS_ALONE | {"schedule": "wsd"},
     "dwm": CROSS_ALONE | {"strategy": "dwm"},

@@ -105,9 +105,11 @@ def notes_of(figures: Sequence[Figures]) -> str:
 def training_text(training: dict[str, Any]) -> str:
     """What was trained, on what and for how long, run by run."""
     runs, stated = training["runs"], training["stated"] or {"layers": "last", "pooling": "mean"}
-    shares = " and ".join(f"{run['share']:.2g}" for run in runs)
+    shares = ", ".join(f"{run['share']:.2g}" for run in runs)
     lines = (
-        [f"The weights are the mean of those of {len(runs)} runs, in shares of {shares}.\n"] if len(runs) > 1 else []
+        [f"The weights are the mean of those of {len(runs)} runs, in shares of {shares} in turn.\n"]
+        if len(runs) > 1
+        else []
     )
     for number, run in enumerate(runs, start=1):
         lines += [f"```\n{run['command']}\n```\n"] if run["command"] else []

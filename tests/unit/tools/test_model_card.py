@@ -150,7 +150,7 @@ def test_the_mean_of_runs_is_shipped_with_what_is_said_of_each(inputs, store, tm
         assert torch.allclose(value, 0.5 * parts[0] + 0.3 * parts[1] + 0.2 * parts[2], atol=2e-3), name
     assert written.whitening is not None
     text = card(inputs, CHIRPS)
-    assert "mean of those of 3 runs, in shares of 0.5 and 0.3 and 0.2" in text
+    assert "mean of those of 3 runs, in shares of 0.5, 0.3, 0.2 in turn" in text
     assert all(f"{word} command" in text for word in ("first", "second", "third"))
     assert "Run 2: 4 steps of 16 crops in 0.0 hours, started from first, seed 1." in text
     assert "| setting | run 1 | run 2 | run 3 |" in text and "| seed | 0 | 1 | 2 |" in text
