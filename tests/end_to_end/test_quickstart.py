@@ -88,7 +88,8 @@ def test_a_table_of_ones_own_goes_the_same_way(recordings, tmp_path, micro):
     quickstart(tmp_path / "out", str(recordings), **micro)
     text = (tmp_path / "out" / "report" / "report.html").read_text()
     assert all(f'<section id="{name}">' in text for name in ("evaluations", "map", "comparisons", "masks"))
-    assert "24 of 24 recordings are shown." in text and text.count("data:audio/mpeg") == 24
+    on_the_map = text[text.index('<section id="map">') :].partition("</section>")[0]
+    assert "24 of 24 recordings are shown." in on_the_map and on_the_map.count("data:audio/mpeg") == 24
     assert "started from micro.safetensors" in text
     assert {line["task"] for line in results_in(tmp_path / "out" / "adapted-dwm" / "results.jsonl")} == {"chirps"}
 
@@ -101,7 +102,7 @@ def test_a_folder_of_ones_own_goes_the_same_way_without_labels(recordings, tmp_p
         (tmp_path / "my sounds" / path.name).write_bytes(path.read_bytes())
     (tmp_path / "my sounds" / "broken.wav").write_text("no audio")
     printed = quickstart(tmp_path / "an out", str(tmp_path / "my sounds"), **micro)
-    assert "1 rejected" in printed and "melmask evaluate" not in printed
+    assert "1 rejected" in printed and "$ melmask evaluate" not in printed
     assert (tmp_path / "an out" / "store" / "rejected.csv").read_text().count("broken.wav") == 1
     text = (tmp_path / "an out" / "report" / "report.html").read_text()
     assert "24 of 24 recordings are shown." in text and '<section id="masks">' in text
