@@ -247,7 +247,7 @@ def test_runs_on_procedural_sound_are_made_by_name_and_reported(tmp_path, monkey
         with pytest.raises(SystemExit):
             main(arguments)
         assert message in capsys.readouterr().err.replace("\n", " ")
-    with pytest.raises(ValueError, match=r"in \[0, 1\], got 2"):
+    with pytest.raises(ValueError, match=r"procedural_share must be from 0 to 1, got 2"):
         dataclasses.replace(RECIPES["micro-msm-mae"], procedural_share=2.0)
     (tmp_path / "procedural").mkdir()
     with pytest.raises(SystemExit):
