@@ -84,7 +84,7 @@ class Batch:
         log_mel: crops, zero mean and unit deviation over the data set; padding has the value of silence.
         num_valid_frames: frames of each crop that come from the recording; the rest is padding at the end.
         clip: row of each crop's recording in the store's table of clips; -1 for a synthesised crop, which has none.
-        start_frame: where each crop starts in its recording.
+        start_frame: where each crop starts in its recording; -1 for a stretched crop, whose frames are none of these.
         weight: its share of the sound in the whole batch that it is a part of; 1 for a whole batch.
     """
 

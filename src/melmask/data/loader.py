@@ -21,6 +21,7 @@ from melmask.types import Batch
 PREFETCHED_BATCHES = 3
 SAMPLED_FROM = 2**40  # number of the first made crop of a sample: none that a run trains on
 MADE = -1  # in place of the row of a recording: the crop is made, and of none
+STRETCHED = -1  # in place of a crop's start: its frames are not the recording's
 
 
 @runtime_checkable
@@ -207,7 +208,9 @@ class Loader:
             read = stretching.frames_to_read(i, length, num_frames)
             start = int(rng.integers(num_frames - read + 1))
             own = self.store.log_mel(row, start, start + read)
-            crops[i, :length] = stretching.stretch(i, own, length) if stretching.chosen[i] else own
+            if stretching.chosen[i]:
+                own, start = stretching.stretch(i, own, length), STRETCHED
+            crops[i, :length] = own
             num_valid[i], starts[i] = length, start
         # All at once and by torch, which converts float16 to float32 in a third of NumPy's time.
         log_mel = torch.from_numpy(crops).transpose(1, 2).to(torch.float32, memory_format=torch.contiguous_format)

@@ -53,7 +53,7 @@ class LossHistory:
         Only a crop's own losses are compared with each other, so losses outside the crop are not read.
         """
         loss = self.loss[self.cells(clip, start_frame, grid)]
-        loss = loss.masked_fill((clip < 0)[:, None], torch.nan)  # a synthesised crop does not come again
+        loss = loss.masked_fill(~self._comes_again(clip, start_frame)[:, None], torch.nan)
         mean = loss.nanmean(dim=1, keepdim=True).nan_to_num(nan=1.0)
         return torch.where(loss.isnan(), mean, loss)[:, :, None]
 
@@ -61,7 +61,7 @@ class LossHistory:
         """Record the losses of one part of a batch; padding is left out."""
         grid = self.grid.shortened(mask.num_patches)
         cell = self.cells(batch.clip, batch.start_frame, grid).to(loss.device).gather(1, mask.masked)
-        is_recorded = (batch.clip >= 0).to(loss.device)[:, None]
+        is_recorded = self._comes_again(batch.clip, batch.start_frame).to(loss.device)[:, None]
         is_known = (counted(mask, valid) > 0) & loss.isfinite() & is_recorded
         # All processes note tensors of one shape, though their crops may differ in length.
         missing = (0, self.grid.num_patches - mask.masked.shape[1])
@@ -76,6 +76,11 @@ class LossHistory:
         new = (which.bincount(loss[is_known].double()) / which.bincount()).float()
         old = self.loss[met]
         self.loss[met] = torch.where(old.isnan(), new, self.smoothing * old + (1 - self.smoothing) * new)
+
+    @staticmethod
+    def _comes_again(clip: Int[Tensor, " b"], start_frame: Int[Tensor, " b"]) -> Bool[Tensor, " b"]:
+        """Whether a crop's patches are places of its recording: not if it is synthesised or stretched."""
+        return (clip >= 0) & (start_frame >= 0)
 
     def _nearest(self, frame: Any) -> Any:
         """Frames in whole patches, halves rounded up; numbers or tensors."""

@@ -114,6 +114,18 @@ def test_padding_and_losses_that_are_not_finite_are_not_remembered(history, stor
     assert int(history.loss.isfinite().sum()) == int(valid[0, :29].sum()) - 1
 
 
+def test_losses_of_stretched_crops_are_not_recorded_and_none_is_read_for_them(store):
+    """Their frames are not the recording's, and a slow one may start nearer to its end than a crop is long."""
+    loader = loader_of(store, batch_size=64, stretched_share=1.0)
+    history = LossHistory(loader, GRID, smoothing=0.75)
+    history.loss.fill_(5.0)
+    batch = loader.part(0)
+    met(history, batch, torch.full((64, 29), 2.0))
+    history.after_step(ALONE)
+    assert (history.loss == 5.0).all()
+    assert (history.read(batch.clip, batch.start_frame, GRID) == 1.0).all()
+
+
 def test_the_state_gives_the_memory_back(history, store):
     met(history, crops(longest(store), 0), torch.rand(1, 29))
     history.after_step(ALONE)
