@@ -36,11 +36,8 @@ class Target:
 
 def targets_of(benchmark: str) -> list[Target]:
     """What was to be reached on this processor."""
-    return [
-        target
-        for target in TARGETS
-        if target.benchmark == benchmark and target.with_amx in (None, processor_has("amx_tile"))
-    ]
+    has_amx = processor_has("amx_tile")
+    return [target for target in TARGETS if target.benchmark == benchmark and target.with_amx in (None, has_amx)]
 
 
 def of(key: str, worst: Callable[..., float] = min, **fields: str) -> Callable[[Rows], float | None]:

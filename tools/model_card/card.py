@@ -106,11 +106,9 @@ def training_text(training: dict[str, Any]) -> str:
     """What was trained, on what and for how long, run by run."""
     runs, stated = training["runs"], training["stated"] or {"layers": "last", "pooling": "mean"}
     shares = ", ".join(f"{run['share']:.2g}" for run in runs)
-    lines = (
-        [f"The weights are the mean of those of {len(runs)} runs, in shares of {shares} in turn.\n"]
-        if len(runs) > 1
-        else []
-    )
+    lines = []
+    if len(runs) > 1:
+        lines.append(f"The weights are the mean of those of {len(runs)} runs, in shares of {shares} in turn.\n")
     for number, run in enumerate(runs, start=1):
         lines += [f"```\n{run['command']}\n```\n"] if run["command"] else []
         begun = f", started from {run['init']}" if run["init"] else ", from random weights"

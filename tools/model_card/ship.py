@@ -21,11 +21,11 @@ from melmask.encoders.features import Pooling
 from melmask.encoders.pretrained import PretrainedEncoder
 from melmask.files import write_json
 from melmask.nn import shipped
-from melmask.nn.encoder_file import ENCODER, EncoderFile
+from melmask.nn.encoder_file import EncoderFile
 from melmask.nn.time_steps import SHRINKAGE
 from melmask.train.initial import read_initial
 from melmask.train.recipe import Recipe
-from melmask.train.run_folder import RECIPE, kept_encoder, read_log, split_step
+from melmask.train.run_folder import RECIPE, read_log, split_step
 from melmask.train.whiten import learn_whitening
 from model_card.card import HERE, TRAINING, read_training
 
@@ -49,7 +49,8 @@ def main(arguments: list[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     shares = given.shares or [1 / len(given.runs)] * len(given.runs)
     layers = given.layers[0] if given.layers[0] in ("last", "all") else tuple(map(int, given.layers))
-    saved = replace(mean_of([_file(run) for run in given.runs], shares), layers=layers, pooling=given.pooling)
+    files = [PretrainedEncoder.load(run).as_file() for run in given.runs]
+    saved = replace(mean_of(files, shares), layers=layers, pooling=given.pooling)
     if given.whiten_on:
         loader = Recipe.load(_newest(given.runs) / RECIPE).make_loader(Store.open(given.whiten_on))
         saved = replace(
@@ -124,14 +125,6 @@ def about(given: str, command: str) -> dict[str, Any]:
 
 def _form(file: EncoderFile) -> tuple[Any, ...]:
     return file.encoder.size, file.encoder.patch_shape, file.front_end, file.crop_frames
-
-
-def _file(given: str) -> EncoderFile:
-    """The encoder of RUN or RUN@STEP, or the one of that name in the package."""
-    if given in shipped.SHIPPED:
-        return EncoderFile.load(shipped.WEIGHTS / shipped.SHIPPED[given])
-    run, step = split_step(Path(given))
-    return EncoderFile.load(run / ENCODER if step is None else kept_encoder(run, step))
 
 
 def _newest(runs: Sequence[str]) -> Path:

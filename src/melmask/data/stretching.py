@@ -59,7 +59,7 @@ class Stretching:
         middle = (num_mels - 1) / 2
         bands = (np.arange(num_mels) - middle) * self.scale[crop] + middle + self.shift[crop]
         in_time = _between(log_mel.astype(np.float32), np.linspace(0, num_frames - 1, length))
-        return np.ascontiguousarray(_between(in_time.T, bands.clip(0, num_mels - 1)).T)
+        return _between(in_time.T, bands.clip(0, num_mels - 1)).T
 
 
 def _between(rows: Float32[np.ndarray, "n d"], at: Float[np.ndarray, " m"]) -> Float32[np.ndarray, "m d"]:

@@ -206,15 +206,16 @@ class Pool:
             weight: of the time steps, positive, where the pooling is weighted.
         """
         clips = [clip for clip, _ in pieces]
-        if not self.is_weighted:
-            weight = np.ones(layers[0].shape[:2])
-        assert weight is not None, "weighted statistics need a weight"
-        weights = torch.from_numpy(weight).to(layers[0].device, torch.float64)[:, :, None]
-        np.add.at(self._weight, clips, weight.sum(axis=1, keepdims=True))
-        _each(np.add, self._sum, clips, [(layer.double() * weights).sum(dim=1) for layer in layers])
+        wide = [layer.double() for layer in layers]
+        of_each = None
+        if self.is_weighted:
+            assert weight is not None, "weighted statistics need a weight"
+            of_each = torch.from_numpy(weight).to(wide[0].device, torch.float64)
+        total = wide[0].shape[1] if of_each is None else of_each.sum(dim=1, keepdim=True).cpu().numpy()
+        np.add.at(self._weight, clips, total)
+        _each(np.add, self._sum, clips, [_sum(layer, of_each) for layer in wide])
         if self._squares is not None:
-            squares = [(layer.double().square() * weights).sum(dim=1) for layer in layers]
-            _each(np.add, self._squares, clips, squares)
+            _each(np.add, self._squares, clips, [_sum(layer.square(), of_each) for layer in wide])
         if self._max is not None:
             _each(np.maximum, self._max, clips, [layer.amax(dim=1) for layer in layers])
         if self._quarters is not None:
@@ -226,7 +227,7 @@ class Pool:
                 ]
             )
             shares = torch.from_numpy(share).to(layers[0].device)
-            _each(np.add, self._quarters, clips, [shares @ layer.double() for layer in layers])
+            _each(np.add, self._quarters, clips, [shares @ layer for layer in wide])
 
     def pooled(self) -> Float32[np.ndarray, "clip dim"]:
         """The statistics of everything added."""
@@ -256,6 +257,11 @@ def _share_of_quarters(first: int, length: int, num_steps: int) -> Float[np.ndar
     quarter = np.arange(NUM_QUARTERS)[:, None] / NUM_QUARTERS
     overlap = np.minimum(start + 1 / num_steps, quarter + 1 / NUM_QUARTERS) - np.maximum(start, quarter)
     return np.maximum(overlap, 0.0)
+
+
+def _sum(values: Float[Tensor, "b time d"], weight: Float[Tensor, "b time"] | None) -> Float[Tensor, "b d"]:
+    """Over time, weighted if there is a weight."""
+    return (values if weight is None else values * weight[:, :, None]).sum(dim=1)
 
 
 def _each(into: np.ufunc, total: np.ndarray, clips: Sequence[int], layers: Sequence[Tensor]) -> None:
