@@ -58,7 +58,10 @@ def test_the_encoder_that_comes_with_melmask_is_judged_and_adapted_on_the_built_
     judged = {(line["task"], line["features"], line["probe"]) for line in lines}
     features = ("encoder", "untrained", "log-mel statistics")
     assert judged == {(task, of, probe) for task in TASKS for of in features for probe in ("ridge", "knn")}
+    beside = results_in(out / "results.comparisons.jsonl")
+    assert len(beside) == 12 and {line["comparison"]["name_a"] for line in beside} == {"tiny"}
     text = page.read_text()
+    assert "not compared yet" not in text
     assert text.index('id="evaluations"') < text.index('id="comparisons"') < text.index('id="map"')
     assert text.index('id="map"') < text.index('id="masks"') and "300 of 840 recordings are shown" in text
     for masking in ("random", "dwm"):

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from rich.markup import escape
 from tyro.conf import OmitArgPrefixes, Positional
 
 from melmask.cli.console import answer, command_line, console, noted_bar, print_next, print_notes, print_path
@@ -142,7 +143,9 @@ def evaluate(
 
     Example: melmask evaluate tiny --task clips.csv
 
-    Results of a run and its baselines are appended to its results.jsonl.
+    Each encoder is compared with its baselines, with paired intervals.
+
+    Results of a run and its baselines are appended to its results.jsonl, and the comparisons to its comparisons.jsonl.
 
     Args:
         encoders: runs' folders, RUN@STEP for encoders kept along a run, encoder files, logmel-stats, untrained:SIZE,
@@ -152,7 +155,8 @@ def evaluate(
             published scores.
         features: of melmask encoders only.
         baselines: also evaluate log-mel statistics and the runs' encoders untrained.
-        out: a file that the results of all encoders are appended to as well.
+        out: a file that the results of all encoders are appended to as well, FILE.jsonl; their comparisons with
+            baselines to FILE.comparisons.jsonl.
         details: a folder for scores by class, confusions and calibration, as tables and figures.
         save_probe: a folder for models of the encoders that are named, trained on all recordings of a table, which
             `melmask predict` applies; several have a folder each in it.
@@ -214,29 +218,37 @@ def _evaluate_one(
     """Evaluate encoders on one task, print and keep the results; also what the task was prepared to."""
     from melmask.cli import steps
     from melmask.encoders import registry
+    from melmask.evaluation.compare import compare_with_baselines, findings
+    from melmask.evaluation.comparisons import keep_comparisons
     from melmask.evaluation.per_class import details_of
     from melmask.evaluation.results import keep_results
-    from melmask.evaluation.run import evaluate_table
+    from melmask.evaluation.run import ProbeResult, evaluate_table
     from melmask.files import file_name
     from melmask.report.per_class import save_per_class
 
     results = []
+    found_by: dict[str, list[ProbeResult]] = {}
     with noted_bar(name) as show:
         for evaluation in evaluate_table(
             named, table, task.settings, name=name, command=command_line(), num_workers=task.workers, progress=show
         ):
             results.append(evaluation.result)
+            found, labelled = evaluation.found, evaluation.task
+            found_by.setdefault(evaluation.encoder.name, []).append(found)
             if saving:
                 saving.save(evaluation)
             if details:
-                found, labelled = evaluation.found, evaluation.task
                 folder = details / file_name(labelled.name, evaluation.encoder.name, found.probe)
                 save_per_class(details_of(found, labelled), folder)
+        comparisons = compare_with_baselines(named, found_by, labelled)
     stores = steps.print_task_rejections(table, registry.specs_of(named))
     steps.print_results(results)
+    for sentence in findings(comparisons):
+        console.print(escape(sentence))
     answer.setdefault("results", []).extend(results)
+    answer.setdefault("comparisons", []).extend(comparisons)
     written = keep_results(named, results, out)
-    steps.print_appended(written)
+    steps.print_appended([*written, *keep_comparisons(named, comparisons, command_line(), out)])
     for path in saving.take() if saving else ():
         print_path(path, "a model for melmask predict: ")
     if not written:

@@ -178,6 +178,7 @@ class NamedEncoder:
         features: what kind it is, see `Result`.
         runs: folders of the runs whose encoder it is, or whose baseline.
         given: what `load` made it of; empty for a Python object, and for a baseline that nobody named.
+        baseline_of: names of the encoders whose baseline it is.
     """
 
     encoder: AudioEncoder
@@ -185,6 +186,7 @@ class NamedEncoder:
     features: str
     runs: tuple[Path, ...] = ()
     given: str = ""
+    baseline_of: tuple[str, ...] = ()
 
     @property
     def settings(self) -> str:
@@ -241,11 +243,14 @@ def with_baselines(
         if one.encoder.has_untrained:
             fresh = one.encoder.untrained()
             same = untrained.setdefault(fresh.identity, NamedEncoder(fresh, f"{one.name} untrained", UNTRAINED))
-            untrained[fresh.identity] = replace(same, runs=same.runs + one.runs)
+            whose = (*same.baseline_of, one.name)
+            untrained[fresh.identity] = replace(same, runs=same.runs + one.runs, baseline_of=whose)
     runs = tuple(run for one in named for run in one.runs)
     given = "".join(one.given for one in named if one.features == LOGMEL_STATISTICS)
-    statistics = NamedEncoder(LogMelStatistics(), LOGMEL_STATISTICS, LOGMEL_STATISTICS, runs, given)
-    return [*(one for one in named if one.features != LOGMEL_STATISTICS), *untrained.values(), statistics]
+    others = [one for one in named if one.features != LOGMEL_STATISTICS]
+    whose = tuple(one.name for one in others)
+    statistics = NamedEncoder(LogMelStatistics(), LOGMEL_STATISTICS, LOGMEL_STATISTICS, runs, given, whose)
+    return [*others, *untrained.values(), statistics]
 
 
 def specs_of(named: Sequence[NamedEncoder]) -> list[LogMelSpec]:

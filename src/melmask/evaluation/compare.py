@@ -1,6 +1,6 @@
 """Comparison of two encoders on the same clips: paired intervals and McNemar's test."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from melmask.data.manifest import source_names
 from melmask.encoders.features import FeatureSettings, Layers, Pooling
 from melmask.encoders.fixed_length import ClipLength
-from melmask.encoders.registry import EncoderLike, name_encoders
+from melmask.encoders.registry import EncoderLike, NamedEncoder, name_encoders
 from melmask.evaluation.bootstrap import bootstrap, interval_of_difference, num_drawn
 from melmask.evaluation.metrics import Metric, Score, statistic_of
 from melmask.evaluation.prepared import ShowProgress, show_nothing
@@ -143,6 +143,51 @@ def paired(evaluations: Iterable[Evaluation]) -> list[tuple[Evaluation, Evaluati
 def compare_evaluations(a: Evaluation, b: Evaluation) -> Comparison:
     """Compare two encoders, evaluated on the same task with the same probe and settings."""
     return compare_results(a.found, b.found, a.task, (a.encoder.name, b.encoder.name))
+
+
+def compare_with_baselines(
+    encoders: Sequence[NamedEncoder], found: Mapping[str, Sequence[ProbeResult]], task: Task
+) -> list[Comparison]:
+    """Compare each encoder with its baselines, on one task with each probe that both were evaluated with.
+
+    Args:
+        encoders: as `melmask.encoders.registry.with_baselines` returns them.
+        found: what probes found, by the name of the encoder.
+        task: the task that was given to them.
+    """
+    return [
+        compare_results(a, b, task, (name, baseline.name))
+        for name in found
+        for baseline in encoders
+        if name in baseline.baseline_of
+        for a in found[name]
+        for b in found[baseline.name]
+        if a.probe == b.probe
+    ]
+
+
+def findings(comparisons: Sequence[Comparison]) -> list[str]:
+    """What is sure about each pair of encoders, and what is not, in a sentence for each pair."""
+    by_pair: dict[tuple[str, str], list[Comparison]] = {}
+    for one in comparisons:
+        by_pair.setdefault((one.name_a, one.name_b), []).append(one)
+    return [_finding(pair, found) for pair, found in by_pair.items()]
+
+
+def _finding(names: tuple[str, str], found: Sequence[Comparison]) -> str:
+    named = {
+        f"{names[0]} is better": [one for one in found if one.difference.low > 0],
+        f"{names[1]} is better": [one for one in found if one.difference.high < 0],
+    }
+    parts = [f"{words} on {', '.join(map(_gap, ones))}" for words, ones in named.items() if ones]
+    undecided = len(found) - sum(map(len, named.values()))
+    if undecided:
+        parts.append(f"no sure difference in {undecided} of {len(found)} comparisons")
+    return f"{names[0]} and {names[1]}: {'; '.join(parts)}."
+
+
+def _gap(one: Comparison) -> str:
+    return f"{one.task} with {one.probe} ({100 * one.difference.value:+.1f} points)"
 
 
 def compare_results(a: ProbeResult, b: ProbeResult, task: Task, names: Sequence[str], *, seed: int = 0) -> Comparison:

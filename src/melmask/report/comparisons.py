@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from markupsafe import Markup
 
-from melmask.evaluation.compare import Comparison
+from melmask.evaluation.compare import Comparison, findings
 from melmask.evaluation.comparisons import KeptComparison
 from melmask.report import page
 from melmask.report.verdicts import percent
@@ -16,49 +16,30 @@ NOTE = (
     "do not tell which encoder is better."
 )
 CAPTION = "Differences with their 95 % intervals; a filled mark where the interval does not include 0."
+MOST_DRAWN = 40  # comparisons in one figure; where there are more, each encoder A has a figure of its own
 HEADER = ("A", "B", "task, probe", "score of A", "score of B", "A − B, points", "95 % interval", "test clips")
 
 
 def comparisons_section(
     kept: Sequence[KeptComparison], colours: Mapping[str, str], figures: page.Figures
 ) -> list[Markup]:
-    """The findings as sentences, table and figure.
+    """The findings as sentences, a table and figures.
 
     Args:
         kept: the comparisons, at least one.
         colours: of the encoders, by name.
-        figures: writes the figure.
+        figures: writes them.
     """
     found = [one.comparison for one in kept]
-    pairs = list(dict.fromkeys((one.name_a, one.name_b) for one in found))
-    sentences = [
-        {"name": "", "text": _finding([one for one in found if (one.name_a, one.name_b) == pair])} for pair in pairs
-    ]
-    figure = differences_figure(found, colours)
+    sentences = [{"name": "", "text": text} for text in findings(found)]
+    of_each = [[one for one in found if one.name_a == name] for name in dict.fromkeys(one.name_a for one in found)]
+    drawn = [found] if len(found) <= MOST_DRAWN else of_each
     return [
         page.part("bullets", sentences, ""),
         page.paragraph(NOTE, "note"),
         page.table(HEADER, [_row(one) for one in found]),
-        figures.add("comparisons", figure, CAPTION, narrow=True),
+        *(figures.add("comparisons", differences_figure(ones, colours), CAPTION, narrow=True) for ones in drawn),
     ]
-
-
-def _finding(found: Sequence[Comparison]) -> str:
-    """What is sure about a pair of encoders, and what is not, in a sentence."""
-    first = found[0]
-    named = {
-        f"{first.name_a} is better": [one for one in found if one.difference.low > 0],
-        f"{first.name_b} is better": [one for one in found if one.difference.high < 0],
-    }
-    parts = [f"{words} on {', '.join(map(_gap, ones))}" for words, ones in named.items() if ones]
-    undecided = len(found) - sum(map(len, named.values()))
-    if undecided:
-        parts.append(f"no sure difference in {undecided} of {len(found)} comparisons")
-    return f"{first.name_a} and {first.name_b}: {'; '.join(parts)}."
-
-
-def _gap(one: Comparison) -> str:
-    return f"{one.task} with {one.probe} ({100 * one.difference.value:+.1f} points)"
 
 
 def _row(one: Comparison) -> list[str]:

@@ -31,7 +31,8 @@ def report(runs: Sequence[Path], out: Path, *, results: Sequence[Path] = (), emb
     Args:
         runs: folders of runs, of any frameworks; may be none where results or embeddings are given.
         out: the folder to write to; is created if missing, and files of an earlier report are replaced.
-        results: files that `melmask evaluate --out` wrote, for the scores of encoders that are no runs.
+        results: files that `melmask evaluate --out` wrote, for the scores of encoders that are no runs; comparisons are
+            read beside them.
         embeddings: a file that `melmask embed` wrote, for a map of the recordings, some of whose sounds it plays.
 
     Returns:
@@ -51,7 +52,7 @@ def report(runs: Sequence[Path], out: Path, *, results: Sequence[Path] = (), emb
     out.mkdir(parents=True, exist_ok=True)
     scored: list[Run | OtherEncoder] = [*others, *found]
     colours = {one.name: colour for one, colour in zip(scored, cycle(style.RUN_COLOURS), strict=False)}
-    comparisons = read_comparisons([run.folder for run in found])
+    comparisons = read_comparisons([*results, *(run.folder for run in found)])
     material = sections.Material(found, others, colours, tabulate(scored), comparisons, page.Figures(out))
     chapters: dict[str, list[Markup]] = {}
     if scored:

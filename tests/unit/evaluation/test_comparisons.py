@@ -1,6 +1,8 @@
 """comparisons.jsonl: what is compared is kept with the runs, read once, and shown."""
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,8 @@ from melmask.evaluation.comparisons import COMPARISONS, read_comparisons
 from melmask.evaluation.results import read_results
 from melmask.report.comparisons import comparisons_section
 from melmask.report.page import Figures
+
+PROBES = ("knn", "logistic")
 
 
 @pytest.fixture(scope="module")
@@ -60,3 +64,61 @@ def test_findings_are_sentences_a_table_and_a_figure(compared: Path, tmp_path: P
     html = "\n".join(comparisons_section(read_comparisons([compared]), {"run": "#0072b2"}, Figures(tmp_path)))
     assert "<li>run and run untrained: " in html and "chirps, logistic" in html and "24</td>" in html
     assert (tmp_path / "comparisons.png").is_file()
+
+
+@pytest.fixture(scope="module")
+def evaluated(compared: Path, recordings: Path) -> Path:
+    """The file of results of that run, of another of the same form, and of an encoder without a run."""
+    folder = compared.parent
+    shutil.copytree(compared, folder / "other", ignore=shutil.ignore_patterns("*.jsonl"))
+    shutil.copy(compared / "encoder.safetensors", folder / "alone.safetensors")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MELMASK_CACHE", str(folder / "cache"))
+        (compared / COMPARISONS).rename(folder / "by-compare.jsonl")
+        names = [str(folder / name) for name in ("run", "other", "alone.safetensors")]
+        out = folder / "scores.jsonl"
+        main(["evaluate", *names, "--task", str(recordings), "--probe", "knn", "logistic", "--out", str(out)])
+    return out
+
+
+def test_evaluate_keeps_how_each_encoder_stands_to_its_baselines(evaluated: Path) -> None:
+    beside = [one.comparison for one in read_comparisons([evaluated])]
+    rivals = ("run untrained", "log-mel statistics")  # one untrained form, which all three share
+    expected = {(name, rival, probe) for name in ("run", "other", "alone") for rival in rivals for probe in PROBES}
+    assert {(one.name_a, one.name_b, one.probe) for one in beside} == expected
+    for name in ("run", "other"):
+        kept = [one.comparison for one in read_comparisons([evaluated.parent / name])]
+        assert kept == [one for one in beside if one.name_a == name]
+
+
+def test_evaluate_finds_the_differences_that_compare_finds(evaluated: Path) -> None:
+    by_compare = (evaluated.parent / "by-compare.jsonl").read_text().splitlines()
+    beside = {(one.comparison.name_b, one.comparison.probe): one.comparison for one in read_comparisons([evaluated])}
+    for line in map(json.loads, by_compare):
+        found = beside["run untrained", line["comparison"]["probe"]]
+        assert line["comparison"]["difference"] == vars(found.difference)
+
+
+def test_evaluate_without_baselines_compares_nothing(recordings: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("MELMASK_CACHE", str(tmp_path / "cache"))
+    for given in (["untrained:micro", "--no-baselines"], ["logmel-stats"]):
+        main(["evaluate", *given, "--task", str(recordings), "--probe", "knn", "--out", str(tmp_path / "scores.jsonl")])
+    assert not list(tmp_path.glob(f"*{COMPARISONS}"))
+
+
+def test_the_report_says_what_evaluate_found_of_encoders_and_their_baselines(evaluated: Path, tmp_path: Path) -> None:
+    main(["report", "--results", str(evaluated), "--out", str(tmp_path)])
+    text = (tmp_path / "report.html").read_text()
+    assert "not compared yet" not in text and '<section id="comparisons">' in text
+    assert "run beside untrained encoder and log-mel statistics: " in text
+
+
+def test_many_comparisons_have_a_figure_for_each_encoder(evaluated: Path, tmp_path: Path) -> None:
+    kept = read_comparisons([evaluated])
+    comparisons_section(kept, {}, Figures(tmp_path))
+    assert len(list(tmp_path.glob("comparisons*.png"))) == 1
+    many = [
+        replace(one, comparison=replace(one.comparison, task=f"task {number}")) for number in range(4) for one in kept
+    ]
+    comparisons_section(many, {}, Figures(tmp_path))
+    assert len(list(tmp_path.glob("comparisons*.png"))) == 3
