@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -16,6 +16,7 @@ Layers = Literal["auto", "last", "all"] | tuple[int, ...]
 SHRINKAGE = (
     1e-2  # of the largest variance, added to all: less amplifies what varies by chance, above all in narrow data
 )
+WITHIN_SHARE = 0.3  # of the variance over the time of a crop: averages over time have little of it
 
 
 def layer_numbers(layers: Layers, depth: int) -> tuple[int, ...]:
@@ -69,32 +70,48 @@ class Whitening:
     Features of masked autoencoders vary most along a few directions, such as loudness. Distances, which k-NN, search
     and maps are made of, follow these few, and so does the deviation over time; whitened, they follow all.
 
+    Embeddings are averages over time. Of what varies within a recording, such as from one note to the next, averages
+    have less than single time steps; so the covariance within crops counts for a share only, beside that of their
+    means.
+
     Args:
         mean: of the time steps it was learned from.
         matrix: symmetric, so that a whitened feature still belongs to its frequency and dimension as far as it can.
 
     Source: ZCA whitening, see Kessy, Lewin and Strimmer (2018), "Optimal whitening and decorrelation", arXiv
-    1512.00809. Deviates: a share of the largest variance is added to each.
+    1512.00809. Deviates: a share of the largest variance is added to each, and the covariance within crops counts for a
+    share.
     """
 
     mean: Float[Tensor, " d"]
     matrix: Float[Tensor, "d d"]
 
     @staticmethod
-    def learn(steps: Float[Tensor, "n d"], shrinkage: float = SHRINKAGE) -> "Whitening":
+    def learn(
+        steps: Float[Tensor, "n d"],
+        crop: Int[Tensor, " n"],
+        shrinkage: float = SHRINKAGE,
+        within_share: float = WITHIN_SHARE,
+    ) -> "Whitening":
         """The whitening of a sample of time steps, computed in float64.
 
         Args:
             steps: at least one; with fewer than dimensions, the shrinkage bounds what is amplified. Where all are equal
                 they are only centred.
+            crop: the number of the crop that each step is of, from 0 on.
             shrinkage: share of the largest variance that is added to each variance.
+            within_share: weight of the covariance of steps about the mean of their crop; that of these means has 1. By
+                1 single time steps are whitened.
 
         Raises:
             ValueError: not all steps are finite.
         """
         wide = steps.double()
         mean = wide.mean(dim=0)
-        covariance = (wide - mean).T @ (wide - mean) / len(wide)
+        num_steps = torch.bincount(crop).clamp(min=1)[:, None]
+        of_crop = wide.new_zeros(len(num_steps), wide.shape[1]).index_add_(0, crop, wide) / num_steps
+        between, within = of_crop[crop] - mean, wide - of_crop[crop]
+        covariance = (between.T @ between + within_share * within.T @ within) / len(wide)
         if not covariance.isfinite().all():
             raise ValueError("features are not finite, so that they cannot be whitened")
         if covariance.trace() <= torch.finfo(torch.float32).eps ** 2 * wide.square().sum(dim=1).mean():

@@ -2,7 +2,7 @@
 
 import torch
 
-from melmask.nn.time_steps import SHRINKAGE, Layers, Whitening, layer_numbers, time_steps
+from melmask.nn.time_steps import SHRINKAGE, WITHIN_SHARE, Layers, Whitening, layer_numbers, time_steps
 from melmask.nn.vit import Encoder
 from melmask.patches import grid_of, patchify
 from melmask.types import Batch
@@ -11,7 +11,13 @@ CROPS_AT_ONCE = 64
 
 
 @torch.no_grad()
-def learn_whitening(encoder: Encoder, crops: Batch, layers: Layers, shrinkage: float = SHRINKAGE) -> Whitening:
+def learn_whitening(
+    encoder: Encoder,
+    crops: Batch,
+    layers: Layers,
+    shrinkage: float = SHRINKAGE,
+    within_share: float = WITHIN_SHARE,
+) -> Whitening:
     """Learn the whitening of the time steps of unmasked crops.
 
     Each is encoded without the padding that its batch needs, as recordings are embedded: features of a short crop are
@@ -21,14 +27,14 @@ def learn_whitening(encoder: Encoder, crops: Batch, layers: Layers, shrinkage: f
         encoder: on any device; its mode is kept.
         crops: a sample of the training data.
         layers: whose features are read.
-        shrinkage: as of `Whitening.learn`.
+        shrinkage, within_share: as of `Whitening.learn`.
 
     Raises:
         ValueError: the features are not finite.
     """
     device, was_training = next(encoder.parameters()).device, encoder.training
     encoder.eval()
-    steps = []
+    steps, crop = [], []
     numbers = layer_numbers(layers, encoder.size.depth)
     frames = encoder.patch_shape[1]
     num_steps = -(-crops.num_valid_frames // frames)
@@ -37,5 +43,6 @@ def learn_whitening(encoder: Encoder, crops: Batch, layers: Layers, shrinkage: f
             log_mel = crops.log_mel[some, :, : length * frames].to(device)
             grid, patches = grid_of(log_mel, encoder.patch_shape), patchify(log_mel, encoder.patch_shape)
             steps.append(torch.cat(time_steps(encoder, patches, grid, numbers), dim=2).flatten(0, 1).cpu())
+            crop.append(some.repeat_interleave(length).cpu())
     encoder.train(was_training)
-    return Whitening.learn(torch.cat(steps), shrinkage)
+    return Whitening.learn(torch.cat(steps), torch.cat(crop), shrinkage, within_share)
