@@ -44,6 +44,7 @@ class Result:
         protocol: which part of each clip was read, see `melmask.evaluation.protocol`.
         content: a hash of the recordings, labels, folds and groups of the task, which tells tasks of one name apart;
             empty in lines of earlier versions.
+        baseline_of: names of the encoders that it is a baseline of; empty in lines of earlier versions.
     """
 
     task: str
@@ -71,6 +72,7 @@ class Result:
     split: str = ""
     protocol: str = "melmask"
     content: str = ""
+    baseline_of: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         round_fields(self, "score", "low", "high")

@@ -355,4 +355,5 @@ def _result(
         step=encoder.encoder.step,
         split=task.split_name,
         protocol=task.protocol,
+        baseline_of=encoder.baseline_of,
     )

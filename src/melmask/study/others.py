@@ -1,6 +1,6 @@
 """Encoders that are no runs, read for reports from files of results: shipped, published and those of other makes."""
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -46,8 +46,15 @@ def read_others(files: Sequence[Path], runs: Sequence[Run] = ()) -> list[OtherEn
         if result.features not in BASELINES and result.identity not in known:
             own.setdefault(_name(result), []).append(replace(result, features=ENCODER, step=None))
     for name, results in own.items():
-        results += [one for one in baselines if one.features == LOGMEL_STATISTICS or _name(one) == name]
+        named = {one.encoder for one in results}
+        results += [one for one in baselines if _is_baseline(one, name, named)]
     return [OtherEncoder(f"{name} (no run)" if name in names else name, results) for name, results in own.items()]
+
+
+def _is_baseline(result: Result, name: str, named: Set[str]) -> bool:
+    """Whether a baseline's result is of the encoder ``name``, which results call ``named``."""
+    is_shared = not named.isdisjoint(result.baseline_of)  # the untrained form of several encoders
+    return result.features == LOGMEL_STATISTICS or _name(result) == name or is_shared
 
 
 def _name(result: Result) -> str:

@@ -47,6 +47,19 @@ def test_the_untrained_form_of_whitened_features_is_its_encoder_s(tmp_path: Path
     assert (tiny.name, [one.features for one in tiny.results]) == ("tiny", ["encoder", "untrained"])
 
 
+def test_encoders_of_one_form_share_their_untrained_form(tmp_path: Path) -> None:
+    lines = [
+        result("encoder", 0.8, encoder="first", identity="1"),
+        result("encoder", 0.7, encoder="second", identity="2"),
+        result("onnx", 0.6, encoder="of another make"),
+        result("untrained", 0.5, encoder="first untrained", baseline_of=("first", "second")),
+    ]
+    append_results(tmp_path / "results.jsonl", lines)
+    first, second, other = read_others([tmp_path / "results.jsonl"])
+    assert [one.score for one in first.results] == [0.8, 0.5] and [one.score for one in second.results] == [0.7, 0.5]
+    assert [one.score for one in other.results] == [0.6]
+
+
 def test_an_encoder_of_a_runs_name_is_told_apart(tmp_path: Path) -> None:
     append_results(tmp_path / "results.jsonl", [result("encoder", 0.8, encoder="run", identity="other")])
     (other,) = read_others([tmp_path / "results.jsonl"], [replace(run_with("run"), results=[])])
