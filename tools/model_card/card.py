@@ -105,7 +105,7 @@ def notes_of(figures: Sequence[Figures]) -> str:
 def training_text(training: dict[str, Any]) -> str:
     """What was trained, on what and for how long, run by run."""
     runs, stated = training["runs"], training["stated"] or {"layers": "last", "pooling": "mean"}
-    shares = ", ".join(f"{run['share']:.2g}" for run in runs)
+    shares = ", ".join(f"{run['share']:.3g}" for run in runs)
     lines = []
     if len(runs) > 1:
         lines.append(f"The weights are the mean of those of {len(runs)} runs, in shares of {shares} in turn.\n")

@@ -69,7 +69,7 @@ def main(arguments: list[str] | None = None) -> None:
     commands = iter(given.command)
     for run, share in zip(given.runs, shares, strict=True):
         of_run = read_training(given.card)["runs"] if run in shipped.SHIPPED else [about(run, next(commands, ""))]
-        trainings += [one | {"share": one["share"] * share} for one in of_run]
+        trainings += [one | {"share": round(one["share"] * share, 6)} for one in of_run]
     of_encoder = {
         "runs": trainings,
         "megabytes": megabytes,

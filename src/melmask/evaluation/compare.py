@@ -179,15 +179,19 @@ def _finding(names: tuple[str, str], found: Sequence[Comparison]) -> str:
         f"{names[0]} is better": [one for one in found if one.difference.low > 0],
         f"{names[1]} is better": [one for one in found if one.difference.high < 0],
     }
-    parts = [f"{words} on {', '.join(map(_gap, ones))}" for words, ones in named.items() if ones]
+    parts = [f"{words} on {_gaps(ones)}" for words, ones in named.items() if ones]
     undecided = len(found) - sum(map(len, named.values()))
     if undecided:
         parts.append(f"no sure difference in {undecided} of {len(found)} comparisons")
     return f"{names[0]} and {names[1]}: {'; '.join(parts)}."
 
 
-def _gap(one: Comparison) -> str:
-    return f"{one.task} with {one.probe} ({100 * one.difference.value:+.1f} points)"
+def _gaps(comparisons: Sequence[Comparison]) -> str:
+    """Differences by task and probe, in words."""
+    by_task: dict[str, list[str]] = {}
+    for one in comparisons:
+        by_task.setdefault(one.task, []).append(f"{one.probe} ({100 * one.difference.value:+.1f} points)")
+    return "; on ".join(f"{task} with {', '.join(gaps)}" for task, gaps in by_task.items())
 
 
 def compare_results(a: ProbeResult, b: ProbeResult, task: Task, names: Sequence[str], *, seed: int = 0) -> Comparison:
