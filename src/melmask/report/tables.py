@@ -103,5 +103,6 @@ def as_csv(runs: Sequence[Run | OtherEncoder]) -> str:
     for run in runs:
         for result in run.results:
             joined = {"test_folds": ";".join(result.test_folds), "notes": "; ".join(result.notes)}
+            joined["baseline_of"] = "; ".join(result.baseline_of)
             rows.append([run.name, *(asdict(result) | joined).values()])
     return csv_table(["run", *(field.name for field in fields(Result))], rows)

@@ -82,16 +82,25 @@ class Evidence:
         return "untested" if any(gap is None for gap in found) else "better"
 
 
-def floors(table: Table, column: Column) -> list[str]:
-    """Every trained encoder that scores below one of its baselines in a column, in words."""
+def floors(table: Table, column: Column, evidence: Evidence) -> list[str]:
+    """Every trained encoder that scores below one of its baselines in a column, in words; and if that may be chance."""
     found = []
     for row in table.ranked_runs(column):
         own = row.cells[column].score
         above = [one for one in table.baselines(row, column) if one.cells[column].score > own]
         if above:
-            named = " and ".join(f"the {one.label} ({percent(one.cells[column].score)} %)" for one in above)
+            gaps = {one.label: evidence.difference(row, one, column) for one in above}
+            named = " and ".join(
+                f"the {one.label} ({percent(one.cells[column].score)} %{_untold(gaps[one.label], '; ')})"
+                for one in above
+            )
             found.append(f"{row.label} ({percent(own)} %) is below {named}")
     return found
+
+
+def _untold(gap: Score | None, before: str) -> str:
+    """That a paired interval includes 0, after a sign; empty where it does not, or where there is none."""
+    return f"{before}they cannot be told apart" if gap is not None and gap.low <= 0 <= gap.high else ""
 
 
 def verdict(table: Table, evidence: Evidence, others: Collection[str] = ()) -> str:
@@ -102,7 +111,7 @@ def verdict(table: Table, evidence: Evidence, others: Collection[str] = ()) -> s
         evidence: the paired comparisons.
         others: names of the encoders that are no runs.
     """
-    below = [f"{words} on {column.title}" for column in table.columns for words in floors(table, column)]
+    below = [f"{words} on {column.title}" for column in table.columns for words in floors(table, column, evidence)]
     sentences = []
     if below:
         more = f"; and {len(below) - NUM_NAMED} more" if len(below) > NUM_NAMED else ""
@@ -162,7 +171,7 @@ def sentence(table: Table, column: Column, evidence: Evidence) -> str:
     ranked = table.ranked_runs(column)
     if not ranked:
         return "only baselines have been evaluated."
-    below = floors(table, column)
+    below = floors(table, column, evidence)
     first = ranked[0].cells[column]
     top = [row for row in ranked if row.cells[column].score == first.score]
     interval = f"{percent(first.score)} % {column.metric} (95 % interval {percent(first.low)} to {percent(first.high)})"
@@ -184,7 +193,7 @@ def _distance(row: Row, other: Row, column: Column, evidence: Evidence, article:
     gap, test = evidence.difference(row, other, column), ""
     if gap is not None:
         paired = f"paired 95 % interval {100 * gap.low:+.1f} to {100 * gap.high:+.1f}"
-        test = f"; {paired}" + (": they cannot be told apart" if gap.low <= 0 <= gap.high else "")
+        test = f"; {paired}{_untold(gap, ': ')}"
     elif own != cell:
         test = "; not compared by a paired test"
     return f"{side} {article}{other.label} ({percent(cell)} %{test})"

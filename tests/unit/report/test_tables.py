@@ -5,7 +5,7 @@ import re
 from evaluations import result, run_with
 from melmask.evaluation.compare import Comparison
 from melmask.evaluation.metrics import Score
-from melmask.report.tables import as_html, as_markdown
+from melmask.report.tables import as_csv, as_html, as_markdown
 from melmask.report.verdicts import Evidence, sentence, verdict
 from melmask.study.table import tabulate
 
@@ -68,6 +68,9 @@ def test_a_tie_crowns_nobody_and_what_is_below_a_floor_is_said_first() -> None:
         assert html.count("entry best") == 1 and html.count("below the untrained encoder") == 2
     alone = tabulate([run_with("a", *lines[0])])
     assert verdict(alone, Evidence()).endswith("a beside untrained encoder: below in 1 of 1.")
+    chance, sure = (Evidence([compared("a", "a untrained", 0.40, 0.60, width)]) for width in (0.3, 0.1))
+    assert "below the untrained encoder (60.0 %; they cannot be told apart) on chirps" in verdict(alone, chance)
+    assert "below the untrained encoder (60.0 %) on chirps" in verdict(alone, sure)
     equal = tabulate([run_with(name, result("encoder", 0.5)) for name in "ab"])
     assert as_html(equal, {"a": "#000000", "b": "#000000"}, Evidence()).count("entry best") == 2
     assert as_markdown(equal).count("**50.0**") == 2
@@ -82,3 +85,8 @@ def test_a_run_has_one_row_whatever_layers_were_read() -> None:
     html = as_html(table, {"a": "#000000", "b": "#000000"}, Evidence())
     assert html.count("<tr class=") == 2 and "<b>60.0</b>" in html and "; all layers, mean</small>" in html
     assert as_markdown(table).count("\n") == 4 and "(all layers, mean)" in as_markdown(table)
+
+
+def test_names_in_a_csv_table_are_joined() -> None:
+    lines = as_csv([run_with("a", result("untrained", 0.5, baseline_of=("a", "b")))]).splitlines()
+    assert lines[0].endswith(",content,baseline_of") and lines[1].endswith(",a; b")
