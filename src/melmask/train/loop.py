@@ -123,7 +123,7 @@ def pretrain(
         trainer = Trainer(
             recipe, loader, run, world, stop_requested.unless_closed(report), initial, Callbacks(callbacks, failed)
         )
-        if trainer.started_from:
+        if trainer.started_from and not (run / CHECKPOINT).exists():
             note(f"started from other weights: {trainer.started_from}")
         return trainer.train(resume, stop_requested, num_threads)
 
