@@ -108,9 +108,9 @@ class Whitening:
         """
         wide = steps.double()
         mean = wide.mean(dim=0)
-        num_steps = torch.bincount(crop).clamp(min=1)[:, None]
-        of_crop = wide.new_zeros(len(num_steps), wide.shape[1]).index_add_(0, crop, wide) / num_steps
-        between, within = of_crop[crop] - mean, wide - of_crop[crop]
+        num_steps = torch.bincount(crop)[:, None]
+        of_crop = wide.new_zeros(len(num_steps), wide.shape[1]).index_add_(0, crop, wide) / num_steps.clamp(min=1)
+        between, within = (of_crop - mean) * num_steps.double().sqrt(), wide - of_crop[crop]
         covariance = (between.T @ between + within_share * within.T @ within) / len(wide)
         if not covariance.isfinite().all():
             raise ValueError("features are not finite, so that they cannot be whitened")

@@ -32,8 +32,10 @@ def comparisons_section(
     """
     found = [one.comparison for one in kept]
     sentences = [{"name": "", "text": text} for text in findings(found)]
-    of_each = [[one for one in found if one.name_a == name] for name in dict.fromkeys(one.name_a for one in found)]
-    drawn = [found] if len(found) <= MOST_DRAWN else of_each
+    drawn = [found]
+    if len(found) > MOST_DRAWN:
+        names = dict.fromkeys(one.name_a for one in found)
+        drawn = [[one for one in found if one.name_a == name] for name in names]
     return [
         page.part("bullets", sentences, ""),
         page.paragraph(NOTE, "note"),

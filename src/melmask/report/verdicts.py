@@ -89,17 +89,16 @@ def floors(table: Table, column: Column, evidence: Evidence) -> list[str]:
         own = row.cells[column].score
         above = [one for one in table.baselines(row, column) if one.cells[column].score > own]
         if above:
-            gaps = {one.label: evidence.difference(row, one, column) for one in above}
-            named = " and ".join(
-                f"the {one.label} ({percent(one.cells[column].score)} %{_untold(gaps[one.label], '; ')})"
-                for one in above
-            )
-            found.append(f"{row.label} ({percent(own)} %) is below {named}")
+            named = []
+            for one in above:
+                gap = evidence.difference(row, one, column)
+                named.append(f"the {one.label} ({percent(one.cells[column].score)} %{_if_undecided(gap, '; ')})")
+            found.append(f"{row.label} ({percent(own)} %) is below {' and '.join(named)}")
     return found
 
 
-def _untold(gap: Score | None, before: str) -> str:
-    """That a paired interval includes 0, after a sign; empty where it does not, or where there is none."""
+def _if_undecided(gap: Score | None, before: str) -> str:
+    """The words for a paired interval that includes 0, after ``before``; empty for others, and where there is none."""
     return f"{before}they cannot be told apart" if gap is not None and gap.low <= 0 <= gap.high else ""
 
 
@@ -193,7 +192,7 @@ def _distance(row: Row, other: Row, column: Column, evidence: Evidence, article:
     gap, test = evidence.difference(row, other, column), ""
     if gap is not None:
         paired = f"paired 95 % interval {100 * gap.low:+.1f} to {100 * gap.high:+.1f}"
-        test = f"; {paired}{_untold(gap, ': ')}"
+        test = f"; {paired}{_if_undecided(gap, ': ')}"
     elif own != cell:
         test = "; not compared by a paired test"
     return f"{side} {article}{other.label} ({percent(cell)} %{test})"

@@ -120,10 +120,11 @@ def pretrain(
                 extension.apply(run)
                 note(extension.told)
         world.wait()
+        start = None if (run / CHECKPOINT).exists() else initial
         trainer = Trainer(
-            recipe, loader, run, world, stop_requested.unless_closed(report), initial, Callbacks(callbacks, failed)
+            recipe, loader, run, world, stop_requested.unless_closed(report), start, Callbacks(callbacks, failed)
         )
-        if trainer.started_from and not (run / CHECKPOINT).exists():
+        if trainer.started_from:
             note(f"started from other weights: {trainer.started_from}")
         return trainer.train(resume, stop_requested, num_threads)
 
@@ -137,7 +138,7 @@ class Trainer:
         run: the run's folder.
         world: all processes of the run.
         report: called with every entry of the log, in the first process.
-        initial: weights to start from; None for random ones.
+        initial: weights to start from; None for random ones, or those of the run's checkpoint.
         callbacks: called as the training goes, in the first process.
 
     Attributes:

@@ -237,9 +237,9 @@ def test_a_run_starts_from_the_encoder_that_comes_with_melmask(shipped_tiny, sto
     begun = json.loads((run / INIT).read_text())
     assert begun["path"] == "shipped:tiny"  # wherever the package is installed, and whatever lies beside the run
     assert (written.layers, written.pooling) == (tiny.layers, tiny.pooling) == ((1, 2), "mean+std")
-    again: list[str] = []  # its checkpoint has all that is needed
-    assert loop.pretrain(recipe("msm-mae", **settings), store, run, resume=True, init="tiny", note=again.append)
-    assert again == []
+    told: list[str] = []  # its checkpoint has all that is needed
+    assert loop.pretrain(recipe("msm-mae", **settings), store, run, resume=True, init="tiny", note=told.append)
+    assert told == []
     (run / CHECKPOINT).unlink()
     loop.pretrain(recipe("msm-mae", **settings), store, run, resume=True)
     again = melmask.pretrain(recipe("msm-mae", **settings), store, tmp_path / "again", init=run / ENCODER)
