@@ -53,11 +53,13 @@ class Mixing:
         Args:
             log_mel: natural logarithms of power, not normalised, with padding at the value of silence.
         """
-        other = log_mel[torch.from_numpy(self.other).to(log_mel.device)]
-        difference = (_level(log_mel) - _level(other)).clamp(-MAX_CORRECTION, MAX_CORRECTION)
-        level = torch.from_numpy(self.level_db * (math.log(10) / 10)).to(difference) + difference
-        mixed = torch.logaddexp(log_mel, other + level[:, None, None])
-        return torch.where(torch.from_numpy(self.chosen).to(log_mel.device)[:, None, None], mixed, log_mel)
+        levels = _level(log_mel)
+        mixed = torch.from_numpy(np.flatnonzero(self.chosen)).to(log_mel.device)
+        other = torch.from_numpy(self.other[self.chosen]).to(log_mel.device)
+        difference = (levels[mixed] - levels[other]).clamp(-MAX_CORRECTION, MAX_CORRECTION)
+        level = torch.from_numpy(self.level_db[self.chosen] * (math.log(10) / 10)).to(difference) + difference
+        sums = torch.logaddexp(log_mel[mixed], log_mel[other] + level[:, None, None])
+        return log_mel.index_copy(0, mixed, sums)
 
 
 def _level(log_mel: Float[Tensor, "b mel frame"]) -> Float[Tensor, " b"]:

@@ -75,7 +75,7 @@ class Comparison:
         gap, low, high = (100 * value for value in (self.difference.value, self.difference.low, self.difference.high))
         figures = f"{gap:+.1f} points, 95 % interval {low:+.1f} to {high:+.1f}"
         where = f"on {self.task} with {self.probe}"
-        if low <= 0 <= high:
+        if self.difference.includes_zero:
             finding = f"{self.name_a} and {self.name_b} cannot be told apart {where}: {figures}."
         else:
             better, worse = (self.name_a, self.name_b) if gap > 0 else (self.name_b, self.name_a)

@@ -47,6 +47,15 @@ class Score:
     def __post_init__(self) -> None:
         round_fields(self, "value", "low", "high")
 
+    @property
+    def includes_zero(self) -> bool:
+        """Whether its interval does: of a difference, that the two cannot be told apart.
+
+        >>> Score(0.02, -0.01, 0.05, 1, 96).includes_zero, Score(0.02, 0.01, 0.05, 1, 96).includes_zero
+        (True, False)
+        """
+        return self.low <= 0 <= self.high
+
     def __str__(self) -> str:
         seeds = "1 seed" if self.num_seeds == 1 else f"{self.num_seeds} seeds"
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}] ({seeds}, {self.num_clips} clips)"

@@ -60,7 +60,7 @@ def _entry(row: Row, column: Column, table: Table, evidence: Evidence, own: Sequ
     """A score as the template takes it."""
     cell, top = row.cells[column], top_rows(table, column)
     gaps = [evidence.difference(row, one, column) for one in top] if row not in top else []
-    near = any(gap is not None and gap.low <= 0 <= gap.high for gap in gaps)
+    near = any(gap is not None and gap.includes_zero for gap in gaps)
     beside = sum(column in one.cells for one in own)
     seeds = f", {cell.num_seeds} seeds" if cell.num_seeds > 1 else ""
     above = [one for one in table.baselines(row, column) if one.cells[column].score > cell.score] if row.is_run else []

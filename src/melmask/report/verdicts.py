@@ -99,7 +99,7 @@ def floors(table: Table, column: Column, evidence: Evidence) -> list[str]:
 
 def _if_undecided(gap: Score | None, before: str) -> str:
     """The words for a paired interval that includes 0, after ``before``; empty for others, and where there is none."""
-    return f"{before}they cannot be told apart" if gap is not None and gap.low <= 0 <= gap.high else ""
+    return f"{before}they cannot be told apart" if gap is not None and gap.includes_zero else ""
 
 
 def verdict(table: Table, evidence: Evidence, others: Collection[str] = ()) -> str:

@@ -21,10 +21,9 @@ def differences_figure(comparisons: Sequence[Comparison], colours: Mapping[str, 
     for place, one in enumerate(comparisons):
         gap, low, high = (100 * value for value in (one.difference.value, one.difference.low, one.difference.high))
         colour = colours.get(one.name_a, style.INK)
-        clear = not low <= 0 <= high
         axes.errorbar(
             gap, place, xerr=[[gap - low], [high - gap]], color=colour, marker="o", capsize=2.5, linewidth=1.4,
-            markerfacecolor=colour if clear else "white",
+            markerfacecolor="white" if one.difference.includes_zero else colour,
         )  # fmt: skip
     axes.axvline(0, color=style.MUTED, linewidth=1)
     labels = [f"{style.shortened(f'{one.name_a} − {one.name_b}', 34)}, {one.task}, {one.probe}" for one in comparisons]
