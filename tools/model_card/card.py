@@ -105,10 +105,14 @@ def notes_of(figures: Sequence[Figures]) -> str:
 def training_text(training: dict[str, Any]) -> str:
     """What was trained, on what and for how long, run by run."""
     runs, stated = training["runs"], training["stated"] or {"layers": "last", "pooling": "mean"}
-    shares = ", ".join(f"{run['share']:.3g}" for run in runs)
+    averaged = [number for number, run in enumerate(runs, start=1) if run["share"]]
     lines = []
-    if len(runs) > 1:
-        lines.append(f"The weights are the mean of those of {len(runs)} runs, in shares of {shares} in turn.\n")
+    if len(averaged) > 1:
+        shares = ", ".join(f"{runs[number - 1]['share']:.3g}" for number in averaged)
+        which = f" of these {len(runs)} ({', '.join(map(str, averaged))})" if len(averaged) < len(runs) else ""
+        lines.append(f"The weights are the mean of those of {len(averaged)} runs{which}, in shares of {shares} in turn.\n")
+    elif len(runs) > 1:
+        lines.append(f"The weights are those of run {averaged[0]}.\n")
     for number, run in enumerate(runs, start=1):
         lines += [f"```\n{run['command']}\n```\n"] if run["command"] else []
         begun = f", started from {run['init']}" if run["init"] else ", from random weights"

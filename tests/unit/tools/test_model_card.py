@@ -154,6 +154,10 @@ def test_the_mean_of_runs_is_shipped_with_what_is_said_of_each(inputs, store, tm
     assert all(f"{word} command" in text for word in ("first", "second", "third"))
     assert "Run 2: 4 steps of 16 crops in 0.0 hours, started from first, seed 1." in text
     assert "| setting | run 1 | run 2 | run 3 |" in text and "| seed | 0 | 1 | 2 |" in text
+    ship.main(["tiny", str(folders[1]), str(folders[2]), "--shares", "0", "0.5", "0.5", "--card", str(inputs)])
+    assert "mean of those of 2 runs of these 5 (4, 5), in shares of 0.5, 0.5 in turn" in card(inputs, CHIRPS)
+    ship.main(["tiny", str(folders[1]), "--shares", "0", "1", "--card", str(inputs)])
+    assert "The weights are those of run 6." in card(inputs, CHIRPS)
     with pytest.raises(ValueError, match="2 runs need as many shares, which add up to 1"):
         ship.mean_of(files[:2], [0.5, 0.6])
 
