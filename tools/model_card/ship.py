@@ -3,8 +3,8 @@
 make tiny-encoder RUN=out/run POOLING=mean+std COMMAND="melmask pretrain ..."
 
 Of several runs that started from the same weights, it is the mean of their weights; "tiny" among them stands for the
-encoder that is in the package now, and for what training.json says of it. With a share of 0 a run is told of only, such as
-one that the others started from.
+encoder that is in the package now, and for what training.json says of it. With a share of 0 a run is only told of,
+such as one that the others started from.
 """
 
 import argparse
