@@ -5,8 +5,8 @@
 Every trial is trained on the same recordings for as many steps as the budget allows, and read by the same probes on
 folds that no reported score uses: the judges' folds are left out of everything here. A call that was stopped goes on.
 What was found is kept as OUT/*.json, which are enough to go on elsewhere (those of docs/performance.md: copy
-studies/learning/*.json to OUT): a trial has the steps that its budget allowed where it was begun, whatever the machine
-that trains it.
+studies/learning/*.json to OUT): a trial has the steps that its budget allowed where a step of it was timed first, with
+any budget and seed, whatever the machine that trains it.
 """
 
 import argparse
@@ -166,13 +166,22 @@ def train(recipe: Recipe, store: Store, run: Path, budget_s: float) -> dict[str,
     plan = Path(f"{run}.json")
     if not plan.exists():
         run.parent.mkdir(parents=True, exist_ok=True)
-        step_s = processor_s_of_a_step(recipe, store)
-        steps = round(NUM_CORES * budget_s / step_s)
-        plan.write_text(json.dumps({"steps": steps, "step_s": step_s, "machine": machine()}))
+        timed = timed_before(run) or {"step_s": processor_s_of_a_step(recipe, store), "machine": machine()}
+        plan.write_text(json.dumps({"steps": round(NUM_CORES * budget_s / timed["step_s"]), **timed}))
     found = json.loads(plan.read_text())
     if not scores_file(run).exists():
         melmask.pretrain(dataclasses.replace(recipe, steps=found["steps"]), store, run, resume=(run / RECIPE).exists())
     return found | {"crops": found["steps"] * recipe.batch_size / 1000}
+
+
+def timed_before(run: Path) -> dict[str, Any] | None:
+    """What a step takes, and on which machine, of the same trial with another budget or seed; None without one."""
+    trial = run.name.rpartition("-seed")[0].rpartition("-")[0]
+    for plan in sorted(run.parent.glob(f"{trial}-*.json")):
+        if re.fullmatch(r"[\d.]+s-seed\d+", plan.stem.removeprefix(f"{trial}-")):
+            found = json.loads(plan.read_text())
+            return {"step_s": found["step_s"], "machine": found["machine"]}
+    return None
 
 
 def scores_file(run: Path) -> Path:

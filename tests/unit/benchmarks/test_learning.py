@@ -78,3 +78,17 @@ def test_every_trial_is_read_after_one_budget_and_on_no_fold_that_judges(learnin
     assert [(row["trial"], row["seed"]) for row in rows[:3]] == [("two", 1), ("one", 0), ("one", 1)]
     with pytest.raises(SystemExit, match="2"):
         learning.main([*arguments, "--trials", "three:1"])
+
+
+def test_a_trial_with_another_budget_or_seed_has_the_step_that_was_timed_first(learning, store, tmp_path, monkeypatch):
+    trained = []
+    monkeypatch.setattr(learning.melmask, "pretrain", lambda recipe, store, run, resume: trained.append(recipe.steps))
+    recipe = learning.RECIPES["tiny-msm-mae"]
+    learning.train(recipe, store, tmp_path / "one-8x16-1s-seed0", 1.0)
+    (tmp_path / "one-1s-seed0-scores.json").write_text("{}")
+    assert learning.timed_before(tmp_path / "one-6s-seed0") is None  # neither is a plan of that trial
+    first = learning.train(recipe, store, tmp_path / "one-1s-seed1", 1.0)
+    monkeypatch.setattr(learning, "processor_s_of_a_step", None)
+    other = learning.train(recipe, store, tmp_path / "one-6s-seed0", 6.0)
+    assert trained == [4, 4, 24]
+    assert (other["step_s"], other["machine"]) == (first["step_s"], first["machine"])
