@@ -30,7 +30,7 @@ import melmask
 from melmask.data.store import Store
 from melmask.encoders.features import Pooling
 from melmask.train.recipe import RECIPES, Recipe
-from melmask.train.run_folder import RECIPE
+from melmask.train.run_folder import RECIPE, read_log
 
 # Task: (the fold that judges, which is left out; the fold that is read here).
 FOLDS = {
@@ -171,6 +171,8 @@ def train(recipe: Recipe, store: Store, run: Path, budget_s: float) -> dict[str,
     found = json.loads(plan.read_text())
     if not scores_file(run).exists():
         melmask.pretrain(dataclasses.replace(recipe, steps=found["steps"]), store, run, resume=(run / RECIPE).exists())
+        if read_log(run)[-1]["step"] < found["steps"]:
+            raise SystemExit(f"{run} was interrupted and saved: the same call resumes it")
     return found | {"crops": found["steps"] * recipe.batch_size / 1000}
 
 

@@ -83,6 +83,7 @@ def test_every_trial_is_read_after_one_budget_and_on_no_fold_that_judges(learnin
 def test_a_trial_with_another_budget_or_seed_has_the_step_that_was_timed_first(learning, store, tmp_path, monkeypatch):
     trained = []
     monkeypatch.setattr(learning.melmask, "pretrain", lambda recipe, store, run, resume: trained.append(recipe.steps))
+    monkeypatch.setattr(learning, "read_log", lambda run: [{"step": trained[-1]}])
     recipe = learning.RECIPES["tiny-msm-mae"]
     learning.train(recipe, store, tmp_path / "one-8x16-1s-seed0", 1.0)
     (tmp_path / "one-1s-seed0-scores.json").write_text("{}")
@@ -92,3 +93,14 @@ def test_a_trial_with_another_budget_or_seed_has_the_step_that_was_timed_first(l
     other = learning.train(recipe, store, tmp_path / "one-6s-seed0", 6.0)
     assert trained == [4, 4, 24]
     assert (other["step_s"], other["machine"]) == (first["step_s"], first["machine"])
+
+
+def test_a_trial_that_was_interrupted_is_not_read(learning, store, tmp_path, monkeypatch):
+    pretrain = learning.melmask.pretrain
+
+    def stopped(recipe, *given, **settings):
+        return pretrain(dataclasses.replace(recipe, steps=2), *given, **settings)
+
+    monkeypatch.setattr(learning.melmask, "pretrain", stopped)
+    with pytest.raises(SystemExit, match=r"one-2s-seed0 was interrupted and saved: the same call resumes it"):
+        learning.train(learning.RECIPES["tiny-msm-mae"], store, tmp_path / "one-2s-seed0", 2.0)
