@@ -29,8 +29,9 @@ from timing import machine
 import melmask
 from melmask.data.store import Store
 from melmask.encoders.features import Pooling
+from melmask.train.loop import pretrain
 from melmask.train.recipe import RECIPES, Recipe
-from melmask.train.run_folder import RECIPE, read_log
+from melmask.train.run_folder import RECIPE
 
 # Task: (the fold that judges, which is left out; the fold that is read here).
 FOLDS = {
@@ -170,8 +171,8 @@ def train(recipe: Recipe, store: Store, run: Path, budget_s: float) -> dict[str,
         plan.write_text(json.dumps({"steps": round(NUM_CORES * budget_s / timed["step_s"]), **timed}))
     found = json.loads(plan.read_text())
     if not scores_file(run).exists():
-        melmask.pretrain(dataclasses.replace(recipe, steps=found["steps"]), store, run, resume=(run / RECIPE).exists())
-        if read_log(run)[-1]["step"] < found["steps"]:
+        recipe = dataclasses.replace(recipe, steps=found["steps"])
+        if not pretrain(recipe, store, run, resume=(run / RECIPE).exists()):
             raise SystemExit(f"{run} was interrupted and saved: the same call resumes it")
     return found | {"crops": found["steps"] * recipe.batch_size / 1000}
 
@@ -197,7 +198,7 @@ def processor_s_of_a_step(recipe: Recipe, store: Store) -> float:
         seen: list[float] = []
         steps = WARM_UP_STEPS + TIMED_STEPS
         timed = dataclasses.replace(recipe, steps=steps, log_every=WARM_UP_STEPS, save_every=10**9)
-        melmask.pretrain(timed, store, Path(folder) / "run", report=lambda entry: seen.append(time.process_time()))
+        pretrain(timed, store, Path(folder) / "run", report=lambda entry: seen.append(time.process_time()))
     return (seen[-1] - seen[0]) / TIMED_STEPS
 
 

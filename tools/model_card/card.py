@@ -110,8 +110,8 @@ def training_text(training: dict[str, Any]) -> str:
     if len(averaged) > 1:
         shares = ", ".join(f"{runs[number - 1]['share']:.3g}" for number in averaged)
         which = f" of these {len(runs)} ({', '.join(map(str, averaged))})" if len(averaged) < len(runs) else ""
-        called = f"{len(averaged)} runs{which}"
-        lines.append(f"The weights are the mean of those of {called}, in shares of {shares} in turn.\n")
+        mean = f"The weights are the mean of those of {len(averaged)} runs{which}"
+        lines.append(f"{mean}, in shares of {shares} in turn.\n")
     elif len(runs) > 1:
         lines.append(f"The weights are those of run {averaged[0]}.\n")
     for number, run in enumerate(runs, start=1):

@@ -2,9 +2,12 @@
 
 import csv
 import dataclasses
+import functools
 import importlib
 import json
+import os
 import shutil
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -68,7 +71,7 @@ def test_every_trial_is_read_after_one_budget_and_on_no_fold_that_judges(learnin
     page = (tmp_path / "page.md").read_text()
     assert "| one | 2 | 4 |" in page and "--budget-s 1" in page
     monkeypatch.setattr(learning.melmask, "evaluate", None)  # all scores are kept
-    monkeypatch.setattr(learning.melmask, "pretrain", None)
+    monkeypatch.setattr(learning, "pretrain", None)
     for run in out.glob("*-seed*/"):  # their numbers are enough, so that the table is made of several sessions
         shutil.rmtree(run)
     learning.main(arguments)
@@ -82,8 +85,12 @@ def test_every_trial_is_read_after_one_budget_and_on_no_fold_that_judges(learnin
 
 def test_a_trial_with_another_budget_or_seed_has_the_step_that_was_timed_first(learning, store, tmp_path, monkeypatch):
     trained = []
-    monkeypatch.setattr(learning.melmask, "pretrain", lambda recipe, store, run, resume: trained.append(recipe.steps))
-    monkeypatch.setattr(learning, "read_log", lambda run: [{"step": trained[-1]}])
+
+    def note_steps(recipe, store, run, resume):
+        trained.append(recipe.steps)
+        return True
+
+    monkeypatch.setattr(learning, "pretrain", note_steps)
     recipe = learning.RECIPES["tiny-msm-mae"]
     learning.train(recipe, store, tmp_path / "one-8x16-1s-seed0", 1.0)
     (tmp_path / "one-1s-seed0-scores.json").write_text("{}")
@@ -96,11 +103,10 @@ def test_a_trial_with_another_budget_or_seed_has_the_step_that_was_timed_first(l
 
 
 def test_a_trial_that_was_interrupted_is_not_read(learning, store, tmp_path, monkeypatch):
-    pretrain = learning.melmask.pretrain
+    def stopped(entry):
+        os.kill(os.getpid(), signal.SIGTERM)
 
-    def stopped(recipe, *given, **settings):
-        return pretrain(dataclasses.replace(recipe, steps=2), *given, **settings)
-
-    monkeypatch.setattr(learning.melmask, "pretrain", stopped)
+    monkeypatch.setattr(learning, "pretrain", functools.partial(learning.pretrain, report=stopped))
+    recipe = dataclasses.replace(learning.RECIPES["tiny-msm-mae"], log_every=1)
     with pytest.raises(SystemExit, match=r"one-2s-seed0 was interrupted and saved: the same call resumes it"):
-        learning.train(learning.RECIPES["tiny-msm-mae"], store, tmp_path / "one-2s-seed0", 2.0)
+        learning.train(recipe, store, tmp_path / "one-2s-seed0", 2.0)
