@@ -84,6 +84,7 @@ ABOUT = (
 )
 COLUMNS = {
     "trial": "a change of the recipe `tiny-msm-mae`, which is *mixed-shallow-decoder*: see `TRIALS` in the script",
+    "minutes": "of two cores, the budget",
     "seeds": "",
     "steps": "",
     "crops": "thousands that were trained on",
@@ -98,38 +99,44 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--audio", type=Path, required=True, help="the folder with the labelled tasks' manifests")
     parser.add_argument("--out", type=Path, default=Path("out/learning"))
     parser.add_argument("--budget-s", type=float, default=600.0, help="seconds of two cores for each trial")
-    parser.add_argument("--trials", nargs="+", default=list(TRIALS), metavar="NAME[:SEED,SEED]", help="default: all")
+    parser.add_argument(
+        "--trials",
+        nargs="+",
+        default=list(TRIALS),
+        metavar="NAME[@SECONDS][:SEED,SEED]",
+        help="with a budget of its own, and seeds; default: all",
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of the trials that name none")
     parser.add_argument("--every", type=int, default=1, help="train the probes on every n-th clip only")
     parser.add_argument("--recipe", default="tiny-msm-mae", choices=list(RECIPES), metavar="NAME")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write one row of figures for every line")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="put the table into its section of a page")
     options = parser.parse_args(arguments)
-    named = [name.partition(":")[::2] for name in options.trials]
-    planned = [(trial, [int(seed) for seed in seeds.split(",")] if seeds else options.seeds) for trial, seeds in named]
-    if unknown := [trial for trial, _ in planned if trial not in TRIALS]:
+    planned = [planned_trial(named, options.budget_s, options.seeds) for named in options.trials]
+    if unknown := [trial for trial, _, _ in planned if trial not in TRIALS]:
         parser.error(f"no trial {unknown[0]!r}: choose from {', '.join(TRIALS)}")
     before = BEFORE_MIXING.get(options.recipe, {})
     tasks = list(development_tasks(options.audio, options.out / "tasks", options.every))
     store = melmask.prepare(options.data, options.out / "store")
     rows: list[dict[str, Any]] = []
     forms: dict[str, tuple[str, Path]] = {}
-    for trial, seeds in planned:
+    for trial, budget_s, seeds in planned:
         for seed in seeds:
             recipe = dataclasses.replace(RECIPES[options.recipe], **before | TRIALS[trial], seed=seed)
-            run = options.out / f"{trial}-{options.budget_s:g}s-seed{seed}"
-            trained = train(recipe, store, run, options.budget_s)
+            run = options.out / f"{trial}-{budget_s:g}s-seed{seed}"
+            trained = train(recipe, store, run, budget_s)
             found = scores(run, tasks, scores_file(run))
-            rows.append({"trial": trial, "seed": seed, **trained, **found})
+            rows.append({"trial": trial, "minutes": budget_s / 60, "seed": seed, **trained, **found})
             print(rows[-1], flush=True)
             form = "{} x {}".format(*recipe.patch_shape)
             forms.setdefault(form, (f"untrained-of:{run}", options.out / f"untrained-{form.replace(' ', '')}.json"))
-    floor = {"seed": options.seeds[0], "steps": 0, "crops": 0}
+    floor = {"minutes": 0, "seed": options.seeds[0], "steps": 0, "crops": 0}
     for form, (encoder, kept) in forms.items():
         rows.append({"trial": f"untrained, patches of {form}", **floor, **scores(encoder, tasks, kept)})
     floor["trial"] = "log-mel statistics"
     rows.append(floor | scores("logmel-stats", tasks, options.out / f"statistics-{options.every}.json"))
-    title = f"What {options.budget_s / 60:g} minutes of two cores teach"
+    budgets = " and ".join(f"{budget_s / 60:g}" for budget_s in sorted({budget_s for _, budget_s, _ in planned}))
+    title = f"What {budgets} minutes of two cores teach"
     hours = sum(stored.num_frames for stored in store.clips) / store.spec.frames_per_s / 3600
     data = f"Trained on {hours:.2f} h of {', '.join(path.stem for path in options.data)}."
     timed_on = [re.sub(", load .* at the start", "", row["machine"]) for row in rows if "machine" in row]
@@ -137,6 +144,19 @@ def main(arguments: list[str] | None = None) -> None:
     about = f"{ABOUT} {data} Steps were timed on {machines}."
     command = f"python benchmarks/{{name}}.py {shlex.join(arguments or sys.argv[1:])}"
     publish("learning", title, about, [table_of(rows)], rows, options, command)
+
+
+def planned_trial(named: str, budget_s: float, seeds: list[int]) -> tuple[str, float, list[int]]:
+    """Name, budget in seconds and seeds of a trial.
+
+    Args:
+        named: as on the command line, NAME[@SECONDS][:SEED,SEED].
+        budget_s: where it names none.
+        seeds: where it names none.
+    """
+    trial, _, own_seeds = named.partition(":")
+    trial, _, own_budget_s = trial.partition("@")
+    return trial, float(own_budget_s or budget_s), [int(seed) for seed in own_seeds.split(",")] if own_seeds else seeds
 
 
 def development_tasks(audio: Path, out: Path, every: int) -> Iterator[Path]:
@@ -221,14 +241,23 @@ def of(found: dict[str, float], probe: str) -> Iterable[float]:
 
 def table_of(rows: Sequence[dict[str, Any]]) -> Table:
     lines = []
-    for trial in dict.fromkeys(row["trial"] for row in rows):
-        mine = [row for row in rows if row["trial"] == trial]
+    for trial, minutes in dict.fromkeys((row["trial"], row["minutes"]) for row in rows):
+        mine = [row for row in rows if (row["trial"], row["minutes"]) == (trial, minutes)]
         means = [statistics.fmean(row[name] for row in mine) for name in (*PROBES, "all")]
         cells = [f"{mean:.1f}" for mean in means]
         if len(mine) > 1:
             cells[-1] += f" ± {statistics.stdev(row['all'] for row in mine):.1f}"
         steps = f"{statistics.fmean(row['steps'] for row in mine):,.0f}"
-        lines.append([trial, str(len(mine)), steps, f"{statistics.fmean(row['crops'] for row in mine):,.0f}", *cells])
+        lines.append(
+            [
+                trial,
+                f"{minutes:g}",
+                str(len(mine)),
+                steps,
+                f"{statistics.fmean(row['crops'] for row in mine):,.0f}",
+                *cells,
+            ]
+        )
     return Table("Score after the budget", COLUMNS, lines)
 
 

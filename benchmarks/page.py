@@ -40,7 +40,7 @@ class Table:
     def rich(self) -> RichTable:
         table = RichTable(title=self.title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
         for i, column in enumerate(self.columns):
-            table.add_column(column, justify="left" if i < self.num_names else "right")
+            table.add_column(column, justify="left" if i < self.num_names else "right", overflow="fold")
         for row in self.rows:
             table.add_row(*row)
         return table

@@ -69,7 +69,7 @@ def test_every_trial_is_read_after_one_budget_and_on_no_fold_that_judges(learnin
     assert all(row["steps"] == 4 for row in rows if row["trial"] == "one")  # 2 cores x 1 s / .5 s
     assert all(0 <= row[probe] <= 100 for row in rows for probe in learning.PROBES)
     page = (tmp_path / "page.md").read_text()
-    assert "| one | 2 | 4 |" in page and "--budget-s 1" in page
+    assert "| one | 0.0166667 | 2 | 4 |" in page and "--budget-s 1" in page
     monkeypatch.setattr(learning.melmask, "evaluate", None)  # all scores are kept
     monkeypatch.setattr(learning, "pretrain", None)
     for run in out.glob("*-seed*/"):  # their numbers are enough, so that the table is made of several sessions
@@ -81,6 +81,16 @@ def test_every_trial_is_read_after_one_budget_and_on_no_fold_that_judges(learnin
     assert [(row["trial"], row["seed"]) for row in rows[:3]] == [("two", 1), ("one", 0), ("one", 1)]
     with pytest.raises(SystemExit, match="2"):
         learning.main([*arguments, "--trials", "three:1"])
+
+
+def test_trials_of_two_budgets_stand_in_one_table(learning, audio, tmp_path, monkeypatch):
+    monkeypatch.setenv("MELMASK_CACHE", str(tmp_path / "cache"))
+    page = tmp_path / "page.md"
+    arguments = ["--data", str(audio / "esc50.csv"), "--audio", str(audio), "--out", str(tmp_path / "out")]
+    learning.main([*arguments, "--budget-s", "3", "--trials", "one", "one@6:0,1", "--markdown", str(page)])
+    rows = [line.split(" | ")[:4] for line in page.read_text().splitlines() if line.startswith("| one")]
+    assert rows == [["| one", "0.05", "1", "12"], ["| one", "0.1", "2", "24"]]
+    assert "What 0.05 and 0.1 minutes of two cores teach" in page.read_text()
 
 
 def test_a_trial_with_another_budget_or_seed_has_the_step_that_was_timed_first(learning, store, tmp_path, monkeypatch):
