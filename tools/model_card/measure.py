@@ -144,4 +144,4 @@ def changes(before: Sequence[Figures], after: Sequence[Figures]) -> float | None
 
 def _interval(score: Score) -> list[float]:
     """Value, low and high, to a hundredth of a percent, which is less than one test clip."""
-    return [round(number, 4) for number in (score.value, score.low, score.high)]
+    return [round(number, 6) for number in (score.value, score.low, score.high)]

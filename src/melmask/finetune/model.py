@@ -24,6 +24,7 @@ from melmask.finetune.recipe import ClassLoss, Frequency
 from melmask.nn.encoder_file import ENCODER, EncoderFile
 from melmask.probes.base import as_tensor, loss_of, probabilities, with_one
 from melmask.probes.logistic import LogisticProbe
+from melmask.probes.run import divisions
 from melmask.types import PatchGrid
 
 HEAD = "head.safetensors"
@@ -99,7 +100,8 @@ class FinetunedModel(nn.Module):
         Args:
             store: log-mels of the task's clips.
             task: labels.
-            split: the training clips, and the validation clips, which choose the probe's regularisation.
+            split: the training clips, and the validation clips; its parts of both, or else the validation clips, choose
+                the probe's regularisation.
             on_both: fit the final probe to both.
 
         Returns:
@@ -110,9 +112,14 @@ class FinetunedModel(nn.Module):
         train_x = self.standardise(store, split.train.tolist()).cpu().numpy()
         valid_x = self._standardised(self._embed(store, split.valid.tolist())).cpu().numpy()
         train_y, valid_y = task.targets[split.train], task.targets[split.valid]
-        weight = LogisticProbe().solve(
-            train_x, train_y, valid_x, valid_y, len(self.classes), score=score_of, on_both=on_both
+        rows, x, y = (
+            np.concatenate(both) for both in ((split.train, split.valid), (train_x, valid_x), (train_y, valid_y))
         )
+        divided = divisions(rows, split.parts, lambda chosen: (x[chosen], y[chosen]))
+        probe = LogisticProbe()
+        if split.parts:
+            probe = probe.choose(divided, num_classes=len(self.classes), score=score_of)
+        weight = probe.solve(train_x, train_y, valid_x, valid_y, len(self.classes), score=score_of, on_both=on_both)
         self.probe_weight.copy_(weight[:-1].T)
         self.probe_bias.copy_(weight[-1])
         self.head.load_state_dict({"weight": self.probe_weight, "bias": self.probe_bias})

@@ -1,6 +1,7 @@
 """Logistic regression by L-BFGS."""
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -8,6 +9,7 @@ from jaxtyping import Float, Float32
 from torch import Tensor
 
 from melmask.probes.base import (
+    Division,
     Features,
     LinearPrediction,
     Probe,
@@ -26,10 +28,12 @@ from melmask.threads import following_load
 class LogisticProbe(LinearPrediction, Probe):
     """Logistic regression by L-BFGS: fast and deterministic.
 
-    The strength is the one with the best validation score (of equals, the most regularised), found along the grid from
-    strong to weak regularisation, each fit starting at the last one's weights; the chosen one is then fitted on to
-    training and validation clips together. With fewer clips than features, the weights lie in the span of the clips,
-    and are found there: the same weights up to rounding, in the time of as many features as clips.
+    The strength is the one with the best score of clips that were held out (of equals, the most regularised): of a
+    task's own validation split, or else of all training and validation clips, part by part, since a single part may be
+    one speaker. Fits go along the grid from strong to weak regularisation, each starting at the last one's weights; the
+    chosen one is then fitted on to training and validation clips together. With fewer clips than features, the weights
+    lie in the span of the clips, and are found there: the same weights up to rounding, in the time of as many features
+    as clips.
 
     Args:
         strengths: weights C of the summed loss against half the squared weights, as in scikit-learn; ascending.
@@ -41,6 +45,21 @@ class LogisticProbe(LinearPrediction, Probe):
 
     def __post_init__(self) -> None:
         check_ranges(self)
+
+    def choose(self, divisions: Iterable[Division], *, num_classes: int, score: ScoreFunction) -> "LogisticProbe":
+        """See `Probe`."""
+        if len(self.strengths) == 1:
+            return self
+        targets, logits, basis = [], [], None
+        for train_x, train_y, held_x, held_y in divisions:
+            if len(train_x) + len(held_x) < train_x.shape[1]:
+                basis = _span(train_x, held_x) if basis is None else basis  # all divisions are of the same clips
+                train_x, held_x = _in_span(basis, train_x, held_x)
+            path = self._path(with_one(train_x), as_tensor(train_y), num_classes)
+            logits.append([(with_one(held_x) @ weight).numpy() for weight in path])
+            targets.append(held_y)
+        scores = [score(np.concatenate(targets), np.concatenate(own)) for own in zip(*logits, strict=True)]
+        return replace(self, strengths=(self.strengths[int(np.argmax(scores))],))
 
     def train(
         self, train_x: Features, train_y: Targets, valid_x: Features, valid_y: Targets,
@@ -63,23 +82,27 @@ class LogisticProbe(LinearPrediction, Probe):
             The weights; the last row is the bias.
         """
         if len(train_x) + len(valid_x) < train_x.shape[1]:
-            with following_load() as threads, threads.step(len(train_x) + len(valid_x)):
-                basis = _span(train_x, valid_x)
-                parts = (train_x @ basis, train_y, valid_x @ basis, valid_y)
-            weight = self.solve(*parts, num_classes, score=score, on_both=on_both)
+            basis = _span(train_x, valid_x)
+            train_x, valid_x = _in_span(basis, train_x, valid_x)
+            weight = self.solve(train_x, train_y, valid_x, valid_y, num_classes, score=score, on_both=on_both)
             return torch.cat([torch.from_numpy(basis) @ weight[:-1], weight[-1:]])
         train, valid = with_one(train_x), with_one(valid_x)
         y, valid_targets = as_tensor(train_y), as_tensor(valid_y)
-        weight = torch.zeros(train.shape[1], num_classes)
-        best_score, best_strength, best_weight = -1.0, self.strengths[0], weight
-        for strength in self.strengths:
-            weight = self.fit(train, y, strength, weight)
+        best_score, best_strength, best_weight = -1.0, self.strengths[0], torch.zeros(train.shape[1], num_classes)
+        for strength, weight in zip(self.strengths, self._path(train, y, num_classes), strict=True):
             reached = score(valid_y, (valid @ weight).numpy())
             if reached > best_score:
                 best_score, best_strength, best_weight = reached, strength, weight
         if not on_both:
             return best_weight
         return self.fit(torch.cat([train, valid]), torch.cat([y, valid_targets]), best_strength, best_weight)
+
+    def _path(self, x: Float[Tensor, "clip dim1"], y: Tensor, num_classes: int) -> Iterator[Float[Tensor, "_ _"]]:
+        """The weights of each strength, each fit starting at the last one's."""
+        weight = torch.zeros(x.shape[1], num_classes)
+        for strength in self.strengths:
+            weight = self.fit(x, y, strength, weight)
+            yield weight
 
     def fit(
         self, x: Float[Tensor, "clip dim1"], y: Tensor, strength: float, start: Float[Tensor, "dim1 num_classes"]
@@ -103,6 +126,13 @@ class LogisticProbe(LinearPrediction, Probe):
         return weight.detach()
 
 
-def _span(*features: Features) -> Float32[np.ndarray, "dim clip"]:
+def _span(*features: np.ndarray) -> Float32[np.ndarray, "dim clip"]:
     """An orthonormal basis of the space that clips span, whose columns are as many as the clips."""
-    return np.linalg.qr(np.concatenate(features).T.astype(np.float64))[0].astype(np.float32)
+    with following_load() as threads, threads.step(sum(map(len, features))):
+        return np.linalg.qr(np.concatenate(features).T.astype(np.float64))[0].astype(np.float32)
+
+
+def _in_span(basis: Float32[np.ndarray, "dim k"], *features: np.ndarray) -> list[np.ndarray]:
+    """Features of clips as coordinates in a basis."""
+    with following_load() as threads, threads.step(sum(map(len, features))):
+        return [own @ basis for own in features]

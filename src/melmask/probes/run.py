@@ -4,7 +4,7 @@
 seed. `fit_for_use` trains on clips that nothing is tested on. A probe only fits and predicts.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, Int
 
 from melmask.encoders.timesteps import TimeSteps, standardise
-from melmask.probes.base import Probe, Reading, ScoreFunction, State, Targets
+from melmask.probes.base import Division, Probe, Reading, ScoreFunction, State, Targets
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,10 +166,29 @@ def _chosen(
     score: ScoreFunction,
 ) -> Probe:
     """The probe with the settings that the parts choose, or as it is if there are none."""
+    if not parts:
+        return probe
     both = np.concatenate([train, valid])
-    is_held_out = [np.isin(both, part) for part in parts]
-    divisions = ((*clips[both[~held]], *clips[both[held]]) for held in is_held_out if held.any() and not held.all())
-    return probe.choose(divisions, num_classes=len(clips.classes), score=score) if parts else probe
+    divided = divisions(both, parts, lambda chosen: clips[both[chosen]])
+    return probe.choose(divided, num_classes=len(clips.classes), score=score)
+
+
+def divisions(
+    rows: Int[np.ndarray, " clip"],
+    parts: Sequence[Int[np.ndarray, " _"]],
+    clips: Callable[[Bool[np.ndarray, " clip"]], tuple[Reading, Targets]],
+) -> Iterator[Division]:
+    """The divisions of some clips for `Probe.choose`: in each another part is held out; parts without clips are not.
+
+    Args:
+        rows: of the clips.
+        parts: rows of each part.
+        clips: features and targets of the clips where a flag is set.
+    """
+    for part in parts:
+        is_held_out = np.isin(rows, part)
+        if is_held_out.any() and not is_held_out.all():
+            yield (*clips(~is_held_out), *clips(is_held_out))
 
 
 def standardised(

@@ -9,6 +9,7 @@ from labelled import arrays, several_labels
 from melmask.evaluation.metrics import accuracy
 from melmask.probes.base import as_tensor, with_one
 from melmask.probes.logistic import LogisticProbe
+from melmask.probes.run import LabelledFeatures, predict_split
 
 pytestmark = pytest.mark.numerical
 
@@ -70,3 +71,50 @@ def test_more_features_than_clips_cost_no_more_than_as_many_and_give_the_same_we
     expected = LogisticRegression(C=1.0, tol=1e-8, max_iter=2000).fit(x, y)
     assert weight.shape == (401, 3) and set(solved) == {61}
     assert (with_one(x) @ weight).softmax(dim=1).numpy() == pytest.approx(expected.predict_proba(x), abs=3e-3)
+
+
+def test_all_parts_choose_the_strength_together() -> None:
+    """A part that asks for a weak regularisation, by itself, is outvoted by the others."""
+    rng = np.random.default_rng(0)
+    flag = rng.integers(2, size=400)
+    x = rng.standard_normal((400, 300)).astype(np.float32)
+    x[:, 0] += 3 * flag
+    noisy = np.where(rng.random(400) < 0.4, 1 - flag, flag)
+    parts = np.split(np.arange(400), 4)
+    rest = [np.setdiff1d(np.arange(400), part) for part in parts]
+    honest = [(x[train], noisy[train], x[part], flag[part]) for train, part in zip(rest, parts, strict=True)]
+    memorised = (x[rest[0]], noisy[rest[0]], x[rest[0][:100]], noisy[rest[0][:100]])  # held out, and trained on
+    probe, settings = LogisticProbe(strengths=(1e-3, 100.0)), {"num_classes": 2, "score": accuracy}
+    assert probe.choose([memorised], **settings).strengths == (100.0,)
+    assert probe.choose([memorised, *honest], **settings).strengths == (1e-3,)
+    data = LabelledFeatures(x, noisy[:, None] == np.arange(2), ("no", "yes"), False)
+    args = (data, rest[0], parts[0], parts[0])
+    found = predict_split(probe, *args, parts=parts, seeds=[0], score=accuracy)[0]
+    expected = predict_split(LogisticProbe(strengths=(1e-3,)), *args, seeds=[0], score=accuracy)[0]
+    assert np.array_equal(found, expected)
+
+
+def test_what_chooses_is_fitted_as_if_all_features_were_kept() -> None:
+    """Of fewer clips than features, those held out are predicted alike in the span of all clips, in every division."""
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((60, 400)).astype(np.float32), rng.integers(3, size=60)
+    x[:, :3] += 2 * np.eye(3, dtype=np.float32)[y]
+    seen: list[np.ndarray] = []
+
+    def score(targets: np.ndarray, logits: np.ndarray) -> float:
+        seen.append(logits)
+        return accuracy(targets, logits)
+
+    divisions = [(x[:40], y[:40], x[40:], y[40:]), (x[20:], y[20:], x[:20], y[:20])]
+    LogisticProbe(strengths=(0.01, 1.0)).choose(divisions, num_classes=3, score=score)
+    for strength, logits in zip((0.01, 1.0), seen, strict=True):
+        exact = LogisticRegression(C=strength, tol=1e-8, max_iter=2000)
+        expected = [exact.fit(train_x, train_y).predict_proba(held) for train_x, train_y, held, _ in divisions]
+        assert torch.from_numpy(logits).softmax(dim=1).numpy() == pytest.approx(np.concatenate(expected), abs=3e-3)
+
+
+def test_a_single_strength_is_chosen_without_a_fit(monkeypatch) -> None:
+    monkeypatch.setattr(LogisticProbe, "fit", None)
+    x, y = np.zeros((4, 2), np.float32), np.arange(4) % 2
+    probe = LogisticProbe(strengths=(0.1,))
+    assert probe.choose([(x, y, x, y)], num_classes=2, score=accuracy) is probe
