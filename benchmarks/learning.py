@@ -100,21 +100,19 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=Path("out/learning"))
     parser.add_argument("--budget-s", type=float, default=600.0, help="seconds of two cores for each trial")
     parser.add_argument(
-        "--trials",
-        nargs="+",
-        default=list(TRIALS),
-        metavar="NAME[@SECONDS][:SEED,SEED]",
-        help="with a budget of its own, and seeds; default: all",
-    )
+        "--trials", type=trial_of, nargs="+", default=[trial_of(name) for name in TRIALS],
+        metavar="NAME[@SECONDS][:SEED,SEED]", help="with a budget of its own, and seeds; default: all",
+    )  # fmt: skip
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of the trials that name none")
     parser.add_argument("--every", type=int, default=1, help="train the probes on every n-th clip only")
     parser.add_argument("--recipe", default="tiny-msm-mae", choices=list(RECIPES), metavar="NAME")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write one row of figures for every line")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="put the table into its section of a page")
     options = parser.parse_args(arguments)
-    planned = [planned_trial(named, options.budget_s, options.seeds) for named in options.trials]
-    if unknown := [trial for trial, _, _ in planned if trial not in TRIALS]:
-        parser.error(f"no trial {unknown[0]!r}: choose from {', '.join(TRIALS)}")
+    planned = [
+        (trial, options.budget_s if own_s is None else own_s, own or options.seeds)
+        for trial, own_s, own in options.trials
+    ]
     before = BEFORE_MIXING.get(options.recipe, {})
     tasks = list(development_tasks(options.audio, options.out / "tasks", options.every))
     store = melmask.prepare(options.data, options.out / "store")
@@ -146,17 +144,25 @@ def main(arguments: list[str] | None = None) -> None:
     publish("learning", title, about, [table_of(rows)], rows, options, command)
 
 
-def planned_trial(named: str, budget_s: float, seeds: list[int]) -> tuple[str, float, list[int]]:
-    """Name, budget in seconds and seeds of a trial.
+def trial_of(text: str) -> tuple[str, float | None, list[int]]:
+    """Name of a trial, and its own budget in seconds and seeds, None and no seeds where it has none.
 
     Args:
-        named: as on the command line, NAME[@SECONDS][:SEED,SEED].
-        budget_s: where it names none.
-        seeds: where it names none.
+        text: as on the command line, NAME[@SECONDS][:SEED,SEED].
+
+    Raises:
+        argparse.ArgumentTypeError: there is no such trial, or its budget or a seed is no number.
     """
-    trial, _, own_seeds = named.partition(":")
-    trial, _, own_budget_s = trial.partition("@")
-    return trial, float(own_budget_s or budget_s), [int(seed) for seed in own_seeds.split(",")] if own_seeds else seeds
+    trial, _, seeds = text.partition(":")
+    trial, _, budget_s = trial.partition("@")
+    if trial not in TRIALS:
+        raise argparse.ArgumentTypeError(f"no trial {trial!r}: choose from {', '.join(TRIALS)}")
+    try:
+        return trial, float(budget_s) if budget_s else None, [int(seed) for seed in seeds.split(",") if seeds]
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no trial, as {error}: give NAME[@SECONDS][:SEED,SEED]"
+        ) from error
 
 
 def development_tasks(audio: Path, out: Path, every: int) -> Iterator[Path]:
@@ -248,16 +254,8 @@ def table_of(rows: Sequence[dict[str, Any]]) -> Table:
         if len(mine) > 1:
             cells[-1] += f" ± {statistics.stdev(row['all'] for row in mine):.1f}"
         steps = f"{statistics.fmean(row['steps'] for row in mine):,.0f}"
-        lines.append(
-            [
-                trial,
-                f"{minutes:g}",
-                str(len(mine)),
-                steps,
-                f"{statistics.fmean(row['crops'] for row in mine):,.0f}",
-                *cells,
-            ]
-        )
+        crops = f"{statistics.fmean(row['crops'] for row in mine):,.0f}"
+        lines.append([trial, f"{minutes:g}", str(len(mine)), steps, crops, *cells])
     return Table("Score after the budget", COLUMNS, lines)
 
 

@@ -143,5 +143,5 @@ def changes(before: Sequence[Figures], after: Sequence[Figures]) -> float | None
 
 
 def _interval(score: Score) -> list[float]:
-    """Value, low and high, to a hundredth of a percent, which is less than one test clip."""
+    """Value, low and high, kept finer than they are shown, so that rounding twice changes no figure."""
     return [round(number, 6) for number in (score.value, score.low, score.high)]

@@ -24,7 +24,7 @@ from melmask.finetune.recipe import ClassLoss, Frequency
 from melmask.nn.encoder_file import ENCODER, EncoderFile
 from melmask.probes.base import as_tensor, loss_of, probabilities, with_one
 from melmask.probes.logistic import LogisticProbe
-from melmask.probes.run import divisions
+from melmask.probes.run import chosen_by_parts
 from melmask.types import PatchGrid
 
 HEAD = "head.safetensors"
@@ -115,10 +115,10 @@ class FinetunedModel(nn.Module):
         rows, x, y = (
             np.concatenate(both) for both in ((split.train, split.valid), (train_x, valid_x), (train_y, valid_y))
         )
-        divided = divisions(rows, split.parts, lambda chosen: (x[chosen], y[chosen]))
-        probe = LogisticProbe()
-        if split.parts:
-            probe = probe.choose(divided, num_classes=len(self.classes), score=score_of)
+        probe = chosen_by_parts(
+            LogisticProbe(), rows, split.parts, lambda mine: (x[mine], y[mine]),
+            num_classes=len(self.classes), score=score_of,
+        )  # fmt: skip
         weight = probe.solve(train_x, train_y, valid_x, valid_y, len(self.classes), score=score_of, on_both=on_both)
         self.probe_weight.copy_(weight[:-1].T)
         self.probe_bias.copy_(weight[-1])

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import fields
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ Targets = Int[np.ndarray, " _"] | Bool[np.ndarray, "_ num_classes"]
 ScoreFunction = Callable[[Targets, Float[np.ndarray, "_ num_classes"]], float]
 State = Mapping[str, Tensor]  # all that a trained probe predicts by, which a file can hold
 Division = tuple[Reading, Targets, Reading, Targets]  # features and targets of the clips to train on; of those held out
+AnyProbe = TypeVar("AnyProbe", bound="Probe")
 
 
 @runtime_checkable
@@ -50,7 +51,7 @@ class Probe(Protocol):
         """
         return []
 
-    def choose(self, divisions: Iterable[Division], *, num_classes: int, score: ScoreFunction) -> "Probe":
+    def choose(self: AnyProbe, divisions: Iterable[Division], *, num_classes: int, score: ScoreFunction) -> AnyProbe:
         """The probe with settings that all training and validation clips have chosen, each while it was held out.
 
         Called before training where the task has no validation split of its own. By default the probe itself, whose

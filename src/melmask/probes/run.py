@@ -4,7 +4,7 @@
 seed. `fit_for_use` trains on clips that nothing is tested on. A probe only fits and predicts.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, Int
 
 from melmask.encoders.timesteps import TimeSteps, standardise
-from melmask.probes.base import Division, Probe, Reading, ScoreFunction, State, Targets
+from melmask.probes.base import AnyProbe, Probe, Reading, ScoreFunction, State, Targets
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +76,8 @@ def predict_split(
     notes += probe.notes(flags[train][:, trained].sum(axis=0), [classes[label] for label in trained.tolist()])
 
     clips = _Clips(data, trained, *_standardisation(data.features[train]))
-    probe = _chosen(probe, clips, train, valid, parts, score)
+    both = np.concatenate([train, valid])
+    probe = chosen_by_parts(probe, both, parts, lambda mine: clips[both[mine]], num_classes=len(trained), score=score)
     tested = data.features if data.test_features is None else data.test_features
     test_x = standardised(tested[test], clips.centre, clips.scale)
     (train_x, train_y), (valid_x, valid_y) = clips[train], clips[valid]
@@ -134,7 +135,10 @@ def fit_for_use(
         ValueError: the probe cannot be saved, or be trained on these clips.
     """
     clips = _Clips(data, np.arange(len(data.classes)), *_standardisation(data.features[train]))
-    probe = _chosen(probe, clips, train, valid, parts, score)
+    both = np.concatenate([train, valid])
+    probe = chosen_by_parts(
+        probe, both, parts, lambda mine: clips[both[mine]], num_classes=len(data.classes), score=score
+    )
     state = probe.train(
         *clips[train], *clips[valid],
         num_classes=len(data.classes), multilabel=data.multilabel, seed=seed, score=score,
@@ -157,38 +161,29 @@ class _Clips:
         return features, flags if self.data.multilabel else flags.argmax(axis=1)
 
 
-def _chosen(
-    probe: Probe,
-    clips: _Clips,
-    train: Int[np.ndarray, " train"],
-    valid: Int[np.ndarray, " valid"],
-    parts: Sequence[Int[np.ndarray, " _"]],
-    score: ScoreFunction,
-) -> Probe:
-    """The probe with the settings that the parts choose, or as it is if there are none."""
-    if not parts:
-        return probe
-    both = np.concatenate([train, valid])
-    divided = divisions(both, parts, lambda chosen: clips[both[chosen]])
-    return probe.choose(divided, num_classes=len(clips.classes), score=score)
-
-
-def divisions(
+def chosen_by_parts(
+    probe: AnyProbe,
     rows: Int[np.ndarray, " clip"],
     parts: Sequence[Int[np.ndarray, " _"]],
     clips: Callable[[Bool[np.ndarray, " clip"]], tuple[Reading, Targets]],
-) -> Iterator[Division]:
-    """The divisions of some clips for `Probe.choose`: in each another part is held out; parts without clips are not.
+    *,
+    num_classes: int,
+    score: ScoreFunction,
+) -> AnyProbe:
+    """The probe with the settings that parts of the clips choose, see `Probe.choose`; as it is if there are none.
 
     Args:
-        rows: of the clips.
+        probe: the classifier.
+        rows: of the training and validation clips.
         parts: rows of each part.
-        clips: features and targets of the clips where a flag is set.
+        clips: features and targets of those of these clips where a flag is set.
+        num_classes, score: as of `Probe.fit_predict`.
     """
-    for part in parts:
-        is_held_out = np.isin(rows, part)
-        if is_held_out.any() and not is_held_out.all():
-            yield (*clips(~is_held_out), *clips(is_held_out))
+    if not parts:
+        return probe
+    is_held_out = (np.isin(rows, part) for part in parts)
+    divisions = ((*clips(~held), *clips(held)) for held in is_held_out if held.any() and not held.all())
+    return probe.choose(divisions, num_classes=num_classes, score=score)
 
 
 def standardised(

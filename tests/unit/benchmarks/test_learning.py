@@ -83,6 +83,13 @@ def test_every_trial_is_read_after_one_budget_and_on_no_fold_that_judges(learnin
         learning.main([*arguments, "--trials", "three:1"])
 
 
+@pytest.mark.parametrize("named", ["one@soon", "one:first", "one@6:0,"])
+def test_a_trial_that_cannot_be_read_is_named(learning, tmp_path, capsys, named):
+    with pytest.raises(SystemExit, match="2"):
+        learning.main(["--data", str(tmp_path), "--audio", str(tmp_path), "--trials", named])
+    assert f"'{named}' is no trial" in capsys.readouterr().err
+
+
 def test_trials_of_two_budgets_stand_in_one_table(learning, audio, tmp_path, monkeypatch):
     monkeypatch.setenv("MELMASK_CACHE", str(tmp_path / "cache"))
     page = tmp_path / "page.md"
