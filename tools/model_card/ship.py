@@ -4,7 +4,7 @@ make tiny-encoder RUN=out/run POOLING=mean+std COMMAND="melmask pretrain ..."
 
 Of several runs that started from the same weights, it is the mean of their weights; "tiny" among them stands for the
 encoder that is in the package now, and for what training.json says of it. With a share of 0 a run is only told of,
-such as one that the others started from.
+such as one that the others started from. The decoder that was trained with them is put beside it, for `--init`.
 """
 
 import argparse
@@ -22,9 +22,10 @@ from melmask.encoders.features import Pooling
 from melmask.encoders.pretrained import PretrainedEncoder
 from melmask.files import write_json
 from melmask.nn import shipped
-from melmask.nn.encoder_file import EncoderFile
+from melmask.nn.encoder_file import Beside, EncoderFile
 from melmask.nn.time_steps import SHRINKAGE
-from melmask.train.initial import read_initial
+from melmask.nn.vit import Encoder
+from melmask.train.initial import Initial, read_initial
 from melmask.train.recipe import Recipe
 from melmask.train.run_folder import RECIPE, read_log, split_step
 from melmask.train.whiten import learn_whitening
@@ -51,7 +52,7 @@ def main(arguments: list[str] | None = None) -> None:
     shares = given.shares or [1 / len(given.runs)] * len(given.runs)
     layers = given.layers[0] if given.layers[0] in ("last", "all") else tuple(map(int, given.layers))
     files = [PretrainedEncoder.load(run).as_file() for run in given.runs]
-    saved = replace(mean_of(files, shares), layers=layers, pooling=given.pooling)
+    saved = replace(mean_of(files, shares), layers=layers, pooling=given.pooling, beside=beside_of(given.runs, shares))
     if given.whiten_on:
         loader = Recipe.load(_newest(given.runs) / RECIPE).make_loader(Store.open(given.whiten_on))
         saved = replace(
@@ -79,7 +80,8 @@ def main(arguments: list[str] | None = None) -> None:
     }
     write_json(given.card / TRAINING, of_encoder)
     identity = PretrainedEncoder.load(file).identity
-    print(f"{file}: {megabytes:.1f} MB, identity {identity[:16]}; its figures: make model-card")
+    with_it = "with its decoder" if saved.beside else "without a decoder, as the runs kept none or several forms of it"
+    print(f"{file}: {megabytes:.1f} MB, {with_it}, identity {identity[:16]}; its figures: make model-card")
 
 
 def mean_of(files: Sequence[EncoderFile], shares: Sequence[float]) -> EncoderFile:
@@ -108,6 +110,34 @@ def mean_of(files: Sequence[EncoderFile], shares: Sequence[float]) -> EncoderFil
     return replace(first, whitening=None)
 
 
+def beside_of(runs: Sequence[str], shares: Sequence[float]) -> Beside | None:
+    """The mean of what was trained with the encoders of runs, such as their decoders, but not of other encoders.
+
+    Args:
+        runs, shares: as of `main`.
+
+    Returns:
+        None where a run that has a share kept nothing but its encoder, or trained networks of another form.
+    """
+    found = [(share, trained_with(run)) for run, share in zip(runs, shares, strict=True) if share]
+    _, first = found[0]
+    if first is None or any(one is None or _form_beside(one) != _form_beside(first) for _, one in found):
+        return None
+    states = [(share, one.weights) for share, one in found if one]
+    return replace(first, weights={name: sum(s * state[name].float() for s, state in states) for name in first.weights})
+
+
+def trained_with(run: str) -> Beside | None:
+    """What was trained with a run's encoder, or is kept with the one in the package; None if nothing was kept."""
+    initial = Initial.read(f"{shipped.PREFIX}{run}" if run in shipped.SHIPPED else Path(run))
+    if not initial.beside or initial.saved.beside:
+        return initial.saved.beside
+    recipe = Recipe.load(Path(run) / RECIPE)
+    others = {name for name, module in recipe.outline().named_children() if isinstance(module, Encoder)}
+    weights = {name: value for name, value in initial.beside.items() if name.partition(".")[0] not in others}
+    return Beside(recipe.framework, recipe.decoder_size, weights)
+
+
 def about(given: str, command: str) -> dict[str, Any]:
     """What the card says of a run: recipe, steps, hours and what it was started from."""
     run, step = split_step(Path(given))
@@ -126,6 +156,10 @@ def about(given: str, command: str) -> dict[str, Any]:
 
 def _form(file: EncoderFile) -> tuple[Any, ...]:
     return file.encoder.size, file.encoder.patch_shape, file.front_end, file.crop_frames
+
+
+def _form_beside(one: Beside) -> tuple[Any, ...]:
+    return one.framework, one.decoder, {name: value.shape for name, value in one.weights.items()}
 
 
 def _newest(runs: Sequence[str]) -> Path:

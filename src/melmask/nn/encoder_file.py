@@ -19,11 +19,11 @@ from melmask.nn.time_steps import Whitening
 from melmask.nn.vit import Encoder, Size
 from melmask.patches import PositionOrder
 
-WHITENING = "whitening."  # before the names of its tensors
+WHITENING, BESIDE = "whitening.", "beside."  # before the names of their tensors
 ENCODER = "encoder.safetensors"  # its name in a run's folder
 MAX_CROP_FRAMES = 10**6
 # Files of the second format have positions in another order, which versions that know only the first would not see.
-ENTRIES = {"format", "form", "front_end", "features"}  # of the metadata, beside the checksum
+ENTRIES = {"format", "form", "front_end", "features", "beside"}  # of the metadata, beside the checksum
 PREFIX = "melmask-encoder-"  # of the names of all formats
 ORDERS: dict[str, PositionOrder] = {"melmask-encoder-1": "freq-time", "melmask-encoder-2": "time-freq"}
 
@@ -43,6 +43,21 @@ class FrontEnd:
     std: float
 
 
+@dataclass(frozen=True, eq=False)
+class Beside:
+    """The other networks of the framework that trained an encoder, such as its decoder, for a run to continue from.
+
+    Args:
+        framework: its name.
+        decoder: width, depth and heads of its decoder or predictor.
+        weights: by their names in the framework's state.
+    """
+
+    framework: str
+    decoder: Size
+    weights: Mapping[str, Tensor]
+
+
 @dataclass(frozen=True)
 class EncoderFile:
     """The content of an encoder file.
@@ -53,6 +68,7 @@ class EncoderFile:
         crop_frames: length of the crops it was trained on, in frames.
         layers, pooling: how its features are best read; see `melmask.encoders.features.FeatureSettings`.
         whitening: of the time steps of these layers; None if none was learned.
+        beside: what was trained with the encoder; None where the file holds the encoder alone, as those of runs do.
     """
 
     encoder: Encoder
@@ -61,6 +77,7 @@ class EncoderFile:
     layers: str | tuple[int, ...] = "last"
     pooling: str = "mean"
     whitening: Whitening | None = None
+    beside: Beside | None = None
 
     @property
     def stated(self) -> dict[str, Any]:
@@ -89,6 +106,11 @@ class EncoderFile:
         named = dict(self.encoder.state_dict())
         if self.whitening:
             named |= {f"{WHITENING}mean": self.whitening.mean, f"{WHITENING}matrix": self.whitening.matrix}
+        if self.beside:
+            metadata["beside"] = json.dumps(
+                {"framework": self.beside.framework, "decoder": asdict(self.beside.decoder)}
+            )
+            named |= {f"{BESIDE}{name}": tensor for name, tensor in self.beside.weights.items()}
         tensors = {name: tensor.to(dtype) for name, tensor in named.items()}
         beyond = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
         if beyond and dtype != torch.float32:
@@ -148,6 +170,14 @@ class _Stated:
     pooling: str = "mean"
 
 
+@dataclass(frozen=True)
+class _TrainedBy:
+    """What the metadata say of the framework whose other networks the file holds too."""
+
+    framework: str
+    decoder: Size
+
+
 def _read(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> EncoderFile:
     """The content of an encoder file.
 
@@ -164,6 +194,7 @@ def _read(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
     given = part("form", {"size": dict, "patch_shape": list, "crop_frames": int})
     front_end = part("front_end", {"spec": dict, "mean": float, "std": float})
     features = part("features", {}, "{}")
+    trained_by = part("beside", {"framework": str, "decoder": dict}) if "beside" in metadata else None
     try:
         form = make(_Form, given)
         if front_end["std"] <= 0.0:
@@ -174,13 +205,18 @@ def _read(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
         spec = LogMelSpec.from_dict(front_end["spec"])
         _check_tensors(form, tensors)
         encoder = Encoder(form.size, form.patch_shape, ORDERS[metadata["format"]])
-        encoder.load_state_dict({name: tensor for name, tensor in tensors.items() if not name.startswith(WHITENING)})
+        own = {name: tensor for name, tensor in tensors.items() if not name.startswith((WHITENING, BESIDE))}
+        encoder.load_state_dict(own)
         of_whitening = {name: tensor.float() for name, tensor in select_prefix(dict(tensors), WHITENING).items()}
         whitening = Whitening(**of_whitening) if of_whitening else None
+        weights = {name: tensor.float() for name, tensor in select_prefix(dict(tensors), BESIDE).items()}
+        if bool(weights) != bool(trained_by):
+            raise ValueError("its tensors and its metadata differ in whether it holds more than an encoder")
+        beside = Beside(**vars(make(_TrainedBy, trained_by)), weights=weights) if trained_by else None
     except (ValueError, RuntimeError, TypeError) as error:
         raise ValueError(f"{path} is no melmask encoder: {error}; {REMEDY}") from error
     front = FrontEnd(spec, front_end["mean"], front_end["std"])
-    return EncoderFile(encoder, front, form.crop_frames, stated.layers, stated.pooling, whitening)
+    return EncoderFile(encoder, front, form.crop_frames, stated.layers, stated.pooling, whitening, beside)
 
 
 def _check_tensors(form: _Form, tensors: Mapping[str, Tensor]) -> None:

@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ class Initial:
         beside: other weights of the framework that trained it, by their names in its state.
         settings: values of a recipe that these weights need, by name, of all that are known.
         shipped: the name of the encoder that comes with melmask whose weights they are; empty for others.
+        unused: networks of the file that are not started from, see `for_recipe`.
     """
 
     path: Path
@@ -44,6 +45,7 @@ class Initial:
     beside: Mapping[str, Tensor]
     settings: Mapping[str, Any]
     shipped: str = ""
+    unused: frozenset[str] = frozenset()
 
     @staticmethod
     def read(source: str | Path) -> "Initial":
@@ -57,21 +59,32 @@ class Initial:
         """
         file = shipped_file(source)
         if file:
-            saved = EncoderFile.load(file)
-            return Initial(file, saved, {}, _form(saved.encoder), file.stem)
+            return _of_file(file, file.stem)
         path = Path(source)
         run, step = split_step(path)
         if step is not None:
-            saved = EncoderFile.load(kept_encoder(run, step))
-            return Initial(path, saved, {}, _form(saved.encoder))
+            return replace(_of_file(kept_encoder(run, step)), path=path)
         if not path.exists():
             raise ValueError(f"no weights to start from at {path}: check the path")
         if path.is_dir() and not is_foreign(path):
             return _of_run(path)
         if is_published(path):
             return _of_published(path)
-        saved = EncoderFile.load(path)
-        return Initial(path, saved, {}, _form(saved.encoder))
+        return _of_file(path)
+
+    def for_recipe(self, recipe: Recipe) -> "Initial":
+        """These weights without those that an encoder file holds beside the encoder, if the recipe's are others.
+
+        An encoder is of use with any framework and decoder; that of a run must be those of the recipe, see `check`.
+        """
+        own = self.saved.beside
+        if own is None:
+            return self
+        state = recipe.outline().state_dict()
+        needed = {name: tensor.shape for name, tensor in state.items() if name.partition(".")[0] in _parts(own.weights)}
+        fits = (own.framework, own.decoder) == (recipe.framework, recipe.decoder_size)
+        fits = fits and needed == {name: tensor.shape for name, tensor in own.weights.items()}
+        return self if fits else replace(self, beside={}, unused=frozenset(_parts(own.weights)))
 
     @property
     def called(self) -> str:
@@ -143,8 +156,9 @@ class Initial:
             raise ValueError(f"{self.path} lacks weights of the recipe's model: {shortened(missing)}")
         model.load_state_dict(state | {name: given[name] for name in state if name in given})
         model.encoder.load_state_dict(self.saved.encoder.state_dict())  # last, since a target may share parts of it
+        own = {f"its {part}" for part in self.unused}
         stray = {name for name in self.beside if name.partition(".")[0] in parts and name not in state}
-        said = {"new": parts - set(taken), "not used": (_parts(self.beside) - parts) | stray}
+        said = {"new": parts - set(taken), "not used": (_parts(self.beside) - parts) | stray | own}
         more = "".join(f"; {what}: {', '.join(sorted(names))}" for what, names in said.items() if names)
         return f"{', '.join(taken)} from {self.called}{more}"
 
@@ -171,7 +185,7 @@ def find_initial(init: str | Path | None, run: Path, recipe: Recipe, spec: LogMe
     source = init or before.get("path")
     if source is None:
         return None
-    initial = Initial.read(source)
+    initial = Initial.read(source).for_recipe(recipe)
     initial.check(recipe, spec)
     if (run / RECIPE).exists() and before.get("identity") != initial.identity:
         raise ValueError(f"{run} was not started from {source} as it is now: leave it out, or choose another folder")
@@ -197,6 +211,12 @@ def read_initial(run: Path) -> dict[str, Any]:
 def stated_features(run: Path) -> dict[str, Any]:
     """The layers and pooling that the encoder file of a run states: those of the weights that it started from."""
     return stated_of(read_initial(run))
+
+
+def _of_file(path: Path, shipped: str = "") -> Initial:
+    """The weights of an encoder file, and of the decoder that it may hold too."""
+    saved = EncoderFile.load(path)
+    return Initial(path, saved, saved.beside.weights if saved.beside else {}, _form(saved.encoder), shipped)
 
 
 def _of_run(run: Path) -> Initial:

@@ -13,7 +13,7 @@ from melmask.encoders.pretrained import PretrainedEncoder
 from melmask.encoders.registry import load, with_baselines
 from melmask.files import read_tensors, write_tensors
 from melmask.logmel import LogMelSpec
-from melmask.nn.encoder_file import EncoderFile, FrontEnd
+from melmask.nn.encoder_file import Beside, EncoderFile, FrontEnd
 from melmask.nn.vit import Size, random_encoder
 
 FRONT_END = FrontEnd(LogMelSpec(), -7.1, 4.2)
@@ -46,6 +46,40 @@ def test_weights_beyond_half_precision_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"norm\.bias are beyond the range of torch\.float16"):
         large.save(tmp_path / "large.safetensors", torch.float16)
     assert not (tmp_path / "large.safetensors").exists()
+
+
+def test_a_file_may_hold_the_decoder_too_which_embeddings_do_not_depend_on(store, tmp_path):
+    alone, both = tmp_path / "alone.safetensors", tmp_path / "both.safetensors"
+    weights = {"decoder.embed.weight": torch.tensor([[1.0, 2.0]]), "decoder.embed.bias": torch.tensor([0.5])}
+    beside = Beside("msm-mae", Size(32, 1, 2), weights)
+    encoder_file().save(alone)
+    encoder_file(beside=beside).save(both, torch.float16)
+    found = EncoderFile.load(both)
+    assert (found.beside.framework, found.beside.decoder) == ("msm-mae", Size(32, 1, 2))
+    assert {name: (value.dtype, value.tolist()) for name, value in found.beside.weights.items()} == {
+        name: (torch.float32, value.tolist()) for name, value in weights.items()
+    }
+    assert found.encoder.state_dict().keys() == EncoderFile.load(alone).encoder.state_dict().keys()
+    assert EncoderFile.load(alone).beside is None
+    encoder_file(beside=beside).save(both)
+    assert load(both).identity == load(alone).identity
+
+
+@pytest.mark.parametrize("drop", ["tensors", "metadata"])
+def test_a_decoder_of_which_a_part_is_lost_is_refused(drop, tmp_path):
+    path = tmp_path / "birds.safetensors"
+    encoder_file(beside=Beside("msm-mae", Size(32, 1, 2), {"decoder.norm.bias": torch.zeros(32)})).save(path)
+    tensors, metadata = read_tensors(path)
+    if drop == "tensors":
+        del tensors["beside.decoder.norm.bias"]
+    else:
+        del metadata["beside"]
+    metadata = {name: value for name, value in metadata.items() if name in ("format", "form", "front_end", "beside")}
+    write_tensors(path, tensors, metadata)
+    with pytest.raises(
+        ValueError, match=r"birds\.safetensors is no melmask encoder: its tensors and its metadata differ"
+    ):
+        EncoderFile.load(path)
 
 
 @pytest.mark.parametrize("layers", ["last", "all", (2, 4)])

@@ -14,10 +14,13 @@ from model_card.card import CREDITS, HERE, RESULTS, SOURCES, TEMPLATE, TRAINING,
 from model_card.measure import PROBES, TASKS, Figures, JudgeTask, read_figures
 
 from melmask.encoders.registry import load
+from melmask.files import read_tensors
 from melmask.nn import shipped
 from melmask.nn.encoder_file import EncoderFile
 from melmask.train import loop
+from melmask.train.checkpoint import MODEL
 from melmask.train.recipe import RECIPES
+from melmask.train.run_folder import CHECKPOINT
 
 CARD = shipped.WEIGHTS / model_card.CARD
 CHIRPS = (JudgeTask("chirps", "3", "rising and falling chirps"),)
@@ -149,6 +152,15 @@ def test_the_mean_of_runs_is_shipped_with_what_is_said_of_each(inputs, store, tm
         parts = [file.encoder.state_dict()[name] for file in files]
         assert torch.allclose(value, 0.5 * parts[0] + 0.3 * parts[1] + 0.2 * parts[2], atol=2e-3), name
     assert written.whitening is not None
+    states = [read_tensors(folder / CHECKPOINT)[0] for folder in folders]
+    assert (
+        written.beside
+        and written.beside.weights
+        and all(name.startswith("decoder.") for name in written.beside.weights)
+    )
+    for name, value in written.beside.weights.items():
+        parts = [state[f"{MODEL}{name}"] for state in states]
+        assert torch.allclose(value, 0.5 * parts[0] + 0.3 * parts[1] + 0.2 * parts[2], atol=2e-3), name
     text = card(inputs, CHIRPS)
     assert "mean of those of 3 runs, in shares of 0.5, 0.3, 0.2 in turn" in text
     assert all(f"{word} command" in text for word in ("first", "second", "third"))
@@ -160,6 +172,22 @@ def test_the_mean_of_runs_is_shipped_with_what_is_said_of_each(inputs, store, tm
     assert "The weights are those of run 6." in card(inputs, CHIRPS)
     with pytest.raises(ValueError, match="2 runs need as many shares, which add up to 1"):
         ship.mean_of(files[:2], [0.5, 0.6])
+
+
+def test_decoders_of_other_forms_are_not_shipped(inputs, store, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(shipped, "WEIGHTS", tmp_path / "weights")
+    recipe = dataclasses.replace(RECIPES["micro-msm-mae"], steps=1)
+    loop.pretrain(recipe, store, tmp_path / "one")
+    loop.pretrain(dataclasses.replace(recipe, decoder_depth=2), store, tmp_path / "other")
+    ship.main([str(tmp_path / "one"), str(tmp_path / "other"), "--card", str(inputs)])
+    assert EncoderFile.load(tmp_path / "weights" / "tiny.safetensors").beside is None
+    assert "without a decoder, as the runs kept none or several forms of it" in capsys.readouterr().out
+
+
+def test_the_target_of_m2d_is_not_shipped(store, tmp_path):
+    loop.pretrain(dataclasses.replace(RECIPES["micro-m2d"], steps=1), store, tmp_path / "run")
+    beside = ship.trained_with(str(tmp_path / "run"))
+    assert {name.partition(".")[0] for name in beside.weights} == {"predictor"} and beside.framework == "m2d"
 
 
 def test_runs_of_other_forms_have_no_mean(store, tmp_path):

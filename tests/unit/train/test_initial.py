@@ -10,7 +10,7 @@ import torch
 import melmask
 from melmask.files import read_tensors, select_prefix, write_tensors
 from melmask.logmel import LogMelSpec
-from melmask.nn.encoder_file import ENCODER, EncoderFile
+from melmask.nn.encoder_file import ENCODER, Beside, EncoderFile, FrontEnd
 from melmask.nn.vit import SIZES, Size
 from melmask.report.crops import crops_of
 from melmask.study.runs import read_runs
@@ -244,6 +244,32 @@ def test_a_run_starts_from_the_encoder_that_comes_with_melmask(shipped_tiny, sto
     loop.pretrain(recipe("msm-mae", **settings), store, run, resume=True)
     again = melmask.pretrain(recipe("msm-mae", **settings), store, tmp_path / "again", init=run / ENCODER)
     assert EncoderFile.load(again / ENCODER).layers == (1, 2)
+
+
+def test_the_decoder_in_an_encoder_file_is_started_from_where_the_recipes_is_of_its_form(store, tmp_path):
+    """Without it a short run from other weights mostly moves the encoder away from them, as its decoder is new."""
+    first, path = recipe("msm-mae"), tmp_path / "birds.safetensors"
+    model = first.make_model()
+    weights = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith("encoder.")}
+    assert weights and all(name.startswith("decoder.") for name in weights)
+    front_end = FrontEnd(store.spec, store.mean, store.std)
+    EncoderFile(model.encoder, front_end, 96, beside=Beside("msm-mae", first.decoder_size, weights)).save(path)
+
+    def said(framework, **changes):
+        notes = []
+        run, settings = tmp_path / f"run-{len(list(tmp_path.iterdir()))}", recipe(framework, **changes)
+        loop.pretrain(settings, store, run, init=path, note=notes.append)
+        return notes[0].removeprefix("started from other weights: "), run
+
+    text, run = said("msm-mae", learning_rate=1e-9)
+    assert text == f"encoder, decoder from {path}"
+    for name, tensor in select_prefix(read_tensors(run / CHECKPOINT)[0], MODEL).items():
+        torch.testing.assert_close(tensor, model.state_dict()[name], atol=1e-6, rtol=0)
+    new = f"encoder from {path}; new: decoder; not used: its decoder"
+    assert said("msm-mae", decoder_depth=2)[0] == new
+    assert said("msm-mae", decoder_heads=4)[0] == new  # which no tensor's shape tells
+    assert said("msm-mae", framework_options={"decoder": "cross"})[0] == new
+    assert said("m2d")[0] == f"encoder, target from {path}; new: predictor; not used: its decoder"
 
 
 def test_a_run_keeps_the_normalisation_of_the_weights_it_starts_from(shipped_tiny, store, tmp_path):
