@@ -52,7 +52,7 @@ for masking in "${maskings[@]}"; do
   resume=()
   [[ -e $out/adapted-$masking/recipe.json ]] && resume=(--resume)
   run melmask pretrain "$out/store" --recipe "$recipe" --init "$encoder" --strategy "$masking" --steps "$steps" \
-    --learning-rate 3e-5 --log-every 10 "${resume[@]}" --out "$out/adapted-$masking" "${settings[@]}"
+    --log-every 10 "${resume[@]}" --out "$out/adapted-$masking" "${settings[@]}"
 done
 if ((${#tasks[@]})); then
   for masking in "${maskings[@]}"; do

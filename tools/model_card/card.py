@@ -127,6 +127,11 @@ def training_text(training: dict[str, Any]) -> str:
         f"asked for. Weights are stored in half precision ({training['megabytes']:.1f} MB), and computed with in "
         "float32."
     )
+    if training["has_decoder"]:
+        mean = "the mean of those of the same runs" if len(averaged) > 1 else "of the same run"
+        lines.append(
+            f"Beside the encoder lies the decoder that was trained with it, {mean}, which `--init` goes on with."
+        )
     return "\n".join(lines)
 
 

@@ -77,6 +77,7 @@ def main(arguments: list[str] | None = None) -> None:
         "megabytes": megabytes,
         "stated": saved.stated,
         "is_whitened": saved.whitening is not None,
+        "has_decoder": saved.beside is not None,
     }
     write_json(given.card / TRAINING, of_encoder)
     identity = PretrainedEncoder.load(file).identity

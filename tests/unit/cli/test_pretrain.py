@@ -105,7 +105,7 @@ def test_quick_starts_from_the_encoder_that_comes_with_melmask_unless_told_other
     options = [] if init is None else ["--init", init]
     main(["pretrain", str(store.folder), "--recipe", recipe, *small, *options, "--out", str(tmp_path / "run")])
     shown = capsys.readouterr().out
-    assert ("encoder from tiny" in shown) == bool(start)
+    assert ("encoder, decoder from tiny" in shown) == bool(start)
     weights = read_tensors(tmp_path / "run" / CHECKPOINT)[0]["model.encoder.blocks.0.attn.qkv.weight"]
     tiny = load("tiny").encoder.blocks[0].attn.qkv.weight
     assert torch.allclose(weights, tiny, atol=1e-6) == bool(start)

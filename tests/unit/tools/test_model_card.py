@@ -163,6 +163,7 @@ def test_the_mean_of_runs_is_shipped_with_what_is_said_of_each(inputs, store, tm
         assert torch.allclose(value, 0.5 * parts[0] + 0.3 * parts[1] + 0.2 * parts[2], atol=2e-3), name
     text = card(inputs, CHIRPS)
     assert "mean of those of 3 runs, in shares of 0.5, 0.3, 0.2 in turn" in text
+    assert "Beside the encoder lies the decoder that was trained with it, the mean of those of the same runs" in text
     assert all(f"{word} command" in text for word in ("first", "second", "third"))
     assert "Run 2: 4 steps of 16 crops in 0.0 hours, started from first, seed 1." in text
     assert "| setting | run 1 | run 2 | run 3 |" in text and "| seed | 0 | 1 | 2 |" in text
@@ -182,6 +183,7 @@ def test_decoders_of_other_forms_are_not_shipped(inputs, store, tmp_path, monkey
     ship.main([str(tmp_path / "one"), str(tmp_path / "other"), "--card", str(inputs)])
     assert EncoderFile.load(tmp_path / "weights" / "tiny.safetensors").beside is None
     assert "without a decoder, as the runs kept none or several forms of it" in capsys.readouterr().out
+    assert "Beside the encoder" not in card(inputs, CHIRPS)
 
 
 def test_the_target_of_m2d_is_not_shipped(store, tmp_path):
