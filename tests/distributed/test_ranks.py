@@ -5,9 +5,11 @@ import os
 import socket
 import subprocess
 import sys
+import weakref
 
 import pytest
 import torch
+from torch import distributed
 
 from melmask.files import read_tensors
 from melmask.train import distributed as ranks
@@ -126,6 +128,18 @@ def test_a_process_that_does_not_answer_ends_the_other_and_the_checkpoint_is_kep
     assert "resume with --resume" in (run / "lost1").read_text()
     assert read_tensors(run / CHECKPOINT)[1]["step"] == "3"
     assert loop.pretrain(settings(save_every=3), store, run, resume=True)
+
+
+def test_nothing_holds_the_group_of_processes_when_it_is_destroyed():
+    """What does holds Python's lock too while the threads of gloo end, which wait for it: now and then a run hung."""
+    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+    world, model = ranks.World(0, 2, torch.device("cpu")), torch.nn.Linear(3, 2)
+    wrapped = world.wrap(model)
+    wrapped(torch.ones(1, 3)).sum().backward()
+    held = [weakref.ref(one) for one in (wrapped.reducer, wrapped.logger, wrapped.process_group)]
+    world.leave()
+    assert [one() for one in held] == [None] * 3 and not distributed.is_initialized()
+    assert model.weight.grad is not None and wrapped.module is model
 
 
 def test_a_process_that_never_joins_is_named(monkeypatch):

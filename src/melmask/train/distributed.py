@@ -1,9 +1,10 @@
 """Training in one process, or in those that torchrun starts."""
 
 import os
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 
 import torch
@@ -22,11 +23,13 @@ class World:
         rank: number of this process, from 0.
         size: number of processes.
         device: that this process computes on.
+        wrapped: the models that `wrap` wrapped for several processes.
     """
 
     rank: int
     size: int
     device: torch.device
+    wrapped: list[DistributedDataParallel] = field(default_factory=list, compare=False, repr=False)
 
     @property
     def is_first(self) -> bool:
@@ -37,7 +40,22 @@ class World:
         """The model, wrapped so that its gradients are averaged over all processes."""
         if self.size == 1:
             return model
-        return DistributedDataParallel(model, device_ids=[self.device] if self.device.type == "cuda" else None)
+        self.wrapped.append(
+            DistributedDataParallel(model, device_ids=[self.device] if self.device.type == "cuda" else None)
+        )
+        return self.wrapped[-1]
+
+    def leave(self) -> None:
+        """End the group of processes; models that were wrapped can take no more steps.
+
+        The threads of gloo need Python's lock to let go of the tensors of their last work, and who destroys the group
+        waits for them. torch releases the lock for that, unless the group is destroyed with the reducer of a wrapped
+        model: then both wait for ever (https://github.com/pytorch/pytorch/issues/56297). So reducers go first.
+        """
+        for wrapped in self.wrapped:
+            for name in ("reducer", "logger", "process_group"):
+                vars(wrapped).pop(name, None)
+        distributed.destroy_process_group()
 
     def wait(self) -> None:
         """Wait until all processes are here."""
@@ -93,18 +111,20 @@ def join_world(rank_timeout_s: float = RANK_TIMEOUT_S) -> Iterator[World]:
         torch.cuda.set_device(device)
     if size > 1:
         _join(rank, size, "nccl" if device.type == "cuda" else "gloo", rank_timeout_s)
+    world = World(rank, size, device)
     try:
-        yield World(rank, size, device)
+        yield world
     except RuntimeError as error:
         if size == 1 or not _is_silence(error):
             raise
+        traceback.clear_frames(error.__traceback__)  # those of torch hold the group, see `leave`
         raise RankLost(
             f"process {rank} of {size} ends: another one ended, or did not answer for {rank_timeout_s:g} s. The last "
             f"checkpoint is kept: resume with --resume, and allow more time with --rank-timeout-s ({error})"
         ) from error
     finally:
         if size > 1:
-            distributed.destroy_process_group()
+            world.leave()
 
 
 def _is_silence(error: RuntimeError) -> bool:
