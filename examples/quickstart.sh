@@ -59,6 +59,8 @@ if ((${#tasks[@]})); then
     say "2. did it help? The adapted encoder against $encoder, on the same clips"
     run melmask compare "$out/adapted-$masking" "$encoder" --task "${tasks[@]}" "${probes[@]}" "${folds[@]}"
   done
+  say "2. which masking? Both adapted encoders, on the same clips"
+  run melmask compare "$out"/adapted-{dwm,random} --task "${tasks[@]}" "${probes[@]}" "${folds[@]}"
 fi
 
 say "3. the page: scores, a map of the recordings with their sounds, what adaptation changed, masks"
