@@ -244,7 +244,11 @@ def started(bench: Bench, run: Path, *more: str, **options: Any) -> "subprocess.
     """Start a long training in a process of its own, and wait for its first checkpoint."""
     line = [sys.executable, "-m", "melmask", "pretrain", str(bench.store), "--out", str(run), *LONG, *more]
     given = {"env": bench.shop.environment, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    process = subprocess.Popen(line, **(given | options))  # type: ignore[call-overload]
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup the training would ignore it, as it should
+    try:
+        process = subprocess.Popen(line, **(given | options))  # type: ignore[call-overload]
+    finally:
+        signal.signal(signal.SIGHUP, before)
     ends = time.monotonic() + 90
     while not (run / ENCODER).exists() and process.poll() is None and time.monotonic() < ends:
         time.sleep(0.05)
