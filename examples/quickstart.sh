@@ -60,7 +60,8 @@ if ((${#tasks[@]})); then
     run melmask compare "$out/adapted-$masking" "$encoder" --task "${tasks[@]}" "${probes[@]}" "${folds[@]}"
   done
   say "2. which masking? Both adapted encoders, on the same clips"
-  run melmask compare "$out"/adapted-{dwm,random} --task "${tasks[@]}" "${probes[@]}" "${folds[@]}"
+  run melmask compare "$out/adapted-${maskings[1]}" "$out/adapted-${maskings[0]}" \
+    --task "${tasks[@]}" "${probes[@]}" "${folds[@]}"
 fi
 
 say "3. the page: scores, a map of the recordings with their sounds, what adaptation changed, masks"

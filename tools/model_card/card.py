@@ -130,7 +130,7 @@ def training_text(training: dict[str, Any]) -> str:
     if training["has_decoder"]:
         mean = "the mean of those of the same runs" if len(averaged) > 1 else "of the same run"
         lines.append(
-            f"Beside the encoder lies the decoder that was trained with it, {mean}, which `--init` goes on with."
+            f"Beside the encoder lies the decoder that was trained with it, {mean}, from which `--init` continues."
         )
     return "\n".join(lines)
 

@@ -122,7 +122,7 @@ def beside_of(runs: Sequence[str], shares: Sequence[float]) -> Beside | None:
     """
     found = [(share, trained_with(run)) for run, share in zip(runs, shares, strict=True) if share]
     _, first = found[0]
-    if first is None or any(one is None or _form_beside(one) != _form_beside(first) for _, one in found):
+    if first is None or any(one is None or one.form != first.form for _, one in found):
         return None
     states = [(share, one.weights) for share, one in found if one]
     return replace(first, weights={name: sum(s * state[name].float() for s, state in states) for name in first.weights})
@@ -157,10 +157,6 @@ def about(given: str, command: str) -> dict[str, Any]:
 
 def _form(file: EncoderFile) -> tuple[Any, ...]:
     return file.encoder.size, file.encoder.patch_shape, file.front_end, file.crop_frames
-
-
-def _form_beside(one: Beside) -> tuple[Any, ...]:
-    return one.framework, one.decoder, {name: value.shape for name, value in one.weights.items()}
 
 
 def _newest(runs: Sequence[str]) -> Path:

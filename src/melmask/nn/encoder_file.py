@@ -57,6 +57,11 @@ class Beside:
     decoder: Size
     weights: Mapping[str, Tensor]
 
+    @property
+    def form(self) -> tuple[str, Size, dict[str, torch.Size]]:
+        """What must be alike for the weights to fit: framework, size and the shape of every tensor."""
+        return self.framework, self.decoder, {name: tensor.shape for name, tensor in self.weights.items()}
+
 
 @dataclass(frozen=True)
 class EncoderFile:

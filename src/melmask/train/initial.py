@@ -14,7 +14,7 @@ from melmask.data.store import Store
 from melmask.files import read_json, read_tensors, select_prefix
 from melmask.frameworks import Framework
 from melmask.logmel import LogMelSpec
-from melmask.nn.encoder_file import ENCODER, EncoderFile, FrontEnd, is_published, stated_of
+from melmask.nn.encoder_file import ENCODER, Beside, EncoderFile, FrontEnd, is_published, stated_of
 from melmask.nn.foreign import is_foreign, shortened
 from melmask.nn.published import read_published
 from melmask.nn.shipped import PREFIX, shipped_file
@@ -80,11 +80,10 @@ class Initial:
         own = self.saved.beside
         if own is None:
             return self
-        state = recipe.outline().state_dict()
-        needed = {name: tensor.shape for name, tensor in state.items() if name.partition(".")[0] in _parts(own.weights)}
-        fits = (own.framework, own.decoder) == (recipe.framework, recipe.decoder_size)
-        fits = fits and needed == {name: tensor.shape for name, tensor in own.weights.items()}
-        return self if fits else replace(self, beside={}, unused=frozenset(_parts(own.weights)))
+        parts, state = _parts(own.weights), recipe.outline().state_dict()
+        of_recipe = {name: tensor for name, tensor in state.items() if name.partition(".")[0] in parts}
+        fits = own.form == Beside(recipe.framework, recipe.decoder_size, of_recipe).form
+        return self if fits else replace(self, beside={}, unused=frozenset(parts))
 
     @property
     def called(self) -> str:
