@@ -38,6 +38,7 @@ class Initial:
         settings: values of a recipe that these weights need, by name, of all that are known.
         shipped: the name of the encoder that comes with melmask whose weights they are; empty for others.
         unused: networks of the file that are not started from, see `for_recipe`.
+        new: networks of the recipe's model that have no weights here, see `for_recipe`.
     """
 
     path: Path
@@ -46,6 +47,7 @@ class Initial:
     settings: Mapping[str, Any]
     shipped: str = ""
     unused: frozenset[str] = frozenset()
+    new: frozenset[str] = frozenset()
 
     @staticmethod
     def read(source: str | Path) -> "Initial":
@@ -73,17 +75,20 @@ class Initial:
         return _of_file(path)
 
     def for_recipe(self, recipe: Recipe) -> "Initial":
-        """These weights without those that an encoder file holds beside the encoder, if the recipe's are others.
+        """These weights for a recipe's model, whose other networks are new.
 
-        An encoder is of use with any framework and decoder; that of a run must be those of the recipe, see `check`.
+        They go without those that an encoder file holds beside the encoder, if the recipe's are others: an encoder is
+        of use with any framework and decoder. Those of a run must be those of the recipe, see `check`.
         """
-        own = self.saved.beside
-        if own is None:
-            return self
-        parts, state = _parts(own.weights), recipe.outline().state_dict()
-        of_recipe = {name: tensor for name, tensor in state.items() if name.partition(".")[0] in parts}
-        fits = own.form == Beside(recipe.framework, recipe.decoder_size, of_recipe).form
-        return self if fits else replace(self, beside={}, unused=frozenset(parts))
+        model, own, unused = recipe.outline(), self.saved.beside, frozenset[str]()
+        state = model.state_dict()
+        if own:
+            parts = frozenset(_parts(own.weights))
+            of_recipe = {name: tensor for name, tensor in state.items() if name.partition(".")[0] in parts}
+            fits = own.form == Beside(recipe.framework, recipe.decoder_size, of_recipe).form
+            unused = frozenset() if fits else parts
+        given = replace(self, beside={} if unused else self.beside, unused=unused)
+        return replace(given, new=frozenset(_parts(state) - _parts(given._for(model))))
 
     @property
     def called(self) -> str:
@@ -97,8 +102,8 @@ class Initial:
 
     @property
     def named(self) -> dict[str, Any]:
-        """What init.json says of them: path and identity, and the layers and pooling that their file states."""
-        return {"path": self.source, "identity": self.identity, **self.saved.stated}
+        """What init.json says of them: path, identity, layers and pooling of their file; and which networks are new."""
+        return {"path": self.source, "identity": self.identity, **self.saved.stated, "new": sorted(self.new)}
 
     @property
     def identity(self) -> str:
@@ -144,10 +149,7 @@ class Initial:
         Raises:
             ValueError: tensors are missing, which are named.
         """
-        state, given, others = model.state_dict(), self._weights(), list(model.encoders().values())
-        for name, module in model.named_modules():
-            if module in others:
-                given = _named(name, self.saved.encoder) | given
+        state, given = model.state_dict(), self._for(model)
         parts = _parts(state)
         taken = [part for part in dict.fromkeys(name.partition(".")[0] for name in state) if part in _parts(given)]
         missing = [name for name in state if name.partition(".")[0] in taken and name not in given]
@@ -160,6 +162,14 @@ class Initial:
         said = {"new": parts - set(taken), "not used": (_parts(self.beside) - parts) | stray | own}
         more = "".join(f"; {what}: {', '.join(sorted(names))}" for what, names in said.items() if names)
         return f"{', '.join(taken)} from {self.called}{more}"
+
+    def _for(self, model: Framework) -> dict[str, Tensor]:
+        """All weights, and those of the encoder for other encoders of a model, by their names in its state."""
+        given, others = self._weights(), list(model.encoders().values())
+        for name, module in model.named_modules():
+            if module in others:
+                given = _named(name, self.saved.encoder) | given
+        return given
 
     def _weights(self) -> dict[str, Tensor]:
         """All weights, by their names in the state of the framework that trained them."""

@@ -28,6 +28,7 @@ from melmask.train.extension import check_settings, find_extension, settings_of
 from melmask.train.initial import Initial, find_initial, normalised_for, stated_features
 from melmask.train.masker import Masker
 from melmask.train.monitors import effective_rank, feature_deviation
+from melmask.train.new_networks import NewNetworks
 from melmask.train.optimiser import clip_gradients, decay_start, learning_rate, make_optimiser
 from melmask.train.recipe import Recipe
 from melmask.train.run_folder import (
@@ -109,12 +110,11 @@ def pretrain(
         store = normalised_for(run, store, initial, resume)
         loader = recipe.make_loader(store, world.device)
         extension = find_extension(run, recipe, loader.crops_per_epoch) if resume else None
-        recipe = extension.recipe if extension else recipe
+        begun, recipe = (extension.before, extension.recipe) if extension else (recipe, recipe)
         world.wait()  # no process looks at the folder while the first one makes it
         if world.is_first:
-            before = extension.before if extension else recipe
             held.enter_context(locked(run))
-            open_run(run, before, store, resume, initial.named if initial else None)
+            open_run(run, begun, store, resume, initial.named if initial else None)
             note_machine(run, hardware(world.device), world.size)
             if extension:
                 extension.apply(run)
@@ -125,7 +125,7 @@ def pretrain(
             recipe, loader, run, world, stop_requested.unless_closed(report), start, Callbacks(callbacks, failed)
         )
         if trainer.started_from:
-            note(f"started from other weights: {trainer.started_from}")
+            note(f"started from other weights: {trainer.started_from}{trainer.new.told}")
         return trainer.train(resume, stop_requested, num_threads)
 
 
@@ -162,6 +162,7 @@ class Trainer:
         torch.manual_seed(recipe.seed)
         model = recipe.make_model()
         self.started_from = initial.start(model) if initial else ""
+        self.new = NewNetworks.of_run(run, recipe.warmup, self.num_steps)
         self.model = model.to(world.device)
         self.wrapped = world.wrap(self.model)
         self.optimiser = make_optimiser(self.model, recipe)
@@ -174,11 +175,9 @@ class Trainer:
 
     def train(self, resume: bool, stop_requested: Callable[[], bool], num_threads: int | None = None) -> bool:
         """Run the remaining steps, see `pretrain`; False if a stop was requested before the last."""
-        first = 0
-        if resume and self.has_checkpoint():
-            first = self.restore()
-            if self.world.is_first and not self.encoder_is_current():  # after a kill or a full disk
-                self.save_encoder(self.run / ENCODER)
+        first = self.restore() if resume and self.has_checkpoint() else 0
+        if first and self.world.is_first and not self.encoder_is_current():  # after a kill or a full disk
+            self.save_encoder(self.run / ENCODER)
         recipe, started, logged = self.recipe, time.monotonic(), (first, time.monotonic())
         if self.world.size > 1 and num_threads is None:  # its ranks wait for each other, which would pass for load
             num_threads = torch.get_num_threads()
@@ -224,6 +223,7 @@ class Trainer:
                 (loss.value * (batch.weight * self.world.size)).backward()
             value, weight = value + loss.value.detach() * batch.weight, weight + batch.weight
             self.finite &= loss.value.detach().isfinite()
+        self.new.train_alone(step, self.model)
         grad_norm = clip_gradients(self.model, recipe.grad_clip)
         self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
@@ -252,7 +252,7 @@ class Trainer:
         self, step: int, loss: Loss, grad_norm: Tensor, num_steps: int, taken_s: float, elapsed_s: float
     ) -> LogEntry:
         """The log's entry for the last ``num_steps`` steps, which took ``taken_s`` seconds."""
-        features = loss.features.reshape(-1, loss.features.shape[2])
+        features = loss.features.flatten(0, 1)
         hint_ratio, lam, exponent = self.masker.settings(step / self.num_steps)
         return LogEntry(
             step=step + 1,

@@ -66,14 +66,14 @@ class Recipe:
         batch_size: crops in one optimiser step, over all processes and accumulated parts.
         accumulate: parts into which a process splits its share of the batch, by length: takes less memory, and pads
             short recordings less.
-        optimiser: "adamw", or "muon" (`melmask.train.muon`): Muon for matrices of transformer blocks, AdamW for all
-            else.
+        optimiser: "adamw", or "muon" (`melmask.train.muon`) for matrices of transformer blocks, AdamW for the rest.
         muon_iterations: by which Muon orthogonalises an update; more are more exact and take longer.
         learning_rate: peak of the schedule, for this batch size.
         schedule: of the learning rate after warm-up: a "cosine" to zero, or "wsd" (warm-up, stable, decay): constant,
             and then to zero as 1 - sqrt(progress). A run of "wsd" can be extended and ended early
             (`melmask.train.extension`).
-        warmup: share of the run, from its start, in which the learning rate rises linearly.
+        warmup: share of the run, from its start, in which the learning rate rises linearly. In twice that share, after
+            a start from other weights, networks that have none there are trained alone (`melmask.train.new_networks`).
         decay: share of the run, to its end, in which the rate of "wsd" falls.
         weight_decay: AdamW's and Muon's, on matrices only.
         betas: AdamW's.

@@ -307,3 +307,38 @@ def test_a_recipe_of_another_form_than_the_shipped_encoder_is_told_what_it_needs
     changes = {"size": "micro", "position_order": "freq-time"}
     with pytest.raises(ValueError, match=f"^{message}$"):
         melmask.pretrain(recipe("msm-mae", patch_shape=(8, 16), **changes), store, tmp_path / "run", init="tiny")
+
+
+@pytest.mark.parametrize("framework, new", [("msm-mae", "decoder"), ("m2d", "predictor")])
+def test_what_is_new_is_trained_alone_for_twice_the_warm_up(store, tmp_path, framework, new):
+    """What passes through a decoder that has learned nothing would move the encoder away from what it had learned."""
+    first = melmask.pretrain(recipe("msm-mae", decoder_depth=2), store, tmp_path / "first") / ENCODER
+    given = EncoderFile.load(first).encoder.state_dict()
+    settings, run, notes = recipe(framework, steps=8, warmup=0.25, keep_every=1), tmp_path / "run", []
+    stop = lambda entry: os.kill(os.getpid(), signal.SIGTERM) if entry.step == 3 else None  # noqa: E731
+    assert not loop.pretrain(settings, store, run, init=first, note=notes.append, report=stop)
+    assert notes[0].endswith(f"; new: {new}; only what is new is trained in the first 4 steps")
+    torch.manual_seed(settings.seed)
+    begun = settings.make_model().state_dict()
+    moved = {
+        name.partition(".")[0]
+        for name, tensor in state_of(run).items()
+        if not torch.equal(tensor, given.get(name.partition(".")[2], begun[name]))
+    }
+    assert moved == {new}
+    loop.pretrain(settings, store, run, resume=True)
+    kept = [EncoderFile.load(run / "encoders" / f"{step}.safetensors").encoder.state_dict() for step in (4, 5)]
+    assert all(torch.equal(tensor, given[name]) for name, tensor in kept[0].items())
+    assert not any(torch.equal(kept[1][name], given[name]) for name in given if "qkv" in name)
+    whole = melmask.pretrain(settings, store, tmp_path / "whole", init=first)
+    assert all(torch.equal(tensor, state_of(whole)[name]) for name, tensor in state_of(run).items())
+
+
+def test_all_is_trained_from_the_first_step_where_nothing_is_new(store, tmp_path):
+    first = melmask.pretrain(recipe("msm-mae"), store, tmp_path / "first")
+    given = EncoderFile.load(first / ENCODER).encoder.state_dict()
+    settings, notes = recipe("msm-mae", steps=4, warmup=0.5, keep_every=1), []
+    loop.pretrain(settings, store, tmp_path / "run", init=first, note=notes.append)
+    assert "new" not in notes[0]
+    kept = EncoderFile.load(tmp_path / "run" / "encoders" / "1.safetensors").encoder.state_dict()
+    assert not any(torch.equal(kept[name], given[name]) for name in given if "qkv" in name)
