@@ -23,6 +23,8 @@ from melmask.train.recipe import RECIPES
 from melmask.train.run_folder import CHECKPOINT
 
 CARD = shipped.WEIGHTS / model_card.CARD
+README = Path(__file__).parents[3] / "README.md"
+FEATURES = ("encoder", "untrained", "log-mel statistics")
 CHIRPS = (JudgeTask("chirps", "3", "rising and falling chirps"),)
 
 
@@ -56,6 +58,20 @@ def test_the_card_is_about_the_encoder_that_is_shipped():
         assert {one.identity for one in figures} == {load("shipped:tiny").identity}, "make model-card"
         cases = [(task.name, task.fold, probe) for task in TASKS for probe in PROBES]
         assert [(one.task, one.fold, one.probe) for one in figures] == cases
+
+
+def test_the_readme_shows_the_cards_figures():
+    """The output of evaluate on ESC-50, whose sentences once were of another measurement than its table."""
+    readme = README.read_text(encoding="utf-8")
+    printed = readme[readme.index("$ melmask evaluate tiny") :].partition("An encoder is called better")[0]
+    figures = [one for one in read_figures(HERE / RESULTS) if one.task == "esc50"]
+    cells = [[cell.strip() for cell in row.split("│")[2:6]] for row in printed.splitlines() if row.startswith("│")]
+    shown = [(probe, score, interval) for probe, _, score, interval in cells]
+    scores = [(one.probe, *(100 * value for value in one.scores[of])) for of in FEATURES for one in figures]
+    assert shown == [(probe, f"{value:.1f}", f"{low:.1f} to {high:.1f}") for probe, value, low, high in scores]
+    for of in FEATURES[1:]:
+        gaps = ", ".join(f"{one.probe} ({100 * one.differences[of][0]:+.1f} points)" for one in figures)
+        assert f"tiny is better on esc50 with {gaps}." in printed
 
 
 def test_every_source_is_named_with_its_commit_licence_and_attribution():
