@@ -37,11 +37,15 @@ class LogisticProbe(LinearPrediction, Probe):
 
     Args:
         strengths: weights C of the summed loss against half the squared weights, as in scikit-learn; ascending.
-        max_iterations: of L-BFGS, for each fit; weakly regularised fits of many classes end here, near the optimum.
+        max_iterations: of L-BFGS, for each fit by which the strength is chosen. With nearly collinear features, as those
+            of baselines, weakly regularised ones end here, before the optimum.
+        final_iterations: of the fit that predicts. It reaches the optimum, so that scores hardly depend on rounding,
+            and thus on the processor and its number of threads.
     """
 
     strengths: tuple[float, ...] = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
     max_iterations: int = 100
+    final_iterations: int = 2000
 
     def __post_init__(self) -> None:
         check_ranges(self)
@@ -95,7 +99,8 @@ class LogisticProbe(LinearPrediction, Probe):
                 best_score, best_strength, best_weight = reached, strength, weight
         if not on_both:
             return best_weight
-        return self.fit(torch.cat([train, valid]), torch.cat([y, valid_targets]), best_strength, best_weight)
+        final = replace(self, max_iterations=self.final_iterations)
+        return final.fit(torch.cat([train, valid]), torch.cat([y, valid_targets]), best_strength, best_weight)
 
     def _path(self, x: Float[Tensor, "clip dim1"], y: Tensor, num_classes: int) -> Iterator[Float[Tensor, "_ _"]]:
         """The weights of each strength, each fit starting at the last one's."""

@@ -118,3 +118,19 @@ def test_a_single_strength_is_chosen_without_a_fit(monkeypatch) -> None:
     x, y = np.zeros((4, 2), np.float32), np.arange(4) % 2
     probe = LogisticProbe(strengths=(0.1,))
     assert probe.choose([(x, y, x, y)], num_classes=2, score=accuracy) is probe
+
+
+def test_what_predicts_is_at_the_optimum_of_nearly_collinear_features_too() -> None:
+    """Those of baselines are: the fits that choose end before it, where rounding decides about clips."""
+    rng, y = np.random.default_rng(0), np.arange(600) % 20
+    x = rng.normal(size=(600, 100)) + 0.3 * rng.normal(size=(20, 100))[y]
+    x = x / np.arange(1, 101) ** 1.5 @ rng.normal(size=(100, 100))  # most of it along a few directions
+    x = ((x - x.mean(axis=0)) / x.std(axis=0)).astype(np.float32)
+    given = (x[:300], y[:300], x[300:450], y[300:450], x[450:])
+    keywords = {"num_classes": 20, "multilabel": False, "seed": 0, "score": accuracy}
+    optimum = LogisticRegression(C=10.0, tol=1e-8, max_iter=20_000).fit(x[:450].astype(float), y[:450])
+    expected = optimum.predict_proba(x[450:].astype(float))
+    own = LogisticProbe(strengths=(10.0,)).fit_predict(*given, **keywords)
+    early = LogisticProbe(strengths=(10.0,), final_iterations=100).fit_predict(*given, **keywords)
+    assert np.abs(early - expected).max() > 0.1
+    assert np.abs(own - expected).max() < 0.01
