@@ -37,8 +37,8 @@ class LogisticProbe(LinearPrediction, Probe):
 
     Args:
         strengths: weights C of the summed loss against half the squared weights, as in scikit-learn; ascending.
-        max_iterations: of L-BFGS, for each fit by which the strength is chosen. With nearly collinear features, as those
-            of baselines, weakly regularised ones end here, before the optimum.
+        max_iterations: of L-BFGS, for each fit by which the strength is chosen. With nearly collinear features, as
+            those of baselines, weakly regularised ones end here, before the optimum.
         final_iterations: of the fit that predicts. It reaches the optimum, so that scores hardly depend on rounding,
             and thus on the processor and its number of threads.
     """
