@@ -4,20 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from jaxtyping import Int
 
-from melmask.probes.base import (
-    Features,
-    LinearPrediction,
-    Probe,
-    ScoreFunction,
-    State,
-    Targets,
-    as_tensor,
-    check_ranges,
-    with_one,
-)
+from melmask.probes.base import Features, LinearPrediction, Probe, ScoreFunction, State, Targets, check_ranges
 from melmask.probes.logistic import LogisticProbe
 
 
@@ -35,7 +24,7 @@ class FewShotProbe(LinearPrediction, Probe):
         num_draws: trainings on a split, whatever number of seeds is asked for; their seeds are consecutive.
         strength: the weight C of the summed loss against half the squared weights, fixed, as validation clips would be
             more labels.
-        max_iterations: of L-BFGS.
+        max_iterations: of L-BFGS; so many reach the optimum, with nearly collinear features too.
 
     Source: Tian et al. (2020), arXiv 2003.11539, on logistic regression as a few-shot classifier, with scikit-learn's
     C = 1. Deviates: all classes of the task at once; features are standardised on all training clips, whose labels stay
@@ -45,7 +34,7 @@ class FewShotProbe(LinearPrediction, Probe):
     num_per_class: int = 5
     num_draws: int = 10
     strength: float = 1.0
-    max_iterations: int = 100
+    max_iterations: int = 2000
 
     def __post_init__(self) -> None:
         check_ranges(self)
@@ -65,9 +54,8 @@ class FewShotProbe(LinearPrediction, Probe):
     ) -> State:  # fmt: skip
         """See `Probe`; ``seed`` is that of the draw, and validation clips are not used."""
         drawn = self.draw(train_y, num_classes, seed)
-        start = torch.zeros(train_x.shape[1] + 1, num_classes)
         solver = LogisticProbe(max_iterations=self.max_iterations)
-        return {"weight": solver.fit(with_one(train_x[drawn]), as_tensor(train_y[drawn]), self.strength, start)}
+        return {"weight": solver.fit_at(self.strength, train_x[drawn], train_y[drawn], num_classes)}
 
     def draw(self, targets: Targets, num_classes: int, seed: int) -> Int[np.ndarray, " drawn"]:
         """Draw the rows of the clips to train on, in ascending order, each once."""

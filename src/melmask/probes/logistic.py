@@ -89,7 +89,7 @@ class LogisticProbe(LinearPrediction, Probe):
             basis = _span(train_x, valid_x)
             train_x, valid_x = _in_span(basis, train_x, valid_x)
             weight = self.solve(train_x, train_y, valid_x, valid_y, num_classes, score=score, on_both=on_both)
-            return torch.cat([torch.from_numpy(basis) @ weight[:-1], weight[-1:]])
+            return _out_of_span(basis, weight)
         train, valid = with_one(train_x), with_one(valid_x)
         y, valid_targets = as_tensor(train_y), as_tensor(valid_y)
         best_score, best_strength, best_weight = -1.0, self.strengths[0], torch.zeros(train.shape[1], num_classes)
@@ -108,6 +108,14 @@ class LogisticProbe(LinearPrediction, Probe):
         for strength in self.strengths:
             weight = self.fit(x, y, strength, weight)
             yield weight
+
+    def fit_at(self, strength: float, x: Features, y: Targets, num_classes: int) -> Float[Tensor, "dim1 num_classes"]:
+        """The weights of one strength, from zero; in the span of the clips where they are fewer than features."""
+        if len(x) < x.shape[1]:
+            basis = _span(x)
+            [within] = _in_span(basis, x)
+            return _out_of_span(basis, self.fit_at(strength, within, y, num_classes))
+        return self.fit(with_one(x), as_tensor(y), strength, torch.zeros(x.shape[1] + 1, num_classes))
 
     def fit(
         self, x: Float[Tensor, "clip dim1"], y: Tensor, strength: float, start: Float[Tensor, "dim1 num_classes"]
@@ -141,3 +149,8 @@ def _in_span(basis: Float32[np.ndarray, "dim k"], *features: np.ndarray) -> list
     """Features of clips as coordinates in a basis."""
     with following_load() as threads, threads.step(sum(map(len, features))):
         return [own @ basis for own in features]
+
+
+def _out_of_span(basis: np.ndarray, weight: Float[Tensor, "k1 num_classes"]) -> Float[Tensor, "dim1 num_classes"]:
+    """The weights of all features, of those of coordinates in a basis; the last row is the bias."""
+    return torch.cat([torch.from_numpy(basis) @ weight[:-1], weight[-1:]])

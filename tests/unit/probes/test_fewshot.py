@@ -69,6 +69,24 @@ def test_a_draw_is_fitted_as_sklearn_fits_it() -> None:
     assert found == pytest.approx(expected, abs=2e-3)
 
 
+def test_a_draw_of_nearly_collinear_features_is_fitted_to_the_optimum() -> None:
+    """With more features than clips, too, where the weights are found in the span of the clips."""
+    rng, y = np.random.default_rng(0), np.arange(300) % 20
+    for num_features in (60, 200):
+        x = rng.normal(size=(300, num_features)) + 0.3 * rng.normal(size=(20, num_features))[y]
+        x = x / np.arange(1, num_features + 1) ** 1.5 @ rng.normal(size=(num_features, num_features))
+        x = (x / x.std(axis=0)).astype(np.float32)
+        nothing = np.zeros((0, num_features), np.float32), np.zeros(0, int)
+        keywords = {"num_classes": 20, "multilabel": False, "seed": 1, "score": accuracy}
+        probe, early = (FewShotProbe(strength=10.0, **given) for given in ({}, {"max_iterations": 100}))
+        drawn = probe.draw(y, 20, seed=1)
+        optimum = LogisticRegression(C=10.0, tol=1e-8, max_iter=20_000).fit(x[drawn].astype(float), y[drawn])
+        expected = optimum.predict_proba(x.astype(float))
+        own, before = (one.fit_predict(x, y, *nothing, x, **keywords) for one in (probe, early))
+        assert np.abs(before - expected).max() > 0.02
+        assert np.abs(own - expected).max() < 0.01
+
+
 def test_encoders_are_trained_on_the_same_clips_and_never_on_a_group_of_the_test() -> None:
     features, task = _task()
     split = splits_of(task, test_folds=["1"])[0]
