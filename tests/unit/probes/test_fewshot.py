@@ -78,7 +78,9 @@ def test_a_draw_of_nearly_collinear_features_is_fitted_to_the_optimum() -> None:
         x = (x / x.std(axis=0)).astype(np.float32)
         nothing = np.zeros((0, num_features), np.float32), np.zeros(0, int)
         keywords = {"num_classes": 20, "multilabel": False, "seed": 1, "score": accuracy}
-        probe, early = (FewShotProbe(strength=10.0, **given) for given in ({}, {"max_iterations": 100}))
+        probe, early = (
+            FewShotProbe(num_per_class=10, strength=10.0, **given) for given in ({}, {"max_iterations": 100})
+        )
         drawn = probe.draw(y, 20, seed=1)
         optimum = LogisticRegression(C=10.0, tol=1e-8, max_iter=20_000).fit(x[drawn].astype(float), y[drawn])
         expected = optimum.predict_proba(x.astype(float))
