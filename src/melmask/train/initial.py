@@ -198,6 +198,8 @@ def find_initial(init: str | Path | None, run: Path, recipe: Recipe, spec: LogMe
     initial.check(recipe, spec)
     if (run / RECIPE).exists() and before.get("identity") != initial.identity:
         raise ValueError(f"{run} was not started from {source} as it is now: leave it out, or choose another folder")
+    if (run / CHECKPOINT).exists():  # the run goes on as it began, perhaps before new networks were recorded
+        return replace(initial, new=frozenset(before.get("new", ())))
     return initial
 
 

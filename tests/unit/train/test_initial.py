@@ -334,6 +334,20 @@ def test_what_is_new_is_trained_alone_for_twice_the_warm_up(store, tmp_path, fra
     assert all(torch.equal(tensor, state_of(whole)[name]) for name, tensor in state_of(run).items())
 
 
+def test_a_run_that_was_begun_before_new_networks_were_recorded_goes_on_as_it_began(store, tmp_path):
+    first = melmask.pretrain(recipe("msm-mae"), store, tmp_path / "first") / ENCODER
+    given, run = EncoderFile.load(first).encoder.state_dict(), tmp_path / "run"
+    settings = recipe("msm-mae", steps=8, warmup=0.25, keep_every=1)
+    stop = lambda entry: os.kill(os.getpid(), signal.SIGTERM) if entry.step == 1 else None  # noqa: E731
+    assert not loop.pretrain(settings, store, run, init=first, report=stop)
+    begun = json.loads((run / INIT).read_text())
+    assert begun.pop("new") == ["decoder"]
+    (run / INIT).write_text(json.dumps(begun))  # as earlier versions did
+    loop.pretrain(settings, store, run, resume=True, init=first)
+    kept = EncoderFile.load(run / "encoders" / "2.safetensors").encoder.state_dict()
+    assert not any(torch.equal(kept[name], given[name]) for name in given if "qkv" in name)
+
+
 def test_all_is_trained_from_the_first_step_where_nothing_is_new(store, tmp_path):
     first = melmask.pretrain(recipe("msm-mae"), store, tmp_path / "first")
     given = EncoderFile.load(first / ENCODER).encoder.state_dict()
