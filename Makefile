@@ -23,18 +23,27 @@ BENCHMARKS := train profile_step lengths prepare embed masking memory busy start
 
 .PHONY: setup quickstart test test-slow test-processors test-adapters lint format bench bench-compare device-wheels device-check tiny-encoder model-card faults study-report docs-pictures clean
 
+# Modules are compiled when first imported: most never are, and compiling them all is half of an installation.
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
+
 setup: .venv/.ready
 
-.venv/.ready: requirements.txt pyproject.toml
+# melmask with its built-in corpus and all that its pages show: enough for the quickstart.
+.venv/.installed: requirements.txt pyproject.toml
 	@test -n "$(PYTHON)" || { echo "melmask needs Python 3.11 or newer: apt-get install python3 python3-venv"; exit 1; }
-	@echo "== setting up .venv with $$($(PYTHON) --version): a few minutes the first time, nothing later"
+	@echo "== setting up .venv with $$($(PYTHON) --version): a minute the first time, nothing later"
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv \
 		|| { rm -rf .venv; echo "making .venv failed: apt-get install python3-venv"; exit 1; }
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	$(INSTALL) -r requirements.txt
+	$(INSTALL) --no-deps -e .
 	@touch $@
 
-quickstart: setup
+.venv/.ready: requirements-dev.txt .venv/.installed
+	@echo "== installing what the tests need into .venv: a minute the first time, nothing later"
+	$(INSTALL) -r requirements-dev.txt
+	@touch $@
+
+quickstart: .venv/.installed
 	@PATH="$(CURDIR)/$(BIN):$$PATH" bash examples/quickstart.sh "$(DATA)"
 
 test: setup
@@ -52,7 +61,7 @@ test-processors: setup
 .adapters/.ready: requirements-adapters.txt .venv/.ready
 	@echo "== installing HEAR's validator, X-ARES, MTEB and the loggers into .adapters: a minute the first time, nothing later"
 	@rm -rf .adapters
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $(ADAPTERS) -r $<
+	$(INSTALL) --no-deps --target $(ADAPTERS) -r $<
 	@touch $@
 
 test-adapters: setup .adapters/.ready
@@ -90,7 +99,8 @@ device-wheels: setup
 	@echo "== the wheels that make device-check needs, into .device (DEVICE_PYTHON=3.13: for another version of Python)"
 	@rm -f .device/*.whl
 	@$(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps --only-binary :all: \
-		--python-version $(DEVICE_PYTHON) --dest .device --constraint requirements.txt $(DEVICE_PACKAGES)
+		--python-version $(DEVICE_PYTHON) --dest .device --constraint requirements.txt --constraint requirements-dev.txt \
+		$(DEVICE_PACKAGES)
 
 device-check:
 	@echo "== an accelerator: the same numbers as on a CPU, and how fast (needs no network; takes under 9 minutes)"

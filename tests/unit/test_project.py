@@ -114,20 +114,47 @@ def test_a_broken_link_and_an_unknown_target_would_be_found(tmp_path):
 
 
 EXTRAS = PROJECT["optional-dependencies"]
-DECLARED = [Requirement(line) for line in (*PROJECT["dependencies"], *EXTRAS["demo"], *EXTRAS["dev"])]
-PINS = [
-    Requirement(line)
-    for line in (ROOT / "requirements.txt").read_text().splitlines()
-    if line.strip() and not line.startswith("#")
-]
+RUN = [Requirement(line) for line in (*PROJECT["dependencies"], *EXTRAS["demo"], *EXTRAS["sklearn"])]
+DEV = [Requirement(line) for line in EXTRAS["dev"]]
 
 
-@pytest.mark.parametrize("declared", DECLARED, ids=lambda declared: canonicalize_name(declared.name))
+@cache
+def pins_of(name: str) -> dict[str, Requirement]:
+    """The packages that a file of requirements pins, by name."""
+    lines = (ROOT / name).read_text().splitlines()
+    pins = [Requirement(line) for line in lines if line.strip() and not line.startswith("#")]
+    by_name = {canonicalize_name(pin.name): pin for pin in pins}
+    assert len(by_name) == len(pins)
+    return by_name
+
+
+def needed(requirements: list[Requirement]) -> set[str]:
+    """The names of all packages that requirements lead to on this machine, with the extras asked for."""
+    asked: set[tuple[str, str]] = set()
+    waiting = [one for one in requirements if one.marker is None or one.marker.evaluate()]
+    while waiting:
+        one = waiting.pop()
+        new = {(canonicalize_name(one.name), extra) for extra in ("", *one.extras)} - asked
+        asked |= new
+        for name, extra in new:
+            of = [Requirement(line) for line in metadata.requires(name) or ()]
+            waiting += [one for one in of if one.marker is None or one.marker.evaluate({"extra": extra})]
+    return {name for name, _ in asked}
+
+
+@pytest.mark.parametrize("declared", [*RUN, *DEV], ids=lambda declared: canonicalize_name(declared.name))
 def test_a_declared_dependency_is_pinned_within_its_range(declared):
-    (pin,) = [pin for pin in PINS if canonicalize_name(pin.name) == canonicalize_name(declared.name)]
+    pins = pins_of("requirements.txt") | pins_of("requirements-dev.txt")
+    pin = pins[canonicalize_name(declared.name)]
     versions = [part.version for part in pin.specifier if part.operator in ("==", ">=")]
     assert len(versions) == 1 and declared.specifier.contains(versions[0]), f"{pin} is not in {declared}"
     assert pin.marker == declared.marker
+
+
+def test_the_quickstart_installs_all_that_it_needs():
+    of_cuda = ("nvidia-", "cuda-", "triton")  # what torch brings with it where it is a build for GPUs
+    assert {name for name in needed(RUN) if not name.startswith(of_cuda)} <= pins_of("requirements.txt").keys()
+    assert not pins_of("requirements.txt").keys() & pins_of("requirements-dev.txt").keys()
 
 
 def test_ci_runs_the_supported_pythons_and_the_same_checks_as_a_submission():
@@ -141,7 +168,8 @@ def test_ci_runs_the_supported_pythons_and_the_same_checks_as_a_submission():
 def test_the_pinned_packages_are_audited_where_there_is_a_network():
     (job,) = parsed(".github/workflows/audit.yml")["jobs"].values()
     (audit,) = [step["run"] for step in job["steps"] if "pip_audit" in step.get("run", "")]
-    assert "--requirement requirements.txt" in audit and "audit" not in (ROOT / ".ci/run").read_text()
+    assert all(f"--requirement {name}" in audit for name in ("requirements.txt", "requirements-dev.txt"))
+    assert "audit" not in (ROOT / ".ci/run").read_text()
 
 
 def test_pre_commit_runs_the_tools_of_make_lint_offline():
