@@ -110,6 +110,12 @@ class NotedProgress(Progress):
         after = timedelta(seconds=round(task.elapsed or 0.0))
         console.print(f"{named(task.description)}{counts} after {after}{note}", soft_wrap=True)
 
+    def end(self, task_id: TaskID) -> None:
+        """The work is done: how much it was is known now, and where there was none, no bar is left."""
+        [task] = [one for one in self.tasks if one.id == task_id]
+        if task.total is None:
+            super().update(task_id, total=task.completed, visible=task.completed > 0)
+
     def get_renderables(self) -> Iterator[RenderableType]:
         """The bars and their notes."""
         for task in self.tasks:
@@ -134,7 +140,9 @@ def bar(what: str, lines: bool = True) -> Iterator[tuple[Progress, TaskID]]:
         TimeRemainingColumn(elapsed_when_finished=True),
     )
     with NotedProgress(*columns, lines=lines) as progress:
-        yield progress, progress.add_task(what, total=None, note="")
+        task = progress.add_task(what, total=None, note="")
+        yield progress, task
+        progress.end(task)
 
 
 @contextmanager

@@ -7,6 +7,8 @@ import re
 import subprocess
 import sys
 
+import pytest
+
 from melmask.cli import console as shown
 
 NOTES = (
@@ -60,6 +62,16 @@ def test_a_log_file_gets_a_line_every_minute_and_a_terminal_none(monkeypatch):
         found = re.findall(r"^stu\[dy\] (\d+)/200 after 0:0(\d):00  1 failed: run-(\d+)$", middle, re.MULTILINE)
         assert found == [(str(60 * k - 1), str(k), str(60 * k - 1)) for k in range(1, expected + 1)]
         assert "200" in log.file.getvalue()  # the bar itself at the end
+
+
+@pytest.mark.parametrize(("done", "expected"), [(7, "7/7"), (0, "")])
+def test_a_bar_of_unknown_length_ends_with_what_was_done_and_is_gone_where_that_is_nothing(monkeypatch, done, expected):
+    log = shown.SafeConsole(width=80, force_terminal=False, file=io.StringIO(), highlight=False)
+    monkeypatch.setattr(shown, "console", log)
+    with shown.bar("embedding") as (progress, task):
+        progress.update(task, completed=done)
+    printed = log.file.getvalue()
+    assert expected in printed and "?" not in printed and ("embedding" in printed) is bool(done)
 
 
 def test_a_terminal_shows_at_once_what_starts_before_any_library_is_read():
