@@ -154,7 +154,7 @@ def _with_interval(score: Sequence[float]) -> str:
 
 def _difference(score: Sequence[float]) -> str:
     value, low, high = (100 * number for number in score)
-    text = f"{value:+.1f} ({low:+.1f} to {high:+.1f})"
+    text = f"{value:+z.1f} ({low:+z.1f} to {high:+z.1f})"
     return f"**{text}**" if low > 0 or high < 0 else text
 
 

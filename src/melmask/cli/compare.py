@@ -107,5 +107,5 @@ def print_comparisons(comparisons: Sequence[Comparison]) -> None:
 
 
 def _cell(score: Score, sign: str = "") -> str:
-    value, low, high = (f"{100 * number:{sign}.1f}" for number in (score.value, score.low, score.high))
+    value, low, high = (f"{100 * number:{sign}z.1f}" for number in (score.value, score.low, score.high))
     return f"[bold]{value}[/]\n[dim]{low} to {high}[/]"

@@ -45,7 +45,7 @@ def differences_table(differences: "Sequence[Difference]", study: "Study") -> Ta
     for column in ("difference", "p", "p not worse", "p equal", "seen"):
         table.add_column(column, justify="right")
     for one in differences:
-        figures = f"[bold]{100 * one.value:+.1f}[/]\n[dim]{100 * one.low:+.1f} to {100 * one.high:+.1f}[/]"
+        figures = f"[bold]{100 * one.value:+z.1f}[/]\n[dim]{100 * one.low:+z.1f} to {100 * one.high:+z.1f}[/]"
         ps = [f"{p:.2g}" for p in (one.p_holm, one.p_not_worse, one.p_equivalent)]
         words = [named(text) for text in (f"{one.group} {one.arm}", one.scope, one.probe)]
         table.add_row(*words, figures, *ps, f"{100 * one.smallest:.1f}")

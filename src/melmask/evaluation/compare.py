@@ -73,7 +73,7 @@ class Comparison:
     def verdict(self) -> str:
         """The finding in one or two sentences."""
         gap, low, high = (100 * value for value in (self.difference.value, self.difference.low, self.difference.high))
-        figures = f"{gap:+.1f} points, 95 % interval {low:+.1f} to {high:+.1f}"
+        figures = f"{gap:+z.1f} points, 95 % interval {low:+z.1f} to {high:+z.1f}"
         where = f"on {self.task} with {self.probe}"
         if self.difference.includes_zero:
             finding = f"{self.name_a} and {self.name_b} cannot be told apart {where}: {figures}."
@@ -190,7 +190,7 @@ def _gaps(comparisons: Sequence[Comparison]) -> str:
     """Differences by task and probe, in words."""
     by_task: dict[str, list[str]] = {}
     for one in comparisons:
-        by_task.setdefault(one.task, []).append(f"{one.probe} ({100 * one.difference.value:+.1f} points)")
+        by_task.setdefault(one.task, []).append(f"{one.probe} ({100 * one.difference.value:+z.1f} points)")
     return "; on ".join(f"{task} with {', '.join(gaps)}" for task, gaps in by_task.items())
 
 

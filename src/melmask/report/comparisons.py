@@ -46,7 +46,7 @@ def comparisons_section(
 
 def _row(one: Comparison) -> list[str]:
     gap, low, high = (
-        f"{100 * value:+.1f}" for value in (one.difference.value, one.difference.low, one.difference.high)
+        f"{100 * value:+z.1f}" for value in (one.difference.value, one.difference.low, one.difference.high)
     )
     scores = [percent(one.a.value), percent(one.b.value)]
     return [

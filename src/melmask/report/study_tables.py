@@ -53,8 +53,8 @@ def points(value: float) -> str:
     >>> points(0.0123), points(-0.00001)
     ('+1.2', '0.0')
     """
-    text = f"{100 * value:+.1f}"
-    return "0.0" if float(text) == 0 else text
+    text = f"{100 * value:+z.1f}"
+    return "0.0" if text == "+0.0" else text
 
 
 def span(low: float, high: float) -> str:

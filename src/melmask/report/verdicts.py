@@ -191,7 +191,7 @@ def _distance(row: Row, other: Row, column: Column, evidence: Evidence, article:
     side = f"{percent(abs(own - cell))} points {'above' if own > cell else 'below'}" if own != cell else "equal to"
     gap, test = evidence.difference(row, other, column), ""
     if gap is not None:
-        paired = f"paired 95 % interval {100 * gap.low:+.1f} to {100 * gap.high:+.1f}"
+        paired = f"paired 95 % interval {100 * gap.low:+z.1f} to {100 * gap.high:+z.1f}"
         test = f"; {paired}{_if_undecided(gap, ': ')}"
     elif own != cell:
         test = "; not compared by a paired test"

@@ -72,7 +72,7 @@ class Difference:
     @property
     def sentence(self) -> str:
         """The finding in words, with its uncertainty."""
-        value, low, high = (f"{100 * number:+.1f}" for number in (self.value, self.low, self.high))
+        value, low, high = (f"{100 * number:+z.1f}" for number in (self.value, self.low, self.high))
         who = f"{self.arm} against {self.baseline} ({self.group}, {self.scope}, {self.probe})"
         figures = f"{value} points, 95 % interval {low} to {high}, p = {self.p_holm:.2g} after Holm's adjustment"
         said = SAID[self.finding].format(margin=margin_text(self.margin))

@@ -58,6 +58,8 @@ def test_an_encoder_is_as_good_as_itself() -> None:
         0.037, abs=1e-4
     )
     assert found.superiority == 0.5
+    just_below = replace(found, difference=replace(found.difference, value=-1e-4)).verdict
+    assert "+0.0 points" in just_below and "-0.0" not in just_below
     assert found.mcnemar.p_value == 1
     assert found.verdict.startswith("new and old cannot be told apart on toy with knn: +0.0 points")
 
