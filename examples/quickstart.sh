@@ -18,9 +18,9 @@ run() { printf '$'; printf ' %q' "$@"; echo; "$@" || (($? == left_out)); }
 
 if [[ -z $data ]]; then
   out=${OUT:-out/quickstart}
-  corpus=$out/corpus-240
+  corpus=$out/corpus
   say "the built-in corpus: sampled instruments and synthesised speech"
-  run melmask demo --clips-per-task 240 --out "$corpus"
+  run melmask demo --out "$corpus"
   sources=("$corpus"/{instruments,chroma,words,speech_other}.csv)
   tasks=("$corpus"/{instruments,chroma,words}.csv)
   # No clip of the test folds is trained on.
