@@ -26,7 +26,7 @@ from melmask.train.recipe import RECIPES
 AUDIOSET, A100 = Data(2_000_000), DEVICES["a100-80gb"]
 MEMORY_BENCHMARK = Path(__file__).parents[3] / "benchmarks" / "memory.py"
 WITHIN = 1.6  # what the estimate of memory may be off by, as a factor, either way
-# Of a process: kernels that oneDNN compiles for bf16. A step of a micro model, of 5 MiB, takes 32 to 34 MiB, and 7 to 9 in float32.
+# Of a process, kernels that oneDNN compiles for bf16: steps of a micro model, of 5 MiB, take 34 MiB, and 9 in float32.
 KERNELS = 28 * 2**20
 
 
