@@ -29,6 +29,8 @@ def compare(
 
     Probes, splits and seeds are the same for both.
 
+    What is sure is said at the end, over all tasks and probes.
+
     Scores are appended to results.jsonl of runs, as by `melmask evaluate`.
 
     Differences are written to comparisons.jsonl of runs, for `melmask report`.
@@ -44,7 +46,7 @@ def compare(
     from melmask.data.manifest import source_names
     from melmask.data.store import Store
     from melmask.encoders import registry
-    from melmask.evaluation.compare import compare_evaluations, paired
+    from melmask.evaluation.compare import compare_evaluations, findings, paired
     from melmask.evaluation.comparisons import keep_comparisons
     from melmask.evaluation.per_class import details_of
     from melmask.evaluation.results import keep_results
@@ -54,6 +56,8 @@ def compare(
 
     encoders = registry.name_encoders((a, b), features)
     stores: list[Store] = []
+    compared: list[Comparison] = []
+    written: list[Path] = []
     for table, name in zip(task.given_tables, source_names(task.given_tables), strict=True):
         with noted_bar(name) as show:
             found = evaluate_table(
@@ -69,22 +73,26 @@ def compare(
         stores += print_task_rejections(table, registry.specs_of(encoders))
         comparisons = [compare_evaluations(*pair) for pair in pairs]
         print_comparisons(comparisons)
-        answer.setdefault("comparisons", []).extend(comparisons)
+        compared += comparisons
         results = [one.result for letter in zip(*pairs, strict=True) for one in letter]
-        print_appended(keep_results(encoders, results))
-        print_appended(keep_comparisons(encoders, comparisons, command_line()))
+        written += keep_results(encoders, results)
+        written += keep_comparisons(encoders, comparisons, command_line())
         if out is None:
             continue
         for pair in pairs:
             for letter, one in zip("ab", pair, strict=True):
                 folder = out / file_name(one.task.name, one.found.probe, letter)
                 print_path(save_per_class(details_of(one.found, one.task), folder), "wrote ")
+    answer["comparisons"] = compared
+    for sentence in [compared[0].verdict] if len(compared) == 1 else findings(compared):
+        console.print(escape(sentence))
+    print_appended(list(dict.fromkeys(written)))
     print_report_next([path for path in map(Path, (a, b)) if path.is_dir()], None)
     exit_if_left_out(store.rejected for store in stores)
 
 
 def print_comparisons(comparisons: Sequence[Comparison]) -> None:
-    """A table with a row for every probe and, under it, a sentence for each."""
+    """A table with a row for every probe and, under it, what is to be known about the intervals."""
     first = comparisons[0]
     table = Table(
         title=named(f"{first.task}: A = {first.name_a}, B = {first.name_b}"),
@@ -101,8 +109,6 @@ def print_comparisons(comparisons: Sequence[Comparison]) -> None:
         exact = (f"{test.num_only_a} : {test.num_only_b}", f"{test.p_value:.2g}") if test else ("", "")
         table.add_row(named(one.probe), *cells, f"{one.superiority:.3f}", *exact)
     console.print(table)
-    for one in comparisons:
-        console.print(escape(one.verdict))
     print_notes(note for one in comparisons for note in one.notes)
 
 

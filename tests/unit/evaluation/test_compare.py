@@ -202,3 +202,12 @@ def test_the_command_prints_and_writes_what_it_found(recordings, tmp_path, monke
     written = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert written == ["chirps-ridge-a", "chirps-ridge-b"]
     assert (tmp_path / "out" / "chirps-ridge-a" / "confusion.png").exists()
+
+
+def test_of_several_probes_one_sentence_at_the_end_says_what_is_sure(recordings, tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.setenv("MELMASK_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("COLUMNS", "200")
+    main(["compare", "logmel-stats", "untrained:micro", "--task", str(recordings), "--probe", "ridge", "knn"])
+    after = capsys.readouterr().out.partition("accuracy in %")[2]
+    assert after.count("log-mel statistics and micro untrained: ") == 1
+    assert "95 % interval " not in after and "note: the interval rests on 6 groups only" in after
