@@ -116,7 +116,7 @@ model-card: setup
 	PYTHONPATH=tools $(BIN)/python -m model_card --audio "$(AUDIO)"
 
 faults: setup
-	@echo "== every fault of tools/faults, and docs/reliability.md (25 minutes on two cores; ONLY=\"names bounds\", FUZZ=1000)"
+	@echo "== every fault of tools/faults, and docs/reliability.md (6 minutes on two cores; ONLY=\"names bounds\", FUZZ=1000)"
 	PYTHONPATH=tools $(BIN)/python -m faults $(addprefix --only ,$(ONLY)) $(if $(FUZZ),--num-fuzz $(FUZZ))
 
 study-report: setup
