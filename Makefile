@@ -112,7 +112,7 @@ tiny-encoder: setup
 	PYTHONPATH=tools $(BIN)/python -m model_card.ship "$(RUN)" --layers $(LAYERS) --pooling $(POOLING) --command "$(COMMAND)"
 
 model-card: setup
-	@echo "== the figures of MODEL_CARD.md, measured on the tables in $(AUDIO) (20 minutes on two cores)"
+	@echo "== the figures of MODEL_CARD.md, measured on the tables in $(AUDIO) (21 minutes on two cores)"
 	PYTHONPATH=tools $(BIN)/python -m model_card --audio "$(AUDIO)"
 
 faults: setup

@@ -1,6 +1,5 @@
 """Which features are read from an encoder, and how the time steps of a clip are pooled."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,16 +15,23 @@ from melmask.nn.time_steps import Layers, layer_numbers
 from melmask.runtime import computes_in_bf16
 
 Statistics = Literal["mean", "mean+max", "mean+std"]  # over time
-Pooling = Literal["auto", Statistics, "mean+std+quarters", "weighted-mean+weighted-std+quarters"]
+Pooling = Literal[
+    "auto",
+    Statistics,
+    "mean+std+quarters",
+    "weighted-mean+weighted-std+quarters",
+    "shifted-mean+shifted-std+quarters",
+]
 Precision = Literal["float32", "bf16", "auto"]
 Whitened = Literal["auto", "yes", "no"]
 
 NUM_QUARTERS = 4
-MIN_STEPS = 12  # of quarters, three of each: a clip of fewer time steps is read several times
-DELAYS = (0.0, 0.5, 0.25, 0.75)  # of these readings, in time steps
 WHITENED = ", whitened"  # in words, which the settings of an untrained baseline lack
 # Vectors of the length of a time step, by statistic.
-VECTORS = {"mean": 1, "max": 1, "std": 1, "weighted-mean": 1, "weighted-std": 1, "quarters": NUM_QUARTERS}
+VECTORS = {
+    "mean": 1, "max": 1, "std": 1, "weighted-mean": 1, "weighted-std": 1, "shifted-mean": 1, "shifted-std": 1,
+    "quarters": NUM_QUARTERS,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -38,8 +44,10 @@ class FeatureSettings:
             the encoder's file states, and "last" where it states nothing.
         pooling: statistics over all time steps of the whole clip, concatenated; "quarters" are the means of four equal
             parts of its length, which keep the order of what is heard; with them, a clip of few time steps is read
-            several times (`delays`). "weighted-mean" and "weighted-std" weight time steps by their `loudness`, so that
-            silence between sounds counts for little. "auto" likewise, or "mean".
+            several times, delayed (`melmask.encoders.readings.delays`). "weighted-mean" and "weighted-std" weight time
+            steps by their `loudness`, so that silence between sounds counts for little. "shifted-mean" and
+            "shifted-std" are the averages of these over readings that are shifted up the mel axis
+            (`melmask.encoders.readings.shifts`). "auto" likewise, or "mean".
         precision: of the encoder's matrix products; "auto" is bf16 where the hardware computes in it, else float32, so
             that features differ between machines, by about a hundredth of their deviation.
         whitened: whether the whitening of the file is applied to time steps before they
@@ -128,27 +136,6 @@ def stated_by(saved: EncoderFile, file: Path) -> FeatureSettings:
         raise ValueError(f"{file} is of another version of melmask: {error}") from error
 
 
-def delays(num_steps: int, step_frames: int, pooling: Pooling) -> tuple[int, ...]:
-    """By how many frames a clip is delayed, each time that it is read: once, and if it is short twice or four times.
-
-    A clip of a few time steps, as of 0.4 s, gives little to take statistics of, and its quarters are hardly apart.
-    Delayed by a part of a time step, its patches lie elsewhere, and all statistics are of the time steps of all
-    readings. Of longer clips this adds nothing (LOG.md).
-
-    Args:
-        num_steps: of the clip.
-        step_frames: frames of a time step.
-        pooling: only "quarters" are read several times.
-
-    Source: ours; patches that overlap, as of AST, arXiv 2104.01778, serve the same end within one reading.
-
-    >>> [delays(num_steps, 16, "mean+std+quarters") for num_steps in (3, 6, 12)]
-    [(0, 8, 4, 12), (0, 8), (0,)]
-    """
-    times = min(2 ** math.ceil(math.log2(max(MIN_STEPS / num_steps, 1))), len(DELAYS)) if "quarters" in pooling else 1
-    return tuple(dict.fromkeys(int(delay * step_frames) for delay in DELAYS[:times]))
-
-
 def loudness(log_mel: Float[np.ndarray, "b frame mel"], step_frames: int) -> Float[np.ndarray, "b time"]:
     """How loud each time step is: the mean of the fourth root of power over its frames and mel bands.
 
@@ -183,7 +170,7 @@ class Pool:
     def __init__(self, num_steps: Sequence[Sequence[int]], num_dims: int, pooling: Pooling) -> None:
         self._readings = num_steps
         self._statistics = pooling.split("+")
-        self.is_weighted = "weighted-mean" in self._statistics
+        self.is_weighted = self._statistics[0] in ("weighted-mean", "shifted-mean")
         self._weight = np.zeros((len(num_steps), 1))
         self._sum = np.zeros((len(num_steps), num_dims))
         self._squares = np.zeros_like(self._sum) if "std" in pooling else None

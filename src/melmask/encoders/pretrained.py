@@ -14,8 +14,9 @@ from torch import Tensor
 
 from melmask.data.store import Store
 from melmask.encoders.base import Allocate, Progress, in_memory, no_progress
-from melmask.encoders.features import DEFAULT_SETTINGS, UNSTATED, FeatureSettings, Pool, delays, loudness, stated_by
+from melmask.encoders.features import DEFAULT_SETTINGS, UNSTATED, FeatureSettings, Pool, loudness, stated_by
 from melmask.encoders.frames import ReadFrames, delayed_frames, frames_of, stored_frames
+from melmask.encoders.readings import averaged, delays, shifted_up, shifts
 from melmask.encoders.recordings import Audio, grouped, is_one, log_mels
 from melmask.encoders.timesteps import TimeSteps, finite, half
 from melmask.logmel import LogMelSpec
@@ -88,6 +89,7 @@ class PretrainedEncoder:
         self.settings, self.stated, self.called = settings.resolved(stated, self.device), stated, called
         self.run, self.step, self.has_untrained = run, step, has_untrained
         self.layers = self.settings.numbers(encoder.size.depth)
+        self._shifts = shifts(encoder.patch_shape[0], self.spec.num_mels, self.settings.pooling)
         self.whitening = whitening.to(self.device) if whitening and self.settings.whitened == "yes" else None
 
     @staticmethod
@@ -110,8 +112,7 @@ class PretrainedEncoder:
             file, called = kept_encoder(run, step), f"{called}@{step}"
         saved = EncoderFile.load(file)
         form, stated = (saved.encoder, saved.front_end, saved.crop_frames), stated_by(saved, file)
-        whitening = saved.whitening
-        return PretrainedEncoder(*form, settings, called, stated=stated, whitening=whitening, run=run, step=step)
+        return PretrainedEncoder(*form, settings, called, stated=stated, whitening=saved.whitening, run=run, step=step)
 
     def untrained(self, seed: int = 0) -> "PretrainedEncoder":
         """The same form with random weights, and without whitening: the baseline that shows what training added.
@@ -161,9 +162,8 @@ class PretrainedEncoder:
         for name, tensor in sorted(encoder.state_dict().items()):
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
             digest.update(tensor.cpu().contiguous().numpy().tobytes())
-        if self.whitening:
-            for tensor in (self.whitening.mean, self.whitening.matrix):
-                digest.update(tensor.cpu().contiguous().numpy().tobytes())
+        for tensor in (self.whitening.mean, self.whitening.matrix) if self.whitening else ():
+            digest.update(tensor.cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()
 
     @property
@@ -263,7 +263,7 @@ class PretrainedEncoder:
         """
         rows = self._rows(store, rows)
         num_frames = [int(store.clips.num_frames[row]) for row in rows]
-        report = self._counting([n + delay for n in num_frames for delay in self._delays(n)], progress)
+        report = self._counting([n + d for n in num_frames for d in self._delays(n)] * len(self._shifts), progress)
         embeddings = np.empty((len(rows), self.num_dims), np.float32)
         for first in range(0, len(rows), CLIPS_AT_ONCE):
             some = slice(first, first + CLIPS_AT_ONCE)
@@ -335,27 +335,31 @@ class PretrainedEncoder:
         """Embeddings of some clips; arguments as of `_encoded`, and ``report`` takes the number of chunks just done."""
         readings = [self._delays(frames) for frames in num_frames]
         num_steps = [[self.num_steps(n + delay) for delay in own] for n, own in zip(num_frames, readings, strict=True)]
-        pool = Pool(num_steps, self.num_step_dims, self.settings.pooling)
         most = max(readings, key=len)  # which begins with those of all others
-        for reading, delay in enumerate(most):
-            clips = [clip for clip, own in enumerate(readings) if reading < len(own)]
-            delayed = delayed_frames(read, clips, delay, self.spec.silence)
-            for chunks, layers, log_mel in self._encoded([num_frames[clip] + delay for clip in clips], delayed):
-                weight = loudness(log_mel, self.encoder.patch_shape[1]) if pool.is_weighted else None
-                pool.add([(clips[i], step) for i, step in chunks], layers, reading, weight)
-                report(len(chunks))
-        return pool.pooled()
+        vectors = []
+        for shift in self._shifts:
+            pool = Pool(num_steps, self.num_step_dims, self.settings.pooling)
+            for reading, delay in enumerate(most):
+                clips = [clip for clip, own in enumerate(readings) if reading < len(own)]
+                delayed = delayed_frames(read, clips, delay, self.spec.silence)
+                for chunks, layers, log_mel in self._encoded([num_frames[c] + delay for c in clips], delayed, shift):
+                    weight = loudness(log_mel, self.encoder.patch_shape[1]) if pool.is_weighted else None
+                    pool.add([(clips[i], step) for i, step in chunks], layers, reading, weight)
+                    report(len(chunks))
+            vectors.append(pool.pooled())
+        return averaged(vectors, 2 * self.num_step_dims)
 
     def _delays(self, num_frames: int) -> tuple[int, ...]:
         """The frames of silence before a clip, each time that it is read to be pooled."""
         return delays(self.num_steps(num_frames), self.encoder.patch_shape[1], self.settings.pooling)
 
-    def _encoded(self, num_frames: Sequence[int], read: ReadFrames) -> Iterator[Encoded]:
+    def _encoded(self, num_frames: Sequence[int], read: ReadFrames, shift: int = 0) -> Iterator[Encoded]:
         """All chunks of all clips, in batches of one length: (clip, first step) of each, its features and log-mel.
 
         Args:
             num_frames: of each clip.
             read: gives the frames of a clip from a start to a stop.
+            shift: mel bands that the encoder reads them shifted by; the log-mel is not.
         """
         chunks = defaultdict(list)
         for i, frames in enumerate(num_frames):
@@ -371,7 +375,7 @@ class PretrainedEncoder:
                         stops = [min((column + length) * step, num_frames[i]) for i, column in batch]
                         crops = [read(i, column * step, stop) for (i, column), stop in zip(batch, stops, strict=True)]
                         log_mel = np.stack([self._padded(crop, length * step) for crop in crops])
-                        encoded = self._encode(log_mel)
+                        encoded = self._encode(shifted_up(log_mel, shift) if shift else log_mel)
                     yield batch, encoded, log_mel
 
     def _edges(self, num_frames: int) -> list[int]:
@@ -382,9 +386,7 @@ class PretrainedEncoder:
 
     def _padded(self, crop: Float[np.ndarray, "frame mel"], length: int) -> Float32[np.ndarray, "length mel"]:
         """One chunk; frames after the clip's end have the value of silence."""
-        padded = np.full((length, self.spec.num_mels), self.spec.silence, dtype=np.float32)
-        padded[: len(crop)] = crop
-        return padded
+        return np.pad(crop.astype(np.float32), ((0, length - len(crop)), (0, 0)), constant_values=self.spec.silence)
 
     @torch.inference_mode()
     def _encode(self, log_mel: Float32[np.ndarray, "b frame mel"]) -> list[Float[Tensor, "b time d"]]:

@@ -11,9 +11,10 @@ from bounds import assert_features_close
 from melmask.data.prepare import prepare
 from melmask.data.store import Store
 from melmask.encoders import features, pretrained
-from melmask.encoders.features import Pool, delays, loudness
+from melmask.encoders.features import Pool, loudness
 from melmask.encoders.frames import frames_of
 from melmask.encoders.pretrained import FeatureSettings, PretrainedEncoder
+from melmask.encoders.readings import delays
 from melmask.nn.encoder_file import ENCODER, EncoderFile, FrontEnd
 from melmask.nn.vit import Encoder, Size
 from melmask.types import PatchGrid
@@ -24,8 +25,11 @@ SIZE = Size(32, 3, 2)
 SETTINGS = [
     FeatureSettings(layers, pooling)
     for layers in ("last", "all", (1, 3))
-    for pooling in ("mean", "mean+max", "mean+std", "mean+std+quarters", "weighted-mean+weighted-std+quarters")
-]
+    for pooling in (
+        "mean", "mean+max", "mean+std", "mean+std+quarters", "weighted-mean+weighted-std+quarters",
+        "shifted-mean+shifted-std+quarters",
+    )
+]  # fmt: skip
 by_settings = pytest.mark.parametrize("settings", SETTINGS, ids=str)
 
 
@@ -80,21 +84,31 @@ def test_an_embedding_pools_all_time_steps_of_the_clip(clips, settings):
     assert kept.steps.dtype == np.float16 and len(kept) == 4
     assert all(np.abs(kept.clip(row) - steps[row]).max() < 4e-3 for row in range(4))
     weights = [np.ones(len(clip)) for clip in steps]
-    if "weighted" in settings.pooling:
+    if encoder.settings.pooling.startswith(("weighted", "shifted")):
         weights = [fourth_root_of_power(clips, row, len(clip)) for row, clip in enumerate(steps)]
-    mean = np.stack([np.average(clip, axis=0, weights=weight) for clip, weight in zip(steps, weights, strict=True)])
-    expected = mean
+    readings = [steps]
+    if settings.pooling.startswith("shifted"):  # weighted as they are, and read higher by parts of a patch
+        readings += [[encoder.frames(higher(clips.log_mel(row), by))[0] for row in range(4)] for by in (4, 8, 12)]
+    means = [[np.average(own, axis=0, weights=w) for own, w in zip(read, weights, strict=True)] for read in readings]
+    expected = np.mean(means, axis=0)
     if settings.pooling == "mean+max":
         expected = np.hstack([expected, np.stack([clip.max(axis=0) for clip in steps])])
     if "std" in settings.pooling:
-        far = [(clip - own) ** 2 for clip, own in zip(steps, mean, strict=True)]
-        variance = [np.average(square, axis=0, weights=weight) for square, weight in zip(far, weights, strict=True)]
-        expected = np.hstack([expected, np.sqrt(variance)])
+        variances = [
+            [np.average((own - mean) ** 2, axis=0, weights=weight) for own, mean, weight in zip(*one, strict=True)]
+            for one in zip(readings, means, [weights] * len(readings), strict=True)
+        ]
+        expected = np.hstack([expected, np.mean(np.sqrt(variances), axis=0)])
     if "quarters" in settings.pooling:
         quarters = [clip.repeat(4, axis=0).reshape(4, len(clip), -1).mean(axis=1).ravel() for clip in steps]
         expected = np.hstack([expected, np.stack(quarters)])
     read_once = slice(1 if "quarters" in settings.pooling else 0, None)  # the first has few time steps: the test below
     assert_features_close(encoder.embed_store(clips)[read_once], expected[read_once], SIZE)
+
+
+def higher(log_mel: np.ndarray, num_bands: int) -> np.ndarray:
+    """Some mel bands up, one by one."""
+    return np.stack([log_mel[:, max(band - num_bands, 0)] for band in range(log_mel.shape[1])], axis=1)
 
 
 def fourth_root_of_power(store: Store, row: int, num_steps: int) -> np.ndarray:
