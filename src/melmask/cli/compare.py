@@ -57,6 +57,7 @@ def compare(
     encoders = registry.name_encoders((a, b), features)
     stores: list[Store] = []
     compared: list[Comparison] = []
+    answer["comparisons"] = compared  # also those before a task that fails
     written: list[Path] = []
     for table, name in zip(task.given_tables, source_names(task.given_tables), strict=True):
         with noted_bar(name) as show:
@@ -75,18 +76,17 @@ def compare(
         print_comparisons(comparisons)
         compared += comparisons
         results = [one.result for letter in zip(*pairs, strict=True) for one in letter]
-        written += keep_results(encoders, results)
-        written += keep_comparisons(encoders, comparisons, command_line())
+        kept = [*keep_results(encoders, results), *keep_comparisons(encoders, comparisons, command_line())]
+        print_appended([path for path in kept if path not in written])
+        written += kept
         if out is None:
             continue
         for pair in pairs:
             for letter, one in zip("ab", pair, strict=True):
                 folder = out / file_name(one.task.name, one.found.probe, letter)
                 print_path(save_per_class(details_of(one.found, one.task), folder), "wrote ")
-    answer["comparisons"] = compared
     for sentence in [compared[0].verdict] if len(compared) == 1 else findings(compared):
         console.print(escape(sentence))
-    print_appended(list(dict.fromkeys(written)))
     print_report_next([path for path in map(Path, (a, b)) if path.is_dir()], None)
     exit_if_left_out(store.rejected for store in stores)
 

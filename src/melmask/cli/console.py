@@ -23,6 +23,7 @@ from rich.progress import (
     Progress,
     ProgressColumn,
     SpinnerColumn,
+    Task,
     TaskID,
     TextColumn,
     TimeRemainingColumn,
@@ -103,7 +104,7 @@ class NotedProgress(Progress):
         if self.get_time() < self.next_line_s:
             return
         self.next_line_s = self.get_time() + LINE_EVERY_S
-        task = next(one for one in self.tasks if one.id == task_id)
+        task = self._task(task_id)
         of = "" if task.total is None else f"/{task.total:.0f}"
         counts = f" {task.completed:.0f}{of}" if self.has_counts else ""
         note = f"  {task.fields['note']}" if task.fields["note"] else ""
@@ -112,9 +113,12 @@ class NotedProgress(Progress):
 
     def end(self, task_id: TaskID) -> None:
         """The work is done: how much it was is known now, and where there was none, no bar is left."""
-        [task] = [one for one in self.tasks if one.id == task_id]
+        task = self._task(task_id)
         if task.total is None:
             super().update(task_id, total=task.completed, visible=task.completed > 0)
+
+    def _task(self, task_id: TaskID) -> Task:
+        return next(one for one in self.tasks if one.id == task_id)
 
     def get_renderables(self) -> Iterator[RenderableType]:
         """The bars and their notes."""

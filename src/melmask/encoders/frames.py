@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Float32
 
 from melmask.data.store import Store
 
@@ -36,3 +36,12 @@ def delayed_frames(read: ReadFrames, clips: Sequence[int], delay: int, silence: 
         return np.concatenate([before, frames]) if len(before) else frames
 
     return read_delayed
+
+
+def padded(
+    frames: Float[np.ndarray, "frame mel"], num_frames: int, silence: float
+) -> Float32[np.ndarray, "num_frames mel"]:
+    """Frames of a chunk, and silence after the clip's end."""
+    longer = np.full((num_frames, frames.shape[1]), silence, np.float32)
+    longer[: len(frames)] = frames
+    return longer

@@ -15,7 +15,7 @@ from torch import Tensor
 from melmask.data.store import Store
 from melmask.encoders.base import Allocate, Progress, in_memory, no_progress
 from melmask.encoders.features import DEFAULT_SETTINGS, UNSTATED, FeatureSettings, Pool, loudness, stated_by
-from melmask.encoders.frames import ReadFrames, delayed_frames, frames_of, stored_frames
+from melmask.encoders.frames import ReadFrames, delayed_frames, frames_of, padded, stored_frames
 from melmask.encoders.readings import averaged, delays, shifted_up, shifts
 from melmask.encoders.recordings import Audio, grouped, is_one, log_mels
 from melmask.encoders.timesteps import TimeSteps, finite, half
@@ -374,7 +374,7 @@ class PretrainedEncoder:
                     with threads.step(work=len(batch) * length):
                         stops = [min((column + length) * step, num_frames[i]) for i, column in batch]
                         crops = [read(i, column * step, stop) for (i, column), stop in zip(batch, stops, strict=True)]
-                        log_mel = np.stack([self._padded(crop, length * step) for crop in crops])
+                        log_mel = np.stack([padded(crop, length * step, self.spec.silence) for crop in crops])
                         encoded = self._encode(shifted_up(log_mel, shift) if shift else log_mel)
                     yield batch, encoded, log_mel
 
@@ -383,10 +383,6 @@ class PretrainedEncoder:
         num_steps = self.num_steps(num_frames)
         num_chunks = -(-num_steps // (self.crop_frames // self.encoder.patch_shape[1]))
         return np.linspace(0, num_steps, num_chunks + 1).round().astype(int).tolist()
-
-    def _padded(self, crop: Float[np.ndarray, "frame mel"], length: int) -> Float32[np.ndarray, "length mel"]:
-        """One chunk; frames after the clip's end have the value of silence."""
-        return np.pad(crop.astype(np.float32), ((0, length - len(crop)), (0, 0)), constant_values=self.spec.silence)
 
     @torch.inference_mode()
     def _encode(self, log_mel: Float32[np.ndarray, "b frame mel"]) -> list[Float[Tensor, "b time d"]]:

@@ -1,5 +1,6 @@
 """Two encoders on the same clips: the difference is paired, its interval covers the truth, and the verdict agrees."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -211,3 +212,21 @@ def test_of_several_probes_one_sentence_at_the_end_says_what_is_sure(recordings,
     after = capsys.readouterr().out.partition("accuracy in %")[2]
     assert after.count("log-mel statistics and micro untrained: ") == 1
     assert "95 % interval " not in after and "note: the interval rests on 6 groups only" in after
+
+
+def test_what_was_compared_before_a_task_that_fails_is_answered_and_its_file_named(
+    recordings, tmp_path, monkeypatch, capsys
+) -> None:
+    monkeypatch.setenv("MELMASK_CACHE", str(tmp_path / "cache"))
+    run = tmp_path / "run"
+    run.mkdir()
+    kept = [run / "results.jsonl"]
+    monkeypatch.setattr("melmask.evaluation.results.keep_results", lambda *given: kept)
+    tables = [str(recordings), str(tmp_path / "none.csv")]
+    words = ["compare", "logmel-stats", "untrained:micro", "--probe", "knn", "--json", "--task", *tables]
+    with pytest.raises(SystemExit):
+        main(words)
+    printed = capsys.readouterr()
+    answered = json.loads(printed.out)
+    assert len(answered["comparisons"]) == 1 and "none.csv" in answered["error"]
+    assert answered["written"] == [str(kept[0])] and printed.err.count("appended to") == 1
